@@ -1,0 +1,32 @@
+# The two commands of the README are `make up` and `make test`; everything they need they install here.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: up down clean test check bench chaos lock
+
+$(READY): requirements-dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "strongroom needs Python 3.11: $(PYTHON) was not found (PYTHON=... names another)"; exit 1; }
+	@echo "Creating the environment in $(VENV) (about a minute, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# build tools first, then the rest with no build isolation: every byte that is run is pinned by its hash
+	@grep -q . requirements-build.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-build.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+lock: ## pin every dependency again, with hashes (needs uv)
+	uv pip compile pyproject.toml --generate-hashes --no-header -q -o requirements.lock
+	uv pip compile pyproject.toml --group dev --generate-hashes --no-header -q -o requirements-dev.lock
+	printf 'hatchling\neditables\nsetuptools\n' | uv pip compile - --generate-hashes --no-header --no-annotate -c requirements-dev.lock -q -o requirements-build.lock
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports

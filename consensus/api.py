@@ -1,0 +1,167 @@
+"""What consensus asks of others (Protocols) and the values that it hands out."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+REQUEST_ID_BYTES = 16
+COMMAND_BYTES_MAX = (1 << 20) - 4096  # one entry always fits a frame, with room for its envelope
+PENDING_PROPOSALS_MAX = 10_000
+
+
+class Role(enum.StrEnum):
+    """What a member is at this moment. A learner receives the log and has no vote."""
+
+    LEADER = "leader"
+    FOLLOWER = "follower"
+    CANDIDATE = "candidate"
+    LEARNER = "learner"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Member:
+    """One voter: its node id and the host:port of its Raft listener."""
+
+    id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A committed command, as applied on this node."""
+
+    index: int
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the leader knows of one other member; elsewhere match_index is 0."""
+
+    member: Member
+    connected: bool
+    match_index: int
+    last_contact_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """This node's view of its group, at one moment."""
+
+    node_id: str
+    role: Role
+    term: int
+    leader_id: str | None
+    first_index: int
+    last_index: int
+    commit_index: int
+    applied_index: int
+    members: tuple[Member, ...]
+    peers: tuple[Peer, ...]
+
+
+class StateMachine(Protocol):
+    """The replicated state. All methods run on the event loop's thread unless they say otherwise.
+
+    apply() is total: it never raises for a bad command (it returns a typed rejection), so an exception is a
+    bug and stops the node. It reads no clock and draws no randomness: equal logs give equal states.
+    """
+
+    @property
+    def applied_index(self) -> int:
+        """The last index applied; right after opening, the last one that the disk holds."""
+        ...
+
+    def apply(self, index: int, request_id: bytes, command: bytes) -> Any:
+        """Apply the entry at `index` (always applied_index + 1); the result goes to whoever proposed it.
+
+        A request id that was applied before returns the remembered outcome and changes nothing else.
+        """
+        ...
+
+    def skip(self, index: int) -> None:
+        """The entry at `index` carries no command (no-op, membership): only applied_index moves."""
+        ...
+
+    def outcome(self, request_id: bytes) -> Applied | None:
+        """The remembered outcome of a command, if it was applied and is not yet forgotten."""
+        ...
+
+    def commit(self) -> None:
+        """End of a batch of applies: close the open transaction (survives kill -9, not power loss)."""
+        ...
+
+    def checkpoint(self) -> int:
+        """Blocking, any thread: fsync what commit() closed; returns the applied index that is now durable."""
+        ...
+
+    def snapshot(self, path: Path) -> int:
+        """Blocking, any thread: write a consistent copy to a new file; returns the copy's applied index."""
+        ...
+
+    def restore(self, path: Path) -> None:
+        """Replace the whole state by a copy that another node's snapshot() wrote. Crash-safe."""
+        ...
+
+
+class Cipher(Protocol):
+    """Authenticated encryption of what goes to disk; keys come from the seal, so a sealed node cannot read it."""
+
+    def segment(self, salt: bytes) -> "SegmentCipher":
+        """A cipher under a key of its own, derived from `salt` (16 random bytes kept in the file's header)."""
+        ...
+
+
+class SegmentCipher(Protocol):
+    """AEAD with a random nonce inside the ciphertext. decrypt() raises ValueError if anything was altered."""
+
+    def encrypt(self, plaintext: bytes, aad: bytes) -> bytes: ...
+    def decrypt(self, ciphertext: bytes, aad: bytes) -> bytes: ...
+
+
+class Group(Protocol):
+    """A running replicated log: what node/ uses. Implemented by group.RaftGroup and memory.SoloGroup."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Hand leadership over if possible, then end every task and pending future."""
+        ...
+
+    async def propose(self, command: bytes, *, request_id: bytes, timeout: float) -> Applied:
+        """Commit `command` exactly once, through the leader wherever it is; returns when THIS node applied it.
+
+        Tries again by itself with the same request id (leader changes, lost replies) until `timeout` seconds.
+        Raises NotProposed (nothing happened, ever) or OutcomeUnknown (ask again with the same id).
+        """
+        ...
+
+    async def read_index(self, timeout: float) -> int:
+        """After this returns, a local read sees everything acknowledged anywhere before the call (linearizable).
+
+        Returns the applied index. Raises ReadNotConfirmed.
+        """
+        ...
+
+    async def wait_applied(self, index: int, timeout: float) -> None:
+        """Return when this node has applied `index`. Raises ReadNotConfirmed at the deadline."""
+        ...
+
+    def status(self) -> Status: ...
+
+    async def step_down(self, timeout: float) -> None:
+        """Leader: hand over to an up-to-date follower and wait until it leads (or return at the deadline)."""
+        ...
+
+    async def add_member(self, member: Member, timeout: float) -> None:
+        """Leader or not: bring `member` up to date as a learner, then make it a voter. MembershipRefused."""
+        ...
+
+    async def remove_member(self, node_id: str, timeout: float) -> None: ...
+
+
+def voters(members: Sequence[Member]) -> int:
+    """The size of a majority."""
+    return len(members) // 2 + 1

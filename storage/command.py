@@ -1,0 +1,378 @@
+"""Every replicated change of the store, and its wire form.
+
+A command is data: the proposer has already drawn what is random, read the clock and encrypted what is
+secret, so that apply() is deterministic. Times are wall-clock nanoseconds since 1970 (UTC), durations
+nanoseconds; 0 stands for "none" where the field says so. The wire form is one format byte and a msgpack
+array tagged by the command's number: numbers and field order are for ever, new fields go last with a default.
+"""
+
+from typing import Any
+
+import msgspec
+
+FORMAT = b"\x01"
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True):
+    """The base of all commands; time_ns is the proposer's clock when the request arrived."""
+
+    time_ns: int
+
+
+class Sealed(msgspec.Struct, frozen=True, array_like=True):
+    """A value under its own data key, which is itself wrapped under a numbered keyring term.
+
+    repr() shows only sizes: ciphertext is no secret, but it does not belong in a log either.
+    """
+
+    term: int
+    wrapped_key: bytes
+    ciphertext: bytes
+
+    def __repr__(self) -> str:
+        return f"Sealed(term={self.term}, {len(self.ciphertext)} bytes)"
+
+
+# --- cluster -----------------------------------------------------------------------------------------------
+
+
+class ClusterInit(Command, frozen=True, tag=1):
+    """The first command of a store. Rejected(ALREADY_INITIALIZED) ever after."""
+
+    cluster_id: str
+    cluster_name: str
+
+
+class KeyTermAdd(Command, frozen=True, tag=2):
+    """A new keyring term; the newest one encrypts. wrapped_key is the term's key under the root key."""
+
+    term: int
+    wrapped_key: bytes
+
+
+class SystemSecretPut(Command, frozen=True, tag=3):
+    """A secret of the cluster's own (the key of its CA), by name."""
+
+    name: str
+    value: Sealed
+
+
+class NodePut(Command, frozen=True, tag=4):
+    """What everybody should know of a node: where it answers and where it replicates."""
+
+    node_id: str
+    region: str
+    api_address: str  # a URL
+    cluster_address: str  # host:port
+
+
+class NodeRemove(Command, frozen=True, tag=5):
+    node_id: str
+
+
+class JoinTokenPut(Command, frozen=True, tag=6):
+    """A one-time ticket for one node; only its keyed digest is stored."""
+
+    digest: bytes
+    expires_ns: int
+
+
+class JoinTokenTake(Command, frozen=True, tag=7):
+    """Use a ticket up. Rejected(TOKEN_INVALID) if unknown, expired or taken by another node.
+
+    The node that took it may take it again until it expires, so that a lost answer can be asked for again.
+    """
+
+    digest: bytes
+    node_id: str
+
+
+# --- mounts ------------------------------------------------------------------------------------------------
+
+
+class MountPut(Command, frozen=True, tag=20):
+    """Mount an engine. Rejected(PATH_IN_USE) if the path equals, contains or lies under another mount's."""
+
+    path: str  # ends with "/"
+    mount_id: str  # a uuid, never reused
+    accessor: str
+    kind: str  # "kv"
+    version: int  # 2
+    description: str
+    default_lease_ttl_ns: int
+    max_lease_ttl_ns: int
+
+
+class MountTune(Command, frozen=True, tag=21):
+    """Change what is not None. Rejected(NO_SUCH_MOUNT)."""
+
+    path: str
+    description: str | None = None
+    default_lease_ttl_ns: int | None = None
+    max_lease_ttl_ns: int | None = None
+
+
+class MountMove(Command, frozen=True, tag=22):
+    """Rejected(NO_SUCH_MOUNT) or Rejected(PATH_IN_USE)."""
+
+    source: str
+    target: str
+
+
+class MountRemove(Command, frozen=True, tag=23):
+    """Remove a mount with everything in it; removing an absent one succeeds."""
+
+    path: str
+
+
+# --- KV version 2 ------------------------------------------------------------------------------------------
+
+
+class KvPut(Command, frozen=True, tag=30):
+    """Write version `version` of a key, which must be the next one.
+
+    Checked in this order: Rejected(CAS_REQUIRED) if the mount or the key demands `cas` and it is None;
+    Rejected(CAS_MISMATCH) if `cas` is not the current version (0: must not exist, or have no versions);
+    Rejected(VERSION_RACED) if `version` is not current + 1: the ciphertext is bound to its version, so the
+    proposer encrypts again and retries. Done(value=the version's metadata as KvVersion.metadata()).
+    """
+
+    mount_id: str
+    path: str
+    version: int
+    cas: int | None
+    value: Sealed
+
+
+class KvDelete(Command, frozen=True, tag=31):
+    """Mark versions deleted (those that exist, are not destroyed or deleted already); () means the latest."""
+
+    mount_id: str
+    path: str
+    versions: tuple[int, ...]
+
+
+class KvUndelete(Command, frozen=True, tag=32):
+    """Take the deletion mark off versions that are not destroyed."""
+
+    mount_id: str
+    path: str
+    versions: tuple[int, ...]
+
+
+class KvDestroy(Command, frozen=True, tag=33):
+    """Forget the wrapped data key and the ciphertext of versions, for ever."""
+
+    mount_id: str
+    path: str
+    versions: tuple[int, ...]
+
+
+class KvMetadataPut(Command, frozen=True, tag=34):
+    """Create or change a key's metadata; None leaves a field as it is.
+
+    custom_metadata replaces the whole map; with patch=True it merges, and a null value removes its key, and
+    an absent key is Rejected(NO_SUCH_KEY). Lowering max_versions prunes the oldest versions at the next write.
+    """
+
+    mount_id: str
+    path: str
+    max_versions: int | None = None
+    cas_required: bool | None = None
+    delete_version_after_ns: int | None = None
+    custom_metadata: dict[str, str | None] | None = None
+    patch: bool = False
+
+
+class KvMetadataDelete(Command, frozen=True, tag=35):
+    """Forget a key with all its versions."""
+
+    mount_id: str
+    path: str
+
+
+class KvConfigPut(Command, frozen=True, tag=36):
+    """Change what is not None of a mount's defaults."""
+
+    mount_id: str
+    max_versions: int | None = None
+    cas_required: bool | None = None
+    delete_version_after_ns: int | None = None
+
+
+# --- policies ----------------------------------------------------------------------------------------------
+
+
+class PolicyPut(Command, frozen=True, tag=40):
+    """The text has been parsed by the proposer; `name` is canonical (lower case)."""
+
+    name: str
+    text: str
+
+
+class PolicyDelete(Command, frozen=True, tag=41):
+    name: str
+
+
+# --- tokens ------------------------------------------------------------------------------------------------
+
+
+class TokenPut(Command, frozen=True, tag=50):
+    """A new service token, known only by its keyed digest. Rejected(TOKEN_EXISTS | PARENT_GONE)."""
+
+    digest: bytes
+    accessor: str
+    parent: bytes | None  # digest of the parent; None for an orphan
+    policies: tuple[str, ...]
+    path: str
+    display_name: str
+    metadata: dict[str, str] | None
+    num_uses: int  # 0: without limit
+    ttl_ns: int  # 0: does not expire
+    explicit_max_ttl_ns: int  # 0: none
+    period_ns: int  # 0: not periodic
+    renewable: bool
+    expires_ns: int  # 0: never
+
+
+class TokenRenew(Command, frozen=True, tag=51):
+    """Set a live token's expiry. Rejected(NO_SUCH_TOKEN) if it is gone or has expired by time_ns."""
+
+    digest: bytes
+    ttl_ns: int
+    expires_ns: int
+
+
+class TokenRevoke(Command, frozen=True, tag=52):
+    """Revoke a token with all its descendants; orphan_children=True lets the children live on as orphans.
+
+    Done({"revoked": n}) with n = 0 if there was none.
+    """
+
+    digest: bytes
+    orphan_children: bool = False
+
+
+class TokenUse(Command, frozen=True, tag=53):
+    """Spend one use of a token that has a limit. Done({"remaining": n}); the last use leaves it with -1 uses,
+    present until the request that spent it revokes it. Rejected(NO_SUCH_TOKEN) if none is left."""
+
+    digest: bytes
+
+
+class TokensExpire(Command, frozen=True, tag=54):
+    """Revoke at most `limit` tokens (and their descendants) that expired by time_ns. Done({"revoked": n})."""
+
+    limit: int
+
+
+# --- several at once ---------------------------------------------------------------------------------------
+
+
+class Batch(Command, frozen=True, tag=60):
+    """All of `commands` in order, or none: the first rejection undoes the others and is the outcome.
+
+    Holds encoded commands; a batch in a batch is malformed. Done({"results": [value, ...]}).
+    """
+
+    commands: tuple[bytes, ...]
+
+
+AnyCommand = (
+    ClusterInit
+    | KeyTermAdd
+    | SystemSecretPut
+    | NodePut
+    | NodeRemove
+    | JoinTokenPut
+    | JoinTokenTake
+    | MountPut
+    | MountTune
+    | MountMove
+    | MountRemove
+    | KvPut
+    | KvDelete
+    | KvUndelete
+    | KvDestroy
+    | KvMetadataPut
+    | KvMetadataDelete
+    | KvConfigPut
+    | PolicyPut
+    | PolicyDelete
+    | TokenPut
+    | TokenRenew
+    | TokenRevoke
+    | TokenUse
+    | TokensExpire
+    | Batch
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
+
+
+class MalformedCommand(ValueError):
+    """The bytes are no command of this version."""
+
+
+def encode(command: AnyCommand) -> bytes:
+    """The bytes that are replicated."""
+    return FORMAT + _encoder.encode(command)
+
+
+def decode(data: bytes) -> AnyCommand:
+    """The command that encode() wrote. Raises MalformedCommand."""
+    if data[:1] != FORMAT:
+        raise MalformedCommand(f"format {data[:1].hex() or 'none'}, expected {FORMAT.hex()}")
+    try:
+        return _decoder.decode(memoryview(data)[1:])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MalformedCommand(str(error)) from None
+
+
+def batch(time_ns: int, *commands: AnyCommand) -> Batch:
+    """One atomic command out of several."""
+    return Batch(time_ns=time_ns, commands=tuple(encode(command) for command in commands))
+
+
+# --- outcomes ----------------------------------------------------------------------------------------------
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Applied."""
+
+    value: dict[str, Any] = {}
+
+
+class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Looked at, in order, and refused: nothing changed."""
+
+    reason: str  # one of Reason
+    detail: str = ""
+
+
+Outcome = Done | Rejected
+
+
+class Reason:
+    """Why a command was refused."""
+
+    MALFORMED = "malformed"
+    STALE = "stale"  # stamped longer ago than request ids are remembered: a retry could not be told apart
+    ALREADY_INITIALIZED = "already-initialized"
+    TERM_EXISTS = "term-exists"
+    PATH_IN_USE = "path-in-use"
+    NO_SUCH_MOUNT = "no-such-mount"
+    NO_SUCH_KEY = "no-such-key"
+    CAS_REQUIRED = "cas-required"
+    CAS_MISMATCH = "cas-mismatch"
+    VERSION_RACED = "version-raced"
+    TOKEN_EXISTS = "token-exists"
+    PARENT_GONE = "parent-gone"
+    NO_SUCH_TOKEN = "no-such-token"
+    TOKEN_INVALID = "token-invalid"
+
+
+outcome_encode = _encoder.encode
+_outcome_decoder: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
+outcome_decode = _outcome_decoder.decode

@@ -1,0 +1,83 @@
+"""The typed rows that reads hand out. Times and durations are nanoseconds; 0 means none."""
+
+from dataclasses import dataclass
+
+from storage.command import Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    path: str
+    mount_id: str
+    accessor: str
+    kind: str
+    version: int
+    description: str
+    default_lease_ttl_ns: int
+    max_lease_ttl_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class KvConfig:
+    max_versions: int
+    cas_required: bool
+    delete_version_after_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class KvKey:
+    path: str
+    current_version: int
+    oldest_version: int
+    created_ns: int
+    updated_ns: int
+    max_versions: int
+    cas_required: bool
+    delete_version_after_ns: int
+    custom_metadata: dict[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class KvVersion:
+    """One version; value is None once destroyed. deletion_ns may lie in the future (delete_version_after)."""
+
+    version: int
+    created_ns: int
+    deletion_ns: int
+    destroyed: bool
+    value: Sealed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    digest: bytes
+    accessor: str
+    parent: bytes | None
+    policies: tuple[str, ...]
+    path: str
+    display_name: str
+    metadata: dict[str, str] | None
+    num_uses: int
+    ttl_ns: int
+    explicit_max_ttl_ns: int
+    period_ns: int
+    renewable: bool
+    created_ns: int
+    expires_ns: int
+    orphan: bool
+    last_renewal_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    node_id: str
+    region: str
+    api_address: str
+    cluster_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTerm:
+    term: int
+    wrapped_key: bytes
+    created_ns: int

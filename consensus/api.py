@@ -62,6 +62,15 @@ class Status:
     peers: tuple[Peer, ...]
 
 
+class Remembered(Protocol):
+    """What a state machine remembers of an applied command; Applied is one."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def result(self) -> Any: ...
+
+
 class StateMachine(Protocol):
     """The replicated state. All methods run on the event loop's thread unless they say otherwise.
 
@@ -85,7 +94,7 @@ class StateMachine(Protocol):
         """The entry at `index` carries no command (no-op, membership): only applied_index moves."""
         ...
 
-    def outcome(self, request_id: bytes) -> Applied | None:
+    def outcome(self, request_id: bytes) -> Remembered | None:
         """The remembered outcome of a command, if it was applied and is not yet forgotten."""
         ...
 

@@ -1,0 +1,55 @@
+"""What a request handler can reach: a handful of parts, made by the composition root (node/server.py)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from node.audit.log import AuditLog
+from node.auth.identity import TokenAuthority
+from node.config import Settings
+from node.core.router import Table
+from node.errors import Sealed
+from node.policy.cache import PolicyCache
+from node.store import Store
+from node.telemetry.metrics import Metrics
+
+
+class Lifecycle(Protocol):
+    """What turns a node on and off; node/lifecycle.py implements it."""
+
+    @property
+    def initialized(self) -> bool: ...
+    @property
+    def cluster_id(self) -> str: ...
+
+    async def initialize(self, *, shares: int, threshold: int) -> dict[str, Any]:
+        """Create the store: {"keys": [hex], "keys_base64": [...], "root_token": "..."}."""
+        ...
+
+    async def unseal(self, *, share: str, reset: bool) -> None: ...
+    async def seal(self) -> None: ...
+    async def step_down(self) -> None: ...
+    async def join(self, *, leader_api_address: str, join_token: str) -> None: ...
+    def seal_status(self) -> dict[str, Any]: ...
+
+
+@dataclass(slots=True)
+class Core:
+    """The parts. store is None exactly while the node is sealed or uninitialised."""
+
+    settings: Settings
+    lifecycle: Lifecycle
+    audit: AuditLog
+    policies: PolicyCache
+    tokens: TokenAuthority
+    metrics: Metrics
+    system: Table  # the routes of sys/ and auth/token/
+    engines: Mapping[str, Table]  # mount kind -> its routes, relative to the mount
+    store: Store | None = None
+
+    @property
+    def unsealed(self) -> Store:
+        """The store. Raises Sealed."""
+        if self.store is None:
+            raise Sealed("Vault is sealed")
+        return self.store

@@ -1,0 +1,89 @@
+"""A request's way: gate, authenticate, authorise, record, act, record. The order is the security argument.
+
+1. route: which table answers; a path nobody answers is still authenticated and authorised first, so that
+   it tells a stranger nothing
+2. gate: the view of tokens and policies that decides is as fresh as the answer (a revoked token is refused
+   on every node as soon as its revocation was acknowledged)
+3. authenticate, authorise
+4. the audit record of the request, before anything happens; then the handler; then the record of the
+   answer, before it leaves. Either record failing withholds the answer.
+"""
+
+from node.core.core import Core
+from node.core.request import Consistency, Operation, Request, Response
+from node.core.router import Match
+from node.errors import AuditFailed, NodeError, NotFound, PermissionDenied, Unsupported
+
+WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
+
+
+async def handle(core: Core, request: Request) -> tuple[Response, Match | None]:
+    """Answer one request. Raises NodeError; every other exception is a bug."""
+    match = _route(core, request)
+    audited = match is None or match.route.audited
+    recorded = False
+    try:
+        await _gate(core, request, match)
+        await _authorise(core, request, match)
+        if audited:
+            core.audit.request(request)
+            recorded = True
+        response = await _act(core, request, match)
+    except AuditFailed:
+        raise
+    except NodeError as error:
+        if audited:
+            if not recorded:
+                core.audit.request(request, error=error.message)
+            core.audit.response(request, None, error=error.message)
+        raise
+    if audited:
+        core.audit.response(request, response)
+    return response, match
+
+
+def _route(core: Core, request: Request) -> Match | None:
+    match = core.system.match(request.path)
+    if match is not None or core.store is None:
+        return match
+    request.mount = core.store.reads.mount_for(request.path)
+    if request.mount is None:
+        return None
+    table = core.engines[request.mount.kind]
+    return table.match(request.path[len(request.mount.path) :])
+
+
+async def _gate(core: Core, request: Request, match: Match | None) -> None:
+    if match is not None and match.route.sealed:
+        return
+    store = core.unsealed
+    if request.consistency is Consistency.FRESH and (match is None or match.route.fresh):
+        await store.fresh()
+
+
+async def _authorise(core: Core, request: Request, match: Match | None) -> None:
+    if match is not None and not match.route.authenticated:
+        return
+    request.token_row = await core.tokens.authenticate(core.unsealed, request.token)
+    if match is not None and not match.route.acl:
+        return
+    if request.operation is Operation.UPDATE and match is not None:
+        exists = match.route.exists
+        if exists is not None and not exists(core, request, match.params):
+            request.operation = Operation.CREATE
+    acl = core.policies.acl(core.unsealed, request.token_row.policies)
+    if not acl.allows(request.operation, request.path, request.data, sudo=match is not None and match.route.sudo):
+        raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
+
+
+async def _act(core: Core, request: Request, match: Match | None) -> Response:
+    if match is None:
+        core.unsealed  # noqa: B018 - a sealed node says so before it says that it knows no such path
+        if request.mount is not None:
+            raise NotFound("1 error occurred:\n\t* unsupported path\n\n")
+        raise NotFound(f'no handler for route "{request.path}". route entry not found.')
+    wanted = Operation.UPDATE if request.operation is Operation.CREATE else request.operation
+    handler = match.route.handlers.get(wanted)
+    if handler is None:
+        raise Unsupported("1 error occurred:\n\t* unsupported operation\n\n")
+    return await handler(core, request, match.params)

@@ -1,0 +1,71 @@
+"""A request and its answer, free of HTTP: what the pipeline, the engines and the audit log speak of."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.rows import Mount, Token
+from storage.secret import Secret
+
+
+class Operation(enum.StrEnum):
+    """What is asked for; the audit log and the policies use these words."""
+
+    READ = "read"
+    LIST = "list"
+    SCAN = "scan"  # a recursive list
+    CREATE = "create"
+    UPDATE = "update"
+    PATCH = "patch"
+    DELETE = "delete"
+
+
+class Consistency(enum.StrEnum):
+    """What a read demands of this node's view (header X-Strongroom-Consistency)."""
+
+    FRESH = "fresh"  # sees everything acknowledged anywhere in the region before the request
+    STALE_OK = "stale-ok"  # whatever this node has; the answer carries its index
+
+
+class Shape(enum.StrEnum):
+    """How a response is laid out on the wire (wire rules of the Vault API)."""
+
+    LOGICAL = "logical"  # the envelope {request_id, ..., data, ..., auth}
+    DOUBLE = "double"  # the envelope, and data's keys at the top level too (sys/mounts and friends)
+    RAW = "raw"  # data alone, no envelope (sys/health, sys/init, ...)
+
+
+@dataclass(slots=True)
+class Request:
+    """One request. The pipeline fills in operation (create or update), mount and token row."""
+
+    id: str
+    operation: Operation
+    path: str  # canonical, without "/v1/" and without a leading slash
+    data: dict[str, Any] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    token: Secret | None = None
+    remote: str = ""
+    request_id: bytes = b""  # 16 bytes: the identity under which a write is applied at most once
+    consistency: Consistency = Consistency.FRESH
+    content_type: str = ""
+    has_body: bool = False
+    mount: Mount | None = None
+    token_row: Token | None = None
+
+
+@dataclass(slots=True)
+class Response:
+    """One answer. data=None with status 204 is an empty body."""
+
+    status: int = 200
+    data: dict[str, Any] | None = None
+    auth: dict[str, Any] | None = None
+    warnings: list[str] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    shape: Shape | None = None  # None: the route's
+    body: bytes | None = None  # a body that is not JSON (metrics), with its Content-Type in headers
+
+
+NO_CONTENT = 204

@@ -1,0 +1,87 @@
+"""From a path to what answers it: path tables as data.
+
+Patterns are literal segments, `{name}` for one segment and a final `{name...}` for one or more. System
+paths come from one table; a mount's paths from its engine's table, relative to the mount.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from node.core.request import Operation, Request, Response, Shape
+
+if TYPE_CHECKING:
+    from node.core.core import Core
+
+Handler = Callable[["Core", Request, dict[str, str]], Awaitable[Response]]
+Exists = Callable[["Core", Request, dict[str, str]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path and who answers it."""
+
+    pattern: str
+    handlers: Mapping[Operation, Handler]  # UPDATE serves POST and PUT; CREATE is never a key
+    authenticated: bool = True  # False: no token is asked for, no policy applies
+    acl: bool = True  # False: any valid token may (the handler checks what there is to check)
+    sudo: bool = False  # the token's policies must grant sudo on the path too
+    sealed: bool = False  # answers while sealed or uninitialised as well
+    audited: bool = True
+    fresh: bool = True  # reads wait for a read index, unless the caller accepts staleness
+    shape: Shape = Shape.LOGICAL
+    exists: Exists | None = None  # decides whether a write is `create` or `update` for the policies
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    route: Route
+    params: dict[str, str]
+
+
+class Table:
+    """An immutable set of routes; the most literal pattern wins."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._exact = {route.pattern: route for route in routes if "{" not in route.pattern}
+        self._patterns = sorted(
+            ((route.pattern.split("/"), route) for route in routes if "{" in route.pattern),
+            key=lambda item: [part.startswith("{") for part in item[0]],
+        )
+
+    def match(self, path: str) -> Match | None:
+        """The route of a canonical path (a trailing slash counts), or None."""
+        route = self._exact.get(path)
+        if route is not None:
+            return Match(route, {})
+        parts = path.split("/")
+        for pattern, candidate in self._patterns:
+            params = _bind(pattern, parts)
+            if params is not None:
+                return Match(candidate, params)
+        return None
+
+
+def _bind(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
+    params: dict[str, str] = {}
+    for position, want in enumerate(pattern):
+        if want.endswith("...}"):
+            rest = "/".join(parts[position:])
+            if not rest:
+                return None
+            params[want[1:-4]] = rest
+            return params
+        if position >= len(parts):
+            return None
+        if want.startswith("{"):
+            if not parts[position]:
+                return None
+            params[want[1:-1]] = parts[position]
+        elif want != parts[position]:
+            return None
+    return params if len(parts) == len(pattern) else None
+
+
+def payload(**fields: Any) -> Response:
+    """A 200 with these fields as data."""
+    return Response(data=fields)

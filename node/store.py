@@ -1,0 +1,119 @@
+"""The one door to consensus and storage: propose a command, read at a freshness, encrypt and decrypt.
+
+Exists only while the node is unsealed. Engines, auth methods and schedulers hold a Store and never see
+Raft, SQL or keys.
+"""
+
+import os
+import time
+from typing import Any
+
+from consensus import errors as raft_errors
+from consensus.api import Group, Status
+from node.errors import NoQuorum, OutcomeUnknown, TooBusy
+from storage.command import AnyCommand, Done, Rejected, Sealed, encode
+from storage.keyring import Context, Keyring, RootKey
+from storage.machine import Machine
+from storage.reads import Reads
+
+WRITE_TIMEOUT_S = 20.0
+READ_INDEX_TIMEOUT_S = 5.0
+
+
+class CommandRejected(Exception):
+    """The state machine looked at the command, in order, and refused it: nothing changed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class Store:
+    """One unsealed store on this node."""
+
+    def __init__(self, *, machine: Machine, group: Group, keyring: Keyring, root: RootKey) -> None:
+        self._machine = machine
+        self._group = group
+        self._keyring = keyring
+        self._keyring_generation = -1
+        self.root = root
+        self.last_write_index = 0
+
+    @property
+    def reads(self) -> Reads:
+        """Typed queries of this node's own state."""
+        return self._machine.reads
+
+    @property
+    def applied_index(self) -> int:
+        return self._machine.applied_index
+
+    def generation(self, topic: str) -> int:
+        """Changes whenever rows of `topic` may have: what caches compare."""
+        return self._machine.generation(topic)
+
+    def status(self) -> Status:
+        return self._group.status()
+
+    @staticmethod
+    def now_ns() -> int:
+        """Wall clock, UTC."""
+        return time.time_ns()
+
+    async def submit(
+        self, command: AnyCommand, *, request_id: bytes = b"", timeout: float = WRITE_TIMEOUT_S
+    ) -> tuple[int, dict[str, Any]]:
+        """Replicate a command; returns (log index, the outcome's value) once this node has applied it.
+
+        The same 16-byte request_id is applied at most once; none given draws a fresh one. Raises
+        CommandRejected, NoQuorum or TooBusy (nothing happened), OutcomeUnknown (ask again with the same id).
+        """
+        try:
+            applied = await self._group.propose(
+                encode(command), request_id=request_id or os.urandom(16), timeout=timeout
+            )
+        except raft_errors.OutcomeUnknown as error:
+            raise OutcomeUnknown("the outcome of this write is not known yet") from error
+        except (raft_errors.Overloaded, raft_errors.TooLarge) as error:
+            raise TooBusy(str(error)) from error
+        except raft_errors.NotProposed as error:
+            raise NoQuorum("no leader could be reached; nothing was written") from error
+        outcome = applied.result
+        if isinstance(outcome, Rejected):
+            raise CommandRejected(outcome.reason, outcome.detail)
+        assert isinstance(outcome, Done)
+        self.last_write_index = max(self.last_write_index, applied.index)
+        return applied.index, outcome.value
+
+    async def fresh(self) -> None:
+        """After this, a local read sees everything acknowledged in the region before the call. NoQuorum."""
+        try:
+            await self._group.read_index(READ_INDEX_TIMEOUT_S)
+        except raft_errors.ConsensusError as error:
+            raise NoQuorum("no quorum confirms that this node is up to date") from error
+
+    async def wait_applied(self, index: int, timeout: float) -> bool:
+        """Whether this node has applied `index` within `timeout` seconds."""
+        try:
+            await self._group.wait_applied(index, timeout)
+        except raft_errors.ConsensusError:
+            return False
+        return True
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keyring with every term that this node has applied."""
+        generation = self._machine.generation("keyring")
+        if generation != self._keyring_generation:
+            self._keyring.load(self.reads.key_terms())
+            self._keyring_generation = generation
+        return self._keyring
+
+    def seal(self, context: Context, plaintext: bytes) -> Sealed:
+        """Encrypt a value for exactly this place."""
+        return self.keyring.seal(context, plaintext)
+
+    def open(self, context: Context, sealed: Sealed) -> bytes:
+        """Decrypt. Raises storage.errors.Corrupt if anything, or the place, differs."""
+        return self.keyring.open(context, sealed)

@@ -30,3 +30,12 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+up: $(READY) ## three nodes on this machine; the first time it shows how they survive the death of their leader
+	@$(BIN)/strongroom local up
+
+down: $(READY) ## stop them; the data stays
+	@$(BIN)/strongroom local down
+
+clean: $(READY) ## stop them and delete their data
+	@$(BIN)/strongroom local clean

@@ -56,10 +56,9 @@ class Store:
     def status(self) -> Status:
         return self._group.status()
 
-    @staticmethod
-    def now_ns() -> int:
-        """Wall clock, UTC."""
-        return time.time_ns()
+    def now_ns(self) -> int:
+        """What a command is stamped with: the wall clock (UTC), never behind the newest stamp applied here."""
+        return max(time.time_ns(), self._machine.clock_ns)
 
     async def submit(
         self, command: AnyCommand, *, request_id: bytes = b"", timeout: float = WRITE_TIMEOUT_S

@@ -131,10 +131,11 @@ class MountRemove(Command, frozen=True, tag=23):
 class KvPut(Command, frozen=True, tag=30):
     """Write version `version` of a key, which must be the next one.
 
-    Checked in this order: Rejected(CAS_REQUIRED) if the mount or the key demands `cas` and it is None;
-    Rejected(CAS_MISMATCH) if `cas` is not the current version (0: must not exist, or have no versions);
-    Rejected(VERSION_RACED) if `version` is not current + 1: the ciphertext is bound to its version, so the
-    proposer encrypts again and retries. Done(value=the version's metadata as KvVersion.metadata()).
+    Checked in this order: Rejected(NO_SUCH_MOUNT); Rejected(CAS_REQUIRED) if the mount or the key demands
+    `cas` and it is None; Rejected(CAS_MISMATCH) if `cas` is not the current version (0: must not exist, or
+    have no versions); Rejected(VERSION_RACED) if `version` is not current + 1: the ciphertext is bound to its
+    version, so the proposer encrypts again and retries.
+    Done({"version", "created_ns", "deletion_ns", "destroyed": False, "custom_metadata": map or None}).
     """
 
     mount_id: str
@@ -169,10 +170,11 @@ class KvDestroy(Command, frozen=True, tag=33):
 
 
 class KvMetadataPut(Command, frozen=True, tag=34):
-    """Create or change a key's metadata; None leaves a field as it is.
+    """Create or change a key's metadata; None leaves a field as it is. Rejected(NO_SUCH_MOUNT).
 
     custom_metadata replaces the whole map; with patch=True it merges, and a null value removes its key, and
-    an absent key is Rejected(NO_SUCH_KEY). Lowering max_versions prunes the oldest versions at the next write.
+    an absent key is Rejected(NO_SUCH_KEY). Lowering max_versions prunes the oldest versions at the next
+    write.
     """
 
     mount_id: str
@@ -192,7 +194,10 @@ class KvMetadataDelete(Command, frozen=True, tag=35):
 
 
 class KvConfigPut(Command, frozen=True, tag=36):
-    """Change what is not None of a mount's defaults."""
+    """Change what is not None of a mount's defaults. Rejected(NO_SUCH_MOUNT).
+
+    A negative delete_version_after_ns switches it off for all keys of the mount, whatever they ask for.
+    """
 
     mount_id: str
     max_versions: int | None = None
@@ -254,8 +259,11 @@ class TokenRevoke(Command, frozen=True, tag=52):
 
 
 class TokenUse(Command, frozen=True, tag=53):
-    """Spend one use of a token that has a limit. Done({"remaining": n}); the last use leaves it with -1 uses,
-    present until the request that spent it revokes it. Rejected(NO_SUCH_TOKEN) if none is left."""
+    """Spend one use of a token. Rejected(NO_SUCH_TOKEN) if it is gone, has expired or has no use left.
+
+    Done({"remaining": n}), n being the token's num_uses from now on: -1 after the last use (it stays present
+    until the request that spent it revokes it, or a minute later TokensExpire does), 0 if it has no limit.
+    """
 
     digest: bytes
 
@@ -367,10 +375,10 @@ class Reason:
     CAS_REQUIRED = "cas-required"
     CAS_MISMATCH = "cas-mismatch"
     VERSION_RACED = "version-raced"
-    TOKEN_EXISTS = "token-exists"
+    TOKEN_EXISTS = "token-exists"  # noqa: S105 - a name
     PARENT_GONE = "parent-gone"
-    NO_SUCH_TOKEN = "no-such-token"
-    TOKEN_INVALID = "token-invalid"
+    NO_SUCH_TOKEN = "no-such-token"  # noqa: S105
+    TOKEN_INVALID = "token-invalid"  # noqa: S105
 
 
 outcome_encode = _encoder.encode

@@ -72,7 +72,9 @@ async def _authorise(core: Core, request: Request, match: Match | None) -> None:
         if exists is not None and not exists(core, request, match.params):
             request.operation = Operation.CREATE
     acl = core.policies.acl(core.unsealed, request.token_row.policies)
-    if not acl.allows(request.operation, request.path, request.data, sudo=match is not None and match.route.sudo):
+    if not acl.allows(
+        request.operation, request.path, request.data, sudo=match is not None and match.route.sudo
+    ):
         raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
 
 

@@ -1,0 +1,58 @@
+"""Who may vote or campaign, and when: pre-vote, stickiness, one count per voter.
+
+pysyncobj's vote rule stays; these are the filters before it (P10, P11). Raft thesis, sections 9.6 (pre-vote)
+and 6.4.1 (a voter that hears a leader votes for nobody else). Promises are counted in boot time, which goes
+on while a machine sleeps, so that a lease never outlives the promises that it leans on.
+"""
+
+from collections.abc import Collection
+
+
+class Elections:
+    """What this node promised, and whom it has collected in its own campaign. Pure: times come in."""
+
+    def __init__(self, *, election_min_s: float, started: float) -> None:
+        self._min_s = election_min_s
+        # A restarted voter cannot know what it promised: it keeps the longest promise it can have made.
+        self._heard = started
+        self._pre_votes: set[str] = set()
+        self._pre_vote_term = 0
+        self._votes: set[str] = set()
+        self.campaign_now = False
+        self.transfer_campaign = False
+
+    def heard_leader(self, now: float) -> None:
+        self._heard = now
+        self.campaign_now = False
+
+    def promised(self, now: float) -> bool:
+        """Some leader may count on this node's loyalty at this moment."""
+        return now - self._heard < self._min_s
+
+    def silent_for(self, now: float) -> float:
+        """Seconds since a leader was last heard."""
+        return now - self._heard
+
+    def start_pre_vote(self, term: int) -> None:
+        """Ask everyone about a campaign in `term`."""
+        self._pre_votes.clear()
+        self._pre_vote_term = term
+
+    def pre_vote(self, voter: str, *, asked_term: int, term: int, others: Collection[str]) -> bool:
+        """Count a granted pre-vote; True when it completes a majority for the campaign in `term` + 1."""
+        if asked_term != self._pre_vote_term or asked_term != term + 1 or voter not in others:
+            return False
+        self._pre_votes.add(voter)
+        return len(self._pre_votes) + 1 > (len(others) + 1) / 2
+
+    def start_campaign(self, *, transfer: bool) -> None:
+        self.campaign_now = False
+        self.transfer_campaign = transfer
+        self._votes.clear()
+
+    def vote(self, voter: str, others: Collection[str]) -> bool:
+        """Whether this vote counts: pysyncobj counts messages, we count members, each once (P11)."""
+        if voter in self._votes or voter not in others:
+            return False
+        self._votes.add(voter)
+        return True

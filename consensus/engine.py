@@ -1,0 +1,452 @@
+"""What runs a replica: the loop, the disk, the network and the state machine. Owns every task and timer.
+
+Ticks are driven by events: a proposal, a frame or a finished fsync asks for one with call_soon, so a commit
+costs one round trip and one fsync; a slow timer is there for elections and heartbeats only. fdatasync has a
+thread of its own: a slow disk stops neither heartbeats nor callers.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from consensus import wire
+from consensus.api import REQUEST_ID_BYTES, Applied, Member, Role, StateMachine
+from consensus.changes import Changes
+from consensus.forwarding import ChangeQuestions, ReadQuestions
+from consensus.inbound import Inbound
+from consensus.journal import Batch
+from consensus.membership import REGULAR
+from consensus.opening import Disk, GroupConfig
+from consensus.proposals import Proposals
+from consensus.pysyncobj_log import Log
+from consensus.records import Entry
+from consensus.replica import Replica
+from consensus.replication import ChunkSource
+from consensus.snapshot import SnapshotMeta, SnapshotRefused
+from consensus.transport import BadFrame, PeerHandler, PeerTransport
+from consensus.upkeep import Upkeep
+
+TICKS_PER_HEARTBEAT = 4
+EXIT_FATAL = 70
+
+_log = logging.getLogger(__name__)
+
+Run = Callable[..., Awaitable[Any]]
+
+
+class Transport(Protocol):
+    """What the engine uses of PeerTransport; the simulator has its own."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def set_peers(self, peers: dict[str, str]) -> None: ...
+    def send(self, peer_id: str, body: bytes) -> bool: ...
+    def backlog(self, peer_id: str) -> int: ...
+    def connected(self) -> set[str]: ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this group has done since it started; node/ makes metrics of it."""
+
+    elections: int = 0
+    leader_changes: int = 0
+    proposals: int = 0
+    frames_dropped: int = 0
+    fsyncs: int = 0
+    truncations: int = 0
+    snapshots_sent: int = 0
+    snapshots_installed: int = 0
+    compactions: int = 0
+
+
+def die(reason: str) -> NoReturn:
+    """The default end after a bug or a failed disk: nothing more may be said in this node's name."""
+    _log.critical("consensus stops this process: %s", reason)
+    logging.shutdown()
+    os._exit(EXIT_FATAL)
+
+
+def boottime() -> float:
+    """Seconds since boot, sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What tests and the simulator put in place of the real thing."""
+
+    transport: Callable[[PeerHandler], Transport] | None = None
+    clock: Callable[[], float] = time.monotonic  # the one that pysyncobj reads
+    boottime: Callable[[], float] = boottime
+    rng: random.Random | None = None
+    run: Run | None = None  # run(function, *args) awaits a blocking call
+    observe_fsync: Callable[[float], None] = lambda _seconds: None
+    fatal: Callable[[str], NoReturn] = die
+
+
+class Engine:
+    """One member at work: a host.Host, a PeerHandler, and the way out of proposals and forwarding."""
+
+    def __init__(self, config: GroupConfig, machine: StateMachine, disk: Disk, parts: Parts) -> None:
+        self.config, self.options, self.machine = config, config.options, machine
+        self.clock, self.boottime, self._parts = parts.clock, parts.boottime, parts
+        self._journal, self._snapshots = disk.journal, disk.snapshots
+        self._receiver = disk.snapshots.receiver()
+        found = disk.recovered
+        log = Log(disk.journal, found.base, found.entries, found.hard)
+        self.replica = Replica(
+            self,
+            me=config.node_id,
+            log=log,
+            applied_index=machine.applied_index,
+            options=config.options,
+            rng=parts.rng or random.SystemRandom(),
+        )
+        self.proposals = Proposals(self, config.options)
+        self.reads = ReadQuestions(self, parts.clock, config.options.election_max_s)
+        self.change_questions = ChangeQuestions(self)
+        self.changes = Changes(self.replica, self.until)
+        self._threads: list[ThreadPoolExecutor] = []
+        self._run_disk, self._run_upkeep = (
+            parts.run or self._thread("fsync"),
+            parts.run or self._thread("upkeep"),
+        )
+        self.upkeep = Upkeep(
+            replica=self.replica,
+            machine=machine,
+            snapshots=disk.snapshots,
+            close_batch=self._close_batch,
+            run=self._run_upkeep,
+        )
+        self.inbound = Inbound(self, self._guard)
+        self.net = parts.transport(self) if parts.transport is not None else _peer_transport(self, config)
+        self.counters = Counters()
+        self._dirty = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._tick_due: asyncio.Handle | None = None
+        self._commit_due: asyncio.TimerHandle | None = None
+        self._unclosed = 0
+        self._appliers: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._applier_number = itertools.count()
+        self._predicates: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._known: tuple[int, str | None, Role] | None = None
+        self._peers_stale = True
+        self.running = False
+
+    # ---- lifecycle ----
+
+    async def start(self) -> None:
+        """Listen, and take part. Raises OSError if the address cannot be bound."""
+        self._set_peers()
+        await self.net.start()
+        self.running = True
+        works = (("clock", self._clockwork()), ("sync", self._sync_loop()), ("upkeep", self.upkeep.work()))
+        self._tasks = [asyncio.create_task(self._guard(work), name=f"raft-{name}") for name, work in works]
+
+    async def stop(self) -> None:
+        """End every task and every wait; what was appended is durable when this returns."""
+        self.proposals.stop()
+        self.reads.news()
+        self.change_questions.news()
+        tasks = [*self._tasks, *self.inbound.tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.net.stop()
+        self.running = False
+        for handle in (self._tick_due, self._commit_due):
+            if handle is not None:
+                handle.cancel()
+        for future in (*(entry[2] for entry in self._appliers), *(entry[1] for entry in self._predicates)):
+            future.cancel()
+        for thread in self._threads:
+            thread.shutdown(wait=True)
+        self._close_batch()
+        self._journal.sync()
+        self._journal.close()
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """A task of ours never ends but by cancellation: anything else is a bug or a lost disk."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - nothing may go on in this node's name after it
+            _log.exception("a task of the group failed")
+            self.fatal(f"{type(error).__name__} in a task")
+
+    async def _clockwork(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.heartbeat_s / TICKS_PER_HEARTBEAT)
+            self.reads.look()
+            self.upkeep.poke()
+            self._tick()
+
+    async def _sync_loop(self) -> None:
+        """One batch after another: what comes in during an fsync shares the next one."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            while self._journal.dirty:
+                self.replica.taken()
+                batch = self._take_all()
+                started = self.clock()
+                await self._run_disk(self._journal.write, batch)
+                self.counters.fsyncs += 1
+                self._parts.observe_fsync(self.clock() - started)
+                self.replica.durable()
+                self._tick()
+
+    def _take_all(self) -> Batch:
+        """Everything that is queued; writing the last batch writes those before it."""
+        batch = self._journal.take()
+        while self._journal.dirty:
+            batch = self._journal.take()
+        return batch
+
+    def _thread(self, name: str) -> Run:
+        pool = ThreadPoolExecutor(1, thread_name_prefix=f"raft-{name}")
+        self._threads.append(pool)
+
+        async def run(function: Callable[..., Any], *args: Any) -> Any:
+            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+
+        return run
+
+    # ---- ticking ----
+
+    def kick(self) -> None:
+        if self._tick_due is None and self.running:
+            self._tick_due = asyncio.get_running_loop().call_soon(self._tick)
+
+    def _tick(self) -> None:
+        if self._tick_due is not None:
+            self._tick_due.cancel()
+            self._tick_due = None
+        if not self.running:
+            return
+        try:
+            self.replica.tick()
+            self._tell_news()
+        except Exception as error:  # noqa: BLE001 - a member that cannot tick must not go on half-alive
+            _log.exception("tick failed")
+            self.fatal(f"{type(error).__name__} in a tick")
+        if self._journal.dirty:
+            self._dirty.set()
+        self._resolve_waits()
+
+    def _tell_news(self) -> None:
+        """After a change of term, leader or role: whoever waits on the old one tries the new one."""
+        if self._peers_stale:
+            self._set_peers()
+        replica = self.replica
+        now = (replica.core.term, replica.core.leader_id, replica.role)
+        if now == self._known:
+            return
+        before, self._known = self._known, now
+        if before is None or before[1] != now[1]:
+            self.counters.leader_changes += now[1] is not None
+        if replica.leading:
+            log = replica.log
+            self.proposals.begin_term(log[replica.core.applied_index - log.base.index + 1 :])
+        else:
+            self.proposals.end_term()
+        self._news()
+
+    def _news(self) -> None:
+        self.proposals.try_again()
+        self.reads.news()
+        self.change_questions.news()
+
+    def _resolve_waits(self) -> None:
+        applied = self.replica.core.applied_index
+        while self._appliers and self._appliers[0][0] <= applied:
+            _, _, future = heapq.heappop(self._appliers)
+            if not future.done():
+                future.set_result(None)
+        if self._predicates:
+            waiting, self._predicates = self._predicates, []
+            for predicate, future in waiting:
+                if future.done():
+                    continue
+                if predicate():
+                    future.set_result(None)
+                else:
+                    self._predicates.append((predicate, future))
+
+    async def applied(self, index: int) -> None:
+        """Return once this node has applied `index`."""
+        if self.replica.core.applied_index < index:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._appliers, (index, next(self._applier_number), future))
+            await future
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        """Return once `predicate` holds after some tick."""
+        if not predicate():
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._predicates.append((predicate, future))
+            await future
+
+    # ---- replica.Host ----
+
+    @property
+    def lsn(self) -> int:
+        return self._journal.lsn
+
+    @property
+    def durable_lsn(self) -> int:
+        return self._journal.durable_lsn
+
+    def sync(self) -> None:
+        self._journal.sync()
+
+    def send(self, peer: str, body: bytes) -> bool:
+        return self.net.send(peer, body)
+
+    def backlog(self, peer: str) -> int:
+        return self.net.backlog(peer)
+
+    def snapshot_for(self, peer: str) -> ChunkSource | None:
+        return self.upkeep.snapshot_for()
+
+    def apply(self, entry: Entry) -> None:
+        payload, index, _ = entry
+        try:
+            if payload[0] != REGULAR:
+                self.machine.skip(index)
+            else:
+                request_id = payload[1 : 1 + REQUEST_ID_BYTES]
+                result = self.machine.apply(index, request_id, payload[1 + REQUEST_ID_BYTES :])
+                self.proposals.applied(index, request_id, result, len(payload))
+        except Exception as error:  # noqa: BLE001 - the state may be half-changed: stop (P6)
+            self.fatal(f"applying entry {index} raised {type(error).__name__}")
+        self._unclosed += 1
+        if self._unclosed >= self.options.apply_commit_entries_max:
+            self._close_batch()
+        elif self._commit_due is None:
+            loop = asyncio.get_running_loop()
+            self._commit_due = loop.call_later(self.options.apply_commit_s, self._close_batch)
+
+    def _close_batch(self) -> None:
+        """Reads share the machine's connection and the journal has every entry, so this can wait a little."""
+        if self._commit_due is not None:
+            self._commit_due.cancel()
+            self._commit_due = None
+        if self._unclosed:
+            self._unclosed = 0
+            self.machine.commit()
+
+    def accept_chunk(self, chunk: wire.SnapshotChunk) -> Path | None:
+        members = tuple(Member(node_id, address) for node_id, address in chunk.members)
+        meta = SnapshotMeta(chunk.index, chunk.index_term, members, chunk.size_bytes, chunk.sha256)
+        try:
+            return self._receiver.accept(meta, chunk.offset, chunk.data, chunk.last)
+        except SnapshotRefused as error:
+            _log.warning("a snapshot chunk was refused: %s", error)
+            return None
+
+    def restore(self, path: Path, index: int) -> None:
+        self._close_batch()
+        try:
+            self.machine.restore(path)
+        except Exception as error:  # noqa: BLE001 - the journal starts at the snapshot already (P15)
+            self.fatal(f"restoring the snapshot at {index} raised {type(error).__name__}")
+        self._snapshots.done_install()
+        self.counters.snapshots_installed += 1
+        self.proposals.restored()
+
+    def role_changed(self) -> None:
+        self.kick()
+
+    def members_changed(self) -> None:
+        self._peers_stale = True
+        self.kick()
+
+    def fatal(self, reason: str) -> NoReturn:
+        self.running = False
+        self._parts.fatal(reason)
+
+    def _set_peers(self) -> None:
+        self._peers_stale = False
+        members = {**self.replica.learners, **self.replica.members}
+        members.pop(self.replica.me, None)
+        self.net.set_peers({member.id: member.address for member in members.values()})
+
+    def counted(self) -> Counters:
+        """The counters, with those that the pieces keep themselves."""
+        counters, replica = self.counters, self.replica
+        counters.elections, counters.truncations = replica.campaigns, replica.follower.truncations
+        counters.snapshots_sent = replica.replicator.snapshots_sent
+        counters.proposals, counters.compactions = self.proposals.count, self.upkeep.compactions
+        return counters
+
+    # ---- the way out ----
+
+    @property
+    def accepting(self) -> bool:
+        return self.replica.leading and not self.replica.transferring
+
+    @property
+    def leader_elsewhere(self) -> str | None:
+        leader = self.replica.core.leader_id
+        return leader if leader != self.replica.me else None
+
+    @property
+    def term(self) -> int:
+        return self.replica.core.term
+
+    def append(self, payload: bytes) -> int:
+        return self.replica.append(payload)
+
+    def outcome(self, request_id: bytes) -> Applied | None:
+        known = self.machine.outcome(request_id)
+        return None if known is None else Applied(known.index, known.result)
+
+    # ---- PeerHandler ----
+
+    def admit(self, peer_id: str) -> bool:
+        """Members and learners; and anyone of this cluster while no leader is heard, see Replica.orphaned."""
+        replica = self.replica
+        return peer_id in replica.members or peer_id in replica.learners or replica.orphaned
+
+    def on_peer_up(self, peer_id: str) -> None:
+        self.replica.link(peer_id, up=True)
+        if peer_id == self.replica.core.leader_id:
+            self._news()
+
+    def on_peer_down(self, peer_id: str) -> None:
+        self.replica.link(peer_id, up=False)
+        if peer_id == self.replica.core.leader_id:
+            self._news()
+
+    def on_message(self, peer_id: str, body: bytes) -> None:
+        if not self.running:
+            return
+        try:
+            frame = wire.decode(body)
+        except wire.WireError as error:
+            self.counters.frames_dropped += 1
+            raise BadFrame(str(error)) from None
+        if not self.replica.on_frame(peer_id, frame):
+            self.inbound.on_request(peer_id, frame)
+
+
+def _peer_transport(handler: PeerHandler, config: GroupConfig) -> Transport:
+    return PeerTransport(
+        me=config.node_id,
+        cluster_id=config.cluster_id,
+        listen=config.listen,
+        server_tls=config.server_tls,
+        client_tls=config.client_tls,
+        handler=handler,
+        insecure=config.insecure,
+    )

@@ -1,0 +1,45 @@
+"""What a replica needs from whoever runs it: engine.Engine, or a test."""
+
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from consensus import wire
+from consensus.records import Entry
+from consensus.replication import Links
+
+
+class Host(Links, Protocol):
+    """Time, disk, network and state machine. Everything on one thread."""
+
+    def clock(self) -> float:
+        """Monotonic seconds, the clock that pysyncobj reads."""
+        ...
+
+    def boottime(self) -> float:
+        """Seconds that also pass while the machine sleeps."""
+        ...
+
+    @property
+    def lsn(self) -> int: ...
+    @property
+    def durable_lsn(self) -> int: ...
+    def sync(self) -> None:
+        """Blocking: all that was appended to the journal is durable on return."""
+        ...
+
+    def kick(self) -> None:
+        """Tick soon."""
+        ...
+
+    def apply(self, entry: Entry) -> None: ...
+    def accept_chunk(self, chunk: wire.SnapshotChunk) -> Path | None:
+        """The path of a whole snapshot, durable and verified, if this chunk completed it."""
+        ...
+
+    def restore(self, path: Path, index: int) -> None: ...
+    def role_changed(self) -> None:
+        """Leader, term or own role may be others now."""
+        ...
+
+    def members_changed(self) -> None: ...
+    def fatal(self, reason: str) -> NoReturn: ...

@@ -1,0 +1,95 @@
+"""What other members ask of this one beside Raft itself: proposals, read indexes, membership changes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+from consensus import wire
+from consensus.api import Member
+from consensus.changes import Changes
+from consensus.errors import MembershipRefused
+from consensus.forwarding import ChangeQuestions, ReadQuestions
+from consensus.proposals import Proposals
+from consensus.replica import Replica
+
+CHANGES_SERVED_MAX = 8
+
+Guard = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
+
+
+class Local(Protocol):
+    """The member that is asked."""
+
+    replica: Replica
+    proposals: Proposals
+    reads: ReadQuestions
+    changes: Changes
+    change_questions: ChangeQuestions
+
+    @property
+    def accepting(self) -> bool: ...
+    @property
+    def term(self) -> int: ...
+    def send(self, peer: str, body: bytes) -> bool: ...
+
+
+class Inbound:
+    """Serves requests and hands answers to whoever asked. `tasks` belong to the engine, which ends them."""
+
+    def __init__(self, local: Local, guard: Guard) -> None:
+        self._local, self._guard = local, guard
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def on_request(self, peer: str, frame: wire.Frame) -> None:
+        local = self._local
+        match frame:
+            case wire.Propose():
+                code = local.proposals.take(frame.request_id, frame.command)
+                if code != wire.DONE:
+                    self._reply(peer, wire.ProposeRefused(local.term, frame.request_id, code))
+            case wire.ProposeRefused():
+                local.proposals.refused(frame.request_id, frame.code)
+            case wire.ReadIndex():
+                local.replica.read(lambda good: self._answer_read(peer, frame.number, good=good))
+            case wire.ReadIndexReply():
+                local.reads.answered(frame.number, frame.index)
+            case wire.Change():
+                self._serve_change(peer, frame)
+            case wire.ChangeReply():
+                local.change_questions.answered(frame)
+
+    def _reply(self, peer: str, frame: wire.Frame) -> None:
+        """If the link is gone the asker knows, and asks again."""
+        self._local.send(peer, wire.encode(frame))
+
+    def _answer_read(self, peer: str, number: int, *, good: bool) -> None:
+        index = self._local.replica.core.commit_index if good else -1
+        self._reply(peer, wire.ReadIndexReply(self._local.term, number, index))
+
+    def _serve_change(self, peer: str, frame: wire.Change) -> None:
+        if not self._local.accepting or len(self.tasks) >= CHANGES_SERVED_MAX:
+            self._reply(peer, wire.ChangeReply(self._local.term, frame.number, wire.NOT_LEADER, ""))
+            return
+        task = asyncio.create_task(self._run(self._change_for(peer, frame)), name="raft-change")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        await self._guard(work)
+
+    async def _change_for(self, peer: str, frame: wire.Change) -> None:
+        member = Member(frame.node_id, frame.address)
+        code, text = wire.DONE, ""
+        try:
+            async with asyncio.timeout(frame.timeout_ms / 1000):
+                if member.id == self._local.replica.me and not frame.adding:
+                    code = (
+                        wire.NOT_LEADER
+                    )  # group.py hands over first, and only its own caller can wait for that
+                else:
+                    await self._local.changes.change(member, adding=frame.adding)
+        except TimeoutError:
+            code, text = wire.REFUSED, "the deadline passed"
+        except MembershipRefused as error:
+            code, text = wire.REFUSED, str(error)[: wire.TEXT_CHARS_MAX]
+        self._reply(peer, wire.ChangeReply(self._local.term, frame.number, code, text))

@@ -1,0 +1,34 @@
+"""The knobs of one Raft group. Defaults are for production; tests shrink the times."""
+
+from dataclasses import dataclass
+
+LEASE_FRACTION = 0.9  # of election_min_s: what is left is for the drift between two members' clocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftOptions:
+    """Times in seconds, sizes in bytes, the rest in entries."""
+
+    heartbeat_s: float = 0.1
+    election_min_s: float = 1.0
+    election_max_s: float = 2.0
+    lease_reads: bool = True
+    compact_entries: int = 100_000
+    compact_bytes: int = 64 << 20
+    trailing_entries: int = 10_000
+    batch_bytes: int = 512 << 10
+    batch_entries: int = 2_000
+    window_entries: int = 20_000
+    backlog_bytes_max: int = 4 << 20
+    snapshot_backlog_bytes_max: int = 1 << 20
+    apply_per_tick_max: int = 256
+    apply_commit_entries_max: int = 256
+    apply_commit_s: float = 0.05
+    learner_lag_entries: int = 100
+    propose_retry_s: float = 2.0
+    pending_bytes_max: int = 64 << 20
+
+    @property
+    def lease_s(self) -> float:
+        """How long after sending a round that a quorum answered the leader may read alone."""
+        return self.election_min_s * LEASE_FRACTION

@@ -1,0 +1,101 @@
+"""When a leader may answer a read: after a quorum echoed a round that began later, or inside its lease.
+
+Read index: Raft thesis, section 6.4. Lease: section 6.4.1, counted on CLOCK_BOOTTIME from the *sending* of a
+round that a quorum has answered; it holds because a voter that heard a leader gives its vote to nobody for
+election_min, and a voter that restarts waits as long before it does anything else.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+ROUNDS_MAX = 4096
+READS_MAX = 100_000
+
+Answer = Callable[[bool], None]
+
+
+class ReadGate:
+    """Rounds in flight, what each voter echoed, who waits. Pure bookkeeping: times come in as arguments."""
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_s = lease_s
+        self._rounds: deque[tuple[int, float]] = deque()
+        self._echoed: dict[str, int] = {}
+        self._waiting: list[tuple[int, Answer]] = []
+        self._lease_end = 0.0
+        self._lease_allowed = False
+        self._asked_round = 0
+        self.confirmed = 0
+        self.sequence = 0
+
+    def begin_term(self) -> None:
+        """This node has just become leader: nothing that it heard before counts."""
+        self._rounds.clear()
+        self._echoed.clear()
+        self._lease_end = 0.0
+        self._lease_allowed = True
+        self.confirmed = self._asked_round = self.sequence
+
+    def end_term(self) -> None:
+        """Not the leader any more: every waiting read must ask elsewhere."""
+        self._lease_end, self._lease_allowed = 0.0, False
+        waiting, self._waiting = self._waiting, []
+        for _, answer in waiting:
+            answer(False)
+
+    def forbid_lease(self) -> None:
+        """A transfer has begun: its election is exempt from stickiness, so no lease in this term any more."""
+        self._lease_end, self._lease_allowed = 0.0, False
+
+    def has_lease(self, now: float) -> bool:
+        return now < self._lease_end
+
+    def start_round(self, now: float) -> int:
+        """Number the frames that are about to be sent at `now` (boot time, seconds)."""
+        self.sequence += 1
+        self._rounds.append((self.sequence, now))
+        if len(self._rounds) > ROUNDS_MAX:
+            self._rounds.popleft()
+        return self.sequence
+
+    def echo(self, peer: str, sequence: int) -> None:
+        """`peer` answered the round `sequence` in this term."""
+        if self._echoed.get(peer, 0) < sequence <= self.sequence:
+            self._echoed[peer] = sequence
+
+    def ask(self, answer: Answer) -> None:
+        """Call `answer` once: True when a round that begins from now on is confirmed, False if it cannot be."""
+        if len(self._waiting) >= READS_MAX:
+            answer(False)
+        else:
+            self._waiting.append((self.sequence + 1, answer))
+
+    def round_started_for_reads(self) -> None:
+        self._asked_round = self.sequence
+
+    @property
+    def round_wanted(self) -> bool:
+        """Somebody waits for a round that has not begun, and none is under way that could carry on to it."""
+        return (
+            bool(self._waiting)
+            and self._waiting[-1][0] > self.sequence
+            and self._asked_round <= self.confirmed
+        )
+
+    def settle(self, others: Collection[str], *, ready: bool) -> None:
+        """Work out what a majority of `others` and this node has echoed; if `ready`, answer those it covers."""
+        needed = (len(others) + 1) // 2
+        echoes = sorted((self._echoed.get(peer, 0) for peer in others), reverse=True)
+        confirmed = echoes[needed - 1] if needed else self.sequence
+        self.confirmed = max(self.confirmed, confirmed)
+        while self._rounds and self._rounds[0][0] <= self.confirmed:
+            _, sent = self._rounds.popleft()
+            if self._lease_allowed:
+                self._lease_end = max(self._lease_end, sent + self._lease_s)
+        if not ready or not self._waiting or self._waiting[0][0] > self.confirmed:
+            return
+        waiting, self._waiting = self._waiting, []
+        self._waiting = [entry for entry in waiting if entry[0] > self.confirmed]
+        for sequence, answer in waiting:
+            if sequence <= self.confirmed:
+                answer(True)

@@ -1,0 +1,388 @@
+"""One member: what it does with each frame, between the wire and pysyncobj's rules. No I/O, no tasks.
+
+Everything that pysyncobj gets wrong about messages is put right here and in follower.py, before or instead of
+its handler (DESIGN.md, P1 and P9 to P18). Time, disk, network and the state machine come in through `Host`,
+so the same code runs in the simulator.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from consensus import membership, wire
+from consensus.api import Member, Role
+from consensus.elections import Elections
+from consensus.follower import Follower
+from consensus.host import Host
+from consensus.options import RaftOptions
+from consensus.outbox import Durability, Outbox
+from consensus.pysyncobj_log import Log
+from consensus.raft import CANDIDATE, FOLLOWER, LEADER, Core
+from consensus.reads import Answer, ReadGate
+from consensus.replication import Replicator
+
+
+class Replica:
+    """Raft on one node. `tick()` after every event; every frame goes through `on_frame()`."""
+
+    def __init__(
+        self, host: Host, *, me: str, log: Log, applied_index: int, options: RaftOptions, rng: random.Random
+    ) -> None:
+        self._host, self.me, self.log, self.options, self._rng = host, me, log, options, rng
+        self._durability, self._outbox = Durability(log), Outbox(host)
+        self.members = log.members()
+        self.learners: dict[str, Member] = {}
+        self.elections = Elections(election_min_s=options.election_min_s, started=host.boottime())
+        self.gate = ReadGate(options.lease_s)
+        self.replicator = Replicator(log, host, options, lambda: self.gate.start_round(host.boottime()))
+        self.transferring = False
+        self.campaigns = self.dropped = 0
+        self.core = Core(
+            self, me=me, log=log, applied_index=applied_index, others=self.others, options=options
+        )
+        self.follower = Follower(
+            host=host,
+            core=self.core,
+            log=log,
+            durability=self._durability,
+            outbox=self._outbox,
+            elections=self.elections,
+            reconfigure=self._reconfigure,
+        )
+        if self.voter and not self.others:
+            self.core.deadline = host.clock()  # nobody to wait for
+
+    # ---- the view ----
+
+    @property
+    def others(self) -> list[str]:
+        return [peer for peer in self.members if peer != self.me]
+
+    @property
+    def voter(self) -> bool:
+        return self.me in self.members
+
+    @property
+    def leading(self) -> bool:
+        return self.core.leading
+
+    @property
+    def ready(self) -> bool:
+        """The leader knows the commit index of its predecessors: an entry of its own term is applied."""
+        noop = self.core.noop_index
+        return self.leading and noop is not None and self.core.applied_index >= noop
+
+    @property
+    def leased(self) -> bool:
+        """A read at the commit index needs no confirmation now."""
+        return self.ready and self.options.lease_reads and self.gate.has_lease(self._host.boottime())
+
+    @property
+    def role(self) -> Role:
+        if not self.voter:
+            return Role.LEARNER
+        return {FOLLOWER: Role.FOLLOWER, CANDIDATE: Role.CANDIDATE, LEADER: Role.LEADER}[self.core.state]
+
+    @property
+    def orphaned(self) -> bool:
+        """No leader heard for long: the configuration here may be so old that it lacks today's members."""
+        silent = self.elections.silent_for(self._host.boottime())
+        return not self.leading and silent > 2 * self.options.election_max_s
+
+    # ---- Owner: what the core asks ----
+
+    def election_timeout(self) -> float:
+        return self._rng.uniform(self.options.election_min_s, self.options.election_max_s)
+
+    def durable_index(self) -> int:
+        return self._durability.index
+
+    def apply_committed(self) -> None:
+        """A bounded number of entries a tick, so that a long replay stops neither heartbeats nor clients."""
+        core, log = self.core, self.log
+        last = min(core.commit_index, core.applied_index + self.options.apply_per_tick_max)
+        for index in range(core.applied_index + 1, last + 1):
+            self._host.apply(log[index - log.base.index])
+            core.applied(index)
+        if last < core.commit_index:
+            self._host.kick()
+
+    def heartbeat(self) -> None:
+        self._replicate(heartbeat=True)
+
+    def state_changed(self, old: int, new: int) -> None:
+        if new == LEADER:
+            self.core.forget_leadership()
+            self.gate.begin_term()
+            self.replicator.begin_term(self.others)
+            self.transferring = False
+        elif old == LEADER:
+            self.transferring = False
+            self.learners.clear()
+            self.replicator.end_term()
+            self.gate.end_term()
+            self._host.members_changed()
+        self._host.role_changed()
+
+    def core_sends(self, peer: str, message: dict[str, Any]) -> None:
+        """A message of pysyncobj's on its way out. Votes wait until they are durable (P1)."""
+        kind = message["type"]
+        if kind == "next_node_idx":
+            self.follower.verdict(bool(message["success"]))
+            return
+        if kind == "request_vote":
+            frame: wire.Frame = wire.VoteRequest(
+                message["term"],
+                message["last_log_index"],
+                message["last_log_term"],
+                self.elections.transfer_campaign,
+            )
+        elif kind == "response_vote":
+            frame = wire.Vote(message["term"])
+        else:
+            raise AssertionError(f"pysyncobj sends {kind}")
+        self._outbox.send_durably(peer, frame)
+
+    # ---- events ----
+
+    def tick(self) -> None:
+        """Everything that is due now. Call after frames, proposals, durability, and from time to time."""
+        term, leader = self.core.term, self.core.leader_id
+        if not self.leading:
+            self._gate_campaign()
+        self.core.tick()
+        if self.leading:
+            self._after_leader_tick()
+        self._outbox.flush()
+        if (self.core.term, self.core.leader_id) != (term, leader):
+            self._host.role_changed()
+
+    def append(self, payload: bytes) -> int:
+        """Leader: put a payload at the end of the log; the next tick sends it. Returns its index."""
+        if not self.leading:
+            raise AssertionError("only a leader appends")
+        index = self.log.last_index + 1
+        self.log.add(payload, index, self.core.term)
+        if payload[0] == membership.MEMBER:
+            self._reconfigure()
+        self._host.kick()
+        return index
+
+    def taken(self) -> None:
+        """The journal's batch that is about to be written holds the log up to its present end."""
+        self._durability.taken()
+
+    def durable(self) -> None:
+        """That batch is on disk; tick afterwards."""
+        self._durability.written()
+        if not self.leading:
+            self.follower.durable()
+
+    def link(self, peer: str, *, up: bool) -> None:
+        self.core.link(peer, up=up)
+        self.replicator.link(peer, up=up)
+        if up and self.leading:
+            self._replicate(heartbeat=True, only=peer)
+        self._host.kick()
+
+    def read(self, answer: Answer) -> None:
+        """Leader: `answer(True)` once a local read at the commit index is linearizable; `False`: ask elsewhere."""
+        if not self.leading:
+            answer(False)
+        elif self.leased:
+            answer(True)
+        else:
+            self.gate.ask(answer)
+            self._host.kick()
+
+    def hand_over(self, peer: str) -> bool:
+        """Leader: tell `peer`, which must hold the whole log, to campaign. No lease until the next term."""
+        progress = self.replicator.progress.get(peer)
+        if not self.leading or progress is None or progress.match < self.log.last_index:
+            return False
+        self.gate.forbid_lease()
+        return self._host.send(peer, wire.encode(wire.TimeoutNow(self.core.term)))
+
+    def set_learners(self, learners: dict[str, Member]) -> None:
+        self.learners = learners
+        self._sync_peers()
+
+    def on_frame(self, peer: str, frame: wire.Frame) -> bool:
+        """Handle a Raft frame; False if it is of another kind."""
+        handler = self._HANDLERS.get(type(frame))
+        if handler is None:
+            return False
+        handler(self, peer, frame)
+        self._host.kick()
+        return True
+
+    # ---- leader ----
+
+    def _replicate(self, *, heartbeat: bool, only: str | None = None) -> None:
+        self.replicator.replicate(
+            term=self.core.term, commit=self.core.commit_index, heartbeat=heartbeat, only=only
+        )
+
+    def _after_leader_tick(self) -> None:
+        """Send what is new: entries, else a commit index that followers wait for, else a round for reads."""
+        behind = any(p.next <= self.log.last_index for p in self.replicator.progress.values())
+        commit_news = self.replicator.commit_sent < self.core.commit_index
+        if self.gate.round_wanted or commit_news:
+            self._replicate(heartbeat=True)
+            self.gate.round_started_for_reads()
+        elif behind:
+            self._replicate(heartbeat=False)
+        self.gate.settle(self.others, ready=self.ready)
+
+    def _on_ack(self, peer: str, frame: wire.Ack) -> None:
+        if not self._is_for_leader(peer, frame.term):
+            return
+        if frame.match > self.log.last_index:
+            self._host.fatal(f"{peer} acknowledges {frame.match}, beyond the log's end {self.log.last_index}")
+        self.gate.echo(peer, frame.seq)
+        self.core.acknowledged(peer, frame.match, self._host.clock())
+        self.replicator.acknowledged(peer, frame.match, self._host.boottime())
+        progress = self.replicator.progress.get(peer)
+        if progress is not None and progress.next <= self.log.last_index:
+            self._replicate(heartbeat=False, only=peer)
+
+    def _on_reject(self, peer: str, frame: wire.Reject) -> None:
+        if not self._is_for_leader(peer, frame.term):
+            return
+        self.gate.echo(peer, frame.seq)
+        self.core.acknowledged(peer, 0, self._host.clock())
+        if self.replicator.rejected(peer, seq=frame.seq, hint=frame.hint, now=self._host.boottime()):
+            self._replicate(heartbeat=True, only=peer)
+
+    def _is_for_leader(self, peer: str, term: int) -> bool:
+        """An answer counts only in the term that asked (P11); a higher term ends this leadership."""
+        if term > self.core.term:
+            self._step_down(term)
+        if term != self.core.term or not self.leading or peer not in self.replicator.progress:
+            self.dropped += 1
+            return False
+        return True
+
+    def _step_down(self, term: int) -> None:
+        self.core.step_down(term)
+        self._outbox.hard_state_changed()
+        self._outbox.drop_ack()
+        self._host.role_changed()
+
+    # ---- follower ----
+
+    def _on_append(self, peer: str, frame: wire.Append) -> None:
+        self.follower.on_append(peer, frame)
+
+    def _on_chunk(self, peer: str, frame: wire.SnapshotChunk) -> None:
+        self.follower.on_chunk(peer, frame)
+
+    # ---- elections ----
+
+    def _gate_campaign(self) -> None:
+        """pysyncobj campaigns when its deadline has passed: only after a pre-vote or on TimeoutNow (P10)."""
+        core, now = self.core, self._host.clock()
+        if not self.voter:
+            core.deadline = now + self.options.election_max_s
+            return
+        if core.deadline >= now and not self.elections.campaign_now:
+            return
+        if core.told_to_campaign or self.elections.campaign_now or not self.others:
+            self.elections.start_campaign(transfer=core.told_to_campaign)
+            self.campaigns += 1
+            core.deadline = now - 1.0
+            return
+        core.deadline = now + self.election_timeout()
+        self.elections.start_pre_vote(core.term + 1)
+        _, index, term = self.log[-1]
+        body = wire.encode(wire.PreVoteRequest(core.term + 1, index, term))
+        for peer in self.others:
+            self._host.send(peer, body)
+
+    def _up_to_date(self, last_index: int, last_term: int) -> bool:
+        return (last_term, last_index) >= (self.log.last_term, self.log.last_index)
+
+    def _on_pre_vote_request(self, peer: str, frame: wire.PreVoteRequest) -> None:
+        free = not self.leading and not self.elections.promised(self._host.boottime())
+        granted = (
+            free
+            and self.voter
+            and frame.term > self.core.term
+            and self._up_to_date(frame.last_index, frame.last_term)
+        )
+        self._outbox.send(peer, wire.PreVote(self.core.term, frame.term, granted))
+
+    def _on_pre_vote(self, peer: str, frame: wire.PreVote) -> None:
+        if frame.term > self.core.term:
+            self._step_down(frame.term)
+            return
+        if not frame.granted or self.leading or self.elections.promised(self._host.boottime()):
+            return
+        if self.elections.pre_vote(
+            peer, asked_term=frame.asked_term, term=self.core.term, others=self.others
+        ):
+            self.elections.campaign_now = True
+
+    def _on_vote_request(self, peer: str, frame: wire.VoteRequest) -> None:
+        """A voter that hears a leader ignores other candidates and their term, unless that leader sent them."""
+        now = self._host.boottime()
+        loyal = self.gate.has_lease(now) if self.leading else self.elections.promised(now)
+        if not self.voter or (loyal and not frame.transfer):
+            self.dropped += 1
+            return
+        if frame.term > self.core.term:
+            self._outbox.drop()
+        self.core.step(
+            peer,
+            {
+                "type": "request_vote",
+                "term": frame.term,
+                "last_log_index": frame.last_index,
+                "last_log_term": frame.last_term,
+            },
+        )
+        self._outbox.hard_state_changed()
+
+    def _on_vote(self, peer: str, frame: wire.Vote) -> None:
+        campaigning = self.core.state == CANDIDATE and frame.term == self.core.term
+        if campaigning and self.elections.vote(peer, self.others):
+            self.core.step(peer, {"type": "response_vote", "term": frame.term})
+        else:
+            self.dropped += 1
+
+    def _on_timeout_now(self, peer: str, frame: wire.TimeoutNow) -> None:
+        if self.voter and frame.term == self.core.term and peer == self.core.leader_id:
+            self.core.step(peer, {"type": "timeout_now", "term": frame.term})
+
+    # ---- configuration ----
+
+    def _reconfigure(self) -> None:
+        """The configuration follows from the log; let everyone know if it is another one."""
+        members = self.log.members()
+        if members == self.members:
+            return
+        self.members = members
+        for node_id in members:
+            self.learners.pop(node_id, None)
+        self.core.set_others(self.others, self._host.clock())
+        self._sync_peers()
+        self._host.role_changed()
+
+    def _sync_peers(self) -> None:
+        if self.leading:
+            self.replicator.set_peers({*self.others, *self.learners})
+            for peer, progress in self.replicator.progress.items():
+                self.core.acknowledged(peer, progress.match, self._host.clock())
+        self._host.members_changed()
+
+    _HANDLERS: ClassVar[dict[type, Callable[["Replica", str, Any], None]]] = {
+        wire.Append: _on_append,
+        wire.Ack: _on_ack,
+        wire.Reject: _on_reject,
+        wire.SnapshotChunk: _on_chunk,
+        wire.VoteRequest: _on_vote_request,
+        wire.Vote: _on_vote,
+        wire.PreVoteRequest: _on_pre_vote_request,
+        wire.PreVote: _on_pre_vote,
+        wire.TimeoutNow: _on_timeout_now,
+    }

@@ -1,0 +1,66 @@
+# A node's configuration, with every key there is. What is commented out shows the default.
+# Several files, or a directory of them, may be given (-config, repeatable): a later file wins key by key.
+# STRONGROOM_NODE_ID and friends win over files, flags win over both: see docs/configuration.md.
+
+# The node's name in its cluster, for ever: 1 to 63 of a-z, 0-9 and "-". Default: the host name.
+node_id = "n1"
+
+# Which region the node stands in. All nodes of one Raft cluster share it.
+# region = "local"
+
+# What `sys/health` and `sys/seal-status` call the cluster.
+# cluster_name = "strongroom"
+
+# Everything the node keeps, encrypted. Mode 0700, its own.
+# data_dir = "/var/lib/strongroom"
+
+# What clients and other nodes reach this node by. Default: made from the first listener.
+api_addr = "https://127.0.0.1:8200"
+
+# Where this node's Raft listener is bound, and what the others are told. Default: the listener's host, next port.
+cluster_addr = "127.0.0.1:8201"
+
+# Where clients are served. Repeat the block for more addresses. Default: 127.0.0.1:8200.
+listener "tcp" {
+  address = "127.0.0.1:8200"
+
+  # Both or neither. Without them the node presents a certificate of the cluster's own CA,
+  # whose certificate is <data_dir>/tls/ca.pem.
+  # tls_cert_file = "/etc/strongroom/tls/cert.pem"
+  # tls_key_file  = "/etc/strongroom/tls/key.pem"
+
+  # Plain HTTP; refused on anything but a loopback address.
+  # tls_disable = false
+}
+
+# What opens the store at start. "static": a file of 32 random bytes, mode 0600, the same on every node
+# (head -c 32 /dev/urandom > seal.key). "shamir": people with key shares, who must come at every start;
+# it needs the listener's tls files, for a sealed node has no key to protect its own TLS key.
+seal "static" {
+  key_file = "/etc/strongroom/seal.key"
+}
+# seal "shamir" {}
+
+# Who did what. At least one file, or audit "none" {} in so many words.
+# A request whose record no file accepts is not answered.
+audit "file" {
+  path = "/var/log/strongroom/audit.jsonl"
+}
+
+telemetry {
+  # true: GET /v1/sys/metrics needs no token.
+  # unauthenticated_metrics_access = false
+}
+
+raft {
+  # The leader's sign of life, and how long a follower waits for one before it calls an election.
+  # At least three heartbeats must fit into the timeout.
+  # heartbeat        = "100ms"
+  # election_timeout = "1s"
+}
+
+# debug, info, warning or error.
+# log_level = "info"
+
+# "json", or "standard" for human eyes.
+# log_format = "json"

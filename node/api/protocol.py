@@ -1,0 +1,191 @@
+"""HTTP/1.1 as spoken to clients: aiohttp's connection, with a parser that takes any method and fewer readings.
+
+aiohttp's default parser (llhttp) knows a fixed list of methods and answers 400 to LIST and SCAN, which Vault's
+clients send. Connections therefore use the pure Python parser that aiohttp carries, made stricter where RFC 9112
+leaves room. This leans on private parts of aiohttp, whose version is pinned; tests/node/test_list_method.py
+checks the seam.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, cast
+
+import msgspec
+import structlog
+from aiohttp import http_parser, web
+from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, BadStatusLine, LineTooLong
+from aiohttp.http_writer import HttpVersion10, HttpVersion11
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+
+KEEPALIVE_S = 75.0
+HANDSHAKE_TIMEOUT_S = 10.0  # for the listener: asyncio's ssl_handshake_timeout
+HEADER_TIMEOUT_S = 10.0  # from the first byte of a request to the end of its header
+LINGER_S = 2.0  # how long an unread body is discarded before its connection closes
+HEADER_FIELDS_MAX = 64
+PIPELINED_MAX = 32  # requests of one connection waiting for their turn
+
+_log = structlog.get_logger(__name__)
+
+
+class Refused(Exception):
+    """A request that is refused as HTTP, before there is anything to authorise."""
+
+    def __init__(self, status: int, message: str, *, close: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.close = close
+
+
+class RequestParser(http_parser.HttpRequestParserPy):
+    """aiohttp's Python parser with no upgrades, no CONNECT, no compression and a bound on the whole header."""
+
+    header_bytes_max: int
+
+    def feed_data(self, data: bytes, *args: Any, **kwargs: Any) -> Any:
+        result = super().feed_data(data, *args, **kwargs)
+        if self.header_is_partial and self._header_bytes() > self.header_bytes_max:
+            raise LineTooLong(b"", self.header_bytes_max)
+        return result
+
+    def parse_message(self, lines: list[bytes]) -> http_parser.RawRequestMessage:
+        if sum(map(len, lines)) + 2 * len(lines) > self.header_bytes_max:
+            raise LineTooLong(b"", self.header_bytes_max)
+        message = super().parse_message(lines)
+        if message.method == "CONNECT":
+            raise BadHttpMethod("")
+        if message.version not in (HttpVersion10, HttpVersion11):
+            raise BadStatusLine("")
+        if message.chunked and message.version == HttpVersion10:
+            raise BadHttpMessage("")
+        return message._replace(upgrade=False)
+
+    @property
+    def header_is_partial(self) -> bool:
+        """Whether a request line or header has begun and not ended."""
+        return self._payload_parser is None and bool(self._lines or self._tail) and not self.is_full
+
+    @property
+    def is_full(self) -> bool:
+        """Whether pipelined requests wait unparsed for their turn."""
+        return self._msg_in_flight >= self._max_msg_queue_size
+
+    def _header_bytes(self) -> int:
+        return len(self._tail) + sum(map(len, self._lines)) + 2 * len(self._lines)
+
+
+class Connection(RequestHandler):
+    """One client connection."""
+
+    __slots__ = ("_header_timer",)
+
+    def __init__(self, server: "Server", *, loop: asyncio.AbstractEventLoop) -> None:
+        limit = server.header_bytes_max
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=KEEPALIVE_S,
+            access_log=cast("Any", None),
+            max_line_size=limit,
+            max_field_size=limit,
+            max_headers=HEADER_FIELDS_MAX,
+            lingering_time=LINGER_S,
+            auto_decompress=False,
+        )
+        parser = RequestParser(
+            self,
+            loop,
+            self._read_bufsize,
+            max_line_size=limit,
+            max_field_size=limit,
+            max_headers=HEADER_FIELDS_MAX,
+            payload_exception=RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=PIPELINED_MAX,
+        )
+        parser.header_bytes_max = limit
+        self._max_msg_queue_size = PIPELINED_MAX
+        self._parser: RequestParser | None = parser
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        server = cast("Server", self._manager)
+        if server.is_full:
+            _log.warning("connection refused", reason="connections_max", limit=server.connections_max)
+            cast("asyncio.Transport", transport).abort()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_header_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._parser is not None and self._parser.header_is_partial:
+            if self._header_timer is None:
+                self._header_timer = self._loop.call_later(HEADER_TIMEOUT_S, self._header_is_late)
+        elif self._header_timer is not None:
+            self._stop_header_timer()
+
+    def _header_is_late(self) -> None:
+        self._header_timer = None
+        if self._current_request is None:
+            self.force_close()
+        else:
+            self.close()  # the answer in the making still goes out
+
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP, or not for us. Nothing of it is echoed or logged: it may hold a token."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        if isinstance(exc, LineTooLong):
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        text = "malformed HTTP request" if status == HTTPStatus.BAD_REQUEST else HTTPStatus(status).phrase
+        _log.info("request refused", status=int(status), error=type(exc).__name__)
+        response = web.Response(
+            status=status,
+            body=msgspec.json.encode(
+                {"errors": [text.lower() if status != HTTPStatus.BAD_REQUEST else text]}
+            ),
+            headers={"Content-Type": "application/json", "Cache-Control": "no-store", "Server": "strongroom"},
+        )
+        response.force_close()
+        return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """aiohttp's own bugs: the type of the error, not its text."""
+        exc = kw.get("exc_info")
+        _log.error("connection failed", error=type(exc).__name__)
+
+
+class Server(web.Server):
+    """Makes a Connection for every client that connects, up to connections_max."""
+
+    def __init__(self, handler: Any, *, header_bytes_max: int, connections_max: int) -> None:
+        super().__init__(handler)
+        self.header_bytes_max = header_bytes_max
+        self.connections_max = connections_max
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._connections) >= self.connections_max
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop)
+
+    async def drain(self, timeout: float) -> None:
+        """Close idle connections, let requests in flight finish for up to `timeout` seconds, then cut them."""
+        self.pre_shutdown()
+        await self.shutdown(timeout)

@@ -1,0 +1,59 @@
+"""sys/capabilities and its variants: what a token may do on given paths."""
+
+from node.auth import fields
+from node.auth.identity import live
+from node.core.core import Core
+from node.core.request import Operation, Request, Response, Shape
+from node.core.router import Handler, Route
+from node.errors import InvalidRequest
+from storage.rows import Token
+from storage.secret import Secret
+
+
+def routes() -> list[Route]:
+    """The table of this module."""
+    return [
+        _route("sys/capabilities", capabilities),
+        _route("sys/capabilities-self", capabilities_self),
+        _route("sys/capabilities-accessor", capabilities_accessor),
+    ]
+
+
+def _route(pattern: str, handler: Handler) -> Route:
+    return Route(pattern, {Operation.UPDATE: handler}, shape=Shape.DOUBLE)
+
+
+async def capabilities(core: Core, request: Request, params: dict[str, str]) -> Response:
+    token = fields.text(request.data.get("token"), "token")
+    row = core.tokens.find(core.unsealed, Secret(token.encode())) if token else None
+    if row is None:
+        raise InvalidRequest("1 error occurred:\n\t* invalid token\n\n")
+    return _answer(core, request, row)
+
+
+async def capabilities_self(core: Core, request: Request, params: dict[str, str]) -> Response:
+    assert request.token_row is not None, "an authenticated route"
+    return _answer(core, request, request.token_row)
+
+
+async def capabilities_accessor(core: Core, request: Request, params: dict[str, str]) -> Response:
+    accessor = fields.text(request.data.get("accessor"), "accessor")
+    if not accessor:
+        raise InvalidRequest("missing accessor")
+    store = core.unsealed
+    row = live(store.reads.token_by_accessor(accessor), store.now_ns())
+    if row is None:
+        raise InvalidRequest("1 error occurred:\n\t* invalid accessor\n\n")
+    return _answer(core, request, row)
+
+
+def _answer(core: Core, request: Request, row: Token) -> Response:
+    paths = fields.strings(request.data.get("paths"), "paths")
+    paths = paths or fields.strings(request.data.get("path"), "path")
+    if not paths:
+        raise InvalidRequest("paths must be supplied")
+    acl = core.policies.acl(core.unsealed, row.policies)
+    answer = {path: acl.capabilities(path) for path in paths}
+    if len(answer) == 1:
+        answer["capabilities"] = acl.capabilities(paths[0])
+    return Response(data=dict(answer))

@@ -1,0 +1,170 @@
+"""sys/cluster/ and sys/storage/raft/: the nodes of the cluster, and how one enters and leaves it."""
+
+import ipaddress
+import os
+from typing import Any
+
+import msgspec
+
+from consensus import errors as raft_errors
+from node import VERSION, enrol
+from node.auth.fields import duration_ns
+from node.core.core import Core
+from node.core.request import NO_CONTENT, Operation, Request, Response
+from node.core.router import Route
+from node.errors import InvalidRequest, NoQuorum
+
+TICKET_TTL_DEFAULT = "10m"
+REMOVE_TIMEOUT_S = 15.0
+HOSTS_MAX = 16
+
+
+def routes() -> list[Route]:
+    """The table of this module."""
+    return [
+        Route(
+            "sys/cluster/node",
+            {Operation.READ: node},
+            sealed=True,
+            audited=False,
+            authenticated=False,
+            fresh=False,
+        ),
+        Route(
+            "sys/cluster/ca",
+            {Operation.READ: ca},
+            sealed=True,
+            audited=False,
+            authenticated=False,
+            fresh=False,
+        ),
+        Route("sys/cluster/nodes", {Operation.READ: nodes}),
+        Route("sys/cluster/join-token", {Operation.UPDATE: join_token}, sudo=True),
+        Route("sys/cluster/join", {Operation.UPDATE: join}, authenticated=False, fresh=False),
+        Route(
+            "sys/storage/raft/join",
+            {Operation.UPDATE: raft_join},
+            sealed=True,
+            authenticated=False,
+            fresh=False,
+        ),
+        Route("sys/storage/raft/configuration", {Operation.READ: configuration}, sudo=True),
+        Route("sys/storage/raft/remove-peer", {Operation.UPDATE: remove_peer}, sudo=True),
+    ]
+
+
+async def node(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """This node, as it sees itself; its pid only for callers on the same machine."""
+    body: dict[str, Any] = {
+        "node_id": core.settings.node_id,
+        "region": core.settings.region,
+        "version": VERSION,
+        "initialized": core.lifecycle.initialized,
+        "sealed": core.store is None,
+    }
+    if _is_loopback(request.remote):
+        body["pid"] = os.getpid()
+    if core.store is not None:
+        status = core.store.status()
+        body |= {
+            "role": status.role.value,
+            "term": status.term,
+            "leader_id": status.leader_id,
+            "last_index": status.last_index,
+            "commit_index": status.commit_index,
+            "applied_index": status.applied_index,
+        }
+    return Response(data=body)
+
+
+def _is_loopback(remote: str) -> bool:
+    try:
+        return ipaddress.ip_address(remote).is_loopback
+    except ValueError:
+        return False
+
+
+async def ca(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """The certificate of the cluster's authority: public, and worth what the reader knows of its fingerprint."""
+    return Response(data={"certificate": core.lifecycle.ca_certificate.decode()})
+
+
+async def nodes(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """Every registered node, and whether it votes."""
+    store = core.unsealed
+    voters = {member.id for member in store.status().members}
+    rows = [
+        {
+            "node_id": row.node_id,
+            "region": row.region,
+            "api_address": row.api_address,
+            "cluster_address": row.cluster_address,
+            "voter": row.node_id in voters,
+        }
+        for row in store.reads.nodes()
+    ]
+    return Response(data={"nodes": rows})
+
+
+async def join_token(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """A new one-time join token."""
+    ttl_s = duration_ns(request.data.get("ttl") or TICKET_TTL_DEFAULT, "ttl") // 10**9
+    if not 1 <= ttl_s <= enrol.TICKET_TTL_MAX_S:
+        raise InvalidRequest(f"ttl must lie between 1s and {enrol.TICKET_TTL_MAX_S}s")
+    token = await enrol.issue_ticket(core, ttl_s=ttl_s, ca_certificate=core.lifecycle.ca_certificate)
+    return Response(data={"token": token, "ttl": ttl_s})
+
+
+async def join(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """The cluster's side: a joining node spends its ticket here."""
+    core.unsealed  # noqa: B018 - a sealed node cannot admit anybody
+    try:
+        wanted = msgspec.convert(request.data, enrol.JoinRequest)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"malformed join request: {error}") from None
+    if len(wanted.hosts) > HOSTS_MAX:
+        raise InvalidRequest(f"malformed join request: more than {HOSTS_MAX} hosts")
+    lifecycle = core.lifecycle
+    admission = await enrol.admit(
+        core, wanted, ca_certificate=lifecycle.ca_certificate, seal_file=lifecycle.seal_file_fields()
+    )
+    return Response(data=admission)
+
+
+async def raft_join(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """The joining node's side: enter the cluster that the token names."""
+    token, address = request.data.get("join_token"), request.data.get("leader_api_addr") or ""
+    if not isinstance(token, str) or not isinstance(address, str):
+        raise InvalidRequest("join_token is required (operator join-token on a member makes one)")
+    await core.lifecycle.join(leader_api_address=address, join_token=token)
+    return Response(data={"joined": True})
+
+
+async def configuration(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """Raft's configuration, as `operator raft list-peers` reads it."""
+    status = core.unsealed.status()
+    servers = [
+        {
+            "node_id": member.id,
+            "address": member.address,
+            "leader": member.id == status.leader_id,
+            "protocol_version": "3",
+            "voter": True,
+        }
+        for member in status.members
+    ]
+    return Response(data={"config": {"servers": servers}, "index": 0})
+
+
+async def remove_peer(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """Take a node out of the cluster, for good: its vote first, then its registration."""
+    node_id = request.data.get("server_id")
+    if not isinstance(node_id, str) or not node_id:
+        raise InvalidRequest("server_id is required")
+    try:
+        await core.lifecycle.remove(node_id, REMOVE_TIMEOUT_S)
+    except raft_errors.MembershipRefused as error:
+        raise InvalidRequest(str(error)) from None
+    except raft_errors.ConsensusError as error:
+        raise NoQuorum(str(error)) from error
+    return Response(status=NO_CONTENT)

@@ -1,0 +1,108 @@
+"""sys/policies/acl and its older name sys/policy: the texts that ACLs are made of."""
+
+import asyncio
+import base64
+import binascii
+
+from node.auth import fields
+from node.core.core import Core
+from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
+from node.core.router import Route, payload
+from node.errors import InvalidRequest, NotFound
+from node.policy.default import NAME as DEFAULT
+from node.policy.parse import PolicyError, parse, policy_name
+from storage.command import PolicyDelete, PolicyPut
+
+ROOT = "root"
+
+
+def routes() -> list[Route]:
+    """The table of this module."""
+    listing = {Operation.LIST: list_acl}
+    old_listing = {Operation.READ: list_old, Operation.LIST: list_old}
+    one = {Operation.READ: read_acl, Operation.UPDATE: write, Operation.DELETE: delete}
+    return [
+        Route("sys/policies/acl", listing),
+        Route("sys/policies/acl/", listing),
+        Route("sys/policies/acl/{name...}", one),
+        Route("sys/policy", old_listing, shape=Shape.DOUBLE),
+        Route("sys/policy/", old_listing, shape=Shape.DOUBLE),
+        Route("sys/policy/{name...}", one | {Operation.READ: read_old}, shape=Shape.DOUBLE),
+    ]
+
+
+async def list_acl(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return payload(keys=_names(core))
+
+
+async def list_old(core: Core, request: Request, params: dict[str, str]) -> Response:
+    names = _names(core)
+    return payload(keys=names, policies=names)
+
+
+def _names(core: Core) -> list[str]:
+    return sorted({*core.unsealed.reads.policies(), ROOT})
+
+
+async def read_acl(core: Core, request: Request, params: dict[str, str]) -> Response:
+    name = _name(params)
+    return payload(name=name, policy=_text(core, name))
+
+
+async def read_old(core: Core, request: Request, params: dict[str, str]) -> Response:
+    name = _name(params)
+    return payload(name=name, rules=_text(core, name))
+
+
+def _text(core: Core, name: str) -> str:
+    if name == ROOT:
+        return ""  # root is no text: it is everything
+    text = core.unsealed.reads.policy(name)
+    if text is None:
+        raise NotFound
+    return text
+
+
+async def write(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """Create or replace a policy whose text parses. `rules` is the old name of `policy`."""
+    name = _name(params)
+    if name == ROOT:
+        raise InvalidRequest('cannot update "root" policy')
+    text = fields.text(request.data.get("policy") or request.data.get("rules"), "policy")
+    if not text:
+        raise InvalidRequest("'policy' parameter not supplied or empty")
+    text = _decoded(text)
+    try:
+        # a long text takes tens of milliseconds: not on the event loop
+        await asyncio.to_thread(parse, name, text)
+    except PolicyError as error:
+        raise InvalidRequest(str(error)) from None
+    store = core.unsealed
+    await store.submit(PolicyPut(time_ns=store.now_ns(), name=name, text=text), request_id=request.request_id)
+    return Response(NO_CONTENT)
+
+
+async def delete(core: Core, request: Request, params: dict[str, str]) -> Response:
+    name = _name(params)
+    if name == ROOT:
+        raise InvalidRequest('cannot delete "root" policy')
+    if name == DEFAULT:
+        raise InvalidRequest("cannot delete default policy")
+    store = core.unsealed
+    await store.submit(PolicyDelete(time_ns=store.now_ns(), name=name), request_id=request.request_id)
+    return Response(NO_CONTENT)
+
+
+def _name(params: dict[str, str]) -> str:
+    try:
+        return policy_name(params["name"])
+    except PolicyError as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def _decoded(text: str) -> str:
+    """Vault takes the text in base64 too; no policy is a base64 text by chance."""
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return text

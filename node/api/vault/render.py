@@ -1,0 +1,86 @@
+"""From an answer or an error to bytes, as Vault's clients expect them. The one table of errors is here."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from node import errors
+from node.core.request import NO_CONTENT, Response, Shape
+
+JSON = "application/json"  # exactly: hvac reads the errors of a body only then
+
+# Every NodeError: its status, and its message where it was raised without one.
+STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
+    errors.InvalidRequest: (400, ""),
+    errors.PermissionDenied: (403, "1 error occurred:\n\t* permission denied\n\n"),
+    errors.NotFound: (404, ""),
+    errors.Unsupported: (405, ""),
+    errors.BodyTooLarge: (413, "http: request body too large"),
+    errors.NotYet: (429, "this node does not hold the demanded index yet"),
+    errors.TooBusy: (503, "too busy"),
+    errors.Sealed: (503, "Vault is sealed"),
+    errors.NotInitialized: (503, "Vault is sealed"),
+    errors.NoQuorum: (503, "no leader could be reached; nothing happened"),
+    errors.OutcomeUnknown: (504, "the outcome is not known yet"),
+    errors.AuditFailed: (500, "no audit sink accepted the record"),
+}
+_RETRY_SOON = (errors.NotYet, errors.TooBusy, errors.NoQuorum)
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A status, headers without those that every answer has, and a body."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def answer(response: Response, *, request_id: str, shape: Shape) -> Rendered:
+    """A handler's response in its own shape, or else in its route's."""
+    headers = dict(response.headers)
+    if response.body is not None:
+        return Rendered(response.status, response.body, headers)
+    headers.setdefault("Content-Type", JSON)
+    if response.data is None and response.status == NO_CONTENT:
+        return Rendered(response.status, b"", dict(response.headers))
+    shape = response.shape or shape
+    if shape is Shape.RAW:
+        return Rendered(response.status, _encode(response.data), headers)
+    body: dict[str, Any] = dict(response.data or {}) if shape is Shape.DOUBLE else {}
+    body |= {
+        "request_id": request_id,
+        "lease_id": "",
+        "renewable": False,
+        "lease_duration": 0,
+        "data": response.data,
+        "wrap_info": None,
+        "warnings": response.warnings,
+        "auth": response.auth,
+    }
+    return Rendered(response.status, _encode(body), headers)
+
+
+def failure(error: errors.NodeError) -> Rendered:
+    """A domain error as Vault would say it."""
+    status, default = STATUS[type(error)]
+    headers = {"Retry-After": "1"} if isinstance(error, _RETRY_SOON) else {}
+    return message(status, error.message or default, headers=headers)
+
+
+def message(status: int, text: str, *, headers: Mapping[str, str] | None = None) -> Rendered:
+    """{"errors": [text]}, or no text at all."""
+    body = _encode({"errors": [text] if text else []})
+    return Rendered(status, body, {"Content-Type": JSON, **(headers or {})})
+
+
+def new_request_id() -> str:
+    """A random UUID, version 4."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"

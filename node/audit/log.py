@@ -1,0 +1,131 @@
+"""The audit log: a line before anything happens, a line before the answer leaves, or no answer at all.
+
+Paths come from the configuration file, never from a request. A record that no sink accepted withholds the
+answer (AuditFailed); with several sinks one is enough, and the others are counted.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from node.audit import record
+from node.core.request import Request, Response
+from node.errors import AuditFailed
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_MODE = 0o600
+_encode = msgspec.json.Encoder().encode
+
+
+class _Sink:
+    """One file. O_APPEND and a single write keep lines whole; O_NONBLOCK keeps a stuck pipe from holding us."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failures = 0
+        self._sequence = 0
+        self._torn = b""
+        self._descriptor = _open(path)
+
+    def append(self, body: bytes) -> bool:
+        """Write one record, `body` being a JSON object; False if it is not wholly in the file."""
+        line = b'%s{"seq":%d,%s\n' % (self._torn, self._sequence + 1, body[1:])
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError:
+            self.failures += 1
+            return False
+        if written < len(line):
+            self._torn = b"\n"  # the next record starts a line of its own
+            self.failures += 1
+            return False
+        self._torn = b""
+        self._sequence += 1
+        return True
+
+    def reopen(self) -> None:
+        """A new file under the same name (rotation). If it cannot be opened the old one stays. OSError."""
+        fresh = _open(self.path)
+        self.close()
+        self._descriptor, self._sequence, self._torn = fresh, 0, b""
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class AuditLog:
+    """Records requests and answers in every sink. Raises OSError if a sink cannot be opened at start."""
+
+    def __init__(self, paths: Sequence[Path], *, key: bytes | None = None) -> None:
+        self._sinks: list[_Sink] = []
+        self._hasher = record.Hasher(key)
+        self.refused = 0  # records that no sink took: as many answers withheld
+        try:
+            for path in paths:
+                self._sinks.append(_Sink(path))
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is any sink; without one (development) every record is accepted and dropped."""
+        return bool(self._sinks)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Writes that failed since the start, by sink path."""
+        return {str(sink.path): sink.failures for sink in self._sinks}
+
+    def set_key(self, key: bytes | None) -> None:
+        """The HMAC key of the unsealed store (Purpose.AUDIT_HMAC), or None when it is sealed."""
+        self._hasher = record.Hasher(key)
+
+    def hash(self, value: str) -> str:
+        """What `value` looks like in the records: for finding it there."""
+        return self._hasher.text(value)
+
+    def request(self, request: Request, *, error: str = "") -> None:
+        """Record what is asked. Raises AuditFailed."""
+        if self._sinks:
+            self._append(record.request_record(self._hasher, request, now_ns=time.time_ns(), error=error))
+
+    def response(self, request: Request, response: Response | None, *, error: str = "") -> None:
+        """Record what is about to be answered. Raises AuditFailed."""
+        if self._sinks:
+            self._append(
+                record.response_record(self._hasher, request, response, now_ns=time.time_ns(), error=error)
+            )
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        body = _encode(entry)
+        accepted = [sink.append(body) for sink in self._sinks]
+        if not any(accepted):
+            self.refused += 1
+            raise AuditFailed("no audit sink accepted the record; the request was refused")
+
+    def reopen(self) -> list[str]:
+        """After rotation (SIGHUP). A sink that cannot be opened keeps its old file, is counted, and named."""
+        refused = []
+        for sink in self._sinks:
+            try:
+                sink.reopen()
+            except OSError:
+                sink.failures += 1
+                refused.append(str(sink.path))
+        return refused
+
+    def close(self) -> None:
+        """Close every sink; records fail from then on."""
+        for sink in self._sinks:
+            sink.close()
+
+
+def _open(path: Path) -> int:
+    return os.open(path, _FLAGS, _MODE)

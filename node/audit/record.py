@@ -1,0 +1,159 @@
+"""What an audit record says: pure functions from a request and its outcome to one JSON object.
+
+The field names are OpenBao's. Every string that a caller sent or got is replaced by an HMAC under a key that
+all nodes share: two records can be compared, and a known value looked for, but none can be read. Names of
+fields, numbers and booleans stay in clear. While the store is sealed there is no key, and strings become a
+fixed mark instead.
+"""
+
+import hmac
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from node.auth.fields import rfc3339
+from node.core.request import Operation, Request, Response
+from storage.rows import Token
+from storage.secret import Secret
+
+LIST_ITEMS_MAX = 1000  # of a listing's answer; beyond it only the number is recorded
+HMAC_PREFIX = "hmac-sha256:"
+SEALED_MARK = "hmac-sha256:sealed"
+_LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
+
+
+class Hasher:
+    """Strings to "hmac-sha256:<hex>"; without a key, to a fixed mark."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes | None) -> None:
+        self._key = key
+
+    def text(self, value: str) -> str:
+        return self.data(value.encode("utf-8", "surrogatepass"))
+
+    def data(self, value: bytes) -> str:
+        if self._key is None:
+            return SEALED_MARK
+        return HMAC_PREFIX + hmac.digest(self._key, value, "sha256").hex()
+
+    def tree(self, value: Any) -> Any:
+        """A JSON value with every string in it replaced; keys of maps stay."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {key: self.tree(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.tree(item) for item in value]
+        if value is None or isinstance(value, bool | int | float | Decimal):
+            return value
+        if isinstance(value, msgspec.Raw):  # a stored value on its way out, still JSON text
+            return self.tree(msgspec.json.decode(value))
+        if isinstance(value, Secret):
+            return self.data(value.reveal())
+        if isinstance(value, bytes):
+            return self.data(value)
+        raise TypeError(f"an audit record cannot hold {type(value).__name__}")
+
+
+def request_record(hasher: Hasher, request: Request, *, now_ns: int, error: str = "") -> dict[str, Any]:
+    """The record of what is asked, written before anything happens."""
+    record: dict[str, Any] = {
+        "time": rfc3339(now_ns),
+        "type": "request",
+        "auth": _auth(hasher, request),
+        "request": _request(hasher, request),
+    }
+    if error:
+        record["error"] = error
+    return record
+
+
+def response_record(
+    hasher: Hasher, request: Request, response: Response | None, *, now_ns: int, error: str = ""
+) -> dict[str, Any]:
+    """The record of what came of it, written before the answer leaves."""
+    record = request_record(hasher, request, now_ns=now_ns, error=error)
+    record["type"] = "response"
+    if response is not None:
+        record["response"] = _response(hasher, request, response)
+    return record
+
+
+def _auth(hasher: Hasher, request: Request) -> dict[str, Any]:
+    row = request.token_row
+    if row is None:
+        return {}
+    assert request.token is not None
+    auth = {
+        "client_token": hasher.data(request.token.reveal()),
+        "accessor": hasher.text(row.accessor),
+        "display_name": row.display_name,
+        "policies": row.policies,
+        "token_policies": row.policies,
+        "token_issue_time": rfc3339(row.created_ns),
+        "token_ttl": row.ttl_ns // 1_000_000_000,
+        "token_type": "service",
+    }
+    if row.metadata:
+        auth["metadata"] = row.metadata
+    if row.num_uses:
+        auth["remaining_uses"] = max(row.num_uses, 0)
+    return auth
+
+
+def _request(hasher: Hasher, request: Request) -> dict[str, Any]:
+    row: Token | None = request.token_row
+    entry: dict[str, Any] = {
+        "id": request.id,
+        "operation": request.operation.value,
+        "path": request.path,
+        "remote_address": request.remote,
+    }
+    if request.mount is not None:
+        entry["mount_point"] = request.mount.path
+        entry["mount_type"] = request.mount.kind
+        entry["mount_accessor"] = request.mount.accessor
+    if request.token is not None:
+        entry["client_token"] = hasher.data(request.token.reveal())
+    if row is not None:
+        entry["client_token_accessor"] = hasher.text(row.accessor)
+    if request.data:
+        entry["data"] = hasher.tree(request.data)
+    if request.query:
+        entry["query"] = hasher.tree(request.query)
+    return entry
+
+
+def _response(hasher: Hasher, request: Request, response: Response) -> dict[str, Any]:
+    entry: dict[str, Any] = {"status": response.status}
+    if request.mount is not None:
+        entry["mount_point"] = request.mount.path
+        entry["mount_type"] = request.mount.kind
+    if response.auth is not None:
+        entry["auth"] = _issued(hasher, response.auth)
+    if response.data is not None:
+        entry["data"] = hasher.tree(_bounded(request, response.data))
+    if response.warnings:
+        entry["warnings"] = response.warnings
+    return entry
+
+
+_ISSUED_SECRETS = frozenset({"client_token", "accessor"})
+
+
+def _issued(hasher: Hasher, auth: Mapping[str, Any]) -> dict[str, Any]:
+    """An auth block: who got what is the point of the record, so only what could be presented is hidden."""
+    return {key: hasher.tree(value) if key in _ISSUED_SECRETS else value for key, value in auth.items()}
+
+
+def _bounded(request: Request, data: dict[str, Any]) -> dict[str, Any]:
+    if request.operation not in _LISTINGS:
+        return data
+    return {
+        key: len(value) if isinstance(value, list) and len(value) > LIST_ITEMS_MAX else value
+        for key, value in data.items()
+    }

@@ -1,0 +1,107 @@
+"""Server processes that outlive their launcher: start, find again, signal, wait."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from node.cli.output import LocalError
+
+POLL_S = 0.02
+LOG_LINES_QUOTED = 12
+LOG_BYTES_READ_MAX = 64 * 1024
+
+
+class ClusterError(LocalError):
+    """The local cluster cannot do what was asked: a sentence, with the end of a log where that helps."""
+
+
+def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) -> int:
+    """Start a server in its own session, with its output appended to `log`. Returns its pid.
+
+    posix_spawn and not subprocess: nothing here owns the process afterwards, and it must survive us.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "node.cli", "server", "-config", str(config)],
+        os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=[signal.SIGINT, signal.SIGTERM],
+    )
+    pid_file.write_text(f"{pid}\n", encoding="ascii")
+    return pid
+
+
+def find(config: Path, *, pid_file: Path) -> int | None:
+    """The pid of the running server of `config`, or None: a pid that was recycled is somebody else."""
+    try:
+        pid = int(pid_file.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return None
+    _reap(pid)
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return pid if b"node.cli" in arguments and os.fsencode(config) in arguments else None
+
+
+def _reap(pid: int) -> None:
+    """A dead child of ours stays a zombie until it is waited for; somebody else's is not ours to wait for."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Signal a process that may be gone by now."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def wait_gone(config: Path, *, pid_file: Path, timeout: float) -> bool:
+    """Whether the server of `config` ended within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while find(config, pid_file=pid_file) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, indented, to be quoted in an error."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - LOG_BYTES_READ_MAX))
+            lines = deque(stream.read().decode(errors="replace").splitlines(), maxlen=LOG_LINES_QUOTED)
+    except FileNotFoundError:
+        lines = deque()
+    quoted = "\n".join(f"    {line}" for line in lines) or "    (empty)"
+    return f"The end of {log}:\n{quoted}"

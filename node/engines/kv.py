@@ -1,0 +1,321 @@
+"""The KV engine, version 2: versions of secrets under data/, and what may be done to a version.
+
+Paths, shapes and texts are those of Vault's kv-v2 API. Values travel as JSON text from the store into the
+answer; only a patch and subkeys look inside. Metadata, lists and the mount's configuration: kv_metadata.py.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from node.auth.fields import integer, rfc3339, strings
+from node.core.core import Core
+from node.core.request import NO_CONTENT, Operation, Request, Response
+from node.core.router import Route
+from node.engines import kv_metadata
+from node.engines.kv_writes import CAS_MISMATCH, Writer, place, submit
+from node.errors import InvalidRequest, NotFound
+from node.store import Store
+from storage.command import KvDelete, KvDestroy, KvUndelete
+from storage.rows import KvKey, KvVersion
+
+VERSION_MAX = 2**53  # no key has more versions; larger numbers from a client name none
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode  # digits stay as they were written
+
+_CLI = {
+    Operation.READ: "get",
+    Operation.UPDATE: "put",
+    Operation.PATCH: "patch",
+    Operation.DELETE: "delete",
+    Operation.LIST: "list",
+    Operation.SCAN: "scan",
+}
+
+
+def routes() -> list[Route]:
+    """The paths of a mount, relative to it."""
+    data = _Data(Writer())
+    versions = {Operation.UPDATE: _delete_versions}
+    return [
+        Route(
+            "data/{path...}",
+            {
+                Operation.READ: _read,
+                Operation.UPDATE: data.put,
+                Operation.PATCH: data.patch,
+                Operation.DELETE: _delete_latest,
+            },
+            exists=kv_metadata.exists,
+        ),
+        Route("delete/{path...}", versions, exists=kv_metadata.exists),
+        Route("undelete/{path...}", {Operation.UPDATE: _undelete}, exists=kv_metadata.exists),
+        Route("destroy/{path...}", {Operation.UPDATE: _destroy}, exists=kv_metadata.exists),
+        Route("subkeys/{path...}", {Operation.READ: _subkeys}),
+        *kv_metadata.routes(),
+        *(
+            Route(
+                root,
+                dict.fromkeys((Operation.READ, Operation.UPDATE, Operation.PATCH, Operation.DELETE), _root),
+            )
+            for root in ("data", "delete", "undelete", "destroy")
+        ),
+        *(
+            Route(root, {Operation.READ: _nothing, Operation.DELETE: _nothing})
+            for root in ("data/", "subkeys/")
+        ),
+        Route("", dict.fromkeys(_CLI, _versionless)),
+        Route("{path...}", dict.fromkeys(_CLI, _versionless)),
+    ]
+
+
+class _Data:
+    """The writes of data/, which share a writer."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def put(self, core: Core, request: Request, params: dict[str, str]) -> Response:
+        value = _encode(_data(request))
+        return await self._put(core, request, params["path"], lambda: value)
+
+    async def patch(self, core: Core, request: Request, params: dict[str, str]) -> Response:
+        """JSON merge patch (RFC 7396) of the latest version."""
+        path, changes = params["path"], _data(request)
+        store, mount_id = core.unsealed, mount_of(request)
+
+        def value() -> bytes:
+            key, version = _find(store, mount_id, path, 0)
+            if version.value is None or is_deleted(version, store.now_ns()):
+                raise _Answer(Response(status=404, data=version_metadata(key, version)))
+            current = _decode(store.open(place(mount_id, path, version.version), version.value))
+            return _encode(changes if changes is None else merge_patch(current, changes))
+
+        try:
+            return await self._put(core, request, path, value)
+        except NotFound:
+            return Response(status=404, body=b"")
+        except _Answer as answer:
+            return answer.response
+
+    async def _put(self, core: Core, request: Request, path: str, value: Any) -> Response:
+        made = await self._writer.put(
+            core.unsealed,
+            mount_id=mount_of(request),
+            path=path,
+            request_id=request.request_id,
+            cas=_cas(request.data),
+            value=value,
+            value_bytes_max=core.settings.value_bytes_max,
+        )
+        return Response(data=_metadata(custom_metadata=made.pop("custom_metadata"), **made))
+
+
+class _Answer(Exception):
+    """Ends a write with an answer that is no error to the client's libraries."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
+    store, mount_id, path = core.unsealed, mount_of(request), params["path"]
+    key, version = _find(store, mount_id, path, _version(request))
+    metadata = version_metadata(key, version)
+    if version.value is None or is_deleted(version, store.now_ns()):
+        return Response(status=404, data={"data": None, "metadata": metadata})
+    value = store.open(place(mount_id, path, version.version), version.value)
+    return Response(data={"data": msgspec.Raw(value), "metadata": metadata})
+
+
+async def _subkeys(core: Core, request: Request, params: dict[str, str]) -> Response:
+    store, mount_id, path = core.unsealed, mount_of(request), params["path"]
+    depth = number(request.query.get("depth"), "depth")
+    key, version = _find(store, mount_id, path, _version(request))
+    metadata = version_metadata(key, version)
+    if version.value is None or is_deleted(version, store.now_ns()):
+        return Response(status=404, data={"metadata": metadata, "subkeys": None})
+    value = _decode(store.open(place(mount_id, path, version.version), version.value))
+    return Response(data={"metadata": metadata, "subkeys": _without_leaves(value, depth)})
+
+
+async def _delete_latest(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return await _change(core, request, params["path"], KvDelete, ())
+
+
+async def _delete_versions(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return await _change(core, request, params["path"], KvDelete, _versions(request.data))
+
+
+async def _undelete(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return await _change(core, request, params["path"], KvUndelete, _versions(request.data))
+
+
+async def _destroy(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return await _change(core, request, params["path"], KvDestroy, _versions(request.data))
+
+
+async def _change(
+    core: Core,
+    request: Request,
+    path: str,
+    command: type[KvDelete | KvUndelete | KvDestroy],
+    versions: tuple[int, ...] | None,
+) -> Response:
+    """`versions` None: those named cannot exist, so nothing is to do; () would mean the latest."""
+    if path.endswith("/"):
+        raise InvalidRequest("cannot delete a path ending in '/'")
+    if versions is not None:
+        store = core.unsealed
+        change = command(time_ns=store.now_ns(), mount_id=mount_of(request), path=path, versions=versions)
+        await submit(store, change, request_id=request.request_id)
+    return Response(status=NO_CONTENT)
+
+
+async def _root(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return Response(status=404, warnings=[kv_metadata.ROOT_WARNING])
+
+
+async def _nothing(core: Core, request: Request, params: dict[str, str]) -> Response:
+    raise NotFound
+
+
+async def _versionless(core: Core, request: Request, params: dict[str, str]) -> Response:
+    operation = Operation.UPDATE if request.operation is Operation.CREATE else request.operation
+    warning = (
+        "Invalid path for a versioned K/V secrets engine. See the API docs for the appropriate API endpoints to"
+        f" use. If using the OpenBao CLI, use 'bao kv {_CLI[operation]}' for this operation."
+    )
+    return Response(status=404, warnings=[warning])
+
+
+# --- what clients send ---
+
+
+def mount_of(request: Request) -> str:
+    """The id of the mount that the pipeline found."""
+    assert request.mount is not None
+    return request.mount.mount_id
+
+
+def number(value: Any, name: str) -> int:
+    """An integer of the query or the body, as Vault complains about it."""
+    try:
+        return integer(value, name)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Field validation failed: {error.message}") from None
+
+
+def _version(request: Request) -> int:
+    """The version asked for; 0 means the latest, as does every negative number."""
+    version = max(number(request.query.get("version"), "version"), 0)
+    if version > VERSION_MAX:
+        raise NotFound
+    return version
+
+
+def _versions(data: dict[str, Any]) -> tuple[int, ...] | None:
+    given = data.get("versions")
+    items = strings([given] if isinstance(given, int) else given, "versions")
+    if not items:
+        raise InvalidRequest("No version number provided")
+    numbers = {number(item, "versions") for item in items}
+    return tuple(sorted(n for n in numbers if 0 < n <= VERSION_MAX)) or None
+
+
+def _data(request: Request) -> dict[str, Any] | None:
+    if "data" not in request.data:
+        raise InvalidRequest("no data provided")
+    return _object(request.data["data"], "data")
+
+
+def _cas(data: dict[str, Any]) -> int | None:
+    options = _object(data.get("options"), "options")
+    if not options or "cas" not in options:
+        return None
+    try:
+        cas = integer(options["cas"], "cas")
+    except InvalidRequest:
+        raise InvalidRequest("error parsing check-and-set parameter") from None
+    if not 0 <= cas <= VERSION_MAX:
+        raise InvalidRequest(CAS_MISMATCH)
+    return cas
+
+
+def _object(value: Any, name: str) -> dict[str, Any] | None:
+    if value is None or isinstance(value, dict):
+        return value
+    kind = {str: "string", bool: "bool", list: "[]interface {}"}.get(type(value), "json.Number")
+    raise InvalidRequest(
+        f"error converting input for field \"{name}\": '' expected type 'map[string]interface {{}}',"
+        f" got unconvertible type '{kind}'"
+    )
+
+
+# --- what the store holds ---
+
+
+def _find(store: Store, mount_id: str, path: str, version: int) -> tuple[KvKey, KvVersion]:
+    key = store.reads.kv_key(mount_id, path)
+    found = store.reads.kv_version(mount_id, path, version) if key is not None else None
+    if key is None or found is None:
+        raise NotFound
+    return key, found
+
+
+def is_deleted(version: KvVersion, now_ns: int) -> bool:
+    """Whether a version counts as deleted now: a deletion may be set for later."""
+    return 0 < version.deletion_ns <= now_ns
+
+
+def version_metadata(key: KvKey, version: KvVersion) -> dict[str, Any]:
+    """A version's metadata as it stands in answers."""
+    return _metadata(
+        version=version.version,
+        created_ns=version.created_ns,
+        deletion_ns=version.deletion_ns,
+        destroyed=version.destroyed,
+        custom_metadata=key.custom_metadata,
+    )
+
+
+def _metadata(
+    *,
+    version: int,
+    created_ns: int,
+    deletion_ns: int,
+    destroyed: bool,
+    custom_metadata: dict[str, str] | None,
+) -> dict[str, Any]:
+    return {
+        "created_time": rfc3339(created_ns),
+        "custom_metadata": custom_metadata,
+        "deletion_time": rfc3339(deletion_ns) if deletion_ns else "",
+        "destroyed": destroyed,
+        "version": version,
+    }
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """RFC 7396: the target with the patch's members put in, and those that are null taken out."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def _without_leaves(value: Any, depth: int) -> Any:
+    """The object's keys, values replaced by null; `depth` levels of them, 0 for all."""
+    if not isinstance(value, dict):
+        return None
+    if depth == 1 or depth < 0:
+        return dict.fromkeys(value)
+    return {name: _without_leaves(item, depth - 1 if depth else 0) for name, item in value.items()}

@@ -1,0 +1,303 @@
+"""The KV engine, version 2: a key's metadata, lists of keys, and the mount's configuration."""
+
+from typing import Any
+
+from node.auth.fields import boolean, duration_ns, go_duration, integer, rfc3339, text
+from node.core.core import Core
+from node.core.request import NO_CONTENT, Operation, Request, Response
+from node.core.router import Route
+from node.engines.kv_writes import refusal, submit
+from node.errors import InvalidRequest, NotFound
+from node.store import CommandRejected, Store
+from storage.command import KvConfigPut, KvMetadataDelete, KvMetadataPut, Reason
+from storage.rows import KvKey
+
+CUSTOM_KEYS_MAX = 64
+CUSTOM_KEY_BYTES_MAX = 128
+CUSTOM_VALUE_BYTES_MAX = 512
+VERSIONS_KEPT_MAX = 2**31 - 1
+DETAILED_KEYS_MAX = 1_000  # each takes two look-ups
+
+ROOT_WARNING = "Non-listing operations on the root of a K/V v2 mount are not supported."
+
+
+def routes() -> list[Route]:
+    """The paths of a mount that are not about values, relative to it."""
+    lists = {Operation.LIST: _list, Operation.SCAN: _scan}
+    detailed = {Operation.LIST: _list_detailed, Operation.SCAN: _scan_detailed}
+    refused = dict.fromkeys((Operation.READ, Operation.UPDATE, Operation.PATCH, Operation.DELETE), _root)
+    return [
+        Route(
+            "metadata/{path...}",
+            {
+                Operation.READ: _read,
+                Operation.UPDATE: _put,
+                Operation.PATCH: _patch,
+                Operation.DELETE: _delete,
+                **lists,
+            },
+            exists=exists,
+        ),
+        Route("metadata", {**refused, **lists}),
+        Route("metadata/", {Operation.READ: _nothing, Operation.DELETE: _nothing, **lists}),
+        Route("detailed-metadata/{path...}", detailed),
+        Route("detailed-metadata/", detailed),
+        Route("detailed-metadata", detailed),
+        Route("config", {Operation.READ: _read_config, Operation.UPDATE: _put_config}),
+    ]
+
+
+def exists(core: Core, request: Request, params: dict[str, str]) -> bool:
+    """Whether a write to this key would be an update."""
+    return core.unsealed.reads.kv_key(_mount_id(request), params["path"]) is not None
+
+
+async def _root(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return Response(status=404, warnings=[ROOT_WARNING])
+
+
+async def _nothing(core: Core, request: Request, params: dict[str, str]) -> Response:
+    raise NotFound
+
+
+# --- one key ---
+
+
+async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
+    store, mount_id = core.unsealed, _mount_id(request)
+    key = store.reads.kv_key(mount_id, params["path"])
+    if key is None:
+        raise NotFound
+    return Response(data=_metadata(store, mount_id, key))
+
+
+def _metadata(store: Store, mount_id: str, key: KvKey) -> dict[str, Any]:
+    """OpenBao's check-and-set of metadata is not offered; its two fields say so."""
+    versions = {
+        str(each.version): {
+            "created_time": rfc3339(each.created_ns),
+            "deletion_time": rfc3339(each.deletion_ns) if each.deletion_ns else "",
+            "destroyed": each.destroyed,
+        }
+        for each in store.reads.kv_versions(mount_id, key.path)
+    }
+    return {
+        "cas_required": key.cas_required,
+        "created_time": rfc3339(key.created_ns),
+        "current_metadata_version": 0,
+        "current_version": key.current_version,
+        "custom_metadata": key.custom_metadata,
+        "delete_version_after": go_duration(key.delete_version_after_ns),
+        "max_versions": key.max_versions,
+        "metadata_cas_required": False,
+        "oldest_version": key.oldest_version,
+        "updated_time": rfc3339(key.updated_ns),
+        "versions": versions,
+    }
+
+
+async def _put(core: Core, request: Request, params: dict[str, str]) -> Response:
+    custom = _custom_metadata(request.data)
+    if custom is not None:
+        _check_custom({name: value or "" for name, value in custom.items()})
+    return await _submit(core, request, params["path"], custom=custom, patch=False)
+
+
+async def _patch(core: Core, request: Request, params: dict[str, str]) -> Response:
+    key = core.unsealed.reads.kv_key(_mount_id(request), params["path"])
+    current = (key.custom_metadata if key is not None else None) or {}
+    custom = _custom_metadata(request.data)
+    if custom is not None:
+        if request.data["custom_metadata"] is None:
+            custom = dict.fromkeys(current)
+        merged = {**current, **custom}
+        _check_custom({name: value for name, value in merged.items() if value is not None})
+    return await _submit(core, request, params["path"], custom=custom, patch=True)
+
+
+async def _submit(
+    core: Core, request: Request, path: str, *, custom: dict[str, str | None] | None, patch: bool
+) -> Response:
+    store, data = core.unsealed, request.data
+    if boolean(data.get("metadata_cas_required"), "metadata_cas_required"):
+        raise InvalidRequest("check-and-set of metadata is not offered")
+    lifetime = data.get("delete_version_after")
+    command = KvMetadataPut(
+        time_ns=store.now_ns(),
+        mount_id=_mount_id(request),
+        path=path,
+        max_versions=_versions_kept(data),
+        cas_required=boolean(data["cas_required"], "cas_required") if "cas_required" in data else None,
+        delete_version_after_ns=(
+            duration_ns(lifetime, "delete_version_after") if "delete_version_after" in data else None
+        ),
+        custom_metadata=custom,
+        patch=patch,
+    )
+    try:
+        await store.submit(command, request_id=request.request_id)
+    except CommandRejected as error:
+        if error.reason == Reason.NO_SUCH_KEY:
+            return Response(status=404, body=b"")
+        raise refusal(error) from None
+    return Response(status=NO_CONTENT)
+
+
+async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
+    store, path = core.unsealed, params["path"]
+    if path.endswith("/"):
+        raise InvalidRequest("cannot delete a path ending in '/'")
+    command = KvMetadataDelete(time_ns=store.now_ns(), mount_id=_mount_id(request), path=path)
+    await submit(store, command, request_id=request.request_id)
+    return Response(status=NO_CONTENT)
+
+
+# --- lists ---
+
+
+async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return Response(data={"keys": _keys(core, request, params)})
+
+
+async def _scan(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return Response(data={"keys": _keys(core, request, params, deep=True)})
+
+
+async def _list_detailed(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return _detailed(core, request, params, deep=False)
+
+
+async def _scan_detailed(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return _detailed(core, request, params, deep=True)
+
+
+def _detailed(core: Core, request: Request, params: dict[str, str], *, deep: bool) -> Response:
+    store, mount_id = core.unsealed, _mount_id(request)
+    names = _keys(core, request, params, deep=deep, keys_max=DETAILED_KEYS_MAX)
+    folder = _folder(params)
+    info: dict[str, Any] = {}
+    for name in names:
+        key = None if name.endswith("/") else store.reads.kv_key(mount_id, folder + name)
+        info[name] = {} if key is None else _metadata(store, mount_id, key)
+    return Response(data={"key_info": info, "keys": names})
+
+
+def _keys(
+    core: Core, request: Request, params: dict[str, str], *, deep: bool = False, keys_max: int | None = None
+) -> list[str]:
+    """The names under a folder, by `after` and `limit` of the query. Raises NotFound if there are none."""
+    reads, keys_max = core.unsealed.reads, keys_max or core.settings.list_keys_max
+    try:
+        limit = integer(request.query.get("limit"), "limit")
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Field validation failed: {error.message}") from None
+    asked = limit if 0 < limit <= keys_max else keys_max + 1
+    find = reads.kv_scan if deep else reads.kv_list
+    names = find(_mount_id(request), _folder(params), request.query.get("after", ""), asked)
+    if not names:
+        raise NotFound
+    if len(names) > keys_max:
+        raise InvalidRequest(f'more than {keys_max} keys: read them in pages, with "after" and "limit"')
+    return names
+
+
+def _folder(params: dict[str, str]) -> str:
+    path = params.get("path", "")
+    return path if not path or path.endswith("/") else path + "/"
+
+
+# --- the mount ---
+
+
+async def _read_config(core: Core, request: Request, params: dict[str, str]) -> Response:
+    config = core.unsealed.reads.kv_config(_mount_id(request))
+    return Response(
+        data={
+            "cas_required": config.cas_required,
+            "delete_version_after": go_duration(config.delete_version_after_ns),
+            "max_versions": config.max_versions,
+            "metadata_cas_required": False,
+        }
+    )
+
+
+async def _put_config(core: Core, request: Request, params: dict[str, str]) -> Response:
+    store, data = core.unsealed, request.data
+    if boolean(data.get("metadata_cas_required"), "metadata_cas_required"):
+        raise InvalidRequest("check-and-set of metadata is not offered")
+    command = KvConfigPut(
+        time_ns=store.now_ns(),
+        mount_id=_mount_id(request),
+        max_versions=_versions_kept(data),
+        cas_required=boolean(data["cas_required"], "cas_required") if "cas_required" in data else None,
+        delete_version_after_ns=(
+            _lifetime(data["delete_version_after"]) if "delete_version_after" in data else None
+        ),
+    )
+    await submit(store, command, request_id=request.request_id)
+    return Response(status=NO_CONTENT)
+
+
+def _lifetime(value: Any) -> int:
+    """Nanoseconds; at a mount a negative lifetime means that no version of it is ever deleted by age."""
+    if isinstance(value, str) and value.strip().startswith("-"):
+        return -duration_ns(value.strip()[1:], "delete_version_after")
+    if isinstance(value, int | float) and value < 0:
+        return -duration_ns(-value, "delete_version_after")
+    return duration_ns(value, "delete_version_after")
+
+
+# --- what clients send ---
+
+
+def _mount_id(request: Request) -> str:
+    assert request.mount is not None
+    return request.mount.mount_id
+
+
+def _versions_kept(data: dict[str, Any]) -> int | None:
+    if "max_versions" not in data:
+        return None
+    try:
+        kept = integer(data["max_versions"], "max_versions")
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Field validation failed: {error.message}") from None
+    if not 0 <= kept <= VERSIONS_KEPT_MAX:
+        raise InvalidRequest('field "max_versions" is out of range')
+    return kept
+
+
+def _custom_metadata(data: dict[str, Any]) -> dict[str, str | None] | None:
+    """What was sent: None if nothing was, {} for null."""
+    if "custom_metadata" not in data:
+        return None
+    given = data["custom_metadata"]
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise InvalidRequest('error converting input for field "custom_metadata": expected a map of strings')
+    return {name: None if value is None else text(value, "custom_metadata") for name, value in given.items()}
+
+
+def _check_custom(custom: dict[str, str]) -> None:
+    """Vault's limits, in its words."""
+    if len(custom) > CUSTOM_KEYS_MAX:
+        raise _invalid(f"payload must contain at most {CUSTOM_KEYS_MAX} keys, provided {len(custom)}")
+    for name, value in custom.items():
+        if not 0 < len(name.encode()) <= CUSTOM_KEY_BYTES_MAX:
+            raise _invalid(
+                f'length of key "{name}" is {len(name.encode())} but must be 0 < len(key) <= {CUSTOM_KEY_BYTES_MAX}'
+            )
+        if not 0 < len(value.encode()) <= CUSTOM_VALUE_BYTES_MAX:
+            raise _invalid(
+                f'length of value for key "{name}" is {len(value.encode())} but must be'
+                f" 0 < len(value) <= {CUSTOM_VALUE_BYTES_MAX}"
+            )
+        if not name.isprintable():
+            raise _invalid(f'key "{name!a}" contains unprintable characters')
+        if not value.isprintable():
+            raise _invalid(f'value for key "{name}" contains unprintable characters')
+
+
+def _invalid(what: str) -> InvalidRequest:
+    return InvalidRequest(f"1 error occurred:\n\t* custom_metadata validation failed: {what}\n\n")

@@ -1,0 +1,220 @@
+"""How a node joins: a one-time ticket, spent for certificates and the sealed root key.
+
+The ticket is an opaque string for people: base64url of msgpack {secret, ca fingerprint, addresses}. The
+store keeps only a keyed digest of its secret. The joining node trusts nobody but the authority whose
+fingerprint the ticket carries; the cluster trusts nobody but who shows the secret, once.
+"""
+
+import base64
+import hmac
+import secrets
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from node import pki
+from node.core.core import Core
+from node.errors import InvalidRequest, NoQuorum, PermissionDenied
+from node.store import CommandRejected, Store
+from storage.command import JoinTokenPut, JoinTokenTake, NodePut, batch
+from storage.keyring import JOIN_TOKEN_DIGEST, KIND_SYSTEM, Context
+from storage.secret import Secret
+
+TICKET_TTL_MAX_S = 24 * 3600
+TICKET_BYTES_MAX = 4096
+ANSWER_BYTES_MAX = 256 * 1024
+JOIN_TIMEOUT_S = 30.0
+CA_CONTEXT = Context(kind=KIND_SYSTEM, mount_id="", path="ca-key", version=0)
+
+
+class Ticket(msgspec.Struct, frozen=True, array_like=True):
+    """What a join token says."""
+
+    secret: bytes
+    ca_fingerprint: str
+    addresses: list[str]
+
+    def __repr__(self) -> str:
+        return "Ticket(...)"
+
+    def text(self) -> str:
+        return base64.urlsafe_b64encode(msgspec.msgpack.encode(self)).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> "Ticket":
+        """Raises InvalidRequest."""
+        if len(text) > TICKET_BYTES_MAX:
+            raise InvalidRequest("join token too long")
+        try:
+            return msgspec.msgpack.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=cls)
+        except (ValueError, msgspec.MsgspecError):
+            raise InvalidRequest("this is not a join token") from None
+
+
+class JoinRequest(msgspec.Struct, frozen=True):
+    """What a joining node sends."""
+
+    secret: str  # hex
+    node_id: str
+    region: str
+    api_address: str
+    cluster_address: str
+    hosts: list[str]  # names and addresses of its listener
+    peer_request: str  # PEM
+    listener_request: str  # PEM
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What the cluster answers a joining node with."""
+
+    cluster_id: str
+    ca_certificate: bytes
+    peer_certificate: bytes
+    listener_certificate: bytes
+    seal_file: dict[str, Any]
+    members: tuple[tuple[str, str], ...]
+
+
+# --- the cluster's side ------------------------------------------------------------------------------------
+
+
+def _digest(store: Store, secret: bytes) -> bytes:
+    return hmac.digest(store.root.derive(JOIN_TOKEN_DIGEST), secret, "sha256")
+
+
+async def issue_ticket(core: Core, *, ttl_s: int, ca_certificate: bytes) -> str:
+    """A new one-time join token, good for ttl_s seconds."""
+    store = core.unsealed
+    secret = secrets.token_bytes(24)
+    now = store.now_ns()
+    await store.submit(
+        JoinTokenPut(time_ns=now, digest=_digest(store, secret), expires_ns=now + ttl_s * 10**9)
+    )
+    addresses = [node.api_address for node in store.reads.nodes()]
+    return Ticket(secret, pki.fingerprint(ca_certificate), addresses).text()
+
+
+def authority(store: Store, ca_certificate: bytes) -> pki.Credentials:
+    """The CA with its key, out of the store."""
+    sealed = store.reads.system_secret("ca-key")
+    if sealed is None:
+        raise NoQuorum("this node has not caught up with the cluster yet")
+    return pki.Credentials(ca_certificate, Secret(store.open(CA_CONTEXT, sealed)))
+
+
+async def admit(
+    core: Core, request: JoinRequest, *, ca_certificate: bytes, seal_file: dict[str, Any]
+) -> dict[str, Any]:
+    """Spend a ticket: register the node and certify its keys. The leader makes it a member by itself.
+
+    Raises PermissionDenied for a ticket that is unknown, expired or spent by another node, and
+    InvalidRequest if the id belongs to a member (whose disk may have been lost: remove it first).
+    """
+    store = core.unsealed
+    status = store.status()
+    cluster = store.reads.cluster()
+    if cluster is None:
+        raise NoQuorum("this node has not caught up with the cluster yet")
+    cluster_id = cluster[0]
+    try:
+        names = pki.peer_names(request.node_id, cluster_id)
+    except ValueError as error:
+        raise InvalidRequest(f"node id: {error}") from None
+    if any(member.id == request.node_id for member in status.members):
+        raise InvalidRequest(
+            f"{request.node_id} is a member already; if its disk was lost, remove it first (operator remove-peer)"
+        )
+    now = store.now_ns()
+    try:
+        digest = _digest(store, bytes.fromhex(request.secret))
+        await store.submit(
+            batch(
+                now,
+                JoinTokenTake(time_ns=now, digest=digest, node_id=request.node_id),
+                NodePut(
+                    time_ns=now,
+                    node_id=request.node_id,
+                    region=request.region,
+                    api_address=request.api_address,
+                    cluster_address=request.cluster_address,
+                ),
+            )
+        )
+    except (CommandRejected, ValueError):
+        raise PermissionDenied("join token is invalid, expired or used up") from None
+    ca = authority(store, ca_certificate)
+    try:
+        peer = pki.issue(ca, request.peer_request.encode(), names)
+        listener = pki.issue(ca, request.listener_request.encode(), pki.listener_names(request.hosts))
+    except pki.InvalidCertificateRequest as error:
+        raise InvalidRequest(str(error)) from None
+    return {
+        "cluster_id": cluster_id,
+        "ca_certificate": ca_certificate.decode(),
+        "peer_certificate": peer.decode(),
+        "listener_certificate": listener.decode(),
+        "seal_file": seal_file,
+        "members": [[member.id, member.address] for member in status.members],
+    }
+
+
+# --- the joining node's side -------------------------------------------------------------------------------
+
+
+async def ask(
+    ticket: Ticket,
+    leader_api_address: str,
+    make_request: Callable[[str], JoinRequest],
+) -> tuple[JoinRequest, Admission]:
+    """Spend the ticket at the first address that answers. Raises InvalidRequest with what each one said."""
+    problems = []
+    for address in [leader_api_address] if leader_api_address else ticket.addresses:
+        try:
+            return await _ask_one(ticket, address.rstrip("/"), make_request)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            problems.append(f"{address}: {str(error) or type(error).__name__}")
+    raise InvalidRequest("no node of the cluster admitted this one: " + "; ".join(problems))
+
+
+async def _ask_one(
+    ticket: Ticket, address: str, make_request: Callable[[str], JoinRequest]
+) -> tuple[JoinRequest, Admission]:
+    if urlsplit(address).scheme != "https":
+        raise ValueError("only https:// addresses can be joined")
+    timeout = aiohttp.ClientTimeout(total=JOIN_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+        ca = await _pinned_ca(session, ticket, address)
+        context = ssl.create_default_context(cadata=ca.decode())
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        request = make_request(ticket.secret.hex())
+        async with session.post(
+            f"{address}/v1/sys/cluster/join", data=msgspec.json.encode(request), ssl=context
+        ) as answer:
+            body = msgspec.json.decode(await answer.content.read(ANSWER_BYTES_MAX))
+            if answer.status != 200:
+                raise ValueError("; ".join(body.get("errors", [])) or f"HTTP {answer.status}")
+    data = body["data"]
+    return request, Admission(
+        cluster_id=data["cluster_id"],
+        ca_certificate=data["ca_certificate"].encode(),
+        peer_certificate=data["peer_certificate"].encode(),
+        listener_certificate=data["listener_certificate"].encode(),
+        seal_file=data["seal_file"],
+        members=tuple((str(node), str(raft)) for node, raft in data["members"]),
+    )
+
+
+async def _pinned_ca(session: aiohttp.ClientSession, ticket: Ticket, address: str) -> bytes:
+    """The CA certificate, believed only because its fingerprint is the ticket's."""
+    async with session.get(f"{address}/v1/sys/cluster/ca", ssl=False) as answer:
+        body = msgspec.json.decode(await answer.content.read(ANSWER_BYTES_MAX))
+    pem = str(body["data"]["certificate"]).encode()
+    if not hmac.compare_digest(pki.fingerprint(pem), ticket.ca_fingerprint):
+        raise ValueError("this node's authority is not the one that the join token names")
+    return pem

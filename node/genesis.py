@@ -1,0 +1,54 @@
+"""The first command of a store: one atomic batch, so that a store is never half made."""
+
+from node.config import Settings
+from node.enrol import CA_CONTEXT
+from node.policy.default import DEFAULT_POLICY
+from storage.command import (
+    AnyCommand,
+    Batch,
+    ClusterInit,
+    KeyTermAdd,
+    NodePut,
+    PolicyPut,
+    SystemSecretPut,
+    batch,
+)
+from storage.keyring import Keyring
+from storage.rows import KeyTerm
+from storage.secret import Secret
+
+FIRST_TERM = 1
+
+
+def node_record(settings: Settings, now_ns: int) -> NodePut:
+    """What the other nodes should know of this one."""
+    return NodePut(
+        time_ns=now_ns,
+        node_id=settings.node_id,
+        region=settings.region,
+        api_address=settings.api_address,
+        cluster_address=settings.cluster_address,
+    )
+
+
+def genesis(
+    *,
+    settings: Settings,
+    now_ns: int,
+    cluster_id: str,
+    keyring: Keyring,
+    ca_key: Secret,
+    root_token: AnyCommand,
+) -> Batch:
+    """Everything that a new store holds: its name, keys, CA, first node, default policy and root token."""
+    wrapped = keyring.new_term(FIRST_TERM)
+    keyring.load([KeyTerm(term=FIRST_TERM, wrapped_key=wrapped, created_ns=now_ns)])
+    return batch(
+        now_ns,
+        ClusterInit(time_ns=now_ns, cluster_id=cluster_id, cluster_name=settings.cluster_name),
+        KeyTermAdd(time_ns=now_ns, term=FIRST_TERM, wrapped_key=wrapped),
+        SystemSecretPut(time_ns=now_ns, name="ca-key", value=keyring.seal(CA_CONTEXT, ca_key.reveal())),
+        node_record(settings, now_ns),
+        PolicyPut(time_ns=now_ns, name="default", text=DEFAULT_POLICY),
+        root_token,
+    )

@@ -1,0 +1,63 @@
+"""What the leader does by itself, on a timer: the members follow the registered nodes, tokens expire.
+
+Each step is idempotent and proposes ordinary commands, so it does no harm that an old leader and a new one
+may both try for a moment, or that one stops halfway.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from consensus import errors as raft_errors
+from consensus.api import Group, Member, Role
+from node.auth.token import expire_tokens
+from node.errors import NodeError
+from node.store import CommandRejected, Store
+from node.telemetry.metrics import Metrics
+
+TICK_S = 1.0
+SWEEP_EVERY_TICKS = 5
+MEMBER_TIMEOUT_S = 30.0
+
+log = structlog.get_logger("housekeeping")
+
+
+class Housekeeping:
+    """One task, owned by the lifecycle from unseal to seal."""
+
+    def __init__(self, *, store: Store, group: Group, metrics: Metrics) -> None:
+        self._store = store
+        self._group = group
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        ticks = 0
+        while True:
+            due = time.monotonic() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self._metrics.observe_loop_lag(max(0.0, time.monotonic() - due))
+            ticks += 1
+            if self._group.status().role is not Role.LEADER:
+                continue
+            try:
+                await self._match_members()
+                if ticks % SWEEP_EVERY_TICKS == 0:
+                    await expire_tokens(self._store)
+            except (NodeError, CommandRejected, raft_errors.ConsensusError) as error:
+                log.warning("housekeeping step put off", reason=str(error))
+
+    async def _match_members(self) -> None:
+        """Registered nodes become members (learners first, voters once caught up); others are taken out."""
+        await self._store.fresh()
+        registered = {node.node_id: node for node in self._store.reads.nodes()}
+        members = {member.id for member in self._group.status().members}
+        for node_id in registered.keys() - members:
+            log.info("adding a member", member=node_id)
+            address = registered[node_id].cluster_address
+            await self._group.add_member(Member(node_id, address), MEMBER_TIMEOUT_S)
+            log.info("member added", member=node_id)
+        for node_id in members - registered.keys():
+            log.info("removing a member", member=node_id)
+            await self._group.remove_member(node_id, MEMBER_TIMEOUT_S)

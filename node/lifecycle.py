@@ -1,0 +1,373 @@
+"""Turning a node on and off: initialise, unseal, seal, join, stop.
+
+A node is *empty* (no seal.json), *sealed* or *unsealed*. seal.json is written last by `init` and `join`:
+what a crash leaves without it is the rest of an attempt that nobody was told of, and is cleared away.
+Everything that holds a key lives in one `Unsealed`, so that sealing is dropping one object.
+"""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from consensus.api import Member, Status
+from consensus.group import RaftGroup
+from node import enrol, pki
+from node.config import Settings
+from node.core.core import Core
+from node.errors import InvalidRequest, NotInitialized, Sealed
+from node.genesis import genesis
+from node.housekeeping import Housekeeping
+from node.identity import Identity, Layout, read_identity, write_identity
+from node.listener_tls import ListenerTLS
+from node.raft import Start, open_group
+from node.store import Store
+from storage.command import NodeRemove
+from storage.errors import StorageError, WrongKey
+from storage.keyring import AUDIT_HMAC, DATABASE, PEER_IDENTITY, Keyring, RootKey
+from storage.machine import Machine
+from storage.seal import SealFile, Unsealer, create_shamir, create_static
+from storage.seal.static import read_key_file
+
+log = structlog.get_logger("lifecycle")
+
+
+@dataclass(slots=True)
+class Unsealed:
+    """What exists only while the store is open."""
+
+    root: RootKey
+    identity: Identity
+    machine: Machine
+    group: RaftGroup
+    store: Store
+    housekeeping: asyncio.Task[None]
+
+
+class NodeLifecycle:
+    """The one owner of seal, Raft group, database and their tasks. Transitions never overlap."""
+
+    def __init__(
+        self, *, settings: Settings, tls: ListenerTLS, layout: Layout, on_failure: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._tls = tls
+        self._on_failure = on_failure  # housekeeping ended by an exception: the node must stop
+        self._transition = asyncio.Lock()
+        self._unsealed: Unsealed | None = None
+        self._unsealer: Unsealer | None = None
+        self.core: Core  # set by the composition root, which needs this object to make it
+
+    # --- what is ---
+
+    @property
+    def initialized(self) -> bool:
+        return self._layout.seal.exists()
+
+    @property
+    def unsealed(self) -> bool:
+        return self._unsealed is not None
+
+    @property
+    def cluster_id(self) -> str:
+        """Empty while sealed."""
+        return self._unsealed.identity.cluster_id if self._unsealed else ""
+
+    @property
+    def ca_certificate(self) -> bytes:
+        """The certificate of the authority, PEM (public)."""
+        return self._layout.ca_certificate.read_bytes()
+
+    @property
+    def seal_file(self) -> SealFile:
+        return SealFile.read(self._layout.seal)
+
+    def seal_file_fields(self) -> dict[str, Any]:
+        """seal.json, as a joining node gets it: sealed key material, worth nothing without the seal."""
+        return self.seal_file.as_dict()
+
+    def raft_status(self) -> Status | None:
+        """Raft's view, while there is one."""
+        return self._unsealed.group.status() if self._unsealed else None
+
+    def raft_counters(self) -> dict[str, float]:
+        if self._unsealed is None:
+            return {}
+        return dataclasses.asdict(self._unsealed.group.counters())
+
+    def seal_status(self) -> dict[str, Any]:
+        """The numbers of sys/seal-status that depend on the seal."""
+        shamir = self._settings.seal.kind == "shamir"
+        if not self.initialized:
+            return {"type": self._settings.seal.kind, "t": 0, "n": 0, "progress": 0, "nonce": "",
+                    "recovery_seal": not shamir}  # fmt: skip
+        seal = self.seal_file
+        return {
+            "type": seal.type,
+            "t": seal.threshold,
+            "n": seal.shares,
+            "progress": self._unsealer.progress if self._unsealer else 0,
+            "nonce": self._unsealer.nonce if self._unsealer else "",
+            "recovery_seal": seal.type != "shamir",
+        }
+
+    # --- transitions ---
+
+    async def start(self) -> None:
+        """At process start: open the store if the seal needs nobody's hands."""
+        if not self.initialized:
+            self._clear_unfinished()
+            log.info("node is not initialised: `operator init` makes a new store, `operator join` enters one")
+            return
+        if self._settings.seal.kind != "static":
+            log.info("node is sealed: `operator unseal` opens it")
+            return
+        async with self._transition:
+            await self._open(self._static_root())
+
+    async def initialize(self, *, shares: int, threshold: int) -> dict[str, Any]:
+        """Make a new store with this node as its only member. See Lifecycle.initialize."""
+        async with self._transition:
+            if self.initialized:
+                raise InvalidRequest("Vault is already initialized")
+            self._clear_unfinished()
+            root, cluster_id = RootKey.generate(), str(uuid.uuid4())
+            seal, keys = self._new_seal(root, cluster_id, shares=shares, threshold=threshold)
+            ca = self._tls.take_authority()
+            identity = self._new_identity(root, cluster_id, ca)
+            opened = await self._run(root, identity, start=Start.CREATE)
+            minted = self.core.tokens.root_token_commands(opened.store)
+            try:
+                await opened.store.submit(
+                    genesis(
+                        settings=self._settings,
+                        now_ns=opened.store.now_ns(),
+                        cluster_id=cluster_id,
+                        keyring=Keyring(root, cluster_id),
+                        ca_key=ca.key,
+                        root_token=minted.command,
+                    )
+                )
+                await asyncio.to_thread(seal.write, self._layout.seal)
+            except BaseException:
+                await self._close(opened)
+                raise
+            self._tls.forget_authority()
+            if seal.type == "shamir":
+                await self._close(opened)
+            else:
+                self._serve(opened)
+            log.info("store initialised", cluster_id=cluster_id, seal=seal.type)
+            return {
+                "keys": [key.hex() for key in keys],
+                "keys_base64": [base64.b64encode(key).decode() for key in keys],
+                "root_token": minted.token.reveal().decode(),
+            }
+
+    async def unseal(self, *, share: str, reset: bool) -> None:
+        """Offer one share. Raises InvalidRequest for a bad share or a set that does not open the store."""
+        async with self._transition:
+            if not self.initialized:
+                raise NotInitialized("Vault is not initialized")
+            if self._unsealed is not None:
+                return
+            if self._settings.seal.kind != "shamir":
+                raise InvalidRequest("this node opens itself with its seal key: restart it")
+            if self._unsealer is None:
+                self._unsealer = Unsealer(self.seal_file)
+            if reset:
+                self._unsealer.reset()
+                return
+            try:
+                root = self._unsealer.offer(share)
+            except StorageError as error:
+                raise InvalidRequest(f"Unseal failed: {error}") from None
+            if root is not None:
+                self._unsealer = None
+                await self._open(root)
+
+    async def seal(self) -> None:
+        """Close the store and forget its keys. Leadership is handed over first."""
+        async with self._transition:
+            opened = self._unsealed
+            if opened is None:
+                return
+            self._unsealed = None
+            self.core.store = None
+            self.core.audit.set_key(None)
+            await self._close(opened)
+            log.info("node sealed")
+
+    stop = seal
+
+    async def hand_over(self) -> None:
+        """Before draining: let another node lead, so that clients elsewhere do not wait for an election."""
+        if self._unsealed is not None:
+            await self._unsealed.group.step_down(self._settings.election_timeout_s * 3)
+
+    async def step_down(self) -> None:
+        """Hand leadership over; nothing happens on a follower."""
+        if self._unsealed is None:
+            raise Sealed("Vault is sealed")
+        await self._unsealed.group.step_down(self._settings.election_timeout_s * 3)
+
+    async def join(self, *, leader_api_address: str, join_token: str) -> None:
+        """Enter the cluster that the token names. Raises InvalidRequest with the reason if it does not."""
+        ticket = enrol.Ticket.parse(join_token)
+        async with self._transition:
+            if self.initialized:
+                raise InvalidRequest("this node belongs to a cluster already")
+            self._clear_unfinished()
+            peer_key, listener_key = pki.new_key(), pki.new_key()
+
+            def make_request(secret: str) -> enrol.JoinRequest:
+                return enrol.JoinRequest(
+                    secret=secret,
+                    node_id=self._settings.node_id,
+                    region=self._settings.region,
+                    api_address=self._settings.api_address,
+                    cluster_address=self._settings.cluster_address,
+                    hosts=self._tls.hosts,
+                    peer_request=pki.signing_request(peer_key).decode(),
+                    listener_request=pki.signing_request(listener_key).decode(),
+                )
+
+            _, admission = await enrol.ask(ticket, leader_api_address, make_request)
+            seal = SealFile.parse(admission.seal_file)
+            if seal.type != self._settings.seal.kind:
+                raise InvalidRequest(
+                    f"the cluster's seal is {seal.type!r}, this node is configured for {self._settings.seal.kind!r}"
+                )
+            self._tls.replace(
+                admission.ca_certificate, pki.Credentials(admission.listener_certificate, listener_key)
+            )
+            self._tls.forget_authority()
+            members = tuple(Member(node, address) for node, address in admission.members)
+            peer = pki.Credentials(admission.peer_certificate, peer_key)
+            await self._enter(seal, admission, peer, members)
+            log.info("joined", cluster_id=admission.cluster_id)
+
+    async def remove(self, node_id: str, timeout: float) -> None:
+        """Take a node out: unregister it (so that nobody adds it again), then take its vote away."""
+        opened = self._unsealed
+        if opened is None:
+            raise Sealed("Vault is sealed")
+        if {member.id for member in opened.group.status().members} == {node_id}:
+            raise InvalidRequest("the last node of a cluster cannot be removed")
+        await opened.store.submit(NodeRemove(time_ns=opened.store.now_ns(), node_id=node_id))
+        await opened.group.remove_member(node_id, timeout)
+
+    # --- steps ---
+
+    async def _enter(
+        self, seal: SealFile, admission: enrol.Admission, peer: pki.Credentials, members: tuple[Member, ...]
+    ) -> None:
+        """The second half of join: keep what the cluster gave, and start if the seal lets us."""
+        root = self._static_root(seal) if seal.type == "static" else None
+        if root is None:
+            raise InvalidRequest("joining with a shamir seal is not offered yet: use the static seal")
+        identity = Identity(
+            node_id=self._settings.node_id,
+            incarnation=uuid.uuid4().hex,
+            cluster_id=admission.cluster_id,
+            ca_certificate=admission.ca_certificate,
+            peer=peer,
+        )
+        write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
+        opened = await self._run(root, identity, start=Start.JOIN, members=members)
+        try:
+            await asyncio.to_thread(seal.write, self._layout.seal)
+        except BaseException:
+            await self._close(opened)
+            raise
+        self._serve(opened)
+
+    async def _open(self, root: RootKey) -> None:
+        """Open what is on disk. StorageError and consensus.Corrupt mean: this directory must not be used."""
+        identity = read_identity(self._layout.identity, root.derive(PEER_IDENTITY))
+        if identity.node_id != self._settings.node_id:
+            raise WrongKey(
+                f"this directory belongs to node {identity.node_id!r}, not {self._settings.node_id!r}"
+            )
+        self._serve(await self._run(root, identity, start=Start.OPEN))
+
+    async def _run(
+        self, root: RootKey, identity: Identity, *, start: Start, members: tuple[Member, ...] = ()
+    ) -> Unsealed:
+        machine = await asyncio.to_thread(Machine.open, self._layout.database, key=root.derive(DATABASE))
+        group = await asyncio.to_thread(
+            open_group,
+            start=start,
+            settings=self._settings,
+            directory=self._layout.raft,
+            identity=identity,
+            root=root,
+            machine=machine,
+            members=members,
+            observe_fsync=self.core.metrics.observe_fsync,
+        )
+        await group.start()
+        store = Store(machine=machine, group=group, keyring=Keyring(root, identity.cluster_id), root=root)
+        chores = Housekeeping(store=store, group=group, metrics=self.core.metrics)
+        task = asyncio.create_task(chores.run(), name="housekeeping")
+        task.add_done_callback(self._chores_done)
+        return Unsealed(root, identity, machine, group, store, task)
+
+    def _chores_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("housekeeping failed", exc_info=task.exception())
+            self._on_failure()
+
+    def _serve(self, opened: Unsealed) -> None:
+        self._unsealed = opened
+        self.core.audit.set_key(opened.root.derive(AUDIT_HMAC))
+        self.core.store = opened.store
+        log.info("node unsealed", cluster_id=opened.identity.cluster_id)
+
+    @staticmethod
+    async def _close(opened: Unsealed) -> None:
+        opened.housekeeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await opened.housekeeping
+        await opened.group.stop()
+        await asyncio.to_thread(opened.machine.checkpoint)
+        opened.machine.close()
+
+    def _new_identity(self, root: RootKey, cluster_id: str, ca: pki.Credentials) -> Identity:
+        identity = Identity(
+            node_id=self._settings.node_id,
+            incarnation=uuid.uuid4().hex,
+            cluster_id=cluster_id,
+            ca_certificate=ca.certificate,
+            peer=pki.credentials(ca, pki.peer_names(self._settings.node_id, cluster_id)),
+        )
+        write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
+        return identity
+
+    def _new_seal(
+        self, root: RootKey, cluster_id: str, *, shares: int, threshold: int
+    ) -> tuple[SealFile, list[bytes]]:
+        if self._settings.seal.kind == "shamir":
+            return create_shamir(root, cluster_id=cluster_id, shares=shares, threshold=threshold)
+        assert self._settings.seal.key_file is not None
+        return create_static(root, cluster_id=cluster_id, key_file=self._settings.seal.key_file), []
+
+    def _static_root(self, seal: SealFile | None = None) -> RootKey:
+        assert self._settings.seal.key_file is not None
+        return (seal or self.seal_file).unwrap(read_key_file(self._settings.seal.key_file).reveal())
+
+    def _clear_unfinished(self) -> None:
+        """Without seal.json nobody was ever told of what is here: it can go."""
+        self._layout.identity.unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):
+            self._layout.database.with_name(self._layout.database.name + suffix).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._layout.raft)

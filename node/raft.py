@@ -1,0 +1,65 @@
+"""Makes this node's Raft group from its settings, identity and keys."""
+
+import enum
+from collections.abc import Callable
+from pathlib import Path
+
+from consensus.api import Member
+from consensus.engine import Parts
+from consensus.group import RaftGroup
+from consensus.opening import GroupConfig
+from consensus.options import RaftOptions
+from node import pki
+from node.config import Settings
+from node.identity import Identity
+from storage.keyring import JOURNAL, JournalCipher, RootKey
+from storage.machine import Machine
+
+ELECTION_SPREAD = 2  # election timeouts are drawn between the configured one and this many times it
+
+
+class Start(enum.Enum):
+    """How the group comes into being."""
+
+    CREATE = "create"  # a new store with this node alone
+    JOIN = "join"  # an empty learner of a running store
+    OPEN = "open"  # what either left on disk
+
+
+def open_group(
+    *,
+    start: Start,
+    settings: Settings,
+    directory: Path,
+    identity: Identity,
+    root: RootKey,
+    machine: Machine,
+    members: tuple[Member, ...],
+    observe_fsync: Callable[[float], None],
+) -> RaftGroup:
+    """Blocking (reads the whole log). Raises consensus.errors.Corrupt if the disk must not be trusted."""
+    host, _, port = settings.cluster_address.rpartition(":")
+    server_tls, client_tls = pki.peer_contexts(identity.ca_certificate, identity.peer)
+    config = GroupConfig(
+        node_id=settings.node_id,
+        cluster_id=identity.cluster_id,
+        owner=identity.owner,
+        directory=directory,
+        listen=(host.strip("[]"), int(port)),
+        server_tls=server_tls,
+        client_tls=client_tls,
+        cipher=JournalCipher(root.derive(JOURNAL)),
+        options=RaftOptions(
+            heartbeat_s=settings.heartbeat_s,
+            election_min_s=settings.election_timeout_s,
+            election_max_s=settings.election_timeout_s * ELECTION_SPREAD,
+        ),
+    )
+    parts = Parts(observe_fsync=observe_fsync)
+    match start:
+        case Start.CREATE:
+            return RaftGroup.create(config, machine, address=settings.cluster_address, parts=parts)
+        case Start.JOIN:
+            return RaftGroup.join(config, machine, members=members, parts=parts)
+        case Start.OPEN:
+            return RaftGroup.open(config, machine, parts=parts)

@@ -1,0 +1,220 @@
+"""The composition root: makes the parts of a node, runs them, and ends them in order.
+
+start: limits and logs -> data directory locked -> listener TLS -> API -> unseal
+stop:  health says so -> leadership handed over -> requests drained -> store closed -> audit closed
+"""
+
+import asyncio
+import fcntl
+import gc
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from consensus.errors import ConsensusError
+from node import VERSION
+from node.api.vault import capabilities, cluster, mounts, policies, system, tokens
+from node.audit.log import AuditLog
+from node.auth.identity import TokenAuthority
+from node.config import Listener, Settings
+from node.core.core import Core
+from node.core.router import Table
+from node.dev import DevLifecycle
+from node.engines import kv
+from node.hardening import harden, raise_descriptor_limit
+from node.identity import Layout
+from node.lifecycle import NodeLifecycle
+from node.listener_tls import ListenerTLS
+from node.listeners import Listeners
+from node.pki import Credentials, listener_context
+from node.policy.cache import PolicyCache
+from node.telemetry import logs
+from node.telemetry.metrics import Metrics, NodeState
+from storage.errors import StorageError
+from storage.secret import Secret
+
+GC_THRESHOLDS = (50_000, 20, 1_000)  # full collections are rare: they cost p99 with many connections
+TOKEN_FILE = Path("~/.vault-token")
+
+log = structlog.get_logger("server")
+
+
+class StartError(Exception):
+    """The node cannot start; the message says what to mend."""
+
+
+def run(settings: Settings, *, dev_root_token: str | None = None, store_token: bool = True) -> int:
+    """Run a node until SIGTERM or SIGINT. Returns the process's exit code: 0, or 1 if it could not start or go on."""
+    harden()
+    raise_descriptor_limit()
+    logs.configure(
+        level=settings.log_level, form=settings.log_format, node_id=settings.node_id, region=settings.region
+    )
+    try:
+        if settings.dev:
+            return uvloop.run(_serve_dev(settings, dev_root_token, store_token=store_token))
+        Layout(settings.data_dir).prepare()
+        with _locked(settings.data_dir):
+            return uvloop.run(_serve(settings))
+    except (StartError, StorageError, ConsensusError, OSError) as error:
+        log.critical("node cannot run", reason=f"{type(error).__name__}: {error}")
+        return 1
+
+
+async def _serve(settings: Settings) -> int:
+    stopping, failed = asyncio.Event(), asyncio.Event()
+
+    def fail() -> None:
+        failed.set()
+        stopping.set()
+
+    layout = Layout(settings.data_dir)
+    tls = ListenerTLS(settings, layout)
+    tls.open()
+    lifecycle = NodeLifecycle(settings=settings, tls=tls, layout=layout, on_failure=fail)
+    core = lifecycle.core = compose(settings, lifecycle)
+    listeners = Listeners(core)
+    _on_signals(stopping, core)
+    try:
+        for listener in settings.listeners:
+            await listeners.listen(listener.host, listener.port, _context(listener, tls.context))
+        log.info(
+            "listening",
+            addresses=[f"{item.host}:{item.port}" for item in settings.listeners],
+            version=VERSION,
+        )
+        await lifecycle.start()
+        _settle_collector()
+        await stopping.wait()
+        log.info("stopping")
+        await lifecycle.hand_over()
+        await listeners.drain(settings.drain_timeout_s)
+    finally:
+        await lifecycle.stop()
+        await listeners.drain(0)
+        core.audit.close()
+    log.info("stopped")
+    return 1 if failed.is_set() else 0
+
+
+async def _serve_dev(settings: Settings, root_token: str | None, *, store_token: bool) -> int:
+    stopping = asyncio.Event()
+    lifecycle = DevLifecycle(settings)
+    core = lifecycle.core = compose(settings, lifecycle)
+    listeners = Listeners(core)
+    _on_signals(stopping, core)
+    listener = settings.listeners[0]
+    try:
+        await listeners.listen(listener.host, listener.port, None)
+        token = await lifecycle.start(root_token)
+        if store_token:
+            _store_token(token)
+        _print_dev_banner(settings, lifecycle, token, stored=store_token)
+        _settle_collector()
+        await stopping.wait()
+        await listeners.drain(settings.drain_timeout_s)
+    finally:
+        await lifecycle.stop()
+        await listeners.drain(0)
+        core.audit.close()
+    return 0
+
+
+def compose(settings: Settings, lifecycle: NodeLifecycle | DevLifecycle) -> Core:
+    """The parts that answer requests, wired; the store comes and goes with the seal."""
+    metrics = Metrics()
+    metrics.registry.register(NodeState(lifecycle))
+    routes = [
+        *system.routes(),
+        *cluster.routes(),
+        *mounts.routes(),
+        *policies.routes(),
+        *capabilities.routes(),
+        *tokens.routes(),
+    ]
+    if settings.metrics_unauthenticated:
+        routes = [route for route in routes if route.pattern != "sys/metrics"]
+        routes.append(system.open_metrics_route())
+    return Core(
+        settings=settings,
+        lifecycle=lifecycle,
+        audit=AuditLog(settings.audit_files),
+        policies=PolicyCache(),
+        tokens=TokenAuthority(),
+        metrics=metrics,
+        system=Table(routes),
+        engines={"kv": Table(kv.routes())},
+    )
+
+
+def _context(listener: Listener, automatic: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    if listener.tls_disable:
+        return None
+    if listener.tls_cert_file is None or listener.tls_key_file is None:
+        return automatic
+    try:
+        own = Credentials(listener.tls_cert_file.read_bytes(), Secret(listener.tls_key_file.read_bytes()))
+        return listener_context(own)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"listener {listener.host}:{listener.port}: {error}") from error
+
+
+def _on_signals(stopping: asyncio.Event, core: Core) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, core.audit.reopen)
+
+
+def _settle_collector() -> None:
+    """What exists now lives as long as the process: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Two processes on one data directory would destroy it."""
+    fd = os.open(data_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(f"{data_dir} is in use by another process") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _store_token(token: Secret) -> None:
+    """Where bao, vault and strongroom look for a token."""
+    path = TOKEN_FILE.expanduser()
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, 0o600)
+        file.write(token.reveal())
+
+
+def _print_dev_banner(settings: Settings, lifecycle: DevLifecycle, token: Secret, *, stored: bool) -> None:
+    listener = settings.listeners[0]
+    address = f"http://{listener.host}:{listener.port}"
+    lines = [
+        "==> Strongroom dev server: in memory, one node, no TLS. Never run it in production: nothing is kept.",
+        "",
+        f"    export VAULT_ADDR={address}",
+        "",
+        f"    Root token: {token.reveal().decode()}" + (f"   (stored in {TOKEN_FILE})" if stored else ""),
+        f"    Unseal key: {lifecycle.unseal_key}",
+        "    KV version 2 is mounted at secret/:  bao kv put secret/hello greeting=world",
+        "",
+    ]
+    sys.stdout.write("\n".join(lines))
+    sys.stdout.flush()

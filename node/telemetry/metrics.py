@@ -1,0 +1,126 @@
+"""Every metric of a node, in one place. Labels are bounded: never a path, a token or an address."""
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from consensus.api import Role, Status
+from node import VERSION
+
+LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """The registry and the instruments that handlers touch."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Histogram(
+            "strongroom_http_request_duration_seconds",
+            "Time to answer a request",
+            ["operation", "code"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._in_flight = Gauge(
+            "strongroom_http_requests_in_flight", "Requests being answered", registry=self.registry
+        )
+        self._fsync = Histogram(
+            "strongroom_raft_journal_fsync_seconds",
+            "Time of one journal write with its fdatasync",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._loop_lag = Gauge(
+            "strongroom_event_loop_lag_seconds", "How late the event loop ran its last timer",
+            registry=self.registry,
+        )  # fmt: skip
+        self.audit_failures = Counter(
+            "strongroom_audit_failures", "Records that no sink accepted", registry=self.registry
+        )
+        Gauge("strongroom_build_info", "The running version", ["version"], registry=self.registry).labels(
+            VERSION
+        ).set(1)
+        self._children: dict[tuple[str, int], Histogram] = {}
+
+    def request_started(self) -> None:
+        self._in_flight.inc()
+
+    def request_finished(self) -> None:
+        self._in_flight.dec()
+
+    def observe(self, operation: str, status: int, seconds: float) -> None:
+        """One answered request."""
+        key = (operation, status)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._requests.labels(operation, str(status))
+        child.observe(seconds)
+
+    def observe_fsync(self, seconds: float) -> None:
+        self._fsync.observe(seconds)
+
+    def observe_loop_lag(self, seconds: float) -> None:
+        self._loop_lag.set(seconds)
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)
+
+
+class StatusSource(Protocol):
+    """Where NodeState looks; the lifecycle is one."""
+
+    @property
+    def unsealed(self) -> bool: ...
+    def raft_status(self) -> Status | None: ...
+    def raft_counters(self) -> dict[str, float]: ...
+
+
+class NodeState(Collector):
+    """What is read at scrape time instead of being kept up to date: the seal and Raft's own view."""
+
+    def __init__(self, status: StatusSource) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "strongroom_unsealed", "1 when this node is unsealed", value=float(self._status.unsealed)
+        )
+        status = self._status.raft_status()
+        if status is None:
+            return
+        yield GaugeMetricFamily(
+            "strongroom_raft_is_leader", "1 on the leader", float(status.role is Role.LEADER)
+        )
+        yield GaugeMetricFamily(
+            "strongroom_raft_has_leader", "1 when a leader is known", float(bool(status.leader_id))
+        )
+        yield GaugeMetricFamily("strongroom_raft_term", "The current term", status.term)
+        yield GaugeMetricFamily(
+            "strongroom_raft_commit_index", "The last committed index", status.commit_index
+        )
+        yield GaugeMetricFamily(
+            "strongroom_raft_applied_index", "The last applied index", status.applied_index
+        )
+        yield GaugeMetricFamily("strongroom_raft_last_index", "The last index in the log", status.last_index)
+        yield GaugeMetricFamily("strongroom_raft_members", "Voters in the configuration", len(status.members))
+        peers = GaugeMetricFamily(
+            "strongroom_raft_peer_match_index", "Leader: what each peer holds durably", labels=["peer"]
+        )
+        for peer in status.peers:
+            peers.add_metric([peer.member.id], peer.match_index)
+        yield peers
+        for name, value in self._status.raft_counters().items():
+            yield CounterMetricFamily(
+                f"strongroom_raft_{name}", f"Raft: {name.replace('_', ' ')}", value=value
+            )
+
+
+def now() -> float:
+    """The clock of all durations, in seconds."""
+    return time.perf_counter()

@@ -1,0 +1,70 @@
+"""The cluster's own state as replicated commands: identity, keyring, nodes and join tokens."""
+
+from storage.command import (
+    ClusterInit,
+    Done,
+    JoinTokenPut,
+    JoinTokenTake,
+    KeyTermAdd,
+    NodePut,
+    NodeRemove,
+    Outcome,
+    Reason,
+    Rejected,
+    SystemSecretPut,
+)
+from storage.database import Database
+
+
+def init(db: Database, command: ClusterInit) -> Outcome:
+    if db.one("SELECT 1 FROM cluster"):
+        return Rejected(Reason.ALREADY_INITIALIZED)
+    db.run("INSERT INTO cluster VALUES (1, ?, ?)", (command.cluster_id, command.cluster_name))
+    return Done()
+
+
+def key_term_add(db: Database, command: KeyTermAdd) -> Outcome:
+    if db.one("SELECT 1 FROM key_terms WHERE term = ?", (command.term,)):
+        return Rejected(Reason.TERM_EXISTS)
+    db.run("INSERT INTO key_terms VALUES (?, ?, ?)", (command.term, command.wrapped_key, command.time_ns))
+    return Done()
+
+
+def system_secret_put(db: Database, command: SystemSecretPut) -> Outcome:
+    value = command.value
+    db.run(
+        "INSERT OR REPLACE INTO system_secrets (name, term, wrapped_key, ciphertext) VALUES (?, ?, ?, ?)",
+        (command.name, value.term, value.wrapped_key, value.ciphertext),
+    )
+    return Done()
+
+
+def node_put(db: Database, command: NodePut) -> Outcome:
+    db.run(
+        "INSERT OR REPLACE INTO nodes (node_id, region, api_address, cluster_address) VALUES (?, ?, ?, ?)",
+        (command.node_id, command.region, command.api_address, command.cluster_address),
+    )
+    return Done()
+
+
+def node_remove(db: Database, command: NodeRemove) -> Outcome:
+    db.run("DELETE FROM nodes WHERE node_id = ?", (command.node_id,))
+    return Done()
+
+
+def join_token_put(db: Database, command: JoinTokenPut) -> Outcome:
+    """Writing a digest again changes nothing: a ticket that was taken must not become free."""
+    db.run("DELETE FROM join_tokens WHERE expires_ns <= ?", (command.time_ns,))
+    db.run(
+        "INSERT OR IGNORE INTO join_tokens (digest, expires_ns) VALUES (?, ?)",
+        (command.digest, command.expires_ns),
+    )
+    return Done()
+
+
+def join_token_take(db: Database, command: JoinTokenTake) -> Outcome:
+    row = db.one("SELECT expires_ns, taken_by FROM join_tokens WHERE digest = ?", (command.digest,))
+    if row is None or row[0] <= command.time_ns or row[1] not in (None, command.node_id):
+        return Rejected(Reason.TOKEN_INVALID)
+    db.run("UPDATE join_tokens SET taken_by = ? WHERE digest = ?", (command.node_id, command.digest))
+    return Done()

@@ -1,0 +1,296 @@
+"""The encrypted database file of one node: open, transactions, checkpoint, copy and swap.
+
+SQLCipher encrypts and authenticates every page under a raw 256-bit key. SQLite's write-ahead log with
+synchronous=NORMAL makes a commit survive a killed process; checkpoint() makes it survive a power loss.
+Everything runs on the owner's thread except checkpoint() and copy_to(), which use a connection of their own.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from sqlcipher3 import dbapi2 as sqlcipher
+
+from storage import files
+from storage.errors import Corrupt, Incompatible, WrongKey
+
+FORMAT = 1
+KEY_BYTES = 32
+CACHE_KIB = 64 * 1024
+STATEMENTS_CACHED_MAX = 256
+BUSY_TIMEOUT_S = 10.0
+WAL_PAGES_MAX = (
+    16 * 1024
+)  # beyond this a commit checkpoints by itself; normally checkpoint() comes long before
+
+_PAGE_BYTES = 4096
+_RESERVED_BYTES = 80  # SQLCipher 4: an IV of 16 bytes and an HMAC-SHA512 at the end of each page
+_SQLITE_CORRUPT = 11
+_SQLITE_NOTADB = 26
+_SCHEMA = Path(__file__).with_name("schema.sql")
+
+Row = tuple[Any, ...]
+
+
+class Database:
+    """One connection with statements by text, and the file below it. One thread, save where it says so."""
+
+    def __init__(self, path: Path | None, *, key: bytes) -> None:
+        """Open or create; None keeps everything in memory. Raises WrongKey, Corrupt, Incompatible."""
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"a database key has {KEY_BYTES} bytes")
+        self.path = path
+        self._key = key
+        self._swapping = threading.Lock()  # checkpoint() and copy_to() never meet a file being swapped
+        if path is not None:
+            _incoming(path).unlink(missing_ok=True)
+            if not path.exists():
+                files.create_empty(path)
+                files.sync_directory(path.parent)
+        self._connection = self._open()
+
+    def one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
+        """The first row of a query."""
+        with _translated():
+            row: Row | None = self._connection.execute(sql, parameters).fetchone()
+            return row
+
+    def all(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Every row of a query: the caller bounds it."""
+        with _translated():
+            rows: list[Row] = self._connection.execute(sql, parameters).fetchall()
+            return rows
+
+    def each(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
+        """Row by row, for what may be large. Exhaust it before the next write."""
+        with _translated():
+            yield from self._connection.execute(sql, parameters)
+
+    def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        """Execute a write; returns how many rows it changed."""
+        with _translated():
+            count: int = self._connection.execute(sql, parameters).rowcount
+            return count
+
+    def begin(self) -> None:
+        """Open a transaction unless one is open."""
+        if not self._connection.in_transaction:
+            self.run("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        if self._connection.in_transaction:
+            self.run("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self.run("ROLLBACK")
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self._connection.in_transaction)
+
+    def close(self) -> None:
+        """Close; what was not committed is gone."""
+        with self._swapping:
+            self._connection.close()
+
+    def checkpoint(self, read_index: str) -> int:
+        """Any thread: make everything committed durable. Returns the integer that the query `read_index`
+        gave before: whatever it counts is on the disk now.
+        """
+        if self.path is None:
+            return self._integer(self._connection, read_index)
+        with self._swapping, contextlib.closing(self._connect(self.path)) as connection, _translated():
+            index = self._integer(connection, read_index)
+            # PASSIVE does the bulk without stopping writers; TRUNCATE then holds them for a moment, and
+            # leaves no older page image behind. If it finds no moment, the log itself is synced instead.
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if busy:
+                files.sync_file(_sibling(self.path, "-wal"))
+            files.sync_directory(self.path.parent)
+            return index
+
+    def copy_to(self, target: Path, read_index: str) -> int:
+        """Any thread: write a consistent copy of what is committed, under the same key, to a new file.
+
+        Returns what the query `read_index` gives in the copy. In memory: only between transactions.
+        """
+        files.create_empty(target)
+        with self._swapping, _translated():
+            if self.path is None:
+                self._connection.execute("VACUUM INTO ?", (str(target),))
+            else:
+                with contextlib.closing(self._connect(self.path)) as connection:
+                    connection.execute("VACUUM INTO ?", (str(target),))
+            with contextlib.closing(self._connect(target)) as copy:
+                index = self._integer(copy, read_index)
+        files.sync_file(target)
+        files.sync_directory(target.parent)
+        return index
+
+    def replace_by(self, source: Path, read_index: str, *, at_least: int) -> None:
+        """Swap the content for a copy that copy_to() wrote anywhere. `source` is left as it is.
+
+        After a crash at any moment the file is the old one (with all it committed) or the new one, whole.
+        Raises WrongKey, Corrupt, Incompatible (also when the copy is older than `at_least`): nothing changed.
+        """
+        if self.path is None:
+            self._replace_in_memory(source, read_index, at_least)
+            return
+        incoming = _incoming(self.path)
+        incoming.unlink(missing_ok=True)
+        files.copy_durable(source, incoming)
+        try:
+            self._verify(incoming, read_index, at_least)
+        except BaseException:
+            incoming.unlink()
+            raise
+        with self._swapping:
+            self.rollback()
+            self._connection.close()  # the last connection: checkpoints, then removes the log
+            log = _sibling(self.path, "-wal")
+            if log.exists() and log.stat().st_size > 0:
+                self._connection = self._open()
+                raise Corrupt("the write-ahead log could not be folded into the database before a swap")
+            # A log left behind would be replayed into the new file: it must be gone before the rename.
+            files.remove(log, _sibling(self.path, "-shm"))
+            files.replace(incoming, self.path)
+            self._connection = self._open()
+
+    def _replace_in_memory(self, source: Path, read_index: str, at_least: int) -> None:
+        self._verify(source, read_index, at_least)
+        with contextlib.closing(self._connect(source)) as copy, _translated():
+            self._connection.close()
+            self._connection = self._open()
+            self.run("BEGIN IMMEDIATE")
+            for (table,) in self.all("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"):
+                self.run(f'DELETE FROM "{table}"')  # noqa: S608 - names of our own schema
+                for row in copy.execute(f'SELECT * FROM "{table}"'):  # noqa: S608
+                    self.run(f'INSERT INTO "{table}" VALUES ({",".join("?" * len(row))})', row)  # noqa: S608
+            self.run("COMMIT")
+
+    def _verify(self, path: Path, read_index: str, at_least: int) -> None:
+        with contextlib.closing(self._connect(path)) as connection, _translated():
+            if connection.execute("PRAGMA cipher_integrity_check").fetchall():
+                raise Corrupt(f"{path.name}: a page does not authenticate")
+            if connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
+                raise Corrupt(f"{path.name}: the database structure is damaged")
+            _check_format(connection, path.name)
+            index = self._integer(connection, read_index)
+        if index < at_least:
+            raise Incompatible(f"the copy ends at index {index}, this node is at {at_least} already")
+
+    def _open(self) -> Any:
+        """The owner's connection, with the schema in place."""
+        connection = self._connect(self.path)
+        try:
+            with _translated():
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+                    _create(connection)
+                _check_format(connection, self.path.name if self.path else "memory")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, path: Path | None) -> Any:
+        connection = sqlcipher.connect(
+            ":memory:" if path is None else str(path),
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_CACHED_MAX,
+            timeout=BUSY_TIMEOUT_S,
+        )
+        try:
+            # Its own call, not a statement: statements are cached, and a key does not belong there.
+            connection.set_key(f"x'{self._key.hex()}'")
+            connection.execute("PRAGMA cipher_log_level = NONE").fetchall()
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            except sqlcipher.DatabaseError as error:
+                raise self._unreadable(error, path) from None
+            for pragma in _PRAGMAS:
+                connection.execute(pragma).fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _unreadable(self, error: Exception, path: Path | None) -> Exception:
+        if getattr(error, "sqlite_errorcode", None) not in (_SQLITE_NOTADB, _SQLITE_CORRUPT) or path is None:
+            return error
+        if _is_damaged(path, self._key):
+            return Corrupt(f"{path.name}: the first page does not authenticate")
+        return WrongKey(f"the key does not open {path.name}")
+
+    @staticmethod
+    def _integer(connection: Any, sql: str) -> int:
+        return int(connection.execute(sql).fetchone()[0])
+
+
+_PRAGMAS = (
+    "PRAGMA synchronous = NORMAL",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA foreign_keys = OFF",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA trusted_schema = OFF",
+    # Locking and wiping every allocation costs a lot and wins little here: the keys are Python objects too,
+    # which cannot be wiped. Core dumps and swap are the process's concern.
+    "PRAGMA cipher_memory_security = OFF",
+    f"PRAGMA cache_size = -{CACHE_KIB}",
+    f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}",
+)
+
+
+def _create(connection: Any) -> None:
+    connection.executescript(
+        f"BEGIN IMMEDIATE;\n{_SCHEMA.read_text()}\nPRAGMA user_version = {FORMAT};\nCOMMIT;"
+    )
+
+
+def _check_format(connection: Any, name: str) -> None:
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found != FORMAT:
+        raise Incompatible(f"{name} has format {found}, this build reads {FORMAT}")
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """A page that does not authenticate, or does not parse, is Corrupt; other errors of SQLite pass."""
+    try:
+        yield
+    except sqlcipher.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_CORRUPT, _SQLITE_NOTADB):
+            raise Corrupt("the database does not authenticate or is malformed") from error
+        raise
+
+
+def _is_damaged(path: Path, key: bytes) -> bool:
+    """Whether a file that does not open is damaged, rather than one of another key: it is cut, or `key`
+    decrypts page 1 to something that is an SQLite header, HMAC aside. Two separate constants are looked for,
+    so that no one damaged spot hides both.
+
+    https://www.zetetic.net/sqlcipher/design/ (AES-256-CBC, salt in the first 16 bytes of page 1) and
+    https://www.sqlite.org/fileformat.html section 1.3.
+    """
+    with path.open("rb") as file:
+        page = file.read(_PAGE_BYTES)
+    if len(page) < _PAGE_BYTES:
+        return True
+    iv = page[-_RESERVED_BYTES : -_RESERVED_BYTES + 16]
+    decryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
+    header = bytes(16) + decryptor.update(page[16:112])
+    return header[21:24] == b"\x40\x20\x20" or header[72:92] == bytes(20)
+
+
+def _sibling(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _incoming(path: Path) -> Path:
+    return _sibling(path, ".incoming")

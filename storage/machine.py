@@ -1,0 +1,288 @@
+"""The replicated state of a store: what every command does, exactly once and equally everywhere.
+
+apply() is a function of the state and the log: no clock, no randomness, no network. The machine's clock is
+the latest time that any command was stamped with. Request ids are remembered for OUTCOME_RETENTION_NS of it;
+a command stamped more than COMMAND_AGE_MAX_NS ago is refused unless remembered, because it could be a retry
+of one already forgotten. Proposers therefore stamp max(their clock, clock_ns).
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from storage import cluster, kv, mounts, tokens
+from storage import command as c
+from storage.command import Done, Outcome, Reason, Rejected
+from storage.database import FORMAT, Database
+from storage.reads import Reads
+
+OUTCOME_RETENTION_NS = 5 * 60 * 10**9
+COMMAND_AGE_MAX_NS = 4 * 60 * 10**9
+FORGET_ROWS_MAX = 4  # per apply: more than one comes in, so a backlog shrinks
+BATCH_COMMANDS_MAX = 4096
+INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
+
+TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens")
+
+_READ_INDEX = "SELECT applied_index FROM state"
+
+_Handler = Callable[[Database, Any], Outcome]
+_HANDLERS: dict[type, tuple[_Handler, str | None]] = {
+    c.ClusterInit: (cluster.init, None),
+    c.KeyTermAdd: (cluster.key_term_add, "keyring"),
+    c.SystemSecretPut: (cluster.system_secret_put, None),
+    c.NodePut: (cluster.node_put, "nodes"),
+    c.NodeRemove: (cluster.node_remove, "nodes"),
+    c.JoinTokenPut: (cluster.join_token_put, None),
+    c.JoinTokenTake: (cluster.join_token_take, None),
+    c.MountPut: (mounts.put, "mounts"),
+    c.MountTune: (mounts.tune, "mounts"),
+    c.MountMove: (mounts.move, "mounts"),
+    c.MountRemove: (mounts.remove, "mounts"),
+    c.KvPut: (kv.put, None),
+    c.KvDelete: (kv.delete, None),
+    c.KvUndelete: (kv.undelete, None),
+    c.KvDestroy: (kv.destroy, None),
+    c.KvMetadataPut: (kv.metadata_put, None),
+    c.KvMetadataDelete: (kv.metadata_delete, None),
+    c.KvConfigPut: (kv.config_put, "mounts"),
+    c.PolicyPut: (mounts.policy_put, "policies"),
+    c.PolicyDelete: (mounts.policy_delete, "policies"),
+    c.TokenPut: (tokens.put, "tokens"),
+    c.TokenRenew: (tokens.renew, "tokens"),
+    c.TokenRevoke: (tokens.revoke, "tokens"),
+    c.TokenUse: (tokens.use, "tokens"),
+    c.TokensExpire: (tokens.expire, "tokens"),
+}
+
+# What state_digest() covers, in this order; surrogate row numbers are left out.
+_DIGESTED = (
+    "SELECT idx, request_id, time_ns, outcome FROM outcomes ORDER BY idx",
+    "SELECT * FROM cluster",
+    "SELECT * FROM key_terms ORDER BY term",
+    "SELECT * FROM system_secrets ORDER BY name",
+    "SELECT * FROM nodes ORDER BY node_id",
+    "SELECT * FROM join_tokens ORDER BY digest",
+    "SELECT * FROM mounts ORDER BY path",
+    """SELECT mount_id, path, current_version, oldest_version, created_ns, updated_ns, max_versions,
+       cas_required, delete_version_after_ns, custom_metadata FROM kv_keys ORDER BY mount_id, path""",
+    """SELECT k.mount_id, k.path, v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, v.wrapped_key,
+       v.ciphertext FROM kv_versions v JOIN kv_keys k ON k.id = v.key_id
+       ORDER BY k.mount_id, k.path, v.version""",
+    "SELECT * FROM policies ORDER BY name",
+    "SELECT * FROM tokens ORDER BY digest",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The outcome of a command that was applied at `index`."""
+
+    index: int
+    result: Outcome
+
+
+class Machine:
+    """A state machine over one encrypted database. One thread, except checkpoint() and snapshot()."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self.reads = Reads(database)
+        self._generations = dict.fromkeys(TOPICS, 0)
+        self._failed = False
+        self._applied_index = self._clock_ns = self._oldest_ns = 0
+        self._load()
+
+    @classmethod
+    def open(cls, path: Path | None, *, key: bytes) -> "Machine":
+        """Open or create the state at `path` (None: in memory) under a 32-byte key.
+
+        Raises WrongKey, Corrupt, Incompatible.
+        """
+        return cls(Database(path, key=key))
+
+    @property
+    def applied_index(self) -> int:
+        return self._applied_index
+
+    @property
+    def clock_ns(self) -> int:
+        """The latest time that an applied command was stamped with."""
+        return self._clock_ns
+
+    def generation(self, topic: str) -> int:
+        """A number that grows whenever rows of `topic` (one of TOPICS) may have changed; not persistent."""
+        return self._generations[topic]
+
+    def apply(self, index: int, request_id: bytes, command: bytes) -> Outcome:
+        """Apply the log entry at `index`, which must be the next one; the outcome is remembered."""
+        self._advance(index)
+        known = self.outcome(request_id)
+        if known is not None:
+            return known.result
+        try:
+            outcome = self._decide(command)
+            self._remember(index, request_id, outcome)
+        except BaseException:
+            self._failed = True  # a bug, or a broken disk: what is half done must never be committed
+            self._db.rollback()
+            raise
+        return outcome
+
+    def skip(self, index: int) -> None:
+        """The entry at `index` holds no command."""
+        self._advance(index)
+
+    def outcome(self, request_id: bytes) -> Remembered | None:
+        """What became of a command, if it was applied and is not yet forgotten."""
+        row = self._db.one("SELECT idx, outcome FROM outcomes WHERE request_id = ?", (request_id,))
+        return Remembered(row[0], c.outcome_decode(row[1])) if row else None
+
+    def commit(self) -> None:
+        """Close the open transaction, applied_index included: survives kill -9."""
+        self._check_usable()
+        if self._db.in_transaction:
+            self._db.run(
+                "UPDATE state SET applied_index = ?, clock_ns = ?", (self._applied_index, self._clock_ns)
+            )
+            self._db.commit()
+
+    def checkpoint(self) -> int:
+        """Any thread, blocking: make what was committed durable; returns the applied index it reaches."""
+        return self._db.checkpoint(_READ_INDEX)
+
+    def snapshot(self, path: Path) -> int:
+        """Any thread, blocking: write what was committed to a new file; returns its applied index."""
+        return self._db.copy_to(path, _READ_INDEX)
+
+    def restore(self, path: Path) -> None:
+        """Replace the whole state by a snapshot, which is verified first and left where it is.
+
+        `reads` stays valid and every generation moves. Crash-safe: the state is the old or the new one.
+        Raises WrongKey, Corrupt, Incompatible (also for a snapshot older than this state): nothing changed.
+        """
+        self._check_usable()
+        self.commit()
+        self._db.replace_by(path, _READ_INDEX, at_least=self._applied_index)
+        self._load()
+        for topic in TOPICS:
+            self._generations[topic] += 1
+
+    def state_digest(self) -> str:
+        """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node."""
+        digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, self._clock_ns)))
+        for number, query in enumerate(_DIGESTED):
+            digest.update(msgspec.msgpack.encode(number))
+            for row in self._db.each(query):
+                digest.update(msgspec.msgpack.encode(row))
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Commit what is open, unless a failure left it half done, and close the file."""
+        if not self._failed:
+            self.commit()
+        self._db.close()
+
+    def _load(self) -> None:
+        row = self._db.one("SELECT applied_index, clock_ns FROM state")
+        if row is None:
+            raise AssertionError("the schema puts one row into state")
+        self._applied_index, self._clock_ns = row
+        self._find_oldest()
+
+    def _advance(self, index: int) -> None:
+        self._check_usable()
+        if index != self._applied_index + 1:
+            raise ValueError(f"entry {index} does not follow {self._applied_index}")
+        self._db.begin()
+        self._applied_index = index
+
+    def _check_usable(self) -> None:
+        if self._failed:
+            raise RuntimeError("an earlier failure left this state machine unusable; open it again")
+
+    def _decide(self, data: bytes) -> Outcome:
+        try:
+            command = c.decode(data)
+        except c.MalformedCommand:
+            # No detail: it is replicated state, and the wording of a library's error is not for ever.
+            return Rejected(Reason.MALFORMED)
+        if not _is_sane(command):
+            return Rejected(Reason.MALFORMED)
+        if command.time_ns < self._clock_ns - COMMAND_AGE_MAX_NS:
+            return Rejected(Reason.STALE)
+        self._clock_ns = max(self._clock_ns, command.time_ns)
+        if isinstance(command, c.Batch):
+            return self._batch(command)
+        return self._dispatch(command)
+
+    def _batch(self, batch: c.Batch) -> Outcome:
+        if len(batch.commands) > BATCH_COMMANDS_MAX:
+            return Rejected(Reason.MALFORMED)
+        try:
+            commands = [c.decode(data) for data in batch.commands]
+        except c.MalformedCommand:
+            return Rejected(Reason.MALFORMED)
+        if any(isinstance(each, c.Batch) or not _is_sane(each) for each in commands):
+            return Rejected(Reason.MALFORMED)
+        self._db.run("SAVEPOINT batch")
+        results = []
+        for each in commands:
+            outcome = self._dispatch(each)
+            if isinstance(outcome, Rejected):
+                self._db.run("ROLLBACK TO batch")
+                self._db.run("RELEASE batch")
+                return outcome
+            results.append(outcome.value)
+        self._db.run("RELEASE batch")
+        return Done({"results": results})
+
+    def _dispatch(self, command: c.AnyCommand) -> Outcome:
+        handler, topic = _HANDLERS[type(command)]
+        outcome = handler(self._db, command)
+        if topic is not None and isinstance(outcome, Done):
+            self._generations[topic] += 1
+        return outcome
+
+    def _remember(self, index: int, request_id: bytes, outcome: Outcome) -> None:
+        self._db.run(
+            "INSERT INTO outcomes (idx, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",
+            (index, request_id, self._clock_ns, c.outcome_encode(outcome)),
+        )
+        self._oldest_ns = min(self._oldest_ns, self._clock_ns)
+        if self._oldest_ns < self._clock_ns - OUTCOME_RETENTION_NS:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Delete a few of the outcomes that are past their retention, oldest first."""
+        rows = self._db.all("SELECT idx, time_ns FROM outcomes ORDER BY idx LIMIT ?", (FORGET_ROWS_MAX,))
+        limit_ns = self._clock_ns - OUTCOME_RETENTION_NS
+        due = [index for index, time_ns in rows if time_ns < limit_ns]
+        self._db.run("DELETE FROM outcomes WHERE idx <= ?", (due[-1],))
+        self._find_oldest()
+
+    def _find_oldest(self) -> None:
+        row = self._db.one("SELECT time_ns FROM outcomes ORDER BY idx LIMIT 1")
+        self._oldest_ns = row[0] if row else INTEGER_MAX
+
+
+def _is_sane(value: object) -> bool:
+    """Whether every integer can be stored and added up, and the stamp is a time (0 means none elsewhere).
+
+    Negative numbers have one meaning only: at a mount, a delete_version_after that switches it off.
+    """
+    if isinstance(value, int):
+        return 0 <= value <= INTEGER_MAX
+    if isinstance(value, tuple):
+        return all(_is_sane(each) for each in value)
+    if isinstance(value, c.KvConfigPut) and (value.delete_version_after_ns or 0) < 0:
+        value = msgspec.structs.replace(value, delete_version_after_ns=0)
+    if isinstance(value, msgspec.Struct):
+        if isinstance(value, c.Command) and value.time_ns <= 0:
+            return False
+        return all(_is_sane(getattr(value, name)) for name in value.__struct_fields__)
+    return True

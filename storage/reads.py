@@ -1,0 +1,248 @@
+"""Typed queries on the state that has been applied, committed or not: each goes by an index."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from storage.command import Sealed
+from storage.database import Database, Row
+from storage.rows import KeyTerm, KvConfig, KvKey, KvVersion, Mount, Node, Token
+
+LIST_ENTRIES_MAX = 100_000  # what one call hands out unless told otherwise; go on with after=
+_LIST_PAGE_ROWS = 64
+
+_MOUNT = (
+    "SELECT path, mount_id, accessor, kind, version, description, default_lease_ttl_ns, max_lease_ttl_ns"
+    " FROM mounts"
+)
+_KEY = (
+    "SELECT path, current_version, oldest_version, created_ns, updated_ns, max_versions, cas_required,"
+    " delete_version_after_ns, custom_metadata FROM kv_keys WHERE mount_id = ? AND path = ?"
+)
+_BEARER = (
+    "SELECT digest, accessor, parent, policies, path, display_name, metadata, num_uses, ttl_ns,"
+    " explicit_max_ttl_ns, period_ns, renewable, created_ns, expires_ns, last_renewal_ns FROM tokens"
+)
+_map_decode = msgspec.msgpack.Decoder(dict[str, str]).decode
+_strings_decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+
+
+class Reads:
+    """Answers from one node's state. Same thread as the machine; stays valid across a restore."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    # --- KV ---
+
+    def kv_key(self, mount_id: str, path: str) -> KvKey | None:
+        row = self._db.one(_KEY, (mount_id, path))
+        if row is None:
+            return None
+        custom = None if row[8] is None else _map_decode(row[8])
+        return KvKey(
+            path=row[0],
+            current_version=row[1],
+            oldest_version=row[2],
+            created_ns=row[3],
+            updated_ns=row[4],
+            max_versions=row[5],
+            cas_required=bool(row[6]),
+            delete_version_after_ns=row[7],
+            custom_metadata=custom,
+        )
+
+    def kv_version(self, mount_id: str, path: str, version: int = 0) -> KvVersion | None:
+        """One version with its value; 0 asks for the current one. None if there is no such version."""
+        row = self._db.one(
+            "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, v.wrapped_key, v.ciphertext"
+            " FROM kv_keys k JOIN kv_versions v"
+            " ON v.key_id = k.id AND v.version = iif(?3 = 0, k.current_version, ?3)"
+            " WHERE k.mount_id = ?1 AND k.path = ?2",
+            (mount_id, path, version),
+        )
+        if row is None:
+            return None
+        destroyed = bool(row[3])
+        return KvVersion(row[0], row[1], row[2], destroyed, None if destroyed else Sealed(*row[4:]))
+
+    def kv_versions(self, mount_id: str, path: str) -> list[KvVersion]:
+        """The versions that a key has, oldest first, without their values."""
+        rows = self._db.all(
+            "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed FROM kv_keys k"
+            " JOIN kv_versions v ON v.key_id = k.id WHERE k.mount_id = ? AND k.path = ? ORDER BY v.version",
+            (mount_id, path),
+        )
+        return [KvVersion(row[0], row[1], row[2], bool(row[3]), None) for row in rows]
+
+    def kv_list(
+        self, mount_id: str, prefix: str, after: str = "", limit: int = LIST_ENTRIES_MAX
+    ) -> list[str]:
+        """The children of the folder `prefix` ("" is the root), sorted: keys by name, folders with a "/".
+
+        Only entries greater than `after`, and at most `limit`. A folder costs one step however much it holds.
+        """
+        return _take(self._children(mount_id, _folder(prefix), after), limit)
+
+    def kv_scan(
+        self, mount_id: str, prefix: str, after: str = "", limit: int = LIST_ENTRIES_MAX
+    ) -> list[str]:
+        """Every key below the folder `prefix`, at any depth, sorted, relative to it."""
+        folder = _folder(prefix)
+        rows = self._db.all(
+            "SELECT path FROM kv_keys WHERE mount_id = ? AND path > ? AND path < ? ORDER BY path LIMIT ?",
+            (mount_id, folder + after, _end_of(folder), max(limit, 0)),
+        )
+        return [path[len(folder) :] for (path,) in rows]
+
+    def kv_config(self, mount_id: str) -> KvConfig:
+        """A mount's defaults; all zero if there is no such mount."""
+        row = self._db.one(
+            "SELECT max_versions, cas_required, delete_version_after_ns FROM mounts WHERE mount_id = ?",
+            (mount_id,),
+        )
+        return KvConfig(row[0], bool(row[1]), row[2]) if row else KvConfig(0, False, 0)
+
+    def kv_counts(self) -> dict[str, tuple[int, int]]:
+        """How many keys and versions each mount holds, by mount path; kept up to date, not counted."""
+        rows = self._db.all("SELECT path, keys_count, versions_count FROM mounts ORDER BY path")
+        return {path: (keys, versions) for path, keys, versions in rows}
+
+    # --- mounts and policies ---
+
+    def mounts(self) -> list[Mount]:
+        return [Mount(*row) for row in self._db.all(f"{_MOUNT} ORDER BY path")]
+
+    def mount_for(self, path: str) -> Mount | None:
+        """The mount that `path` lies in; a mount's own path counts with or without its slash.
+
+        No mount's path is a prefix of another's, so the greatest one that is not greater than `path` is the
+        only candidate.
+        """
+        inside = path if path.endswith("/") else path + "/"
+        row = self._db.one(f"{_MOUNT} WHERE path <= ? ORDER BY path DESC LIMIT 1", (inside,))
+        return Mount(*row) if row is not None and inside.startswith(row[0]) else None
+
+    def policy(self, name: str) -> str | None:
+        row = self._db.one("SELECT text FROM policies WHERE name = ?", (name,))
+        return row[0] if row else None
+
+    def policies(self) -> list[str]:
+        """The names, sorted."""
+        return [name for (name,) in self._db.all("SELECT name FROM policies ORDER BY name")]
+
+    # --- tokens ---
+
+    def token(self, digest: bytes) -> Token | None:
+        """A token that has not been revoked. It may have expired (expires_ns) or be spent (num_uses -1)."""
+        return _token(self._db.one(f"{_BEARER} WHERE digest = ?", (digest,)))
+
+    def token_by_accessor(self, accessor: str) -> Token | None:
+        return _token(self._db.one(f"{_BEARER} WHERE accessor = ?", (accessor,)))
+
+    def accessors(self, limit: int = LIST_ENTRIES_MAX, after: str = "") -> list[str]:
+        rows = self._db.all(
+            "SELECT accessor FROM tokens WHERE accessor > ? ORDER BY accessor LIMIT ?", (after, max(limit, 0))
+        )
+        return [accessor for (accessor,) in rows]
+
+    def token_children(self, digest: bytes, limit: int = LIST_ENTRIES_MAX) -> list[bytes]:
+        """Digests of the direct children."""
+        rows = self._db.all(
+            "SELECT digest FROM tokens WHERE parent = ? ORDER BY digest LIMIT ?", (digest, max(limit, 0))
+        )
+        return [child for (child,) in rows]
+
+    def tokens_due(self, now_ns: int) -> bool:
+        """Whether TokensExpire would find anything at `now_ns`, spent tokens aside."""
+        sql = "SELECT 1 FROM tokens WHERE expires_ns > 0 AND expires_ns <= ? LIMIT 1"
+        return self._db.one(sql, (now_ns,)) is not None
+
+    # --- cluster ---
+
+    def nodes(self) -> list[Node]:
+        rows = self._db.all(
+            "SELECT node_id, region, api_address, cluster_address FROM nodes ORDER BY node_id"
+        )
+        return [Node(*row) for row in rows]
+
+    def key_terms(self) -> list[KeyTerm]:
+        rows = self._db.all("SELECT term, wrapped_key, created_ns FROM key_terms ORDER BY term")
+        return [KeyTerm(*row) for row in rows]
+
+    def system_secret(self, name: str) -> Sealed | None:
+        row = self._db.one("SELECT term, wrapped_key, ciphertext FROM system_secrets WHERE name = ?", (name,))
+        return Sealed(*row) if row else None
+
+    def cluster(self) -> tuple[str, str] | None:
+        """(cluster_id, cluster_name), once initialised."""
+        row = self._db.one("SELECT cluster_id, cluster_name FROM cluster")
+        return (row[0], row[1]) if row else None
+
+    def _children(self, mount_id: str, folder: str, after: str) -> Iterator[str]:
+        """Entries of a folder in order. Index order of paths is the order of entries: an entry is a prefix of
+        every path that it stands for.
+        """
+        name, slash, _ = after.partition("/")
+        start = folder + name + "0" if slash else folder + after
+        end = _end_of(folder)
+        while True:
+            rows = self._db.all(
+                "SELECT path FROM kv_keys WHERE mount_id = ? AND path >= ? AND path < ?"
+                " ORDER BY path LIMIT ?",
+                (mount_id, start, end, _LIST_PAGE_ROWS),
+            )
+            for (path,) in rows:
+                if path < start:
+                    continue  # in a folder that is done
+                name, slash, _ = path[len(folder) :].partition("/")
+                entry = name + slash
+                start = folder + name + "0" if slash else path + "\0"
+                if entry > after:
+                    yield entry
+            if len(rows) < _LIST_PAGE_ROWS:
+                return
+
+
+def _take(entries: Iterator[str], limit: int) -> list[str]:
+    taken: list[str] = []
+    for entry in entries:
+        if len(taken) >= limit:
+            break
+        taken.append(entry)
+    return taken
+
+
+def _folder(prefix: str) -> str:
+    return prefix if not prefix or prefix.endswith("/") else prefix + "/"
+
+
+def _end_of(folder: str) -> str | bytes:
+    """What is just greater than every path in a folder: "0" follows "/", and any blob follows all text."""
+    return folder[:-1] + "0" if folder else b""
+
+
+def _token(row: Row | None) -> Token | None:
+    if row is None:
+        return None
+    digest, accessor, parent, policies, path, display_name, metadata, *rest = row
+    numbers: list[Any] = rest
+    return Token(
+        digest=digest,
+        accessor=accessor,
+        parent=parent,
+        policies=_strings_decode(policies),
+        path=path,
+        display_name=display_name,
+        metadata=None if metadata is None else _map_decode(metadata),
+        num_uses=numbers[0],
+        ttl_ns=numbers[1],
+        explicit_max_ttl_ns=numbers[2],
+        period_ns=numbers[3],
+        renewable=bool(numbers[4]),
+        created_ns=numbers[5],
+        expires_ns=numbers[6],
+        orphan=parent is None,
+        last_renewal_ns=numbers[7],
+    )

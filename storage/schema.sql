@@ -1,0 +1,133 @@
+-- The state of a store. Times and durations are nanoseconds, 0 means none. Every row is a function of the
+-- replicated log alone, except state.applied_index, which says how much of it. PRAGMA user_version is the format.
+
+-- How far the log has been applied, and the latest time that any command was stamped with.
+CREATE TABLE state (
+    id            INTEGER PRIMARY KEY CHECK (id = 1),
+    applied_index INTEGER NOT NULL,
+    clock_ns      INTEGER NOT NULL
+) STRICT;
+INSERT INTO state VALUES (1, 0, 0);
+
+-- The outcome of recent commands by request id, so that a retry is answered and not repeated.
+-- time_ns never decreases with idx, so the oldest are found at the small end of idx.
+CREATE TABLE outcomes (
+    idx        INTEGER PRIMARY KEY,
+    request_id BLOB NOT NULL UNIQUE,
+    time_ns    INTEGER NOT NULL,
+    outcome    BLOB NOT NULL
+) STRICT;
+
+-- One row, once the store is initialised.
+CREATE TABLE cluster (
+    id           INTEGER PRIMARY KEY CHECK (id = 1),
+    cluster_id   TEXT NOT NULL,
+    cluster_name TEXT NOT NULL
+) STRICT;
+
+-- The keyring: each term's key, wrapped under the root key.
+CREATE TABLE key_terms (
+    term        INTEGER PRIMARY KEY,
+    wrapped_key BLOB NOT NULL,
+    created_ns  INTEGER NOT NULL
+) STRICT;
+
+-- Secrets of the cluster's own, enveloped like values.
+CREATE TABLE system_secrets (
+    name        TEXT PRIMARY KEY,
+    term        INTEGER NOT NULL,
+    wrapped_key BLOB NOT NULL,
+    ciphertext  BLOB NOT NULL
+) STRICT;
+
+-- What everybody knows of each node.
+CREATE TABLE nodes (
+    node_id         TEXT PRIMARY KEY,
+    region          TEXT NOT NULL,
+    api_address     TEXT NOT NULL,
+    cluster_address TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One-time tickets by keyed digest; taken_by is the node that used it.
+CREATE TABLE join_tokens (
+    digest     BLOB PRIMARY KEY,
+    expires_ns INTEGER NOT NULL,
+    taken_by   TEXT
+) STRICT, WITHOUT ROWID;
+
+-- Mounted engines. No path is a prefix of another. The KV defaults and two counters for metrics ride along.
+CREATE TABLE mounts (
+    path                    TEXT PRIMARY KEY,
+    mount_id                TEXT NOT NULL UNIQUE,
+    accessor                TEXT NOT NULL,
+    kind                    TEXT NOT NULL,
+    version                 INTEGER NOT NULL,
+    description             TEXT NOT NULL,
+    default_lease_ttl_ns    INTEGER NOT NULL,
+    max_lease_ttl_ns        INTEGER NOT NULL,
+    max_versions            INTEGER NOT NULL DEFAULT 0,
+    cas_required            INTEGER NOT NULL DEFAULT 0,
+    delete_version_after_ns INTEGER NOT NULL DEFAULT 0,
+    keys_count              INTEGER NOT NULL DEFAULT 0,
+    versions_count          INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- KV v2 keys. custom_metadata is a msgpack map or NULL.
+CREATE TABLE kv_keys (
+    id                      INTEGER PRIMARY KEY,
+    mount_id                TEXT NOT NULL,
+    path                    TEXT NOT NULL,
+    current_version         INTEGER NOT NULL DEFAULT 0,
+    oldest_version          INTEGER NOT NULL DEFAULT 0,
+    created_ns              INTEGER NOT NULL,
+    updated_ns              INTEGER NOT NULL,
+    max_versions            INTEGER NOT NULL DEFAULT 0,
+    cas_required            INTEGER NOT NULL DEFAULT 0,
+    delete_version_after_ns INTEGER NOT NULL DEFAULT 0,
+    custom_metadata         BLOB,
+    UNIQUE (mount_id, path)
+) STRICT;
+
+-- Versions of a key. The value comes last, so that metadata is read without it; NULL once destroyed.
+CREATE TABLE kv_versions (
+    id          INTEGER PRIMARY KEY,
+    key_id      INTEGER NOT NULL,
+    version     INTEGER NOT NULL,
+    created_ns  INTEGER NOT NULL,
+    deletion_ns INTEGER NOT NULL,
+    destroyed   INTEGER NOT NULL DEFAULT 0,
+    term        INTEGER,
+    wrapped_key BLOB,
+    ciphertext  BLOB,
+    UNIQUE (key_id, version)
+) STRICT;
+
+-- Policies by canonical name, as written.
+CREATE TABLE policies (
+    name TEXT PRIMARY KEY,
+    text TEXT NOT NULL
+) STRICT;
+
+-- Service tokens by keyed digest. num_uses: 0 without limit, -1 spent (at spent_ns). parent NULL: an orphan.
+-- policies and metadata are msgpack.
+CREATE TABLE tokens (
+    digest              BLOB PRIMARY KEY,
+    accessor            TEXT NOT NULL UNIQUE,
+    parent              BLOB,
+    policies            BLOB NOT NULL,
+    path                TEXT NOT NULL,
+    display_name        TEXT NOT NULL,
+    metadata            BLOB,
+    num_uses            INTEGER NOT NULL,
+    ttl_ns              INTEGER NOT NULL,
+    explicit_max_ttl_ns INTEGER NOT NULL,
+    period_ns           INTEGER NOT NULL,
+    renewable           INTEGER NOT NULL,
+    created_ns          INTEGER NOT NULL,
+    expires_ns          INTEGER NOT NULL,
+    last_renewal_ns     INTEGER NOT NULL DEFAULT 0,
+    spent_ns            INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tokens_by_parent ON tokens (parent) WHERE parent IS NOT NULL;
+CREATE INDEX tokens_by_expiry ON tokens (expires_ns) WHERE expires_ns > 0;
+CREATE INDEX tokens_spent ON tokens (spent_ns) WHERE spent_ns > 0;

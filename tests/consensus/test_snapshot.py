@@ -1,0 +1,372 @@
+"""A snapshot arrives whole and verified, or not at all, and a crash at any moment is recovered from."""
+
+import contextlib
+import os
+import random
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from consensus.api import Applied, Member
+from consensus.errors import Corrupt
+from consensus.snapshot import CHUNK_BYTES, Sender, SnapshotFiles, SnapshotMeta, SnapshotRefused
+
+MEMBERS = (Member("n1", "h1:1"), Member("n2", "h2:2"))
+
+
+class Machine:
+    """A state machine whose whole state is `content` at `index`."""
+
+    def __init__(self, content: bytes = b"", index: int = 0) -> None:
+        self.content, self.index = content, index
+
+    @property
+    def applied_index(self) -> int:
+        return self.index
+
+    def snapshot(self, path: Path) -> int:
+        with path.open("xb") as file:
+            file.write(self.content)
+        return self.index
+
+    def restore(self, path: Path) -> None:
+        self.content = path.read_bytes()
+
+    def apply(self, index: int, request_id: bytes, command: bytes) -> Any:
+        raise NotImplementedError
+
+    def skip(self, index: int) -> None:
+        raise NotImplementedError
+
+    def outcome(self, request_id: bytes) -> Applied | None:
+        raise NotImplementedError
+
+    def commit(self) -> None:
+        raise NotImplementedError
+
+    def checkpoint(self) -> int:
+        raise NotImplementedError
+
+
+def content(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 77]
+BIG = content(3 * CHUNK_BYTES + 77)
+
+Chunk = tuple[SnapshotMeta, int, bytes, bool]
+
+
+def at(index: int) -> tuple[int, tuple[Member, ...]]:
+    return index // 10, MEMBERS
+
+
+def source(directory: Path, data: bytes = BIG, index: int = 50) -> SnapshotFiles:
+    snapshots = SnapshotFiles(directory, Machine(data, index))
+    snapshots.take(at)
+    return snapshots
+
+
+def chunks(snapshots: SnapshotFiles) -> list[Chunk]:
+    sender = snapshots.open_sender()
+    assert sender is not None
+    result = drain(sender)
+    sender.close()
+    return result
+
+
+def drain(sender: Sender) -> list[Chunk]:
+    result = [sender.next_chunk()]
+    while not result[-1][3]:
+        result.append(sender.next_chunk())
+    return result
+
+
+def target(directory: Path, **options: int) -> SnapshotFiles:
+    return SnapshotFiles(directory, Machine(), **options)
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> list[Chunk]:
+    return chunks(source(tmp_path / "source"))
+
+
+# ---- the way it should go
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_snapshot_arrives_as_it_was_taken(tmp_path: Path, size: int) -> None:
+    data = content(size)
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    parts = chunks(source(tmp_path / "a", data))
+    results = [receiver.accept(*part) for part in parts]
+    path = results[-1]
+    assert results[:-1] == [None] * (len(parts) - 1)
+    assert path is not None
+    assert path.read_bytes() == data
+    meta = parts[0][0]
+    assert (meta.index, meta.term, meta.members, meta.size_bytes) == (50, 5, MEMBERS, size)
+    assert snapshots.pending_install() == (path, meta)
+    assert target(tmp_path / "b").pending_install() == (path, meta)  # after a crash, too
+    snapshots.done_install()
+    assert snapshots.pending_install() is None
+    assert target(tmp_path / "b").pending_install() is None
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_one_snapshot_is_kept_and_a_transfer_survives_its_replacement(tmp_path: Path) -> None:
+    machine = Machine(BIG, 50)
+    snapshots = SnapshotFiles(tmp_path / "a", machine)
+    assert snapshots.open_sender() is None
+    snapshots.take(at)
+    old = snapshots.open_sender()
+    assert old is not None
+    first = old.next_chunk()
+    machine.content, machine.index = content(999, 2), 60
+    newer = snapshots.take(at)
+    assert b"".join(part[2] for part in [first, *drain(old)]) == BIG
+    old.close()
+    old.close()
+    assert snapshots.outgoing == newer
+    assert len(list((tmp_path / "a").iterdir())) == 2  # the file and its meta
+    again = target(tmp_path / "a")
+    assert again.outgoing == newer
+    assert chunks(again)[0][2] == machine.content
+
+
+def test_files_are_private(tmp_path: Path, sent: list[Chunk]) -> None:
+    old = os.umask(0)
+    try:
+        snapshots = source(tmp_path / "a")
+        receiver = snapshots.receiver()
+        for part in sent:
+            receiver.accept(*part)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a").iterdir()}
+    assert modes == {0o600}
+    assert len(list((tmp_path / "a").iterdir())) == 4
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_flipped_byte_on_the_way_is_detected(tmp_path: Path, sent: list[Chunk], seed: int) -> None:
+    rng = random.Random(seed)
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    victim = rng.randrange(len(sent))
+    with pytest.raises(SnapshotRefused, match="announced"):
+        for number, (meta, offset, data, last) in enumerate(sent):
+            altered = bytearray(data)
+            if number == victim:
+                altered[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            assert receiver.accept(meta, offset, bytes(altered), last) is None
+    assert snapshots.pending_install() is None
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_chunks_that_do_not_follow_are_refused_and_a_restart_succeeds(
+    tmp_path: Path, sent: list[Chunk]
+) -> None:
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    meta, offset, data, _ = sent[1]
+    bad = {
+        "before any first chunk": [sent[1]],
+        "a hole": [sent[0], sent[2]],
+        "twice": [sent[0], sent[1], sent[1]],
+        "other meta": [sent[0], (replace(meta, term=9), offset, data, False)],
+        "last too early": [sent[0], (meta, offset, data, True)],
+        "last denied": [*sent[:-1], (*sent[-1][:3], False)],
+        "beyond the size": [*sent[:-1], (meta, sent[-1][1], sent[-1][2] + b"x", True)],
+        "empty": [sent[0], (meta, offset, b"", False)],
+        "too large a chunk": [(meta, 0, BIG[: CHUNK_BYTES + 1], False)],
+        "negative": [sent[0], (meta, -1, data, False)],
+    }
+    for name, parts in bad.items():
+        with pytest.raises(SnapshotRefused):
+            for part in parts:
+                assert receiver.accept(*part) is None, name
+        with pytest.raises(SnapshotRefused):  # the transfer is forgotten: it cannot go on
+            receiver.accept(*sent[1])
+        assert snapshots.pending_install() is None
+    receiver.accept(*sent[0])
+    for part in sent[:-1]:  # a sender that begins again
+        assert receiver.accept(*part) is None
+    assert receiver.accept(*sent[-1]) is not None
+
+
+def test_a_snapshot_over_the_limit_is_refused_at_once(tmp_path: Path, sent: list[Chunk]) -> None:
+    receiver = target(tmp_path / "b", size_bytes_max=len(BIG) - 1).receiver()
+    with pytest.raises(SnapshotRefused):
+        receiver.accept(*sent[0])
+    assert list((tmp_path / "b").iterdir()) == []
+    with pytest.raises(SnapshotRefused):
+        SnapshotFiles(tmp_path / "c", Machine(BIG, 5), size_bytes_max=len(BIG) - 1).take(at)
+
+
+def test_a_received_file_that_changed_on_disk_is_corrupt(tmp_path: Path, sent: list[Chunk]) -> None:
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    path = [receiver.accept(*part) for part in sent][-1]
+    assert path is not None
+    seed = 11
+    print("seed", seed)
+    rng = random.Random(seed)
+    for position in [0, len(BIG) - 1, *(rng.randrange(len(BIG)) for _ in range(20))]:
+        altered = bytearray(BIG)
+        altered[position] ^= 1 << rng.randrange(8)
+        path.write_bytes(altered)
+        with pytest.raises(Corrupt):
+            target(tmp_path / "b").pending_install()
+    for size in (0, 1, len(BIG) - 1):
+        path.write_bytes(BIG[:size])
+        with pytest.raises(Corrupt):
+            target(tmp_path / "b").pending_install()
+    path.unlink()
+    with pytest.raises(Corrupt):
+        target(tmp_path / "b").pending_install()
+    path.write_bytes(BIG)
+    (tmp_path / "b" / "incoming.meta").write_bytes(b"\xc1")
+    with pytest.raises(Corrupt):
+        target(tmp_path / "b")
+
+
+def test_a_file_that_shrank_is_not_sent(tmp_path: Path) -> None:
+    snapshots = source(tmp_path / "a")
+    sender = snapshots.open_sender()
+    assert sender is not None
+    os.truncate(next((tmp_path / "a").glob("*.snap")), 100)
+    with pytest.raises(Corrupt):
+        sender.next_chunk()
+    sender.close()
+
+
+# ---- crashes
+
+
+class Crash(Exception):
+    pass
+
+
+def crashing(patch: pytest.MonkeyPatch, after: int) -> None:
+    """The process ends at its `after`th fsync or rename from now on."""
+    count = 0
+
+    def wrap(real: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            nonlocal count
+            if count >= after:
+                raise Crash
+            count += 1
+            return real(*arguments)
+
+        return call
+
+    patch.setattr(os, "fsync", wrap(os.fsync))
+    patch.setattr(Path, "rename", wrap(Path.rename))
+
+
+def test_a_crash_while_receiving_leaves_the_old_the_new_or_none(tmp_path: Path, sent: list[Chunk]) -> None:
+    seen = set()
+    for before in (None, b"older"):
+        for after in range(12):
+            directory = tmp_path / "b"
+            shutil.rmtree(directory, ignore_errors=True)
+            snapshots = target(directory)
+            if before is not None:
+                for part in chunks(source(tmp_path / "older", before, 40)):
+                    snapshots.receiver().accept(*part)
+            receiver = snapshots.receiver()
+            with pytest.MonkeyPatch.context() as patch:
+                crashing(patch, after)
+                with contextlib.suppress(Crash):
+                    for part in sent:
+                        receiver.accept(*part)
+            pending = target(directory).pending_install()
+            found = None if pending is None else pending[0].read_bytes()
+            assert found in (before, BIG)
+            assert len(list(directory.iterdir())) == (0 if found is None else 2)
+            seen.add((before, found))
+    assert seen == {(None, None), (None, BIG), (b"older", b"older"), (b"older", BIG)}
+
+
+def test_a_crash_while_taking_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    seen = set()
+    for after in range(12):
+        directory = tmp_path / "a"
+        shutil.rmtree(directory, ignore_errors=True)
+        machine = Machine(b"old", 40)
+        snapshots = SnapshotFiles(directory, machine)
+        snapshots.take(at)
+        machine.content, machine.index = b"newer", 50
+        with pytest.MonkeyPatch.context() as patch:
+            crashing(patch, after)
+            with contextlib.suppress(Crash):
+                snapshots.take(at)
+        found = b"".join(part[2] for part in chunks(target(directory)))
+        seen.add(found)
+        assert len(list(directory.iterdir())) == 2
+    assert seen == {b"old", b"newer"}
+
+
+def test_a_crash_inside_done_install_can_only_install_again(tmp_path: Path, sent: list[Chunk]) -> None:
+    for after in range(3):
+        directory = tmp_path / "b"
+        shutil.rmtree(directory, ignore_errors=True)
+        snapshots = target(directory)
+        receiver = snapshots.receiver()
+        for part in sent:
+            receiver.accept(*part)
+        with pytest.MonkeyPatch.context() as patch:
+            crashing(patch, after)
+            with contextlib.suppress(Crash):
+                snapshots.done_install()
+        pending = target(directory).pending_install()
+        assert pending is None or pending[0].read_bytes() == BIG
+
+
+# ---- the codec of the meta
+
+
+def test_meta_survives_its_codec_and_nothing_else_does() -> None:
+    meta = SnapshotMeta(7, 3, MEMBERS, 100, bytes(range(32)))
+    assert SnapshotMeta.decode(meta.encode()) == meta
+    good = msgpack.unpackb(meta.encode())
+    for position, wrong in (
+        (0, 2),
+        (1, -1),
+        (1, True),
+        (1, 1 << 63),
+        (1, "7"),
+        (2, 1.5),
+        (3, None),
+        (3, [["n1"]]),
+        (3, [["n1", "a"], ["n1", "b"]]),
+        (3, [["", "a"]]),
+        (3, [["n", "a"]] * 65),
+        (4, -1),
+        (5, b"short"),
+        (5, "x" * 32),
+    ):
+        fields = list(good)
+        fields[position] = wrong
+        with pytest.raises(ValueError):
+            SnapshotMeta.decode(msgpack.packb(fields))
+    for packed in (b"", b"\xc1", meta.encode() + b"\0", meta.encode()[:-1], msgpack.packb([*good, 1])):
+        with pytest.raises(ValueError):
+            SnapshotMeta.decode(packed)
+    with pytest.raises(ValueError):
+        SnapshotMeta.decode(msgpack.packb(dict(enumerate(good))))
+    with pytest.raises(ValueError):
+        SnapshotMeta.decode(bytes(1 << 20))

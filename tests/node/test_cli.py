@@ -1,0 +1,452 @@
+"""The command line as its users meet it: what it sends, prints and exits with."""
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from node import cli
+from support.certs import Authority
+from support.stub_api import StubApi, stub_api
+
+OPEN = {"type": "shamir", "initialized": True, "sealed": False, "t": 2, "n": 3, "progress": 0, "version": "1"}
+SEALED = OPEN | {"sealed": True, "progress": 1, "nonce": "abc"}
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in os.environ:
+        if name.startswith(("STRONGROOM_", "VAULT_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def strongroom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Runs one command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        code = cli.run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_importing_the_command_loads_nothing_heavy() -> None:
+    """A command must start at once: the server's libraries are for the server."""
+    script = (
+        "import sys, node.cli, node.cli.operator, node.cli.status, node.cli.cluster, node.cli.local, node.cli.server\n"
+        "heavy = {'aiohttp', 'asyncio', 'cryptography', 'hcl2', 'sqlcipher3', 'pysyncobj', 'structlog', 'requests'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["status", "-nonsense"], "No such option"),
+        (["status", "-format=xml"], "is not one of 'table', 'json'"),
+        (
+            ["status", "-address", "localhost:8200"],
+            'The address "localhost:8200" must look like https://host:port.',
+        ),
+        (["status", "-address", "https://x:y"], "must look like https://host:port."),
+        (
+            ["status", "-ca-cert", "/absent.pem"],
+            "The CA certificate /absent.pem cannot be used: No such file",
+        ),
+        (["server"], "No configuration: name a file with -config, or use -dev"),
+        (["server", "-config", "/absent.hcl"], "/absent.hcl cannot be read: No such file or directory."),
+        (["server", "-dev", "-config", "a.hcl"], "-dev takes no -config."),
+        (["server", "-dev-root-token-id=root"], "The -dev-... flags need -dev."),
+        (
+            ["server", "-dev", "-dev-listen-address=0.0.0.0:1"],
+            "plain HTTP is served on a loopback address only",
+        ),
+        (["operator", "join"], "Missing option '-join-token'"),
+        (["operator", "remove-peer"], "Missing argument 'NODE_ID'"),
+        (["local", "status", "-directory", "/absent"], "/absent holds no local cluster."),
+    ],
+)
+def test_a_local_mistake_is_a_sentence_and_exit_code_1(
+    strongroom: Cli, arguments: list[str], sentence: str
+) -> None:
+    code, out, err = strongroom(*arguments)
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
+def test_help_is_asked_for_in_any_way(strongroom: Cli, flag: str) -> None:
+    code, out, _ = strongroom(flag)
+    assert code == 0
+    assert "strongroom server -dev" in out
+
+
+@pytest.mark.parametrize("style", [["-format=json"], ["-format", "json"], ["--format=json"]])
+def test_options_may_be_written_as_the_user_is_used_to(strongroom: Cli, style: list[str]) -> None:
+    with stub_api({"GET /v1/sys/seal-status": (200, OPEN)}) as api:
+        code, out, _ = strongroom("status", *style, "-address", api.address)
+    assert code == 0
+    assert json.loads(out) == OPEN
+
+
+@pytest.mark.parametrize(("seal", "code"), [(OPEN, 0), (SEALED, 2)])
+def test_status_tells_sealed_by_its_exit_code(strongroom: Cli, seal: dict[str, object], code: int) -> None:
+    with stub_api({"GET /v1/sys/seal-status": (200, seal)}) as api:
+        found, out, _ = strongroom("status", "-address", api.address)
+    assert found == code
+    assert ("Unseal Progress  1/2" in out) == (code == 2)
+
+
+def test_status_cannot_be_told_by_nobody(strongroom: Cli) -> None:
+    """Exit code 1, for 2 would say sealed."""
+    code, _, err = strongroom("status", "-address", _dead_address())
+    assert code == 1
+    assert "cannot be reached: Connection refused." in err
+
+
+def test_the_server_is_named_by_flag_then_strongroom_then_vault(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = {"GET /v1/sys/seal-status": (200, OPEN)}
+    with stub_api(replies) as vault, stub_api(replies) as own, stub_api(replies) as flag:
+        monkeypatch.setenv("VAULT_ADDR", vault.address)
+        assert strongroom("status")[0] == 0
+        monkeypatch.setenv("STRONGROOM_ADDR", own.address + "/")
+        assert strongroom("status")[0] == 0
+        assert strongroom("status", "-address", flag.address)[0] == 0
+        assert [len(api.asked) for api in (vault, own, flag)] == [1, 1, 1]
+
+
+def test_the_token_comes_from_strongroom_then_vault_then_the_file(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with stub_api({"PUT /v1/sys/step-down": (204, None)}) as api:
+
+        def sent() -> str | None:
+            assert strongroom("operator", "step-down", "-address", api.address)[0] == 0
+            return api.asked[-1][3]
+
+        assert sent() is None
+        (tmp_path / ".vault-token").write_text("from-file\n")
+        assert sent() == "from-file"
+        monkeypatch.setenv("VAULT_TOKEN", "from-vault")
+        assert sent() == "from-vault"
+        monkeypatch.setenv("STRONGROOM_TOKEN", "from-strongroom")
+        assert sent() == "from-strongroom"
+
+
+def test_tls_is_verified_unless_told_otherwise(
+    strongroom: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    stranger = Authority(tmp_path / "stranger")
+    pem = authority.issue("server", ["localhost"])
+    with stub_api({"GET /v1/sys/seal-status": (200, OPEN)}, certificate=pem) as api:
+        code, _, err = strongroom("status", "-address", api.address)
+        assert code == 1
+        assert f"the certificate of {api.address} is not trusted" in err
+        assert strongroom("status", "-address", api.address, "-ca-cert", stranger.ca)[0] == 1
+        assert api.asked == []
+        assert strongroom("status", "-address", api.address, "-ca-cert", authority.ca)[0] == 0
+        assert strongroom("status", "-address", api.address, "-tls-skip-verify")[0] == 0
+        monkeypatch.setenv("VAULT_CACERT", str(authority.ca))
+        assert strongroom("status", "-address", api.address)[0] == 0
+
+
+def test_a_refusal_is_told_in_the_servers_words_with_exit_code_2(strongroom: Cli) -> None:
+    refusal = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+    with stub_api({"PUT /v1/sys/seal": (403, refusal)}) as api:
+        code, out, err = strongroom("operator", "seal", "-address", api.address)
+    assert (code, out) == (2, "")
+    assert err.endswith("answered PUT /v1/sys/seal with 403: 1 error occurred: * permission denied\n")
+
+
+def test_an_unreachable_server_and_an_answer_that_is_not_json_are_remote_errors(strongroom: Cli) -> None:
+    assert strongroom("operator", "seal", "-address", _dead_address())[0] == 2
+    with stub_api({"PUT /v1/sys/seal": (200, b"<html>")}) as api:
+        code, _, err = strongroom("operator", "seal", "-address", api.address)
+    assert code == 2
+    assert "answered something that is not JSON" in err
+
+
+def test_one_redirect_is_followed_with_body_and_token(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRONGROOM_TOKEN", "t")
+    path = "/v1/sys/storage/raft/remove-peer"
+    with stub_api({f"POST {path}": (204, None)}) as leader:
+        moved = {"Location": f"{leader.address}{path}"}
+        with stub_api({f"POST {path}": (307, None, moved)}) as standby:
+            assert strongroom("operator", "remove-peer", "n3", "-address", standby.address)[0] == 0
+        assert leader.asked == [("POST", path, {"server_id": "n3"}, "t")]
+
+
+def test_init_prints_keys_and_token_once(strongroom: Cli) -> None:
+    answer = {"keys": ["aa", "bb"], "keys_base64": ["qg==", "uw=="], "root_token": "s.root"}
+    with stub_api({"PUT /v1/sys/init": (200, answer)}) as api:
+        _, out, _ = strongroom(
+            "operator", "init", "-key-shares=2", "-key-threshold=1", "-address", api.address
+        )
+        assert "Unseal Key 1: qg==\nUnseal Key 2: uw==\n" in out
+        assert "Initial Root Token: s.root\n" in out
+        assert api.asked == [("PUT", "/v1/sys/init", {"secret_shares": 2, "secret_threshold": 1}, None)]
+        _, out, _ = strongroom("operator", "init", "-format=json", "-address", api.address)
+        assert json.loads(out) == {
+            "unseal_keys_b64": ["qg==", "uw=="],
+            "unseal_keys_hex": ["aa", "bb"],
+            "unseal_shares": 2,
+            "unseal_threshold": 3,
+            "root_token": "s.root",
+        }
+        api.replies["PUT /v1/sys/init"] = (200, {"keys": [], "keys_base64": [], "root_token": "s.root"})
+        _, out, _ = strongroom("operator", "init", "-address", api.address)
+        assert out.startswith("Initial Root Token: s.root\n")
+        assert "Unseal Key" not in out
+
+
+@pytest.mark.parametrize(("initialized", "code"), [(True, 0), (False, 2)])
+def test_init_status_answers_by_exit_code(strongroom: Cli, initialized: bool, code: int) -> None:
+    with stub_api({"GET /v1/sys/init": (200, {"initialized": initialized})}) as api:
+        assert strongroom("operator", "init", "-status", "-address", api.address)[0] == code
+
+
+@pytest.mark.parametrize(("arguments", "stdin"), [(["k1"], ""), ([], "k1\n"), (["-"], "k1\n")])
+def test_an_unseal_key_comes_as_argument_or_through_a_pipe(
+    strongroom: Cli, arguments: list[str], stdin: str
+) -> None:
+    with stub_api({"PUT /v1/sys/unseal": (200, SEALED)}) as api:
+        code, out, _ = strongroom("operator", "unseal", *arguments, "-address", api.address, stdin=stdin)
+        assert code == 0
+        assert "Unseal Progress  1/2" in out
+        assert api.asked[-1][2] == {"key": "k1"}
+
+
+def test_an_unseal_key_is_not_shown_at_a_terminal() -> None:
+    with stub_api({"PUT /v1/sys/unseal": (200, OPEN)}) as api:
+        shown = _at_a_terminal(
+            [sys.executable, "-m", "node.cli", "operator", "unseal", "-address", api.address], "k1"
+        )
+        assert api.asked[-1][2] == {"key": "k1"}
+    assert "Unseal Key (will be hidden):" in shown
+    assert "k1" not in shown
+
+
+def test_unseal_says_when_no_key_came_and_can_start_over(strongroom: Cli) -> None:
+    with stub_api({"PUT /v1/sys/unseal": (200, SEALED)}) as api:
+        code, _, err = strongroom("operator", "unseal", "-address", api.address)
+        assert code == 1
+        assert "Unseal Key was expected on standard input, which is empty." in err
+        assert strongroom("operator", "unseal", "-reset", "-address", api.address)[0] == 0
+        assert api.asked == [("PUT", "/v1/sys/unseal", {"reset": True}, None)]
+
+
+def test_a_join_token_travels_through_a_pipe_to_the_new_node(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRONGROOM_TOKEN", "root")
+    with stub_api(
+        {"POST /v1/sys/cluster/join-token": (200, {"data": {"token": "ticket", "ttl": 60}})}
+    ) as old:
+        _, ticket, _ = strongroom("operator", "join-token", "-ttl=60s", "-address", old.address)
+        assert ticket == "ticket\n"
+        assert old.asked == [("POST", "/v1/sys/cluster/join-token", {"ttl": "60s"}, "root")]
+    with stub_api({"POST /v1/sys/storage/raft/join": (200, {"joined": True})}) as new:
+        arguments = ["-join-token=-", "-leader-api-addr=https://old:8200", "-address", new.address]
+        assert strongroom("operator", "join", *arguments, stdin=ticket)[0] == 0
+        body = {"leader_api_addr": "https://old:8200", "join_token": "ticket"}
+        assert new.asked == [("POST", "/v1/sys/storage/raft/join", body, None)], (
+            "the root token is not for strangers"
+        )
+        new.replies["POST /v1/sys/storage/raft/join"] = (200, {"joined": False})
+        assert strongroom("operator", "join", *arguments, stdin=ticket)[0] == 2
+
+
+def _member(node_id: str, address: str, *, voter: bool = True) -> dict[str, object]:
+    return {
+        "node_id": node_id,
+        "region": "local",
+        "api_address": address,
+        "cluster_address": "127.0.0.1:1",
+        "voter": voter,
+    }
+
+
+def _account(node_id: str, role: str, leader: str | None, applied: int) -> dict[str, object]:
+    return {
+        "node_id": node_id,
+        "region": "local",
+        "role": role,
+        "term": 7,
+        "last_index": applied,
+        "commit_index": applied,
+        "applied_index": applied,
+        "leader_id": leader,
+        "sealed": False,
+        "initialized": True,
+        "version": "0.1.0",
+        "pid": 42,
+    }
+
+
+def _cluster_of_three(one: StubApi, two: StubApi, *, leader: str | None) -> None:
+    """n1 at 12, n2 at 10 (without a vote), n3 dead."""
+    nodes = [
+        _member("n1", one.address),
+        _member("n2", two.address, voter=False),
+        _member("n3", _dead_address()),
+    ]
+    one.replies["GET /v1/sys/cluster/nodes"] = (200, {"data": {"nodes": nodes}})
+    one.replies["GET /v1/sys/cluster/node"] = (
+        200,
+        _account("n1", "leader" if leader else "candidate", leader, 12),
+    )
+    two.replies["GET /v1/sys/cluster/node"] = (200, {"data": _account("n2", "follower", leader, 10)})
+
+
+def test_cluster_status_shows_a_dead_node_and_the_lag(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRONGROOM_TOKEN", "t")
+    with stub_api() as one, stub_api() as two:
+        _cluster_of_three(one, two, leader="n1")
+        code, out, err = strongroom("cluster", "status", "-address", one.address)
+        assert (code, err) == (0, "")
+        assert [call[3] for call in one.asked + two.asked] == ["t", None, None], (
+            "the token goes to one node only"
+        )
+    heading, _, *rows, empty, verdict = out.splitlines()
+    assert heading.split() == [
+        "Node",
+        "Region",
+        "Address",
+        "Role",
+        "Term",
+        "Last",
+        "Index",
+        "Lag",
+        "Sealed",
+        "PID",
+    ]
+    assert rows[0].split() == ["n1", "local", one.address, "leader", "7", "12", "0", "false", "42"]
+    assert rows[1].split() == [
+        "n2", "local", two.address, "follower", "(no", "vote", "yet)", "7", "10", "2", "false", "42"
+    ]  # fmt: skip
+    assert rows[2].split()[3:] == ["unreachable", "-", "-", "-", "-", "-"]
+    assert (empty, verdict) == ("", "The leader is n1.")
+
+
+def test_cluster_status_without_a_leader_exits_with_2(strongroom: Cli) -> None:
+    with stub_api() as one, stub_api() as two:
+        _cluster_of_three(one, two, leader=None)
+        code, out, _ = strongroom("cluster", "status", "-address", one.address)
+    assert code == 2
+    assert out.endswith("There is no leader.\n")
+
+
+def test_cluster_status_as_json_is_what_the_documentation_promises(strongroom: Cli) -> None:
+    with stub_api() as one, stub_api() as two:
+        _cluster_of_three(one, two, leader="n1")
+        _, out, _ = strongroom("cluster", "status", "-format=json", "-address", one.address)
+    report = json.loads(out)
+    assert {key: report[key] for key in ("leader_id", "term", "last_index")} == {
+        "leader_id": "n1",
+        "term": 7,
+        "last_index": 12,
+    }
+    assert [node["lag"] for node in report["nodes"]] == [0, 2, None]
+    assert [node["reachable"] for node in report["nodes"]] == [True, True, False]
+    assert "Connection refused" in report["nodes"][2]["error"]
+    document = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    promised = json.loads(document.split("```json\n")[1].split("```")[0])
+    assert promised.keys() == report.keys()
+    assert all(promised["nodes"][0].keys() == node.keys() for node in report["nodes"])
+
+
+def test_cluster_status_believes_the_newest_term(strongroom: Cli) -> None:
+    """A leader cut off from the others may not have noticed yet."""
+    with stub_api() as one, stub_api() as two:
+        _cluster_of_three(one, two, leader="n1")
+        two.replies["GET /v1/sys/cluster/node"] = (200, _account("n2", "leader", "n2", 13) | {"term": 8})
+        _, out, _ = strongroom("cluster", "status", "-address", one.address)
+    assert out.endswith("The leader is n2.\n")
+
+
+def test_members_are_listed(strongroom: Cli) -> None:
+    with stub_api() as one, stub_api() as two:
+        _cluster_of_three(one, two, leader="n1")
+        _, out, _ = strongroom("operator", "members", "-address", one.address)
+    assert out.splitlines()[3].split() == ["n2", "local", two.address, "127.0.0.1:1", "false"]
+
+
+def test_server_hands_its_settings_over(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The command's exit code is the server's."""
+    calls: list[tuple[object, dict[str, object]]] = []
+
+    def run(settings: object, **options: object) -> int:
+        calls.append((settings, options))
+        return 3
+
+    monkeypatch.setattr("node.server.run", run)
+    config = tmp_path / "a.hcl"
+    config.write_text('node_id = "n1"\nseal "static" { key_file = "/k" }\naudit "none" {}\n')
+    assert strongroom("server", "-config", config, "-log-level=debug")[0] == 3
+    assert strongroom("server", "-dev", "-dev-root-token-id=root", "-dev-no-store-token")[0] == 3
+    (first, plain), (second, dev) = calls
+    assert (first.node_id, first.log_level, first.dev) == ("n1", "debug", False)  # type: ignore[attr-defined]
+    assert plain == {"dev_root_token": None, "store_token": True}
+    assert second.dev  # type: ignore[attr-defined]
+    assert dev == {"dev_root_token": "root", "store_token": False}
+    assert not second.data_dir.exists(), "a -dev server leaves nothing behind"  # type: ignore[attr-defined]
+
+
+def _dead_address() -> str:
+    """An address at which nobody listens any more."""
+    with stub_api() as api:
+        return api.address
+
+
+def _at_a_terminal(command: list[str], typed: str) -> str:
+    """Run a command with a terminal for stdin; what it showed there and on stderr."""
+    controller, terminal = pty.openpty()
+    try:
+        with subprocess.Popen(
+            command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+        ) as child:
+            shown = b""
+            while b"hidden" not in shown:
+                shown += os.read(controller, 1024)
+            os.write(controller, typed.encode() + b"\n")
+            child.wait(30)
+            os.close(terminal)
+            terminal = -1
+            while chunk := _read(controller):
+                shown += chunk
+    finally:
+        os.close(controller)
+        if terminal != -1:
+            os.close(terminal)
+    return shown.decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1024)
+    except OSError:  # how Linux says that the other end of a terminal is closed
+        return b""

@@ -1,0 +1,240 @@
+"""Snapshots travel between machines, and replacing a state survives a crash at any step."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.state import KEY, Node, mount, put, random_log
+
+from storage import command as c
+from storage.errors import Corrupt, Incompatible, WrongKey
+from storage.machine import TOPICS, Machine
+
+TESTS = Path(__file__).parents[1]
+
+
+def node_at(path: Path | None, entries: int, seed: int = 5) -> Node:
+    node = Node(path)
+    for entry in random_log(seed, entries):
+        node.feed(entry)
+    node.machine.commit()
+    return node
+
+
+@pytest.fixture
+def snapshot(tmp_path) -> Path:
+    """Of the first 200 entries of the log."""
+    node = node_at(tmp_path / "source.db", 200)
+    assert node.machine.snapshot(tmp_path / "snapshot") == 200
+    node.machine.close()
+    return tmp_path / "snapshot"
+
+
+@pytest.mark.parametrize("where", ["disk", "memory"])
+def test_a_node_goes_on_from_anothers_snapshot(tmp_path, snapshot, where):
+    """Same state, same answers to retries, same future; and Reads handed out before stay valid."""
+    whole = node_at(None, 300)
+    late = node_at(tmp_path / "late.db" if where == "disk" else None, 20)
+    reads, before = late.reads, {topic: late.machine.generation(topic) for topic in TOPICS}
+    late.machine.restore(snapshot)
+    assert late.machine.applied_index == 200
+    assert all(late.machine.generation(topic) > before[topic] for topic in TOPICS)
+    reference = node_at(None, 200)
+    assert late.machine.state_digest() == reference.machine.state_digest()
+    assert reads.mounts() == reference.reads.mounts()
+    for entry in random_log(5, 300)[200:]:
+        late.feed(entry)
+    assert late.machine.state_digest() == whole.machine.state_digest()
+    late.machine.commit()
+    if where == "disk":
+        late.machine.close()
+        late.machine = Machine.open(tmp_path / "late.db", key=KEY)
+        assert late.machine.state_digest() == whole.machine.state_digest()
+    for node in (late, whole, reference):
+        node.machine.close()
+
+
+def test_the_snapshot_file_stays_for_others(tmp_path, snapshot):
+    before = snapshot.read_bytes()
+    node = node_at(tmp_path / "late.db", 20)
+    node.machine.restore(snapshot)
+    node.ok(c.PolicyPut(node.machine.clock_ns, "mine", "x"))
+    node.machine.commit()
+    node.machine.close()
+    assert snapshot.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["late.db", "snapshot", "source.db"]
+
+
+def test_a_memory_machine_gives_snapshots_too(tmp_path):
+    node = node_at(None, 50)
+    assert node.machine.snapshot(tmp_path / "snapshot") == 50
+    copy = Machine.open(tmp_path / "snapshot", key=KEY)
+    assert copy.state_digest() == node.machine.state_digest()
+    assert b"CREATE TABLE" not in (tmp_path / "snapshot").read_bytes()
+    copy.close()
+    node.machine.close()
+
+
+def test_a_snapshot_never_overwrites_a_file(tmp_path, snapshot):
+    node = node_at(tmp_path / "late.db", 20)
+    with pytest.raises(FileExistsError):
+        node.machine.snapshot(snapshot)
+    node.machine.close()
+
+
+def refuses(node: Node, path: Path, error: type[Exception]) -> None:
+    """The restore fails and the state is as before, in memory and on disk."""
+    before, index = node.machine.state_digest(), node.machine.applied_index
+    with pytest.raises(error):
+        node.machine.restore(path)
+    assert (node.machine.state_digest(), node.machine.applied_index) == (before, index)
+    node.ok(c.PolicyPut(node.machine.clock_ns, "still works", ""))
+
+
+def test_what_is_no_good_snapshot_is_refused_and_changes_nothing(tmp_path, snapshot):
+    node = node_at(tmp_path / "late.db", 20)
+    (tmp_path / "garbage").write_bytes(random.Random(1).randbytes(3 * 4096))
+    refuses(node, tmp_path / "garbage", WrongKey)
+    (tmp_path / "cut").write_bytes(snapshot.read_bytes()[:-4096])
+    refuses(node, tmp_path / "cut", Corrupt)
+    other = Node(tmp_path / "other.db", b"o" * 32)
+    for _ in range(300):
+        other.ok(c.PolicyPut(node.machine.clock_ns, "p", ""))
+    other.machine.commit()
+    other.machine.snapshot(tmp_path / "foreign")
+    other.machine.close()
+    refuses(node, tmp_path / "foreign", WrongKey)
+    with pytest.raises(FileNotFoundError):
+        node.machine.restore(tmp_path / "missing")
+    assert not list(tmp_path.glob("*.incoming"))
+    node.machine.close()
+
+
+def test_an_older_snapshot_is_refused_and_the_same_index_is_not(tmp_path, snapshot):
+    """The same index comes again when a node crashed between restoring and noting that it had."""
+    ahead = node_at(tmp_path / "ahead.db", 201)
+    refuses(ahead, snapshot, Incompatible)
+    ahead.machine.close()
+    even = node_at(tmp_path / "even.db", 200)
+    even.machine.restore(snapshot)
+    even.machine.close()
+
+
+def test_any_flipped_byte_of_a_snapshot_is_found_before_it_replaces_anything(tmp_path, snapshot):
+    """Every page, used or not: 100 %."""
+    node = node_at(tmp_path / "late.db", 20)
+    good, seed = snapshot.read_bytes(), 17
+    rng = random.Random(seed)
+    before = node.machine.state_digest()
+    for page in range(len(good) // 4096):
+        position = page * 4096 + rng.randrange(4096)
+        snapshot.write_bytes(good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :])
+        with pytest.raises(Corrupt):
+            node.machine.restore(snapshot)
+    assert node.machine.state_digest() == before, f"seed {seed}"
+    node.machine.close()
+
+
+RESTORE_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from storage import database, files
+from storage.machine import Machine
+from support.state import KEY, Node, random_log
+
+path, snapshot, step, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+node = Node(path)
+for entry in random_log(5, 20):
+    node.feed(entry)
+node.machine.commit()
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+owner = database.Database if step == "_verify" else files
+original = getattr(owner, step)
+
+def wrapped(*args, **kwargs):
+    if when == "before":
+        die()
+    original(*args, **kwargs)
+    die()
+
+setattr(owner, step, wrapped)
+node.machine.restore(snapshot)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["copy_durable", "_verify", "remove", "replace"])
+def test_a_crash_at_any_step_leaves_the_old_state_or_the_new_one(tmp_path, snapshot, step, when):
+    path = tmp_path / "late.db"
+    process = subprocess.run(
+        [sys.executable, "-c", RESTORE_AND_DIE, str(path), str(snapshot), step, when],
+        env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL
+    old, new = node_at(None, 20), node_at(None, 200)
+    machine = Machine.open(path, key=KEY)
+    expected = new if (step, when) == ("replace", "after") else old
+    assert machine.applied_index == expected.machine.applied_index
+    assert machine.state_digest() == expected.machine.state_digest()
+    machine.restore(snapshot)
+    assert machine.state_digest() == new.machine.state_digest()
+    assert not list(tmp_path.glob("*.incoming"))
+    for node in (old, new):
+        node.machine.close()
+    machine.close()
+
+
+def test_a_log_left_by_a_killed_process_does_not_leak_into_the_new_state(tmp_path, snapshot):
+    """The old file's write-ahead log, full of its own pages, lies beside when the restore begins."""
+    script = """
+import os, signal, sys
+from pathlib import Path
+from support.state import Node, random_log
+node = Node(Path(sys.argv[1]))
+for entry in random_log(5, 150):
+    node.feed(entry)
+node.machine.commit()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    path = tmp_path / "late.db"
+    env = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+    subprocess.run([sys.executable, "-c", script, str(path)], env=env, check=False)
+    assert path.with_name("late.db-wal").stat().st_size > 0
+    machine, new = Machine.open(path, key=KEY), node_at(None, 200)
+    machine.restore(snapshot)
+    assert machine.state_digest() == new.machine.state_digest()
+    machine.close()
+    machine = Machine.open(path, key=KEY)
+    assert machine.state_digest() == new.machine.state_digest()
+    machine.close()
+    new.machine.close()
+
+
+def test_a_restore_waits_for_a_running_snapshot(tmp_path, snapshot):
+    """Both may be asked for at once; the copy is of the one state or the other."""
+    import threading
+
+    node = node_at(tmp_path / "late.db", 20)
+    taken: list[int] = []
+    threads = [
+        threading.Thread(target=lambda n=n: taken.append(node.machine.snapshot(tmp_path / f"copy-{n}")))
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    node.machine.restore(snapshot)
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 4
+    assert set(taken) <= {20, 200}
+    node.ok(mount("after/", "after", node.machine.clock_ns))
+    node.ok(put("a", 1, mount_id="after", time_ns=node.machine.clock_ns))
+    node.machine.close()

@@ -1,0 +1,70 @@
+"""A stand-in for a server's API: answers what a test says, and remembers what it was asked."""
+
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+
+
+@dataclass
+class StubApi:
+    """`replies` maps "METHOD /v1/path" to (status, JSON[, headers]); `asked` holds (method, path, body, token)."""
+
+    address: str
+    replies: dict[str, Reply] = field(default_factory=dict)
+    asked: list[tuple[str, str, Any, str | None]] = field(default_factory=list)
+
+
+@contextmanager
+def stub_api(
+    replies: dict[str, Reply] | None = None, *, certificate: Path | None = None
+) -> Iterator[StubApi]:
+    """Serve on a free loopback port; over TLS as `localhost` when a PEM file is given."""
+    stub = StubApi("", dict(replies or {}))
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.loads(raw) if raw else None
+            stub.asked.append((self.command, self.path, body, self.headers.get("X-Vault-Token")))
+            status, answer, *more = stub.replies.get(f"{self.command} {self.path}", (404, {"errors": []}))
+            content = (
+                b""
+                if answer is None
+                else answer
+                if isinstance(answer, bytes)
+                else json.dumps(answer).encode()
+            )
+            self.send_response(status)
+            for name, value in (more[0] if more else {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = _answer
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    stub.address = f"{'https://localhost' if certificate else 'http://127.0.0.1'}:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

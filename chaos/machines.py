@@ -12,9 +12,10 @@ from chaos.power import (
     read_durable,
 )
 from chaos.target import Cluster
+from consensus.opening import JOURNAL_DIR
 
 DATA = "data"
-JOURNAL = "raft"
+JOURNAL = Path("raft") / JOURNAL_DIR
 DATABASE = "state.db"
 DURABLE_FILE = "chaos-durable"
 

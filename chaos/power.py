@@ -18,10 +18,11 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from consensus.recovery import HEAD_NAME, encode_head
+
 DURABLE_FILE_VARIABLE = "STRONGROOM_CHAOS_DURABLE_FILE"
 DURABLE_RECORD_BYTES_MAX = 256
 SECTOR_BYTES = 512
-GARBAGE_BYTES_MAX = 8192
 
 _SEGMENT_SUFFIX = ".wal"
 _WAL_HEADER_BYTES = 32
@@ -78,48 +79,60 @@ def read_durable(path: Path) -> Durable | None:
 
 
 def lose_journal_tail(journal: Path, durable: Durable, rng: random.Random) -> Lost:
-    """Destroy what the journal in this directory had not synced.
+    """Destroy what the journal in this directory had not synced. The node must be dead.
 
-    The node must be dead. Segments newer than the synced one vanish: their names were not synced either.
+    A segment newer than the published one was synced before it got its name. The name may or may not have been
+    synced too: if HEAD tells of it, it was, and nothing before it can be lost.
     """
-    for newer in sorted(journal.glob(f"*{_SEGMENT_SUFFIX}")):
-        if newer.name > durable.segment:
-            newer.unlink()
     path = journal / durable.segment
-    if not path.exists():
-        return Lost("journal", "compacted", 0)
+    for newer in journal.glob(f"*{_SEGMENT_SUFFIX}"):
+        if newer.name > durable.segment:
+            if (journal / HEAD_NAME).read_bytes() == encode_head(int(newer.stem, 16)):
+                return Lost("journal", "just rotated", 0)
+            newer.unlink()
     with path.open("r+b") as file:
         file.seek(durable.offset)
         tail = file.read()
         written = len(tail.rstrip(b"\0"))
+        if not written:
+            return Lost("journal", "all synced", 0)
         how = rng.choice(list(Loss))
-        kept = lost_tail(tail, written, how, rng)
+        left = lost_tail(tail, written, how, rng)
         file.seek(durable.offset)
-        file.write(kept)
+        file.write(left)
         if how is Loss.CUT:
-            file.truncate(durable.offset + len(kept))
-        file.flush()
-        os.fsync(file.fileno())
+            file.truncate(durable.offset + len(left))
     return Lost("journal", how.value, written)
 
 
 def lost_tail(tail: bytes, written: int, how: Loss, rng: random.Random) -> bytes:
-    """What is left of `tail`, of which the first `written` bytes were written and not synced. Pure."""
-    survives = rng.randrange(written) if written else 0
-    if how is Loss.ZEROED:
-        return bytes(len(tail))
-    if how is Loss.CUT:
-        return tail[:survives]
-    if how is Loss.HOLES:
-        sectors = bytearray(tail)
-        for start in range(0, written, SECTOR_BYTES):
-            if rng.random() < 0.5:
-                sectors[start : start + SECTOR_BYTES] = bytes(len(sectors[start : start + SECTOR_BYTES]))
-        return bytes(sectors)
-    start = survives if how is Loss.TORN else 0
-    garbage = rng.randbytes(min(len(tail) - start, rng.choice([1, 7, SECTOR_BYTES, GARBAGE_BYTES_MAX])))
-    left = tail[:start] + garbage
-    return left + bytes(len(tail) - len(left))
+    """What is left of `tail`, of which the first `written` bytes were written and not synced. Pure.
+
+    Where nothing was ever written there are zeros before and after, and at least one written byte changes.
+    """
+    survives = rng.randrange(written)
+    untouched = tail[written:]
+    match how:
+        case Loss.ZEROED:
+            return bytes(len(tail))
+        case Loss.CUT:
+            return tail[:survives]
+        case Loss.TORN:
+            return tail[:survives] + _garbage(tail[survives:written], rng) + untouched
+        case Loss.GARBAGE:
+            return _garbage(tail[:written], rng) + untouched
+        case Loss.HOLES:
+            sectors = bytearray(tail[:written])
+            starts = list(range(0, written, SECTOR_BYTES))
+            for start in rng.sample(starts, rng.randint(1, len(starts))):
+                end = min(start + SECTOR_BYTES, written)
+                sectors[start:end] = bytes(end - start)
+            return bytes(sectors) + untouched
+
+
+def _garbage(original: bytes, rng: random.Random) -> bytes:
+    """Random bytes, as many, of which the first differs."""
+    return bytes([original[0] ^ rng.randint(1, 255)]) + rng.randbytes(len(original) - 1)
 
 
 def lose_database_tail(database: Path, rng: random.Random) -> Lost:

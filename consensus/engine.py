@@ -21,6 +21,7 @@ from typing import Any, NoReturn, Protocol
 from consensus import wire
 from consensus.api import REQUEST_ID_BYTES, Applied, Member, Role, StateMachine
 from consensus.changes import Changes
+from consensus.errors import ConsensusError, MembershipRefused, ReadNotConfirmed
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
 from consensus.journal import Batch
@@ -148,8 +149,8 @@ class Engine:
     async def start(self) -> None:
         """Listen, and take part. Raises OSError if the address cannot be bound."""
         self._set_peers()
-        await self.net.start()
         self.running = True
+        await self.net.start()
         works = (("clock", self._clockwork()), ("sync", self._sync_loop()), ("upkeep", self.upkeep.work()))
         self._tasks = [asyncio.create_task(self._guard(work), name=f"raft-{name}") for name, work in works]
 
@@ -167,8 +168,10 @@ class Engine:
         for handle in (self._tick_due, self._commit_due):
             if handle is not None:
                 handle.cancel()
-        for future in (*(entry[2] for entry in self._appliers), *(entry[1] for entry in self._predicates)):
-            future.cancel()
+        for _, _, future in self._appliers:
+            _fail(future, ReadNotConfirmed("this node is stopping"))
+        for _, future in self._predicates:
+            _fail(future, MembershipRefused("this node is stopping"))
         for thread in self._threads:
             thread.shutdown(wait=True)
         self._close_batch()
@@ -438,6 +441,11 @@ class Engine:
             raise BadFrame(str(error)) from None
         if not self.replica.on_frame(peer_id, frame):
             self.inbound.on_request(peer_id, frame)
+
+
+def _fail(future: asyncio.Future[None], error: ConsensusError) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _peer_transport(handler: PeerHandler, config: GroupConfig) -> Transport:

@@ -84,6 +84,8 @@ class RaftGroup:
     async def _confirmed_index(self) -> int | None:
         """The leader's commit index, confirmed after this call began; None: ask again."""
         engine = self._engine
+        if not engine.running:
+            raise ReadNotConfirmed("this node is not running")
         if not engine.replica.leading:
             return await engine.reads.ask()
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -136,7 +138,7 @@ class RaftGroup:
                 while replica.core.leading:
                     await self._hand_over_once()
                 await self._engine.until(lambda: replica.core.leader_id is not None)
-        except TimeoutError:
+        except (TimeoutError, MembershipRefused):  # the second: this node is being stopped
             pass
         finally:
             replica.transferring = False

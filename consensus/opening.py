@@ -11,7 +11,7 @@ from pathlib import Path
 
 from consensus.api import Cipher, Member, StateMachine
 from consensus.errors import Corrupt
-from consensus.journal import Journal, Recovered
+from consensus.journal import Journal, OnDurable, Recovered
 from consensus.options import RaftOptions
 from consensus.records import Base
 from consensus.snapshot import SnapshotFiles
@@ -34,6 +34,7 @@ class GroupConfig:
     cipher: Cipher
     insecure: bool = False  # no TLS: tests only
     options: RaftOptions = field(default_factory=RaftOptions)
+    on_durable: OnDurable | None = None  # told how far the journal is synced, before anyone is answered
 
 
 @dataclass(slots=True)
@@ -61,7 +62,10 @@ def exists(directory: Path) -> bool:
 def open_disk(config: GroupConfig, machine: StateMachine) -> Disk:
     """The journal and snapshots, with an interrupted install finished. Raises Corrupt."""
     journal, recovered = Journal.open(
-        config.directory / JOURNAL_DIR, owner=config.owner, cipher=config.cipher
+        config.directory / JOURNAL_DIR,
+        owner=config.owner,
+        cipher=config.cipher,
+        on_durable=config.on_durable,
     )
     try:
         snapshots = SnapshotFiles(config.directory / SNAPSHOT_DIR, machine)

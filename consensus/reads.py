@@ -70,17 +70,16 @@ class ReadGate:
         else:
             self._waiting.append((self.sequence + 1, answer))
 
-    def round_started_for_reads(self) -> None:
+    def broadcast(self) -> None:
+        """The round that was just started went to every peer."""
         self._asked_round = self.sequence
 
     @property
     def round_wanted(self) -> bool:
-        """Somebody waits for a round that has not begun, and none is under way that could carry on to it."""
-        return (
-            bool(self._waiting)
-            and self._waiting[-1][0] > self.sequence
-            and self._asked_round <= self.confirmed
-        )
+        """Somebody waits for a round that has not gone to everyone, and none is under way: one at a time."""
+        if not self._waiting or self._waiting[-1][0] <= self._asked_round:
+            return False
+        return self._asked_round <= self.confirmed
 
     def settle(self, others: Collection[str], *, ready: bool) -> None:
         """Work out what a majority of `others` and this node has echoed; if `ready`, answer those it covers."""

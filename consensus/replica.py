@@ -222,6 +222,8 @@ class Replica:
         self.replicator.replicate(
             term=self.core.term, commit=self.core.commit_index, heartbeat=heartbeat, only=only
         )
+        if heartbeat and only is None:
+            self.gate.broadcast()
 
     def _after_leader_tick(self) -> None:
         """Send what is new: entries, else a commit index that followers wait for, else a round for reads."""
@@ -229,7 +231,6 @@ class Replica:
         commit_news = self.replicator.commit_sent < self.core.commit_index
         if self.gate.round_wanted or commit_news:
             self._replicate(heartbeat=True)
-            self.gate.round_started_for_reads()
         elif behind:
             self._replicate(heartbeat=False)
         self.gate.settle(self.others, ready=self.ready)

@@ -120,6 +120,7 @@ class PeerTransport:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
+            self._socket = None
         if self._pause is not None:
             self._pause.cancel()
         tasks = list(self._tasks)

@@ -1,6 +1,7 @@
 """Makes this node's Raft group from its settings, identity and keys."""
 
 import enum
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from node.identity import Identity
 from storage.keyring import JOURNAL, JournalCipher, RootKey
 from storage.machine import Machine
 
+# Power-loss rehearsals (chaos/) set this: the file whose first bytes always say how far the journal is synced.
+DURABLE_FILE_VARIABLE = "STRONGROOM_CHAOS_DURABLE_FILE"
+DURABLE_RECORD_BYTES = 256
 ELECTION_SPREAD = 2  # election timeouts are drawn between the configured one and this many times it
 
 
@@ -49,6 +53,7 @@ def open_group(
         server_tls=server_tls,
         client_tls=client_tls,
         cipher=JournalCipher(root.derive(JOURNAL)),
+        on_durable=_durable_publisher(),
         options=RaftOptions(
             heartbeat_s=settings.heartbeat_s,
             election_min_s=settings.election_timeout_s,
@@ -63,3 +68,15 @@ def open_group(
             return RaftGroup.join(config, machine, members=members, parts=parts)
         case Start.OPEN:
             return RaftGroup.open(config, machine, parts=parts)
+
+
+def _durable_publisher() -> Callable[[Path, int], None] | None:
+    target = os.environ.get(DURABLE_FILE_VARIABLE)
+    if target is None:
+        return None
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def publish(segment: Path, offset: int) -> None:
+        os.pwrite(fd, f"{segment.name} {offset}\n".encode().ljust(DURABLE_RECORD_BYTES, b"\0"), 0)
+
+    return publish

@@ -50,6 +50,8 @@ class Database:
             if not path.exists():
                 files.create_empty(path)
                 files.sync_directory(path.parent)
+            elif 0 < path.stat().st_size < _PAGE_BYTES:
+                raise Corrupt(f"{path.name} is cut")  # SQLite would begin a new database in it
         self._connection = self._open()
 
     def one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
@@ -143,11 +145,11 @@ class Database:
             return
         incoming = _incoming(self.path)
         incoming.unlink(missing_ok=True)
-        files.copy_durable(source, incoming)
         try:
+            files.copy_durable(source, incoming)
             self._verify(incoming, read_index, at_least)
         except BaseException:
-            incoming.unlink()
+            incoming.unlink(missing_ok=True)
             raise
         with self._swapping:
             self.rollback()

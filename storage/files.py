@@ -43,11 +43,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def copy_durable(source: Path, target: Path) -> None:
     """Copy a file to a new one that only we can read, down to the disk. Raises FileExistsError."""
-    create_empty(target)
-    with source.open("rb") as reader, target.open("wb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        os.fsync(writer.fileno())
+    with source.open("rb") as reader:
+        create_empty(target)
+        with target.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+            writer.flush()
+            os.fsync(writer.fileno())
 
 
 def replace(source: Path, target: Path) -> None:

@@ -84,7 +84,7 @@ class AuditLog:
         return {str(sink.path): sink.failures for sink in self._sinks}
 
     def set_key(self, key: bytes | None) -> None:
-        """The HMAC key of the unsealed store (Purpose.AUDIT_HMAC), or None when it is sealed."""
+        """The HMAC key of the unsealed store (storage.keyring.AUDIT_HMAC), or None when it is sealed."""
         self._hasher = record.Hasher(key)
 
     def hash(self, value: str) -> str:

@@ -13,7 +13,7 @@ SIGN_OF_LIFE_S = 1.0
 @contextmanager
 def step(what: str) -> Iterator[None]:
     """Print `what`, a dot each second while the body runs, and the time it took."""
-    click.echo(f"{what} ", nl=False)
+    click.echo(what, nl=False)
     done = threading.Event()
 
     def dots() -> None:

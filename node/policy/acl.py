@@ -169,11 +169,16 @@ class ACL:
         return self._root
 
     def _grant(self, path: str, *, listing: bool) -> _Grant | None:
-        """The one rule that decides. A list of "a/b/" is also a list of "a/b", for exact rules only."""
+        """The one rule that decides. A list of "a/b/" is also one of "a/b", where nothing says more."""
         grant = self._exact.get(path)
-        if grant is None and listing and path.endswith("/"):
-            grant = self._exact.get(path[:-1])
-        return grant if grant is not None else self._patterned(path)
+        bare = path[:-1] if listing and path.endswith("/") else None
+        if grant is None and bare is not None:
+            grant = self._exact.get(bare)
+        if grant is None:
+            grant = self._patterned(path)
+        if grant is None and bare is not None:
+            grant = self._patterned(bare)
+        return grant
 
     def _patterned(self, path: str) -> _Grant | None:
         prefix = next((path[:n] for n in self._lengths if path[:n] in self._prefixes), None)

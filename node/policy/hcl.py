@@ -14,7 +14,7 @@ _TOKEN = re.compile(
       | (?P<string>"(?:[^"\\\n]|\\.)*")
       | (?P<number>-?[0-9]{1,18}(?:\.[0-9]{1,18})?(?![A-Za-z0-9_.]))
       | (?P<word>[A-Za-z_][A-Za-z0-9_.-]*)
-      | (?P<mark>[][{}=,:])""",
+      | (?P<mark>[][{}=,])""",
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", re.DOTALL)
@@ -49,7 +49,7 @@ class _Parser:
         attributes: set[str] = set()
         while not self._at(closing):
             key = self._key()
-            if self._at("=") or (depth and self._at(":")):
+            if self._at("="):
                 self._next()
                 if key in attributes:
                     self._fail(f'the argument "{key}" is set twice')

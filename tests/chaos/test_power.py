@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from chaos.power import Durable, Loss, lose_database_tail, lose_journal_tail, lost_tail, read_durable
+from consensus.recovery import HEAD_NAME, encode_head, segment_name
 
 SYNCED = b"synced" * 100
 WRITTEN = b"written and not synced" * 200
@@ -37,22 +38,33 @@ def test_the_synced_part_survives_every_kind_of_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", list(Loss))
-def test_a_tail_keeps_its_length_unless_the_file_is_cut(how: Loss) -> None:
+def test_a_lost_tail_is_never_whole_and_touches_nothing_unwritten(how: Loss) -> None:
     source, seed = rng()
-    tail = WRITTEN.ljust(SIZE, b"\0")
-    for _ in range(20):
-        left = lost_tail(tail, len(WRITTEN), how, source)
-        assert len(left) < len(WRITTEN) if how is Loss.CUT else len(left) == len(tail), f"seed {seed}"
+    for written in (1, 7, 512, 513, len(WRITTEN)):
+        tail = WRITTEN[:written].ljust(SIZE, b"\0")
+        for _ in range(20):
+            left = lost_tail(tail, written, how, source)
+            assert left[:written] != tail[:written], f"seed {seed}"
+            if how is not Loss.CUT:
+                assert left[written:] == tail[written:], f"seed {seed}"
 
 
-def test_newer_segments_vanish_and_older_ones_stay(tmp_path: Path) -> None:
-    names = [f"{number:016x}.wal" for number in (1, 2, 3)]
+def test_a_journal_that_was_synced_loses_nothing(tmp_path: Path) -> None:
+    content = SYNCED.ljust(SIZE, b"\0")
+    (tmp_path / SEGMENT).write_bytes(content)
+    lost = lose_journal_tail(tmp_path, Durable(SEGMENT, len(SYNCED)), random.Random(1))
+    assert (lost.bytes, (tmp_path / SEGMENT).read_bytes()) == (0, content)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_newer_segment_vanishes_unless_its_name_was_synced(tmp_path: Path, named: bool) -> None:
+    names = [segment_name(number) for number in (1, 2, 3)]
     for name in names:
         (tmp_path / name).write_bytes(SYNCED)
+    (tmp_path / HEAD_NAME).write_bytes(encode_head(3 if named else 2))
     lose_journal_tail(tmp_path, Durable(names[1], len(SYNCED)), random.Random(1))
-    assert (tmp_path / names[0]).read_bytes() == SYNCED
-    assert (tmp_path / names[1]).read_bytes().startswith(SYNCED)
-    assert not (tmp_path / names[2]).exists()
+    assert (tmp_path / names[2]).exists() is named
+    assert all((tmp_path / name).read_bytes() == SYNCED for name in names[:2])
 
 
 def test_a_node_that_has_synced_nothing_yet_has_no_record(tmp_path: Path) -> None:

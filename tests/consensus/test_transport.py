@@ -2,72 +2,21 @@
 
 import asyncio
 import contextlib
-import functools
-import inspect
+import os
+import resource
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-import uvloop
 from support.certs import Authority
+from support.peers import CLUSTER, HELLO, Guest, Handler, address, frame, make, on_both_loops, running, until
 
 from consensus import transport as transport_module
-from consensus.link import FRAME_BYTES_MAX, HELLO_BYTES_MAX, BadFrame
+from consensus.link import FRAME_BYTES_MAX, HELLO_BYTES_MAX
 from consensus.transport import PeerTransport, peer_contexts, peer_name
-
-CLUSTER = "c1"
-DEADLINE_S = 20.0
-HELLO = {"v": 1, "cluster": CLUSTER, "id": "n2"}
-
-
-def on_both_loops(test: Callable[..., Any]) -> Any:
-    """Run an async test once on asyncio's own event loop and once on uvloop, which the server uses."""
-
-    @functools.wraps(test)
-    def run(*, loop_factory: Callable[[], asyncio.AbstractEventLoop], **fixtures: Any) -> None:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(test(**fixtures))
-
-    signature = inspect.signature(test)
-    extra = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])
-    loops = [asyncio.new_event_loop, uvloop.new_event_loop]
-    return pytest.mark.parametrize("loop_factory", loops, ids=["asyncio", "uvloop"])(run)
-
-
-class Handler:
-    """Records what it is told; admits n1 to n3."""
-
-    def __init__(self) -> None:
-        self.admitted = {"n1", "n2", "n3"}
-        self.ups: list[str] = []
-        self.downs: list[str] = []
-        self.messages: list[tuple[str, bytes]] = []
-
-    def admit(self, peer_id: str) -> bool:
-        return peer_id in self.admitted
-
-    def on_peer_up(self, peer_id: str) -> None:
-        self.ups.append(peer_id)
-
-    def on_peer_down(self, peer_id: str) -> None:
-        self.downs.append(peer_id)
-
-    def on_message(self, peer_id: str, body: bytes) -> None:
-        if body == b"nonsense":
-            raise BadFrame("unknown message")
-        self.messages.append((peer_id, body))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -83,78 +32,6 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     authority = Authority(tmp_path_factory.mktemp("other"))
     authority.node("n2", CLUSTER)
     return authority
-
-
-def make(me: str, authority: Authority, handler: Handler, port: int = 0) -> PeerTransport:
-    server, client = peer_contexts(ca=authority.ca, certificate=authority.directory / f"{me}.pem")
-    return PeerTransport(
-        me=me,
-        cluster_id=CLUSTER,
-        listen=("127.0.0.1", port),
-        server_tls=server,
-        client_tls=client,
-        handler=handler,
-    )
-
-
-@contextlib.asynccontextmanager
-async def running(*transports: PeerTransport) -> AsyncIterator[None]:
-    try:
-        for one in transports:
-            await one.start()
-        yield
-    finally:
-        for one in transports:
-            await one.stop()
-
-
-def address(one: PeerTransport) -> str:
-    return f"127.0.0.1:{one.port}"
-
-
-def frame(body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + body
-
-
-class Guest:
-    """Somebody at n1's port with a certificate (a PEM file) or none, who sends raw bytes."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def connect(
-        cls, to: PeerTransport, ca: Path, certificate: Path | None, *, plain: bool = False
-    ) -> "Guest":
-        context = None
-        if not plain:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_verify_locations(ca)
-            if certificate is not None:
-                context.load_cert_chain(certificate)
-        name = None if plain else peer_name("n1", CLUSTER)
-        return cls(*await asyncio.open_connection("127.0.0.1", to.port, ssl=context, server_hostname=name))
-
-    async def say(self, *frames: bytes) -> None:
-        for one in frames:
-            self.writer.write(one)
-        with contextlib.suppress(OSError):
-            await self.writer.drain()
-
-    async def hears(self) -> bytes:
-        """Everything until the other side closes."""
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                return await self.reader.read()
-        except OSError:
-            return b""
-        finally:
-            await self.leave()
-
-    async def leave(self) -> None:
-        self.writer.close()
-        with contextlib.suppress(OSError):
-            await self.writer.wait_closed()
 
 
 def test_the_name_in_the_certificate_is_one_thing() -> None:
@@ -348,6 +225,30 @@ async def test_half_open_connections_are_bounded_and_members_get_in_again(
 
 
 @on_both_loops
+async def test_a_lack_of_descriptors_passes(ours: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accept() fails for real, and the port is open again when descriptors are."""
+    monkeypatch.setattr(transport_module, "BACKOFF_MAX_S", 0.05)
+    handler = Handler()
+    node = make("n1", ours, handler)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with running(node):
+        with socket.socket() as waiting:
+            waiting.setblocking(False)
+            lowest_free = os.dup(0)
+            os.close(lowest_free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            try:
+                waiting.connect_ex(("127.0.0.1", node.port))
+                await until(lambda: node.refused["accept failed: Too many open files"] > 1)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
+        await guest.say(frame(msgpack.packb(HELLO)))
+        await until(lambda: handler.ups == ["n2"])
+        await guest.leave()
+
+
+@on_both_loops
 async def test_the_dialler_checks_who_answers(ours: Authority, theirs: Authority) -> None:
     """n3 dials n2's address and finds n1 there, or somebody with another CA's certificate: neither is up."""
     theirs.node("n1", CLUSTER)
@@ -474,6 +375,7 @@ async def test_stop_leaves_no_socket_and_no_task(ours: Authority) -> None:
         node.set_peers({"n1": f"127.0.0.1:{nobody.getsockname()[1]}", "n2": "127.0.0.1:1"})
         guest = await Guest.connect(node, ours.ca, None, plain=True)
         await until(lambda: len(asyncio.all_tasks()) == len(before) + 3)  # two dial, one greets
+        await node.stop()
         await node.stop()
     assert asyncio.all_tasks() == before
     await guest.leave()

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from node import cli
 from support.certs import Authority
 from support.stub_api import StubApi, stub_api
+
+from node import cli
 
 OPEN = {"type": "shamir", "initialized": True, "sealed": False, "t": 2, "n": 3, "progress": 0, "version": "1"}
 SEALED = OPEN | {"sealed": True, "progress": 1, "nonce": "abc"}

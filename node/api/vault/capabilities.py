@@ -1,5 +1,7 @@
 """sys/capabilities and its variants: what a token may do on given paths."""
 
+from typing import Any
+
 from node.auth import fields
 from node.auth.identity import live
 from node.core.core import Core
@@ -53,7 +55,7 @@ def _answer(core: Core, request: Request, row: Token) -> Response:
     if not paths:
         raise InvalidRequest("paths must be supplied")
     acl = core.policies.acl(core.unsealed, row.policies)
-    answer = {path: acl.capabilities(path) for path in paths}
+    answer: dict[str, Any] = {path: acl.capabilities(path.lstrip("/")) for path in paths}
     if len(answer) == 1:
-        answer["capabilities"] = acl.capabilities(paths[0])
-    return Response(data=dict(answer))
+        answer["capabilities"] = answer[paths[0]]
+    return Response(data=answer)

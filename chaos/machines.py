@@ -1,5 +1,6 @@
 """A cluster's nodes as machines with a power cord: start, kill, and lose what was not synced."""
 
+import os
 import random
 from pathlib import Path
 
@@ -18,6 +19,8 @@ DATA = "data"
 JOURNAL = Path("raft") / JOURNAL_DIR
 DATABASE = "state.db"
 DURABLE_FILE = "chaos-durable"
+LOG = "server.log"
+LOG_BYTES_READ = 4096
 
 
 class Machines:
@@ -38,6 +41,12 @@ class Machines:
 
     def dead(self) -> list[str]:
         return [name for name in self.names if not self._cluster.alive(name)]
+
+    def last_words(self, name: str) -> str:
+        """The last line of a node's log."""
+        with (self._directory(name) / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES_READ))
+            return file.read().decode(errors="replace").strip().rpartition("\n")[2]
 
     def leader(self) -> str | None:
         return self._cluster.leader()

@@ -56,7 +56,7 @@ class Tally:
 
     kills: int = 0  # processes
     faults: int = 0
-    died_alone: int = 0  # nodes found dead that nobody killed
+    died_alone: list[str] = field(default_factory=list)  # nodes found dead that nobody had killed
     losses: Counter[str] = field(default_factory=Counter)  # power losses by place and kind
     lost_bytes: Counter[str] = field(default_factory=Counter)  # by place
 
@@ -151,6 +151,6 @@ class Nemesis:
 
     def _revive(self) -> None:
         for name in self._machines.dead():
-            self.tally.died_alone += 1
-            self._say(f"{name} is dead and nobody killed it")
+            self.tally.died_alone.append(name)
+            self._say(f"    {name} is dead and nobody killed it: {self._machines.last_words(name)}")
             self._machines.start(name)

@@ -73,11 +73,11 @@ async def _position(session: aiohttp.ClientSession, endpoint: Endpoint) -> Posit
     try:
         async with session.get(endpoint.url + STATUS_PATH) as response:
             body = json.loads(await response.read())
-            if response.status != 200:
-                return None
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return None
     data = body.get("data") or body
+    if response.status != 200 or "applied_index" not in data:  # sealed: it has no state to speak of
+        return None
     digest = data.get("state_digest")
     return Position(int(data["applied_index"]), str(digest) if digest else None)
 

@@ -9,7 +9,7 @@ from chaos.checker import Verdict
 from chaos.history import Fault, History, Outcome
 
 SHOWN_VIOLATIONS_MAX = 20
-KINDS = ("lost", "twice", "gap", "phantom", "disordered", "refused", "diverged", "stuck")
+KINDS = ("lost", "twice", "gap", "phantom", "disordered", "refused", "diverged", "stuck", "died")
 
 
 @dataclass(frozen=True, slots=True)

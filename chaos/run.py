@@ -116,7 +116,8 @@ async def _drive(
             violations.append(Violation("stuck", str(error)))
         finally:
             workload.stop()
-    return workload.keys, nemesis.tally, violations
+    died = [Violation("died", f"{name} ended by itself: see its log") for name in nemesis.tally.died_alone]
+    return workload.keys, nemesis.tally, [*violations, *died]
 
 
 def _endpoints(cluster: Cluster) -> list[Endpoint]:
@@ -126,7 +127,7 @@ def _endpoints(cluster: Cluster) -> list[Endpoint]:
 def _tally_lines(tally: Tally) -> list[str]:
     losses = ", ".join(f"{kind} {count}" for kind, count in sorted(tally.losses.items()))
     lost = ", ".join(f"{count} bytes of the {place}" for place, count in sorted(tally.lost_bytes.items()))
-    text = [f"killed {tally.kills} processes; died without being killed: {tally.died_alone}"]
+    text = [f"killed {tally.kills} processes"]
     return [*text, f"power losses: {losses} (took {lost})"] if losses else text
 
 

@@ -14,6 +14,7 @@ from consensus.errors import MembershipRefused
 from consensus.replica import Replica
 
 FAREWELL_S = 2.0
+FAREWELL_HEARTBEATS = 2  # after which it has heard that its removal is committed
 
 Wait = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -61,6 +62,7 @@ class Changes:
             try:
                 async with asyncio.timeout(FAREWELL_S):
                     await self._until(lambda: self._holds(node_id, index))
+                    await asyncio.sleep(FAREWELL_HEARTBEATS * replica.options.heartbeat_s)
             except TimeoutError:
                 pass
             finally:

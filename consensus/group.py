@@ -181,6 +181,8 @@ class RaftGroup:
 
     async def _change_once(self, member: Member, adding: bool, left: float) -> bool:
         engine, replica = self._engine, self._engine.replica
+        if not adding and member.id == replica.me and replica.removed:
+            return True  # the leader has cut the link that its answer would have come by
         if not replica.leading:
             return await engine.change_questions.ask(member, adding=adding, timeout=left)
         if not adding and member.id == replica.me and replica.others:

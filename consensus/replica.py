@@ -63,6 +63,12 @@ class Replica:
         return self.me in self.members
 
     @property
+    def removed(self) -> bool:
+        """This node's removal is committed."""
+        changes = self.log.changes
+        return not self.voter and (not changes or changes[-1].index <= self.core.applied_index)
+
+    @property
     def leading(self) -> bool:
         return self.core.leading
 

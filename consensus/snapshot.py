@@ -165,18 +165,14 @@ class SnapshotFiles:
             raise Corrupt(f"the description of the {role} snapshot cannot be read") from None
 
     def _sweep(self) -> None:
-        """Remove what a crash left without a meta, and an outgoing meta without its file (take again)."""
-        files.remove_leftovers(self._directory)
-        outgoing, incoming = self._outgoing, self._incoming
-        if outgoing is not None and not self._data_path(_OUTGOING, outgoing).exists():
-            files.remove(self._meta_path(_OUTGOING))
-            self._outgoing = outgoing = None
-        keep = {
-            self._data_path(role, meta)
-            for role, meta in ((_OUTGOING, outgoing), (_INCOMING, incoming))
-            if meta is not None
-        }
-        for path in self._directory.glob("*.snap"):
+        """Remove all that a crash left without a meta, and an outgoing meta without its file (take again)."""
+        if self._outgoing is not None and not self._data_path(_OUTGOING, self._outgoing).exists():
+            self._outgoing = None
+        keep = set()
+        for role, meta in ((_OUTGOING, self._outgoing), (_INCOMING, self._incoming)):
+            if meta is not None:
+                keep |= {self._meta_path(role), self._data_path(role, meta)}
+        for path in self._directory.iterdir():
             if path not in keep:
                 path.unlink()
 

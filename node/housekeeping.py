@@ -1,4 +1,5 @@
-"""What the leader does by itself, on a timer: the members follow the registered nodes, tokens expire.
+"""What a node does by itself, on a timer: renew its certificates; and the leader: match the members to the
+registered nodes, expire tokens.
 
 Each step is idempotent and proposes ordinary commands, so it does no harm that an old leader and a new one
 may both try for a moment, or that one stops halfway.
@@ -6,6 +7,7 @@ may both try for a moment, or that one stops halfway.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -18,6 +20,7 @@ from node.telemetry.metrics import Metrics
 
 TICK_S = 1.0
 SWEEP_EVERY_TICKS = 5
+RENEW_EVERY_TICKS = 3600
 MEMBER_TIMEOUT_S = 30.0
 
 log = structlog.get_logger("housekeeping")
@@ -26,7 +29,8 @@ log = structlog.get_logger("housekeeping")
 class Housekeeping:
     """One task, owned by the lifecycle from unseal to seal."""
 
-    def __init__(self, *, store: Store, group: Group, metrics: Metrics) -> None:
+    def __init__(self, *, store: Store, group: Group, metrics: Metrics, renew: Callable[[], None]) -> None:
+        self._renew = renew
         self._store = store
         self._group = group
         self._metrics = metrics
@@ -39,6 +43,8 @@ class Housekeeping:
             await asyncio.sleep(TICK_S)
             self._metrics.observe_loop_lag(max(0.0, time.monotonic() - due))
             ticks += 1
+            if ticks % RENEW_EVERY_TICKS == 0:
+                self._renew()
             if self._group.status().role is not Role.LEADER:
                 continue
             try:

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import dataclasses
 import shutil
+import ssl
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from node.housekeeping import Housekeeping
 from node.identity import Identity, Layout, read_identity, write_identity
 from node.listener_tls import ListenerTLS
 from node.raft import Start, open_group
+from node.renewal import renew
 from node.store import Store
 from storage.command import NodeRemove
 from storage.errors import StorageError, WrongKey
@@ -45,10 +47,22 @@ class Unsealed:
 
     root: RootKey
     identity: Identity
+    peer_tls: tuple[ssl.SSLContext, ssl.SSLContext]
     machine: Machine
     group: RaftGroup
     store: Store
     housekeeping: asyncio.Task[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A cluster took this node in, and it is not on disk yet: with key shares it waits for `unseal`."""
+
+    seal: SealFile
+    cluster_id: str
+    ca_certificate: bytes
+    peer: pki.Credentials
+    members: tuple[Member, ...]
 
 
 class NodeLifecycle:
@@ -64,13 +78,14 @@ class NodeLifecycle:
         self._transition = asyncio.Lock()
         self._unsealed: Unsealed | None = None
         self._unsealer: Unsealer | None = None
+        self._admitted: Admitted | None = None
         self.core: Core  # set by the composition root, which needs this object to make it
 
     # --- what is ---
 
     @property
     def initialized(self) -> bool:
-        return self._layout.seal.exists()
+        return self._admitted is not None or self._layout.seal.exists()
 
     @property
     def unsealed(self) -> bool:
@@ -88,7 +103,7 @@ class NodeLifecycle:
 
     @property
     def seal_file(self) -> SealFile:
-        return SealFile.read(self._layout.seal)
+        return self._admitted.seal if self._admitted is not None else SealFile.read(self._layout.seal)
 
     def seal_file_fields(self) -> dict[str, Any]:
         """seal.json, as a joining node gets it: sealed key material, worth nothing without the seal."""
@@ -192,7 +207,7 @@ class NodeLifecycle:
                 raise InvalidRequest(f"Unseal failed: {error}") from None
             if root is not None:
                 self._unsealer = None
-                await self._open(root)
+                await (self._open(root) if self._admitted is None else self._enter(self._admitted, root))
 
     async def seal(self) -> None:
         """Close the store and forget its keys. Leadership is handed over first."""
@@ -220,10 +235,14 @@ class NodeLifecycle:
         await self._unsealed.group.step_down(self._settings.election_timeout_s * 3)
 
     async def join(self, *, leader_api_address: str, join_token: str) -> None:
-        """Enter the cluster that the token names. Raises InvalidRequest with the reason if it does not."""
+        """Enter the cluster that the token names. Raises InvalidRequest with the reason if it does not.
+
+        With key shares the node is sealed afterwards; what it was given stays in memory until `unseal`
+        (a restart before that means joining again, for which the same token is good until it expires).
+        """
         ticket = enrol.Ticket.parse(join_token)
         async with self._transition:
-            if self.initialized:
+            if self._layout.seal.exists():
                 raise InvalidRequest("this node belongs to a cluster already")
             self._clear_unfinished()
             peer_key, listener_key = pki.new_key(), pki.new_key()
@@ -250,10 +269,17 @@ class NodeLifecycle:
                 admission.ca_certificate, pki.Credentials(admission.listener_certificate, listener_key)
             )
             self._tls.forget_authority()
-            members = tuple(Member(node, address) for node, address in admission.members)
-            peer = pki.Credentials(admission.peer_certificate, peer_key)
-            await self._enter(seal, admission, peer, members)
-            log.info("joined", cluster_id=admission.cluster_id)
+            self._unsealer = None
+            self._admitted = Admitted(
+                seal=seal,
+                cluster_id=admission.cluster_id,
+                ca_certificate=admission.ca_certificate,
+                peer=pki.Credentials(admission.peer_certificate, peer_key),
+                members=tuple(Member(node, address) for node, address in admission.members),
+            )
+            log.info("admitted", cluster_id=admission.cluster_id)
+            if seal.type == "static":
+                await self._enter(self._admitted, self._static_root())
 
     async def remove(self, node_id: str, timeout: float) -> None:
         """Take a node out: unregister it (so that nobody adds it again), then take its vote away."""
@@ -267,27 +293,23 @@ class NodeLifecycle:
 
     # --- steps ---
 
-    async def _enter(
-        self, seal: SealFile, admission: enrol.Admission, peer: pki.Credentials, members: tuple[Member, ...]
-    ) -> None:
-        """The second half of join: keep what the cluster gave, and start if the seal lets us."""
-        root = self._static_root(seal) if seal.type == "static" else None
-        if root is None:
-            raise InvalidRequest("joining with a shamir seal is not offered yet: use the static seal")
+    async def _enter(self, admitted: Admitted, root: RootKey) -> None:
+        """The second half of join: keep what the cluster gave, and start as a learner."""
         identity = Identity(
             node_id=self._settings.node_id,
             incarnation=uuid.uuid4().hex,
-            cluster_id=admission.cluster_id,
-            ca_certificate=admission.ca_certificate,
-            peer=peer,
+            cluster_id=admitted.cluster_id,
+            ca_certificate=admitted.ca_certificate,
+            peer=admitted.peer,
         )
         write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
-        opened = await self._run(root, identity, start=Start.JOIN, members=members)
+        opened = await self._run(root, identity, start=Start.JOIN, members=admitted.members)
         try:
-            await asyncio.to_thread(seal.write, self._layout.seal)
+            await asyncio.to_thread(admitted.seal.write, self._layout.seal)
         except BaseException:
             await self._close(opened)
             raise
+        self._admitted = None
         self._serve(opened)
 
     async def _open(self, root: RootKey) -> None:
@@ -303,23 +325,43 @@ class NodeLifecycle:
         self, root: RootKey, identity: Identity, *, start: Start, members: tuple[Member, ...] = ()
     ) -> Unsealed:
         machine = await asyncio.to_thread(Machine.open, self._layout.database, key=root.derive(DATABASE))
-        group = await asyncio.to_thread(
-            open_group,
-            start=start,
-            settings=self._settings,
-            directory=self._layout.raft,
-            identity=identity,
-            root=root,
-            machine=machine,
-            members=members,
-            observe_fsync=self.core.metrics.observe_fsync,
-        )
-        await group.start()
+        tls = pki.peer_contexts(identity.ca_certificate, identity.peer)
+        try:
+            group = await asyncio.to_thread(
+                open_group,
+                start=start,
+                settings=self._settings,
+                directory=self._layout.raft,
+                identity=identity,
+                root=root,
+                machine=machine,
+                members=members,
+                tls=tls,
+                observe_fsync=self.core.metrics.observe_fsync,
+            )
+            try:
+                await group.start()
+            except BaseException:
+                await group.stop()
+                raise
+        except BaseException:
+            machine.close()
+            raise
         store = Store(machine=machine, group=group, keyring=Keyring(root, identity.cluster_id), root=root)
-        chores = Housekeeping(store=store, group=group, metrics=self.core.metrics)
+        chores = Housekeeping(store=store, group=group, metrics=self.core.metrics, renew=self._renew)
         task = asyncio.create_task(chores.run(), name="housekeeping")
         task.add_done_callback(self._chores_done)
-        return Unsealed(root, identity, machine, group, store, task)
+        return Unsealed(root, identity, tls, machine, group, store, task)
+
+    def _renew(self) -> None:
+        if (opened := self._unsealed) is not None:
+            opened.identity = renew(
+                store=opened.store,
+                identity=opened.identity,
+                peer_contexts=opened.peer_tls,
+                tls=self._tls,
+                layout=self._layout,
+            )
 
     def _chores_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:

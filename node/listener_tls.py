@@ -27,6 +27,7 @@ class ListenerTLS:
         self._settings = settings
         self._layout = layout
         self._key = b""
+        self.own: pki.Credentials  # what the automatic listeners show; set by open()
         self.context: ssl.SSLContext | None = None
 
     @property
@@ -50,10 +51,10 @@ class ListenerTLS:
             return
         self._key = self._local_key()
         if self._layout.listener.exists():
-            own = read_credentials(self._layout.listener, self._key)
+            self.own = read_credentials(self._layout.listener, self._key)
         else:
-            own = self._make_provisional()
-        self.context = pki.listener_context(own)
+            self.own = self._make_provisional()
+        self.context = pki.listener_context(self.own)
 
     def _make_provisional(self) -> pki.Credentials:
         ca = pki.new_ca(self._settings.cluster_name)
@@ -82,6 +83,7 @@ class ListenerTLS:
             write_credentials(self._layout.listener, self._key, own)
             assert self.context is not None
             pki.load_credentials(self.context, own)
+            self.own = own
 
     def _local_key(self) -> bytes:
         assert self._settings.seal.key_file is not None  # config refuses automatic TLS with other seals

@@ -2,6 +2,7 @@
 
 import enum
 import os
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from consensus.engine import Parts
 from consensus.group import RaftGroup
 from consensus.opening import GroupConfig
 from consensus.options import RaftOptions
-from node import pki
 from node.config import Settings
 from node.identity import Identity
 from storage.keyring import JOURNAL, JournalCipher, RootKey
@@ -39,19 +39,19 @@ def open_group(
     root: RootKey,
     machine: Machine,
     members: tuple[Member, ...],
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
     observe_fsync: Callable[[float], None],
 ) -> RaftGroup:
     """Blocking (reads the whole log). Raises consensus.errors.Corrupt if the disk must not be trusted."""
     host, _, port = settings.cluster_address.rpartition(":")
-    server_tls, client_tls = pki.peer_contexts(identity.ca_certificate, identity.peer)
     config = GroupConfig(
         node_id=settings.node_id,
         cluster_id=identity.cluster_id,
         owner=identity.owner,
         directory=directory,
         listen=(host.strip("[]"), int(port)),
-        server_tls=server_tls,
-        client_tls=client_tls,
+        server_tls=tls[0],
+        client_tls=tls[1],
         cipher=JournalCipher(root.derive(JOURNAL)),
         on_durable=_durable_publisher(),
         options=RaftOptions(

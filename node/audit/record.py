@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from node.auth.fields import rfc3339
+from node.auth.fields import SECOND_NS, rfc3339
 from node.core.request import Operation, Request, Response
 from storage.rows import Token
 from storage.secret import Secret
@@ -61,11 +61,14 @@ class Hasher:
 
 def request_record(hasher: Hasher, request: Request, *, now_ns: int, error: str = "") -> dict[str, Any]:
     """The record of what is asked, written before anything happens."""
+    token = None if request.token is None else hasher.data(request.token.reveal())
+    row = request.token_row
+    accessor = None if row is None else hasher.text(row.accessor)
     record: dict[str, Any] = {
         "time": rfc3339(now_ns),
         "type": "request",
-        "auth": _auth(hasher, request),
-        "request": _request(hasher, request),
+        "auth": {} if row is None else _auth(row, token, accessor),
+        "request": _request(hasher, request, token, accessor),
     }
     if error:
         record["error"] = error
@@ -83,19 +86,15 @@ def response_record(
     return record
 
 
-def _auth(hasher: Hasher, request: Request) -> dict[str, Any]:
-    row = request.token_row
-    if row is None:
-        return {}
-    assert request.token is not None
-    auth = {
-        "client_token": hasher.data(request.token.reveal()),
-        "accessor": hasher.text(row.accessor),
+def _auth(row: Token, token: str | None, accessor: str | None) -> dict[str, Any]:
+    auth: dict[str, Any] = {
+        "client_token": token,
+        "accessor": accessor,
         "display_name": row.display_name,
         "policies": row.policies,
         "token_policies": row.policies,
         "token_issue_time": rfc3339(row.created_ns),
-        "token_ttl": row.ttl_ns // 1_000_000_000,
+        "token_ttl": row.ttl_ns // SECOND_NS,
         "token_type": "service",
     }
     if row.metadata:
@@ -105,8 +104,7 @@ def _auth(hasher: Hasher, request: Request) -> dict[str, Any]:
     return auth
 
 
-def _request(hasher: Hasher, request: Request) -> dict[str, Any]:
-    row: Token | None = request.token_row
+def _request(hasher: Hasher, request: Request, token: str | None, accessor: str | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "id": request.id,
         "operation": request.operation.value,
@@ -117,10 +115,10 @@ def _request(hasher: Hasher, request: Request) -> dict[str, Any]:
         entry["mount_point"] = request.mount.path
         entry["mount_type"] = request.mount.kind
         entry["mount_accessor"] = request.mount.accessor
-    if request.token is not None:
-        entry["client_token"] = hasher.data(request.token.reveal())
-    if row is not None:
-        entry["client_token_accessor"] = hasher.text(row.accessor)
+    if token is not None:
+        entry["client_token"] = token
+    if accessor is not None:
+        entry["client_token_accessor"] = accessor
     if request.data:
         entry["data"] = hasher.tree(request.data)
     if request.query:

@@ -6,6 +6,7 @@ sent may be a secret in the wrong field. Durations are nanoseconds, at most thos
 """
 
 import json
+import math
 import re
 import time
 from decimal import Decimal
@@ -40,8 +41,8 @@ def duration_ns(value: Any, field: str) -> int:
         return 0
     if isinstance(value, str):
         nanoseconds = _parse_duration(value.strip(), field)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        if value != value or value in (float("inf"), float("-inf")):
+    elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        if not math.isfinite(value) or not -DURATION_NS_MAX <= value <= DURATION_NS_MAX:
             raise InvalidRequest(f'invalid duration for field "{field}"')
         nanoseconds = int(value * SECOND_NS)
     else:
@@ -83,7 +84,7 @@ def integer(value: Any, field: str) -> int:
         return 0
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         return int(value)
     if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
         return int(value)
@@ -111,7 +112,7 @@ def text(value: Any, field: str) -> str:
         return ""
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value)
     raise InvalidRequest(f'error converting input for field "{field}": expected a string')
 

@@ -67,6 +67,9 @@ def run(arguments: Sequence[str]) -> int:
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # or the interpreter complains at its exit
         return LOCAL_ERROR
+    except OSError as e:
+        click.echo(f"Error: {e.filename or 'the operating system'}: {e.strerror or e}.", err=True)
+        return LOCAL_ERROR
     return result if isinstance(result, int) else 0
 
 

@@ -35,8 +35,9 @@ T = TypeVar("T")
 class LocalCluster:
     """`nodes` servers in `directory`, with ports from `port_base` on (None: free ones, remembered there).
 
-    `extra_config` is HCL for every node. seal="static": TLS, opens by itself; "shamir": plain HTTP, one key,
-    opened by bootstrap() and unseal(). Methods raise ClusterError; those that send requests Unreachable too.
+    `extra_config` is HCL for every node. seal="static": TLS, opens by itself; "shamir": one node (joining needs
+    TLS) in plain HTTP, opened by bootstrap() and unseal(). Methods raise ClusterError; those that send requests
+    raise Unreachable too.
     """
 
     def __init__(
@@ -109,19 +110,25 @@ class LocalCluster:
 
     def stop(self, node_id: str) -> bool:
         """SIGTERM, then SIGKILL after STOP_TIMEOUT_S. Returns whether the node ended by itself."""
+        self._ask_to_stop(node_id)
+        return self._wait_or_kill(node_id)
+
+    def stop_all(self) -> list[str]:
+        """Stop all at once. Returns the ids of the nodes that had to be killed."""
+        for node in self.nodes:
+            self._ask_to_stop(node.id)
+        return [node.id for node in self.nodes if not self._wait_or_kill(node.id)]
+
+    def _ask_to_stop(self, node_id: str) -> None:
         self._signal(node_id, signal.SIGTERM)
         self._signal(node_id, signal.SIGCONT)  # a paused process cannot obey
+
+    def _wait_or_kill(self, node_id: str) -> bool:
         node = self.node(node_id)
         if process.wait_gone(node.config_path, pid_file=node.pid_path, timeout=STOP_TIMEOUT_S):
             return True
         self.kill(node_id)
         return False
-
-    def stop_all(self) -> list[str]:
-        """Stop all at once. Returns the ids of the nodes that had to be killed."""
-        for node in self.nodes:
-            self._signal(node.id, signal.SIGTERM)
-        return [node.id for node in self.nodes if not self.stop(node.id)]
 
     def kill(self, node_id: str) -> None:
         """SIGKILL, and wait until the process is gone."""

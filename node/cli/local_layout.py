@@ -68,6 +68,10 @@ class Layout:
         self.seal_key_path = self.directory / "seal.key"
         self.seal = seal
         self._extra_config = extra_config
+        if seal != "static" and nodes > 1:
+            raise ClusterError(
+                "A local cluster of several nodes needs the static seal: nodes join over TLS only."
+            )
         told = read_marker(self.directory)
         ports = _choose_ports(nodes, port_base) if told is None else self._remembered(told, nodes, port_base)
         scheme = "https" if seal == "static" else "http"

@@ -12,6 +12,7 @@ from pathlib import Path
 from node.cli.output import LocalError
 
 POLL_S = 0.02
+PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
 LOG_LINES_QUOTED = 12
 LOG_BYTES_READ_MAX = 64 * 1024
 
@@ -20,16 +21,18 @@ class ClusterError(LocalError):
     """The local cluster cannot do what was asked: a sentence, with the end of a log where that helps."""
 
 
-def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) -> int:
-    """Start a server in its own session, with its output appended to `log`. Returns its pid.
+def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) -> None:
+    """Start a server in its own session, with its output appended to `log`.
 
     posix_spawn and not subprocess: nothing here owns the process afterwards, and it must survive us.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    # STRONGROOM_NODE_ID and its like, meant for somebody else, would win over the configuration file.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
     pid = os.posix_spawn(
         sys.executable,
         [sys.executable, "-m", "node.cli", "server", "-config", str(config)],
-        os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env),
+        inherited | {"PYTHONUNBUFFERED": "1"} | dict(env),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
@@ -40,7 +43,6 @@ def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) ->
         setsigdef=[signal.SIGINT, signal.SIGTERM],
     )
     pid_file.write_text(f"{pid}\n", encoding="ascii")
-    return pid
 
 
 def find(config: Path, *, pid_file: Path) -> int | None:
@@ -51,10 +53,26 @@ def find(config: Path, *, pid_file: Path) -> int | None:
         return None
     _reap(pid)
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if not command:
+            return pid if _is_in_transit(pid) else None
     except OSError:
         return None
+    arguments = command.split(b"\0")
     return pid if b"node.cli" in arguments and os.fsencode(config) in arguments else None
+
+
+def _is_in_transit(pid: int) -> bool:
+    """Whether a process without a command line is on its way in, or on its way out with its ports and locks held.
+
+    It has none for a moment in execve; and at its end the kernel takes the memory first, the files later, when
+    the last thread goes. Raises OSError when the process is gone.
+    """
+    _, _, stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")
+    state, flags = stat.split()[0], int(stat.split()[6])
+    if state in ("Z", "X"):
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    return not flags & PF_KTHREAD
 
 
 def _reap(pid: int) -> None:

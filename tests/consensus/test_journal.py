@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,29 @@ def test_reset_replaces_the_log_and_its_files(tmp_path: Path) -> None:
     assert len(segments(tmp_path / "raft")) == 1
     journal.close()
     assert reopen(tmp_path / "raft") == Recovered(base, [entry(1001, 8)], HardState(2, "n1"), 0)
+
+
+def test_a_reset_below_a_foreign_tail_deletes_that_too(tmp_path: Path) -> None:
+    """The old log reached further than the snapshot that replaces it; also after a crash."""
+    directory = tmp_path / "raft"
+    for crash in (False, True):
+        journal = create(directory)
+        fill(journal, 1, 300)
+        with pytest.MonkeyPatch.context() as patch:
+            if crash:
+                patch.setattr(Journal, "_delete_compacted", lambda self: None)
+            journal.reset(Base(150, 7, MEMBERS))
+            journal.sync()
+        if crash:
+            journal.close()
+            assert len(segments(directory)) > 1
+            journal, _ = Journal.open(directory, owner=OWNER, cipher=AesCipher(), segment_bytes=SMALL)
+        journal.append(entry(151, 7))
+        journal.sync()
+        assert len(segments(directory)) == 1
+        journal.close()
+        assert reopen(directory).entries == [entry(151, 7)]
+        shutil.rmtree(directory)
 
 
 def test_compaction_deletes_whole_files_and_keeps_base_members_and_vote(tmp_path: Path) -> None:

@@ -156,6 +156,20 @@ def test_files_are_private(tmp_path: Path, sent: list[Chunk]) -> None:
     assert len(list((tmp_path / "a").iterdir())) == 4
 
 
+def test_what_a_crash_left_is_swept_away(tmp_path: Path) -> None:
+    """Half a copy, a database's side files, an orphan, and an outgoing meta whose file is gone."""
+    source(tmp_path / "a")
+    for name in ("outgoing.tmp", "outgoing.tmp-journal", "receiving.tmp", "incoming-7.snap"):
+        (tmp_path / "a" / name).write_bytes(b"half")
+    assert target(tmp_path / "a").outgoing is not None
+    assert len(list((tmp_path / "a").iterdir())) == 2
+    next((tmp_path / "a").glob("outgoing-*.snap")).unlink()
+    snapshots = target(tmp_path / "a")
+    assert snapshots.outgoing is None
+    assert snapshots.open_sender() is None
+    assert list((tmp_path / "a").iterdir()) == []
+
+
 # ---- what is refused
 
 

@@ -106,7 +106,11 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def serve(
-    core: Core, *, token: str = "", server_tls: ssl.SSLContext | None = None, client_tls: ssl.SSLContext | None = None
+    core: Core,
+    *,
+    token: str = "",
+    server_tls: ssl.SSLContext | None = None,
+    client_tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Site]:
     """Listen on an ephemeral loopback port until the end of the block."""
     server = make_server(core, tls=server_tls is not None)

@@ -139,11 +139,10 @@ async def _post(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 async def _mount(core: Core, request: Request, name: str) -> Response:
     store, data, path = core.unsealed, request.data, _folder(name)
-    _check_kind(data)
     if path.startswith(RESERVED):
         raise InvalidRequest(f'cannot mount "{path}"')
-    if len(path.encode()) > PATH_BYTES_MAX:
-        raise InvalidRequest(f"a mount's path has at most {PATH_BYTES_MAX} bytes")
+    _check_path(path)
+    _check_kind(data)
     config = _object(data.get("config"), "config")
     default, longest = _ttls(config)
     if longest and (default or 0) > longest:
@@ -228,8 +227,7 @@ async def _move(core: Core, request: Request, params: dict[str, str]) -> Respons
         raise InvalidRequest(f'cannot remount "{source}"')
     if target.startswith(RESERVED):
         raise InvalidRequest(f"cannot remount to destination {target}")
-    if not is_canonical(target) or len(target.encode()) > PATH_BYTES_MAX:
-        raise InvalidRequest("invalid destination path")
+    _check_path(target)
     command = MountMove(time_ns=store.now_ns(), source=source, target=target)
     try:
         await store.submit(command, request_id=request.request_id)
@@ -265,10 +263,17 @@ def _folder(path: str) -> str:
     return path if path.endswith("/") else path + "/"
 
 
-def is_canonical(path: str) -> bool:
-    """Whether a path given in a body could also be asked for in a request line."""
+def _check_path(path: str) -> None:
+    """A mount's path must be one that a request line can ask for and that a policy can name."""
     segments = path.removesuffix("/").split("/")
-    return path.isprintable() and all(segment not in ("", ".", "..") for segment in segments)
+    if len(path.encode()) > PATH_BYTES_MAX:
+        raise InvalidRequest(f"a mount's path has at most {PATH_BYTES_MAX} bytes")
+    if not path.isprintable() or any(segment in ("", ".", "..") for segment in segments):
+        raise InvalidRequest("a mount's path has no empty or relative segments and no unprintable characters")
+    if "*" in path or "+" in path:
+        raise InvalidRequest(
+            'a mount\'s path has no "*" and no "+": in policies they stand for something else'
+        )
 
 
 def _check_kind(data: dict[str, Any]) -> None:

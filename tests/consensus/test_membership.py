@@ -1,0 +1,117 @@
+"""Adding and removing members, on running groups; and the rules as a pure function."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.groups import PATIENCE_S, Cluster, eventually
+
+from consensus import membership
+from consensus.api import Member, Role
+from consensus.errors import Corrupt, MembershipRefused
+from consensus.membership import Change
+
+
+@pytest.fixture
+async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    await cluster.boot()
+    await cluster.led()
+    await cluster.grow("n2", "n3")
+    yield cluster
+    await cluster.close()
+
+
+async def test_a_joiner_is_a_learner_until_it_is_added(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    await cluster.boot()
+    await cluster.led()
+    await cluster.write("n1", "a=1")
+    joiner = await cluster.join("n2")
+    assert joiner.status().role is Role.LEARNER
+    await cluster.groups["n1"].add_member(cluster.member("n2"), PATIENCE_S)
+    await eventually(lambda: joiner.status().role is Role.FOLLOWER, "the joiner votes")
+    assert [m.id for m in cluster.groups["n1"].status().members] == ["n1", "n2"]
+    await cluster.close()
+
+
+async def test_changes_can_be_asked_of_any_node_and_asked_again(three: Cluster) -> None:
+    follower = three.followers()[0]
+    await three.join("n4")
+    for _ in range(2):
+        await three.groups[follower].add_member(three.member("n4"), PATIENCE_S)
+        assert "n4" in {m.id for m in three.groups[follower].status().members}
+    await three.write("n4", "a=1")
+    for _ in range(2):
+        await three.groups[follower].remove_member("n4", PATIENCE_S)
+    await eventually(lambda: three.groups["n4"].status().role is Role.LEARNER, "the removed one knows")
+    await three.stop("n4")
+    await three.write(follower, "b=1")
+
+
+async def test_a_leader_that_removes_itself_hands_over_first(three: Cluster) -> None:
+    old = await three.led()
+    await three.groups[old].remove_member(old, PATIENCE_S)
+    await three.stop(old)
+    new = await three.led()
+    assert old not in {m.id for m in three.groups[new].status().members}
+    await three.write(new, "a=1")
+
+
+async def test_the_last_voter_stays(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    group = await cluster.boot()
+    await cluster.led()
+    with pytest.raises(MembershipRefused, match="last voter"):
+        await group.remove_member("n1", PATIENCE_S)
+    await cluster.close()
+
+
+async def test_a_joiner_that_never_comes_is_not_added_and_blocks_nothing(three: Cluster) -> None:
+    leader = await three.led()
+    with pytest.raises(MembershipRefused):
+        await three.groups[leader].add_member(three.member("n8"), 0.3)
+    assert len(three.groups[leader].status().members) == 3
+    await three.write(leader, "a=1")
+
+
+async def test_members_survive_a_restart(three: Cluster) -> None:
+    await three.stop("n1")
+    group = await three.reopen("n1")
+    assert [m.id for m in group.status().members] == ["n1", "n2", "n3"]
+
+
+A, B = Member("a", "h:1"), Member("b", "h:2")
+
+
+def test_payloads_read_back_as_what_was_written() -> None:
+    assert membership.change_of(membership.payload_of(B, adding=True), 7) == Change(7, True, B)
+    assert membership.change_of(membership.payload_of(B, adding=False), 8) == Change(
+        8, False, Member("b", "")
+    )
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\x02", b"\x02\xc1", b"\x02\x91\xa3add", b"\x02\x93\xa3add\xa0\xa1x", b"\x02\x01"]
+)
+def test_a_damaged_change_is_corrupt(payload: bytes) -> None:
+    with pytest.raises(Corrupt):
+        membership.change_of(payload, 1)
+
+
+def test_one_change_at_a_time_and_only_after_an_entry_of_the_leaders_term() -> None:
+    pending = [Change(5, True, B)]
+    with pytest.raises(MembershipRefused, match="pending"):
+        membership.check_safe(changes=pending, applied_index=4, noop_index=3)
+    with pytest.raises(MembershipRefused, match="own term"):
+        membership.check_safe(changes=[], applied_index=2, noop_index=3)
+    membership.check_safe(changes=pending, applied_index=5, noop_index=3)
+
+
+def test_additions_that_would_mislead_are_refused() -> None:
+    with pytest.raises(MembershipRefused, match="address"):
+        membership.check_add({"a": A}, Member("b", "h:1"))
+    with pytest.raises(MembershipRefused):
+        membership.check_add({"a": A}, Member("b", ""))
+    with pytest.raises(MembershipRefused, match="no such"):
+        membership.check_remove({"a": A, "b": B}, "c")

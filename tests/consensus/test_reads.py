@@ -1,0 +1,151 @@
+"""Read index, leases, and what ends them."""
+
+from pathlib import Path
+
+import pytest
+from support.groups import PATIENCE_S, Cluster
+from support.replicas import OneReplica
+
+from consensus import wire
+from consensus.reads import ReadGate
+
+VOTERS = ["n2", "n3"]
+
+
+class Reader:
+    def __init__(self) -> None:
+        self.answers: list[bool] = []
+
+    def __call__(self, good: bool) -> None:
+        self.answers.append(good)
+
+
+@pytest.fixture
+def gate() -> ReadGate:
+    gate = ReadGate(lease_s=1.0)
+    gate.begin_term()
+    return gate
+
+
+def test_a_read_needs_a_round_that_began_after_it(gate: ReadGate) -> None:
+    reader = Reader()
+    early = gate.start_round(0.0)
+    gate.ask(reader)
+    gate.echo("n2", early)
+    gate.settle(VOTERS, ready=True)
+    assert reader.answers == []
+    gate.echo("n2", gate.start_round(0.1))
+    gate.settle(VOTERS, ready=True)
+    assert reader.answers == [True]
+
+
+def test_a_majority_must_echo(gate: ReadGate) -> None:
+    reader = Reader()
+    gate.ask(reader)
+    late = gate.start_round(0.0)
+    gate.echo("n2", late)
+    gate.echo("zz", late)
+    gate.settle(["n2", "n3", "n4", "n5"], ready=True)
+    assert reader.answers == []
+    gate.echo("n4", late)
+    gate.settle(["n2", "n3", "n4", "n5"], ready=True)
+    assert reader.answers == [True]
+
+
+def test_a_leader_without_an_entry_of_its_term_answers_nothing(gate: ReadGate) -> None:
+    reader = Reader()
+    gate.ask(reader)
+    gate.echo("n2", gate.start_round(0.0))
+    gate.settle(VOTERS, ready=False)
+    assert reader.answers == []
+
+
+def test_all_waiting_reads_share_one_round(gate: ReadGate) -> None:
+    readers = [Reader() for _ in range(50)]
+    for reader in readers:
+        gate.ask(reader)
+    assert gate.round_wanted
+    gate.start_round(0.0)
+    gate.broadcast()
+    assert not gate.round_wanted
+    late = Reader()
+    gate.ask(late)
+    assert not gate.round_wanted, "one round at a time"
+    gate.echo("n3", 1)
+    gate.settle(VOTERS, ready=True)
+    assert all(reader.answers == [True] for reader in readers)
+    assert late.answers == []
+    assert gate.round_wanted
+
+
+def test_the_lease_counts_from_sending_not_from_the_answer(gate: ReadGate) -> None:
+    gate.echo("n2", gate.start_round(10.0))
+    gate.settle(VOTERS, ready=True)
+    assert gate.has_lease(10.9)
+    assert not gate.has_lease(11.0)
+
+
+def test_a_transfer_ends_the_lease_for_the_rest_of_the_term(gate: ReadGate) -> None:
+    gate.echo("n2", gate.start_round(10.0))
+    gate.settle(VOTERS, ready=True)
+    gate.forbid_lease()
+    gate.echo("n2", gate.start_round(10.1))
+    gate.settle(VOTERS, ready=True)
+    assert not gate.has_lease(10.2)
+    gate.begin_term()
+    gate.echo("n2", gate.start_round(10.3))
+    gate.settle(VOTERS, ready=True)
+    assert gate.has_lease(10.4)
+
+
+def test_lost_leadership_sends_every_reader_elsewhere(gate: ReadGate) -> None:
+    reader = Reader()
+    gate.ask(reader)
+    gate.end_term()
+    assert reader.answers == [False]
+
+
+def test_a_leader_that_hands_over_has_no_lease_although_acks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = OneReplica(monkeypatch)
+    node.lead()
+    node.ack("n2", 1)
+    assert node.replica.leased
+    assert node.replica.hand_over("n2")
+    assert node.last(wire.TimeoutNow).term == 1
+    node.pass_time(0.11)
+    node.ack("n2", 1)
+    assert not node.replica.leased
+    reader = Reader()
+    node.replica.read(reader)
+    node.replica.tick()
+    assert reader.answers == []
+    node.ack("n3", 1)
+    assert reader.answers == [True]
+
+
+def test_a_new_leader_answers_reads_only_after_its_own_entry_is_applied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = OneReplica(monkeypatch)
+    node.lead()
+    reader = Reader()
+    node.replica.read(reader)
+    node.replica.tick()
+    node.ack("n2", 0)
+    assert reader.answers == []
+    node.ack("n2", 1)
+    node.replica.tick()
+    assert reader.answers == [True]
+
+
+async def test_every_node_reads_what_any_node_acknowledged(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    await cluster.boot()
+    await cluster.led()
+    await cluster.grow("n2", "n3")
+    for i in range(30):
+        writer, reader = f"n{i % 3 + 1}", f"n{(i + 1) % 3 + 1}"
+        index = await cluster.write(writer, f"k={i}")
+        assert await cluster.groups[reader].read_index(PATIENCE_S) >= index
+        assert cluster.machines[reader].values["k"] == str(i)
+    await cluster.close()

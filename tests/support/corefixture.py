@@ -1,0 +1,92 @@
+"""A real core over an in-memory machine, with an audit file, and a way to ask it things without HTTP."""
+
+import contextlib
+import dataclasses
+import json
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from node.config import dev_settings
+from node.core.core import Core
+from node.core.pipeline import handle
+from node.core.request import Operation, Request, Response
+from node.dev import DevLifecycle
+from node.server import compose
+from storage.secret import Secret
+
+ROOT_TOKEN = "root-token-of-the-test"
+
+
+async def open_core(tmp_path: Path, **changes: Any) -> Core:
+    """Unsealed, KV version 2 at secret/, root token ROOT_TOKEN, auditing to tmp_path/audit.log."""
+    settings = dataclasses.replace(
+        dev_settings(data_dir=tmp_path), **({"audit_files": (tmp_path / "audit.log",)} | changes)
+    )
+    lifecycle = DevLifecycle(settings)
+    core = lifecycle.core = compose(settings, lifecycle)
+    await lifecycle.start(ROOT_TOKEN)
+    return core
+
+
+async def close_core(core: Core) -> None:
+    assert isinstance(core.lifecycle, DevLifecycle)
+    await core.lifecycle.stop()
+    core.audit.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(tmp_path: Path, **changes: Any) -> AsyncIterator[Core]:
+    """open_core() until the end of the block."""
+    core = await open_core(tmp_path, **changes)
+    try:
+        yield core
+    finally:
+        await close_core(core)
+
+
+async def call(
+    core: Core,
+    operation: Operation,
+    path: str,
+    data: dict[str, Any] | None = None,
+    *,
+    token: str | None = ROOT_TOKEN,
+    query: Mapping[str, str] | None = None,
+    request_id: bytes = b"",
+    content_type: str = "",
+) -> Response:
+    """One request through the whole pipeline. Raises NodeError as the handlers do."""
+    request = Request(
+        id=str(uuid.uuid4()),
+        operation=operation,
+        path=path,
+        data=data or {},
+        query=query or {},
+        token=None if token is None else Secret(token.encode()),
+        remote="127.0.0.1",
+        request_id=request_id,
+        content_type=content_type,
+        has_body=data is not None,
+    )
+    response, _ = await handle(core, request)
+    return response
+
+
+async def new_token(core: Core, *, policy: str | None = None, by: str = ROOT_TOKEN, **fields: Any) -> str:
+    """A token of `auth/token/create`; with `policy`, a text, one that holds just this."""
+    if policy is not None:
+        name = f"p-{uuid.uuid4().hex[:8]}"
+        await call(core, Operation.UPDATE, f"sys/policies/acl/{name}", {"policy": policy})
+        fields |= {"policies": [name], "no_default_policy": True}
+    response = await call(core, Operation.UPDATE, "auth/token/create", fields, token=by)
+    assert response.auth is not None
+    token = response.auth["client_token"]
+    assert isinstance(token, str)
+    return token
+
+
+def audit_records(core: Core) -> list[dict[str, Any]]:
+    """What the audit file holds."""
+    return [json.loads(line) for line in core.settings.audit_files[0].read_text().splitlines()]

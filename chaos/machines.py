@@ -2,12 +2,14 @@
 
 import os
 import random
+import time
 from pathlib import Path
 
 from chaos.power import (
     DURABLE_FILE_VARIABLE,
     DURABLE_RECORD_BYTES_MAX,
     Lost,
+    has_unsynced,
     lose_database_tail,
     lose_journal_tail,
     read_durable,
@@ -21,6 +23,8 @@ DATABASE = "state.db"
 DURABLE_FILE = "chaos-durable"
 LOG = "server.log"
 LOG_BYTES_READ = 4096
+AIM_TRIES_MAX = 300
+AIM_PAUSE_S = 0.002
 
 
 class Machines:
@@ -51,16 +55,32 @@ class Machines:
     def leader(self) -> str | None:
         return self._cluster.leader()
 
+    def kill_in_a_write(self, name: str) -> None:
+        """Kill a node at a moment when it has written to its journal and not synced, if there is one soon.
+
+        Such moments last as long as an fdatasync, and a kill at random rarely meets one.
+        """
+        for _ in range(AIM_TRIES_MAX):
+            self._cluster.pause(name)
+            durable = read_durable(self._directory(name) / DURABLE_FILE)
+            if durable is not None and has_unsynced(self._journal(name), durable):
+                break
+            self._cluster.resume(name)
+            time.sleep(AIM_PAUSE_S)
+        self._cluster.kill(name)
+
     def lose_power(self, name: str, rng: random.Random, *, with_database: bool) -> list[Lost]:
         """Take from a dead node what it had not synced; empty if it synced nothing since its start."""
         durable = read_durable(self._directory(name) / DURABLE_FILE)
         if durable is None:
             return []
-        data = self._directory(name) / DATA
-        losses = [lose_journal_tail(data / JOURNAL, durable, rng)]
+        losses = [lose_journal_tail(self._journal(name), durable, rng)]
         if with_database:
-            losses.append(lose_database_tail(data / DATABASE, rng))
+            losses.append(lose_database_tail(self._directory(name) / DATA / DATABASE, rng))
         return losses
+
+    def _journal(self, name: str) -> Path:
+        return self._directory(name) / DATA / JOURNAL
 
     def _directory(self, name: str) -> Path:
         return next(node.directory for node in self._cluster.nodes if node.id == name)

@@ -21,7 +21,7 @@ PROGRESS_TIMEOUT_S = 60.0
 RELAPSE = 0.2  # how often the next fault does not wait for recovery
 LONG_OUTAGE = 0.5  # how often the victims stay away for long enough that the others must go on without them
 OUTAGE_S = (0.0, 0.5)
-LONG_OUTAGE_S = (2.0, 3.5)
+LONG_OUTAGE_S = (1.5, 3.0)
 CALM_S = (0.05, 0.8)
 
 
@@ -128,16 +128,18 @@ class Nemesis:
 
     def _break(self, victims: list[str]) -> list[str]:
         """Kill all of them first: a cut of the power takes them at one moment."""
+        powerless = [victim for victim in victims if self._rng.random() < self._odds.power_loss]
+        if powerless:
+            self._machines.kill_in_a_write(powerless[0])
         for victim in victims:
             self._machines.kill(victim)
             self.tally.kills += 1
         details = []
-        for victim in victims:
-            if self._rng.random() < self._odds.power_loss:
-                with_database = self._rng.random() < self._odds.database_loss
-                losses = self._machines.lose_power(victim, self._rng, with_database=with_database)
-                details.append(f"{victim} lost {', '.join(map(str, losses)) or 'nothing'}")
-                self._count(losses)
+        for victim in powerless:
+            with_database = self._rng.random() < self._odds.database_loss
+            losses = self._machines.lose_power(victim, self._rng, with_database=with_database)
+            details.append(f"{victim} lost {', '.join(map(str, losses)) or 'nothing'}")
+            self._count(losses)
         return details
 
     def _count(self, losses: list[Lost]) -> None:

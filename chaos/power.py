@@ -78,6 +78,16 @@ def read_durable(path: Path) -> Durable | None:
     return Durable(name, int(offset))
 
 
+def has_unsynced(journal: Path, durable: Durable) -> bool:
+    """Whether the journal's last segment goes on behind what was published."""
+    path = journal / durable.segment
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        file.seek(durable.offset)
+        return any(file.read(SECTOR_BYTES))
+
+
 def lose_journal_tail(journal: Path, durable: Durable, rng: random.Random) -> Lost:
     """Destroy what the journal in this directory had not synced. The node must be dead.
 

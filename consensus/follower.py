@@ -143,7 +143,6 @@ class Follower:
             self._host.fatal(f"leader {peer} would overwrite the committed entry {prev + 1}")
         self.truncations += 1
         self._durability.truncated(prev)
-        self._outbox.drop_ack()
 
     def _hint(self, prev: int) -> int:
         """Where the leader should try next: past a whole conflicting term in one round trip."""
@@ -165,7 +164,6 @@ class Follower:
     def _install(self, frame: wire.SnapshotChunk, path: Path) -> None:
         """The file is durable and whole: the journal starts anew at its index, then the state is replaced."""
         members = tuple(Member(node_id, address) for node_id, address in frame.members)
-        self._outbox.drop_ack()
         self._log.reset(Base(frame.index, frame.index_term, members))
         self._host.sync()
         self._durability.reset(frame.index)

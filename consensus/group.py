@@ -5,10 +5,11 @@ from typing import Self
 
 from consensus import opening
 from consensus.api import Applied, Member, Peer, Role, StateMachine, Status
-from consensus.engine import Counters, Engine, Parts
+from consensus.engine import Engine
 from consensus.errors import MembershipRefused, ReadNotConfirmed
 from consensus.opening import Disk, GroupConfig
 from consensus.options import RaftOptions
+from consensus.parts import Counters, Parts
 
 __all__ = ["Counters", "GroupConfig", "Parts", "RaftGroup", "RaftOptions"]
 

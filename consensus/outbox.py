@@ -78,10 +78,6 @@ class Outbox:
             ack = wire.Ack(ack.term, ack.seq, max(ack.match, self._ack[2].match))
         self._ack = (self._disk.lsn, peer, ack)
 
-    def drop_ack(self) -> None:
-        """The entries that it speaks of are not in the log any more, or the leader is another."""
-        self._ack = None
-
     def drop(self) -> None:
         """A newer term: what was held belongs to an older one."""
         self._ack = None

@@ -55,6 +55,7 @@ class _Waiter:
     open_attempts: int = 0  # handed to a leader, and not refused: each of them may be in a log
     refused: int = 0  # the code of the last refusal
     refusals: int = 0
+    last_refusal: int = 0
 
 
 class Proposals:
@@ -108,6 +109,7 @@ class Proposals:
             if code == wire.DONE:
                 waiter.open_attempts += 1
                 return self._options.propose_retry_s
+            waiter.last_refusal = code
             waiter.refusals += 1
             return min(REFUSED_BACKOFF_S * waiter.refusals, REFUSED_BACKOFF_MAX_S)
         leader = self._way.leader_elsewhere
@@ -122,7 +124,7 @@ class Proposals:
     def _given_up(self, waiter: _Waiter) -> OutcomeUnknown | NotProposed:
         if waiter.open_attempts:
             return OutcomeUnknown("not applied here within the deadline; it may be in the log")
-        if waiter.refusals:
+        if waiter.last_refusal == wire.OVERLOADED:
             return Overloaded("the leader refused it until the deadline")
         return NoLeader("nobody led, or could be reached, within the deadline")
 
@@ -176,7 +178,7 @@ class Proposals:
         waiter = self._waiting.get(request_id)
         if waiter is not None and waiter.applied is None and waiter.open_attempts:
             waiter.open_attempts -= 1
-            waiter.refused = code
+            waiter.refused = waiter.last_refusal = code
             waiter.refusals += 1
             waiter.event.set()
 

@@ -121,7 +121,7 @@ class _Replay:
     """The log as the records tell it.
 
     Deleted segments leave a hole: the first segment left says how far the log reached before it (last_index),
-    and everything up to there is owed (`owed_index`) until a base covers it or an entry overrides it.
+    and a base must cover everything up to there (`owed_index`), or a segment was lost rather than deleted.
     Invariant: entries are the indexes last_index - len(entries) + 1 to last_index.
     """
 
@@ -173,7 +173,6 @@ class _Replay:
             raise Corrupt(f"entry {index} of the journal follows entry {self.last_index}")
         first_index = self.last_index - len(self.entries) + 1
         del self.entries[max(0, index - first_index) :]
-        self.owed_index = min(self.owed_index, index - 1)
         self.entries.append(entry)
         self.last_index = index
 

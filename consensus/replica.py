@@ -272,8 +272,8 @@ class Replica:
 
     def _step_down(self, term: int) -> None:
         self.core.step_down(term)
+        self._outbox.drop()
         self._outbox.hard_state_changed()
-        self._outbox.drop_ack()
         self._host.role_changed()
 
     # ---- follower ----

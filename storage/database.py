@@ -22,6 +22,7 @@ KEY_BYTES = 32
 CACHE_KIB = 64 * 1024
 STATEMENTS_CACHED_MAX = 256
 BUSY_TIMEOUT_S = 10.0
+CHECKPOINT_BUSY_TIMEOUT_S = 1.0  # then the log is synced instead of folded in
 WAL_PAGES_MAX = (
     16 * 1024
 )  # beyond this a commit checkpoints by itself; normally checkpoint() comes long before
@@ -106,6 +107,7 @@ class Database:
         if self.path is None:
             return self._integer(self._connection, read_index)
         with self._swapping, contextlib.closing(self._connect(self.path)) as connection, _translated():
+            connection.execute(f"PRAGMA busy_timeout = {int(CHECKPOINT_BUSY_TIMEOUT_S * 1000)}").fetchall()
             index = self._integer(connection, read_index)
             # PASSIVE does the bulk without stopping writers; TRUNCATE then holds them for a moment, and
             # leaves no older page image behind. If it finds no moment, the log itself is synced instead.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from storage import data_keys
 from storage.command import (
     Done,
     KvConfigPut,
@@ -26,6 +27,8 @@ from storage.command import (
 from storage.database import Database
 
 VERSIONS_DEFAULT = 10  # what max_versions = 0 means
+
+_OF_MOUNT = "key_id IN (SELECT id FROM kv_keys WHERE mount_id = ?)"
 
 _map_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _map_decode = msgspec.msgpack.Decoder(dict[str, str]).decode
@@ -62,10 +65,12 @@ def put(db: Database, command: KvPut) -> Outcome:
         return Rejected(Reason.CAS_MISMATCH)
     if command.version != current + 1:
         return Rejected(Reason.VERSION_RACED)
+    if len(command.value.wrapped_key) > data_keys.WRAPPED_KEY_BYTES_MAX:
+        return Rejected(Reason.MALFORMED)
     key_id = key.id if key else _create_key(db, command.mount_id, command.path, command.time_ns)
     deletion_ns = _deletion_ns(command.time_ns, mount, limits)
     db.run(
-        "INSERT INTO kv_versions (key_id, version, created_ns, deletion_ns, term, wrapped_key, ciphertext)"
+        "INSERT INTO kv_versions (key_id, version, created_ns, deletion_ns, term, slot, ciphertext)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             key_id,
@@ -73,7 +78,7 @@ def put(db: Database, command: KvPut) -> Outcome:
             command.time_ns,
             deletion_ns,
             command.value.term,
-            command.value.wrapped_key,
+            data_keys.store(db, command.value.wrapped_key),
             command.value.ciphertext,
         ),
     )
@@ -125,8 +130,9 @@ def destroy(db: Database, command: KvDestroy) -> Outcome:
     if key is None:
         return Done()
     for version in command.versions:
+        data_keys.erase(db, "key_id = ? AND version = ?", (key.id, version))
         db.run(
-            "UPDATE kv_versions SET destroyed = 1, term = NULL, wrapped_key = NULL, ciphertext = NULL"
+            "UPDATE kv_versions SET destroyed = 1, term = NULL, slot = NULL, ciphertext = NULL"
             " WHERE key_id = ? AND version = ? AND destroyed = 0",
             (key.id, version),
         )
@@ -165,6 +171,7 @@ def metadata_delete(db: Database, command: KvMetadataDelete) -> Outcome:
     key = _key(db, command.mount_id, command.path)
     if key is None:
         return Done()
+    data_keys.erase(db, "key_id = ?", (key.id,))
     versions = db.run("DELETE FROM kv_versions WHERE key_id = ?", (key.id,))
     db.run("DELETE FROM kv_keys WHERE id = ?", (key.id,))
     _count(db, command.mount_id, keys=-1, versions=-versions)
@@ -183,7 +190,8 @@ def config_put(db: Database, command: KvConfigPut) -> Outcome:
 
 def remove_all(db: Database, mount_id: str) -> None:
     """Everything that a mount holds."""
-    db.run("DELETE FROM kv_versions WHERE key_id IN (SELECT id FROM kv_keys WHERE mount_id = ?)", (mount_id,))
+    data_keys.erase(db, _OF_MOUNT, (mount_id,))
+    db.run(f"DELETE FROM kv_versions WHERE {_OF_MOUNT}", (mount_id,))  # noqa: S608 - a constant
     db.run("DELETE FROM kv_keys WHERE mount_id = ?", (mount_id,))
 
 
@@ -224,6 +232,7 @@ def _prune(db: Database, key_id: int, current: int, oldest: int, keep: int) -> t
     if current - oldest < keep:
         return oldest, 0
     last = current - keep
+    data_keys.erase(db, "key_id = ? AND version <= ?", (key_id, last))
     return last + 1, db.run("DELETE FROM kv_versions WHERE key_id = ? AND version <= ?", (key_id, last))
 
 

@@ -70,8 +70,8 @@ _DIGESTED = (
     "SELECT * FROM mounts ORDER BY path",
     """SELECT mount_id, path, current_version, oldest_version, created_ns, updated_ns, max_versions,
        cas_required, delete_version_after_ns, custom_metadata FROM kv_keys ORDER BY mount_id, path""",
-    """SELECT k.mount_id, k.path, v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, v.wrapped_key,
-       v.ciphertext FROM kv_versions v JOIN kv_keys k ON k.id = v.key_id
+    """SELECT k.mount_id, k.path, v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key,
+       v.ciphertext FROM kv_versions v JOIN kv_keys k ON k.id = v.key_id LEFT JOIN data_keys d USING (slot)
        ORDER BY k.mount_id, k.path, v.version""",
     "SELECT * FROM policies ORDER BY name",
     "SELECT * FROM tokens ORDER BY digest",

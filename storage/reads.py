@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from storage import data_keys
 from storage.command import Sealed
 from storage.database import Database, Row
 from storage.rows import KeyTerm, KvConfig, KvKey, KvVersion, Mount, Node, Token
@@ -56,16 +57,17 @@ class Reads:
     def kv_version(self, mount_id: str, path: str, version: int = 0) -> KvVersion | None:
         """One version with its value; 0 asks for the current one. None if there is no such version."""
         row = self._db.one(
-            "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, v.wrapped_key, v.ciphertext"
+            "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key, v.ciphertext"
             " FROM kv_keys k JOIN kv_versions v"
             " ON v.key_id = k.id AND v.version = iif(?3 = 0, k.current_version, ?3)"
-            " WHERE k.mount_id = ?1 AND k.path = ?2",
+            " LEFT JOIN data_keys d USING (slot) WHERE k.mount_id = ?1 AND k.path = ?2",
             (mount_id, path, version),
         )
         if row is None:
             return None
         destroyed = bool(row[3])
-        return KvVersion(row[0], row[1], row[2], destroyed, None if destroyed else Sealed(*row[4:]))
+        value = None if destroyed else Sealed(row[4], data_keys.content(row[5]), row[6])
+        return KvVersion(row[0], row[1], row[2], destroyed, value)
 
     def kv_versions(self, mount_id: str, path: str) -> list[KvVersion]:
         """The versions that a key has, oldest first, without their values."""

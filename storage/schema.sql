@@ -88,6 +88,16 @@ CREATE TABLE kv_keys (
     UNIQUE (mount_id, path)
 ) STRICT;
 
+-- The wrapped data keys of versions, in slots of one size that are overwritten in place and used again, never
+-- deleted: when rows go, SQLite moves others between pages and leaves copies of them in slack space, which no
+-- later destroy would reach. Here nothing ever moves. Without its data key a ciphertext is noise.
+CREATE TABLE data_keys (
+    slot        INTEGER PRIMARY KEY,
+    used        INTEGER NOT NULL CHECK (used IN (0, 1)),
+    wrapped_key BLOB NOT NULL
+) STRICT;
+CREATE INDEX data_keys_free ON data_keys (slot) WHERE used = 0;
+
 -- Versions of a key. The value comes last, so that metadata is read without it; NULL once destroyed.
 CREATE TABLE kv_versions (
     id          INTEGER PRIMARY KEY,
@@ -97,7 +107,7 @@ CREATE TABLE kv_versions (
     deletion_ns INTEGER NOT NULL,
     destroyed   INTEGER NOT NULL DEFAULT 0,
     term        INTEGER,
-    wrapped_key BLOB,
+    slot        INTEGER,
     ciphertext  BLOB,
     UNIQUE (key_id, version)
 ) STRICT;

@@ -43,7 +43,10 @@ class RequestParser(http_parser.HttpRequestParserPy):
     header_bytes_max: int
 
     def feed_data(self, data: bytes, *args: Any, **kwargs: Any) -> Any:
-        result = super().feed_data(data, *args, **kwargs)
+        try:
+            result = super().feed_data(data, *args, **kwargs)
+        except ValueError:  # a length of more digits than Python converts
+            raise BadHttpMessage("") from None
         if self.header_is_partial and self._header_bytes() > self.header_bytes_max:
             raise LineTooLong(b"", self.header_bytes_max)
         return result

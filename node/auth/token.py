@@ -67,7 +67,7 @@ def wanted(creator: Token, data: Mapping[str, Any], *, sudo: bool, orphan: bool,
         _privileged(sudo, "create periodic token")
     policies = _policies(creator, data, sudo=sudo)
     explicit_max_ns = fields.duration_ns(data.get("explicit_max_ttl"), "explicit_max_ttl")
-    asked_ns = fields.duration_ns(data.get("ttl") or data.get("lease"), "ttl")
+    asked_ns = fields.duration_ns(data.get("ttl"), "ttl") or fields.duration_ns(data.get("lease"), "lease")
     ttl_ns = 0
     warnings: list[str] = []
     if period_ns or asked_ns or explicit_max_ns or ROOT not in policies:

@@ -87,6 +87,8 @@ class Layout:
             raise ClusterError(
                 f"{self.directory} is not empty and not a local cluster; choose another -directory."
             )
+        if not made:
+            self._insist_on_free_ports()  # before they are remembered for good
         for path in (self.directory, *(node.directory for node in self.nodes)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not made:
@@ -104,6 +106,15 @@ class Layout:
         except FileNotFoundError:
             raise ClusterError(f"There is no {self.init_path}, so nobody knows the root token.") from None
         return answer
+
+    def _insist_on_free_ports(self) -> None:
+        for node in self.nodes:
+            for port in (node.api_port, node.cluster_port):
+                if not process.is_free(port):
+                    raise ClusterError(
+                        f"Port {port}, which node {node.id} needs, is taken by another program; "
+                        "choose other ports with -port-base."
+                    )
 
     def _remembered(self, told: dict[str, Any], nodes: int, port_base: int | None) -> list[tuple[int, int]]:
         ports = [(api, raft) for api, raft in told["ports"]]

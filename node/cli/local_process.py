@@ -42,7 +42,10 @@ def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) ->
         setsigmask=[],
         setsigdef=[signal.SIGINT, signal.SIGTERM],
     )
-    pid_file.write_text(f"{pid}\n", encoding="ascii")
+    with open(
+        os.open(pid_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii"
+    ) as stream:
+        stream.write(f"{pid}\n")
 
 
 def find(config: Path, *, pid_file: Path) -> int | None:

@@ -50,9 +50,9 @@ class _Parser:
         while not self._at(closing):
             key = self._key()
             if self._at("="):
-                self._next()
                 if key in attributes:
                     self._fail(f'the argument "{key}" is set twice')
+                self._next()
                 attributes.add(key)
                 entries.append((key, self._literal(depth)))
             else:

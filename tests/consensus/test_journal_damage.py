@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from support.journals import ALL, OWNER, ZERO, create, entry, fill, reopen, segm
 
 from consensus.errors import Corrupt
 from consensus.journal import HardState, Recovered
-from consensus.records import encode_entry
+from consensus.records import encode_entry, encode_opening
 from consensus.recovery import segment_name
 from consensus.segments import decode_header, encode_frame, read_frames
 
@@ -60,18 +61,19 @@ def test_missing_renamed_and_duplicated_segments_are_refused(written: tuple[Path
     names = [path.name for path in segments(directory)]
     last_number = len(names)
 
-    def refused_after(*steps: tuple[str, ...]) -> None:
+    def refused_after(*steps: tuple[str, ...], reason: str | None = None) -> None:
         copy = directory.with_name("copy")
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(directory, copy)
         for operation, *arguments in steps:
             paths = [copy / name for name in arguments]
             {"rm": Path.unlink, "mv": Path.rename, "cp": shutil.copy}[operation](*paths)
-        with pytest.raises(Corrupt):
+        with pytest.raises(Corrupt, match=reason):
             reopen(copy)
 
     for name in names:
         refused_after(("rm", name))
+    refused_after(("rm", names[1]), reason="missing between")
     refused_after(*(("rm", name) for name in names))
     refused_after(*(("rm", name) for name in names[:-1]))
     refused_after(("rm", "HEAD"))
@@ -79,6 +81,30 @@ def test_missing_renamed_and_duplicated_segments_are_refused(written: tuple[Path
     refused_after(("cp", names[-1], segment_name(last_number + 1)))
     refused_after(("cp", names[0], names[1]))
     refused_after(("mv", names[0], "x.wal"))
+
+
+@pytest.mark.parametrize("wrong", ["index", "vote", "base", "nothing"])
+def test_a_segment_that_does_not_continue_the_log_is_refused(written: tuple[Path, int], wrong: str) -> None:
+    """Its numbering, key and checksums are right; what it repeats of the log before it is not."""
+    directory, end = written
+    data = segments(directory)[-1].read_bytes()
+    number = len(segments(directory))
+    header, _ = decode_header(data, number=number, owner=OWNER)
+    sequence = highest_sequence(directory, data, end) + 1
+    new = replace(header, number=number + 1, salt=b"s" * 16)
+    opening = encode_opening(
+        299 if wrong == "index" else 300,
+        HardState(4, "n3" if wrong == "vote" else "n2"),
+        replace(ZERO, index=0, members=()) if wrong == "base" else ZERO,
+    )
+    payload = AesCipher().segment(new.salt).encrypt(opening, new.associated_data(sequence))
+    frame = encode_frame(number=number + 1, sequence=sequence, payload=payload)
+    (directory / segment_name(number + 1)).write_bytes(new.encode() + frame)
+    if wrong == "nothing":
+        assert reopen(directory).entries == ALL
+    else:
+        with pytest.raises(Corrupt, match="continue"):
+            reopen(directory)
 
 
 def test_the_reason_names_what_is_wrong_with_a_header(written: tuple[Path, int]) -> None:

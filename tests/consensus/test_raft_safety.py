@@ -57,6 +57,14 @@ def test_a_batch_in_flight_does_not_make_entries_durable_that_came_after_a_trunc
     assert node.last(wire.Ack).match == 6
 
 
+def test_what_replaced_a_durable_tail_is_not_durable_itself(node: OneReplica) -> None:
+    node.append("n2", 1, (0, 0), *entries(1, 6, 1))
+    node.append("n3", 2, (3, 1), *entries(4, 6, 2, "y"), sync=False, commit=6)
+    assert [entry[1] for entry in node.applied] == [1, 2, 3]
+    node.sync_disk()
+    assert [entry[1] for entry in node.applied] == [1, 2, 3, 4, 5, 6]
+
+
 def test_the_leader_counts_itself_only_after_its_own_fsync(node: OneReplica) -> None:
     node.lead()
     node.ack("n2", 1)
@@ -98,6 +106,15 @@ def test_a_campaign_is_on_disk_before_it_is_announced(node: OneReplica) -> None:
     node.sync_disk()
     assert node.journal.read()[2] == HardState(1, "n1")
     assert node.last(wire.VoteRequest).term == 1
+
+
+def test_a_new_term_is_on_disk_before_any_answer_shows_it(node: OneReplica) -> None:
+    node.append("n2", 4, (0, 0), sync=False)
+    node.append("n3", 3, (0, 0), sync=False)
+    node.append("n2", 4, (9, 4), sync=False)
+    assert node.sent == []
+    node.sync_disk()
+    assert {type(frame).__name__ for _, frame in node.sent} == {"Ack", "Reject"}
 
 
 def test_nothing_is_applied_before_it_is_durable_here(node: OneReplica) -> None:

@@ -332,6 +332,34 @@ async def test_a_removed_or_moved_peer_is_disconnected(ours: Authority) -> None:
 
 
 @on_both_loops
+async def test_nothing_is_heard_after_a_removal_not_even_of_the_same_packet(ours: Authority) -> None:
+    handler = Handler()
+    node = make("n1", ours, handler)
+    async with running(node):
+        node.set_peers({"n2": "127.0.0.1:1"})
+        handler.on_removal = lambda: node.set_peers({})
+        guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
+        await guest.say(frame(msgpack.packb(HELLO)) + frame(b"good") + frame(b"remove me") + frame(b"late"))
+        await guest.hears()
+        await until(lambda: handler.downs == ["n2"])
+        assert handler.messages == [("n2", b"good"), ("n2", b"remove me")]
+
+
+@on_both_loops
+async def test_the_backlog_counts_a_frame_that_the_peer_does_not_read(ours: Authority) -> None:
+    """Under TLS, too, where a single large write would vanish into the socket's own buffer."""
+    node = make("n1", ours, Handler())
+    async with running(node):
+        guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem", receive_bytes=16 << 10)
+        await guest.say(frame(msgpack.packb(HELLO)))
+        await until(lambda: node.connected() == {"n2"})
+        guest.writer.transport.pause_reading()
+        assert node.send("n2", bytes(FRAME_BYTES_MAX))
+        assert node.backlog("n2") > FRAME_BYTES_MAX // 3
+        guest.writer.transport.abort()
+
+
+@on_both_loops
 async def test_a_peer_that_does_not_read_is_given_up(
     ours: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,3 +437,6 @@ async def test_insecure_transports_still_check_cluster_and_admission() -> None:
         await guest.say(frame(msgpack.packb({**HELLO, "cluster": "c2", "id": "n3"})))
         assert await guest.hears() == b""
         assert n1.connected() == {"n2"}
+        n2.set_peers({"n0": address(n1)})
+        await until(lambda: n2.refused["another node answers at the peer's address"] > 0)
+        assert n2.connected() == set()

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.certs import Authority
 from support.stub_api import StubApi, stub_api
+from support.terminal import at_a_terminal
 
 from node import cli
 
@@ -196,6 +196,21 @@ def test_one_redirect_is_followed_with_body_and_token(
         assert leader.asked == [("POST", path, {"server_id": "n3"}, "t")]
 
 
+def test_no_redirect_leads_out_of_tls(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The token must not travel in the open because a server says so."""
+    monkeypatch.setenv("STRONGROOM_TOKEN", "t")
+    authority = Authority(tmp_path / "ca")
+    pem = authority.issue("server", ["localhost"])
+    with stub_api({"PUT /v1/sys/seal": (204, None)}) as open_server:
+        moved = {"Location": f"{open_server.address}/v1/sys/seal"}
+        with stub_api({"PUT /v1/sys/seal": (307, None, moved)}, certificate=pem) as api:
+            code, _, err = strongroom("operator", "seal", "-address", api.address, "-ca-cert", authority.ca)
+        assert (code, open_server.asked) == (2, [])
+        assert "with 307" in err
+
+
 def test_init_prints_keys_and_token_once(strongroom: Cli) -> None:
     answer = {"keys": ["aa", "bb"], "keys_base64": ["qg==", "uw=="], "root_token": "s.root"}
     with stub_api({"PUT /v1/sys/init": (200, answer)}) as api:
@@ -236,9 +251,9 @@ def test_an_unseal_key_comes_as_argument_or_through_a_pipe(
         assert api.asked[-1][2] == {"key": "k1"}
 
 
-def test_an_unseal_key_is_not_shown_at_a_terminal() -> None:
+def test_an_unseal_key_is_not_shownat_a_terminal() -> None:
     with stub_api({"PUT /v1/sys/unseal": (200, OPEN)}) as api:
-        shown = _at_a_terminal(
+        shown = at_a_terminal(
             [sys.executable, "-m", "node.cli", "operator", "unseal", "-address", api.address], "k1"
         )
         assert api.asked[-1][2] == {"key": "k1"}
@@ -420,33 +435,3 @@ def _dead_address() -> str:
     """An address at which nobody listens any more."""
     with stub_api() as api:
         return api.address
-
-
-def _at_a_terminal(command: list[str], typed: str) -> str:
-    """Run a command with a terminal for stdin; what it showed there and on stderr."""
-    controller, terminal = pty.openpty()
-    try:
-        with subprocess.Popen(
-            command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
-        ) as child:
-            shown = b""
-            while b"hidden" not in shown:
-                shown += os.read(controller, 1024)
-            os.write(controller, typed.encode() + b"\n")
-            child.wait(30)
-            os.close(terminal)
-            terminal = -1
-            while chunk := _read(controller):
-                shown += chunk
-    finally:
-        os.close(controller)
-        if terminal != -1:
-            os.close(terminal)
-    return shown.decode()
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 1024)
-    except OSError:  # how Linux says that the other end of a terminal is closed
-        return b""

@@ -1,7 +1,9 @@
 """LIST and SCAN are HTTP methods: in pieces, kept alive, pipelined; and nothing can be smuggled past a parser."""
 
 import asyncio
+import contextlib
 import inspect
+import random
 
 import aiohttp
 import pytest
@@ -112,14 +114,15 @@ SMUGGLED = b"GET /v1/secret/data/smuggled HTTP/1.1\r\nHost: test\r\n\r\n"
 @pytest.mark.parametrize(
     "head",
     [
-        b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\nHost: t\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nContent-Length: 5, 5\r\n\r\nhello",
         b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nContent-Length: +5\r\n\r\nhello",
         b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nContent-Length: 0x5\r\n\r\nhello",
         b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
         b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: xchunked\r\n\r\n",
-        b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
+        b"POST /v1/x HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
         b"POST /v1/secret/data/x HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /v1/secret/data/x HTTP/1.1\r\nHost: t\r\nContent-Length : 5\r\n\r\nhello",
         b"GET /v1/secret/data/x HTTP/1.1\nHost: t\n\n",
@@ -192,6 +195,51 @@ async def test_an_upgrade_is_ignored(site):
     )
     assert (await wire.answer()).status == 200
     assert (await wire.answer()).json["data"]["keys"] == ["a", "app/"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_no_bytes_break_the_server(site, seed):
+    """Mangled requests get an answer or a closed connection, never an exception in the loop, and others go on."""
+    print("seed", seed)
+    rng = random.Random(seed)
+    failures = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    auth = {"X-Vault-Token": site.token, "Transfer-Encoding": "chunked", "Expect": "100-continue"}
+    seeds = [
+        request("LIST", "/v1/secret/metadata/app?after=a&limit=1", headers={"X-Vault-Token": site.token}),
+        request(
+            "POST", "/v1/secret/data/f", {"data": {"a": [1, {"b": None}]}}, headers={"X-Vault-Token": "x"}
+        ),
+        request("POST", "/v1/secret/data/f", headers=auth) + b'b\r\n{"data":{}}\r\n0\r\n\r\n',
+    ]
+    odd = [
+        b"\r\n",
+        b"\n",
+        b"\0",
+        b"\xff",
+        b":",
+        b" ",
+        b"%",
+        b"/..",
+        b"9" * 5000,
+        b"Content-Length: 1e9\r\n",
+        b"{" * 99,
+    ]
+    for _ in range(60):
+        data = bytearray(rng.choice(seeds))
+        for _ in range(rng.randrange(1, 4)):
+            position = rng.randrange(len(data))
+            data[position : position + rng.randrange(3)] = rng.choice([rng.choice(odd), rng.randbytes(2)])
+        wire = await site.connect()
+        await wire.send(bytes(data))
+        wire.writer.write_eof()
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                head = await wire.reader.read(16)
+                assert not head or head.startswith(b"HTTP/1.1 ")
+                assert b" 500 " not in head
+    assert (await (await site.connect()).ask("GET", "/v1/secret/data/a")).status == 200
+    assert failures == []
 
 
 async def test_headers_are_bounded_in_bytes_and_number(site):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -44,6 +45,7 @@ class Handler:
         self.ups: list[str] = []
         self.downs: list[str] = []
         self.messages: list[tuple[str, bytes]] = []
+        self.on_removal: Callable[[], None] = lambda: None
 
     def admit(self, peer_id: str) -> bool:
         return peer_id in self.admitted
@@ -58,6 +60,8 @@ class Handler:
         if body == b"nonsense":
             raise BadFrame("unknown message")
         self.messages.append((peer_id, body))
+        if body == b"remove me":
+            self.on_removal()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -105,7 +109,13 @@ class Guest:
 
     @classmethod
     async def connect(
-        cls, to: PeerTransport, ca: Path, certificate: Path | None, *, plain: bool = False
+        cls,
+        to: PeerTransport,
+        ca: Path,
+        certificate: Path | None,
+        *,
+        plain: bool = False,
+        receive_bytes: int | None = None,
     ) -> "Guest":
         context = None
         if not plain:
@@ -114,7 +124,17 @@ class Guest:
             if certificate is not None:
                 context.load_cert_chain(certificate)
         name = None if plain else peer_name("n1", CLUSTER)
-        return cls(*await asyncio.open_connection("127.0.0.1", to.port, ssl=context, server_hostname=name))
+        connection = socket.socket()
+        connection.setblocking(False)
+        if receive_bytes is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        try:
+            await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", to.port))
+            streams = await asyncio.open_connection(sock=connection, ssl=context, server_hostname=name)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(*streams)
 
     async def say(self, *frames: bytes) -> None:
         for one in frames:
@@ -127,7 +147,7 @@ class Guest:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 return await self.reader.read()
-        except OSError:
+        except (ConnectionError, ssl.SSLError):  # and no timeout: an open connection is a failure
             return b""
         finally:
             await self.leave()

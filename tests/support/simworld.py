@@ -8,7 +8,6 @@ vote and one leader a term; read_index() never goes back behind an answer.
 
 import asyncio
 import random
-import selectors
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -17,15 +16,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pysyncobj.syncobj
-from support.machines import DictMachine, NoCipher
+from support.machines import NoCipher
 from support.replicas import MemoryJournal
+from support.simnet import SimMachine, SimNet, Violation, VirtualLoop
 
 from consensus import wire
 from consensus.api import Applied, Member
 from consensus.errors import ConsensusError
 from consensus.group import GroupConfig, Parts, RaftGroup, RaftOptions
 from consensus.journal import Recovered
-from consensus.opening import Disk
+from consensus.opening import Disk, finish_install
 from consensus.records import Base, Entry
 from consensus.snapshot import SnapshotFiles
 from consensus.transport import PeerHandler
@@ -41,45 +41,6 @@ OPTIONS = RaftOptions(
 )
 
 
-class Violation(AssertionError):
-    """A promise was broken."""
-
-
-class _NoWaiting(selectors.SelectSelector):
-    """Instead of sleeping, time moves on."""
-
-    loop: "VirtualLoop"
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise Violation("everybody waits for ever")
-        self.loop.now += max(timeout, 0.0)
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        selector = _NoWaiting()
-        super().__init__(selector)
-        selector.loop = self
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-
-class SimMachine(DictMachine):
-    """Tells the world what it applies; `path` is what a crash leaves."""
-
-    def __init__(self, path: Path, applied: Callable[[int, str], None]) -> None:
-        super().__init__(path)
-        self._tell = applied
-
-    def apply(self, index: int, request_id: bytes, command: bytes) -> Any:
-        self._tell(index, command.decode())
-        return super().apply(index, request_id, command)
-
-
 @dataclass
 class Node:
     """One process: alive until it is crashed."""
@@ -87,39 +48,9 @@ class Node:
     group: RaftGroup
     machine: SimMachine
     journal: MemoryJournal
-    net: "SimNet"
+    net: SimNet
     alive: bool = True
     work: set[asyncio.Task[Any]] = field(default_factory=set)
-
-
-class SimNet:
-    """A node's transport: frames arrive in order, after a delay, as long as the link lives."""
-
-    def __init__(self, world: "World", me: str, handler: PeerHandler) -> None:
-        self.world, self.me, self.handler = world, me, handler
-        self.links: dict[str, int] = {}
-        self.open = False
-
-    async def start(self) -> None:
-        self.open = True
-
-    async def stop(self) -> None:
-        self.open = False
-
-    def set_peers(self, peers: dict[str, str]) -> None:
-        """The world connects whom it likes; admission is transport.py's own test."""
-
-    def send(self, peer_id: str, body: bytes) -> bool:
-        if not self.open or peer_id not in self.links:
-            return False
-        self.world.carry(self.me, peer_id, self.links[peer_id], body)
-        return True
-
-    def backlog(self, peer_id: str) -> int:
-        return 0
-
-    def connected(self) -> set[str]:
-        return set(self.links)
 
 
 class World:
@@ -147,7 +78,7 @@ class World:
         self.seen: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.failure: BaseException | None = None
-        self.healed = False
+        self.healed = self.reshaping = False
 
     # ---- processes ----
 
@@ -165,8 +96,6 @@ class World:
         found = Recovered(base, entries, hard, 0)
         pending = snapshots.pending_install()
         if pending is not None:
-            from consensus.opening import finish_install
-
             found = finish_install(journal, found, snapshots, machine)  # type: ignore[arg-type]
         nets: list[SimNet] = []
 
@@ -270,7 +199,9 @@ class World:
             return
         self.seen["breaks"] += 1
         for me, peer in ((one, two), (two, one)):
-            self.loop.call_later(self.rng.choice([0, 0.01, 0.3, 1.0]) * self.rng.random(), self._down, me, peer, epoch)
+            self.loop.call_later(
+                self.rng.choice([0, 0.01, 0.3, 1.0]) * self.rng.random(), self._down, me, peer, epoch
+            )
         self.loop.call_later(self.rng.uniform(0.01, 0.3), self.connect, one, two)
 
     def _down(self, me: str, peer: str, epoch: int) -> None:
@@ -306,7 +237,9 @@ class World:
 
     def _applied(self, node_id: str, index: int, text: str) -> None:
         if self.history.setdefault(index, text) != text:
-            raise self.fail(Violation(f"{node_id} applies {text} at {index}, where another applied {self.history[index]}"))
+            raise self.fail(
+                Violation(f"{node_id} applies {text} at {index}, where another applied {self.history[index]}")
+            )
 
     def holders(self, index: int, text: str) -> int:
         """How many disks hold the entry (or a snapshot of it) at this moment."""
@@ -334,18 +267,26 @@ class World:
             await asyncio.sleep(self.rng.expovariate(6))
             count += 1
             text, request = f"c{number}-{count}=x", self.rng.randbytes(16)
-            while self.loop.now < until + 10:
-                applied = await self._at_some_node(lambda node: node.group.propose(text.encode(), request_id=request, timeout=2))
-                if isinstance(applied, Applied):
-                    self._answered(text, applied)
-                    break
+            await self._write(text, request, until + 10)
             if self.rng.random() < 0.5:
                 await self._read()
+
+    async def _write(self, text: str, request: bytes, until: float) -> None:
+        def act(node: Node) -> Any:
+            return node.group.propose(text.encode(), request_id=request, timeout=2)
+
+        while self.loop.now < until:
+            applied = await self._at_some_node(act)
+            if isinstance(applied, Applied):
+                self._answered(text, applied)
+                return
 
     def _answered(self, text: str, applied: Applied) -> None:
         self.seen["writes"] += 1
         if self.holders(applied.index, text) * 2 <= len(self.ids):
-            raise self.fail(Violation(f"{text} at {applied.index} was acknowledged without a durable majority"))
+            raise self.fail(
+                Violation(f"{text} at {applied.index} was acknowledged without a durable majority")
+            )
         self.acknowledged[text] = applied.index
         self.newest = max(self.newest, applied.index)
 
@@ -384,7 +325,9 @@ class World:
         while self.loop.now < until:
             await asyncio.sleep(self.rng.expovariate(1 / gap))
             leaders = sorted(n for n, node in self.nodes.items() if node.group.role == "leader")
-            victim = self.rng.choice(leaders) if leaders and self.rng.random() < 0.6 else self.rng.choice(self.ids)
+            victim = (
+                self.rng.choice(leaders) if leaders and self.rng.random() < 0.6 else self.rng.choice(self.ids)
+            )
             dice = self.rng.random()
             if dice < 0.35:
                 self.crash(victim)
@@ -393,16 +336,37 @@ class World:
                     self.crash(node_id)
             elif dice < 0.6:
                 self.disconnect(*self.rng.sample(self.ids, 2))
-            elif dice < 0.85:
+            elif dice < 0.8:
                 self._partition(victim)
+            elif dice < 0.88 and not self.reshaping:
+                self.later(0, self._reshape(self.rng.choice(self.ids)))
             elif victim in self.nodes:
                 self.seen["handovers"] += 1
                 self.later(0, self.nodes[victim].group.step_down(2.0))
 
+    async def _reshape(self, victim: str) -> None:
+        """Remove a member, and add it again later: one server at a time."""
+        self.reshaping = True
+        member = next(m for m in self.members if m.id == victim)
+        await self._at_some_node(lambda node: node.group.remove_member(victim, 3.0))
+        await asyncio.sleep(self.rng.uniform(0, 2))
+        added = object()
+
+        async def add(node: Node) -> object:
+            await node.group.add_member(member, 3.0)
+            return added
+
+        while await self._at_some_node(add) is not added:  # noqa: ASYNC110 - as an operator would
+            await asyncio.sleep(0.2)
+        self.seen["reshaped"] += 1
+        self.reshaping = False
+
     def _partition(self, victim: str) -> None:
         self.seen["partitions"] += 1
         others = [n for n in self.ids if n != victim]
-        cut = {frozenset((victim, other)) for other in self.rng.sample(others, self.rng.randint(1, len(others)))}
+        cut = {
+            frozenset((victim, other)) for other in self.rng.sample(others, self.rng.randint(1, len(others)))
+        }
         self.cut |= cut
         for pair in cut:
             self.disconnect(*sorted(pair))
@@ -421,6 +385,8 @@ class World:
         self.cut.clear()
         await nemesis
         await asyncio.gather(*clients)
+        for _ in range(100):
+            await asyncio.sleep(0.5 if self.reshaping else 0)
         await asyncio.sleep(8)
         self._check_failure(clients)
         self._check_end()

@@ -1,0 +1,68 @@
+"""What an engine is built from: defaults for production, and the places where tests put something else."""
+
+import logging
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+from consensus.transport import PeerHandler
+
+EXIT_FATAL = 70
+
+_log = logging.getLogger(__name__)
+
+Run = Callable[..., Awaitable[Any]]
+
+
+class Transport(Protocol):
+    """What the engine uses of PeerTransport; the simulator has its own."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def set_peers(self, peers: dict[str, str]) -> None: ...
+    def send(self, peer_id: str, body: bytes) -> bool: ...
+    def backlog(self, peer_id: str) -> int: ...
+    def connected(self) -> set[str]: ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this group has done since it started; node/ makes metrics of it."""
+
+    elections: int = 0
+    leader_changes: int = 0
+    proposals: int = 0
+    frames_dropped: int = 0
+    fsyncs: int = 0
+    truncations: int = 0
+    snapshots_sent: int = 0
+    snapshots_installed: int = 0
+    compactions: int = 0
+
+
+def die(reason: str) -> NoReturn:
+    """The default end after a bug or a failed disk: nothing more may be said in this node's name."""
+    _log.critical("consensus stops this process: %s", reason)
+    logging.shutdown()
+    os._exit(EXIT_FATAL)
+
+
+def boottime() -> float:
+    """Seconds since boot, sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What tests and the simulator put in place of the real thing."""
+
+    transport: Callable[[PeerHandler], Transport] | None = None
+    clock: Callable[[], float] = time.monotonic  # the one that pysyncobj reads
+    boottime: Callable[[], float] = boottime
+    rng: random.Random | None = None
+    run: Run | None = None  # run(function, *args) awaits a blocking call
+    observe_fsync: Callable[[float], None] = lambda _seconds: None
+    fatal: Callable[[str], NoReturn] = die

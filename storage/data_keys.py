@@ -1,0 +1,37 @@
+"""Where wrapped data keys live, so that forgetting one leaves no trace of it in any page of the database.
+
+Slots have one size and are overwritten in place: see the table's comment in schema.sql.
+"""
+
+from collections.abc import Sequence
+
+from storage.database import Database
+
+SLOT_BYTES = 96
+WRAPPED_KEY_BYTES_MAX = SLOT_BYTES - 1  # the first byte is the length
+
+_EMPTY = bytes(SLOT_BYTES)
+
+
+def store(db: Database, wrapped_key: bytes) -> int:
+    """Put a wrapped key into the first free slot, or a new one; returns its number."""
+    content = (bytes([len(wrapped_key)]) + wrapped_key).ljust(SLOT_BYTES, b"\0")
+    row = db.one("SELECT slot FROM data_keys WHERE used = 0 ORDER BY slot LIMIT 1")
+    if row is None:
+        db.run("INSERT INTO data_keys (used, wrapped_key) VALUES (1, ?)", (content,))
+        row = db.one("SELECT last_insert_rowid()") or (0,)
+    else:
+        db.run("UPDATE data_keys SET used = 1, wrapped_key = ? WHERE slot = ?", (content, row[0]))
+    return int(row[0])
+
+
+def erase(db: Database, versions: str, parameters: Sequence[object]) -> None:
+    """Overwrite the keys of the rows of kv_versions that match the condition `versions` (a constant)."""
+    slots = f"SELECT slot FROM kv_versions WHERE {versions}"  # noqa: S608 - a constant
+    sql = f"UPDATE data_keys SET used = 0, wrapped_key = ? WHERE slot IN ({slots})"  # noqa: S608
+    db.run(sql, (_EMPTY, *parameters))
+
+
+def content(slot: bytes) -> bytes:
+    """The wrapped key in a slot's bytes."""
+    return slot[1 : 1 + slot[0]]

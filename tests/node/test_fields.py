@@ -1,0 +1,57 @@
+"""What clients send for a duration, a number, a flag or a list, and how times are shown to them."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from node.auth import fields
+from node.errors import InvalidRequest
+
+
+@pytest.mark.parametrize(
+    ("value", "nanoseconds"),
+    [(None, 0), ("", 0), (3600, 3600 * 10**9), ("3600", 3600 * 10**9), ("1h", 3600 * 10**9), (0.5, 5 * 10**8),
+     ("1h0m0s", 3600 * 10**9), ("1.5h", 5400 * 10**9), ("250ms", 25 * 10**7), ("1µs", 1000),
+     (Decimal("1.50"), 15 * 10**8),
+     ("2d", 172800 * 10**9)],
+)  # fmt: skip
+def test_durations(value: Any, nanoseconds: int) -> None:
+    assert fields.duration_ns(value, "ttl") == nanoseconds
+
+
+@pytest.mark.parametrize("value", [True, [], {}, "h", "1 h", "1h1", "-1", -1, "1e3", "inf", float("nan"),
+                                   float("inf"), 10**12, "9" * 19, "1" * 100 + "h", "٣s", "1h\n2"])  # fmt: skip
+def test_no_durations(value: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        fields.duration_ns(value, "ttl")
+
+
+def test_other_fields() -> None:
+    assert [fields.integer(value, "n") for value in (None, "", 3, "3", 3.0, "-7")] == [0, 0, 3, 3, 3, -7]
+    assert [fields.boolean(value, "b") for value in (None, "", True, "true", "T", 1, "0", "f", False)] == [
+        False, False, True, True, True, True, False, False, False,
+    ]  # fmt: skip
+    assert fields.strings(" a, b,,c ", "s") == ["a", "b", "c"]
+    assert fields.strings(["a", " b", 3, ""], "s") == ["a", " b", "3"]
+    assert fields.string_map({"a": 1}, "m") == fields.string_map('{"a": "1"}', "m") == {"a": "1"}
+    assert fields.string_map("a=1,b = 2", "m") == fields.string_map(["a=1", "b=2"], "m")
+    for reader, values in [
+        (fields.integer, ["x", True, 1.5, [], "9" * 30, "٣"]),
+        (fields.boolean, ["yes", 2, [], 0.0]),
+        (fields.strings, [{}, 1, [[]], [True]]),
+        (fields.string_map, ["x", 1, "{", {"a": []}, '{"a"' + ":{" * 9]),
+        (fields.text, [{}, [], True]),
+    ]:
+        for value in values:
+            with pytest.raises(InvalidRequest):
+                reader(value, "field")
+
+
+def test_times_as_go_prints_them() -> None:
+    hour = 3600 * fields.SECOND_NS
+    shown = {3 * hour: "3h0m0s", hour + 1: "1h0m0.000000001s", 15 * 10**8: "1.5s", 25 * 10**7: "250ms", 0: "0s",
+             1500: "1.5µs", 7: "7ns", 90 * fields.SECOND_NS: "1m30s", -hour: "-1h0m0s"}  # fmt: skip
+    assert {value: fields.go_duration(value) for value in shown} == shown
+    assert fields.rfc3339(1_795_330_884_423_537_570) == "2026-11-22T07:01:24.42353757Z"
+    assert fields.rfc3339(1_795_330_884 * 10**9) == "2026-11-22T07:01:24Z"

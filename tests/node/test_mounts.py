@@ -1,0 +1,237 @@
+"""Mounting, moving, unmounting, and what clients look up before they use a mount."""
+
+import asyncio
+
+import hvac
+import pytest
+from support.httpfixture import dev_core, serve
+
+MOUNT = {"type": "kv-v2"}
+
+
+@pytest.fixture
+async def site(tmp_path):
+    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
+        yield site
+
+
+@pytest.fixture
+async def wire(site):
+    return await site.connect()
+
+
+async def limited(site, wire, policy: str):
+    await wire.ask("POST", "/v1/sys/policies/acl/limited", {"policy": policy})
+    body = {"policies": ["limited"], "no_default_policy": True}
+    made = await wire.ask("POST", "/v1/auth/token/create", body)
+    return await site.connect(token=made.json["auth"]["client_token"])
+
+
+async def test_a_mount_is_used_at_once(wire):
+    body = {
+        "type": "kv-v2", "description": "mine", "options": None, "local": False, "seal_wrap": False,
+        "config": {"options": None, "default_lease_ttl": "0s", "max_lease_ttl": "1h", "force_no_cache": False},
+    }  # fmt: skip
+    assert (await wire.ask("POST", "/v1/sys/mounts/team/kv", body)).status == 204
+    assert (await wire.ask("POST", "/v1/team/kv/data/a", {"data": {"k": "v"}})).status == 200
+    entry = (await wire.ask("GET", "/v1/sys/mounts/team/kv")).json
+    assert entry["options"] == {"version": "2"}
+    assert (entry["type"], entry["description"]) == ("kv", "mine")
+    assert entry["config"] == {"default_lease_ttl": 0, "force_no_cache": False, "max_lease_ttl": 3600}
+    assert {name: value for name, value in entry.items() if name in entry["data"]} == entry["data"]
+    listed = (await wire.ask("GET", "/v1/sys/mounts")).json["data"]
+    assert list(listed) == ["secret/", "sys/", "team/kv/"]
+    assert listed["team/kv/"] == entry["data"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "error"),
+    [
+        ("secret", MOUNT, "path is already in use at secret/"),
+        ("secret/x", MOUNT, "path is already in use at secret/"),
+        ("sys", MOUNT, 'cannot mount "sys/"'),
+        ("sys/x", MOUNT, 'cannot mount "sys/x/"'),
+        ("auth/x", MOUNT, 'cannot mount "auth/x/"'),
+        ("cubbyhole", MOUNT, 'cannot mount "cubbyhole/"'),
+        ("identity/x", MOUNT, 'cannot mount "identity/x/"'),
+        ("a*", MOUNT, "a mount's path has no"),
+        ("a/+/b", MOUNT, "a mount's path has no"),
+        ("x" * 600, MOUNT, "a mount's path has at most"),
+        ("n", {}, "backend type must be specified as a string"),
+        ("n", {"type": "transit"}, "plugin not found in the catalog: transit"),
+        ("n", {"type": "kv"}, "only version 2 of the kv engine"),
+        ("n", {"type": "kv", "options": {"version": "1"}}, "only version 2 of the kv engine"),
+        ("n", {"type": "kv-v2", "options": {"version": "1"}}, "only version 2 of the kv engine"),
+        (
+            "n",
+            MOUNT | {"config": {"default_lease_ttl": "2h", "max_lease_ttl": "1h"}},
+            "given default lease TTL",
+        ),
+        ("n", MOUNT | {"config": {"default_lease_ttl": "x"}}, "invalid duration"),
+        ("n", MOUNT | {"config": []}, "error converting input"),
+        ("n", MOUNT | {"description": "x" * 5000}, "a description has at most"),
+    ],
+)
+async def test_a_mount_that_cannot_be_is_refused(wire, path, body, error):
+    answer = await wire.ask("POST", f"/v1/sys/mounts/{path}", body)
+    assert answer.status == 400
+    assert answer.json["errors"][0].startswith(error)
+    assert list((await wire.ask("GET", "/v1/sys/mounts")).json["data"]) == ["secret/", "sys/"]
+
+
+@pytest.mark.parametrize("options", [{"version": "2"}, {"version": 2}])
+async def test_kv_with_version_2_is_kv_v2(wire, options):
+    assert (await wire.ask("POST", "/v1/sys/mounts/n", {"type": "kv", "options": options})).status == 204
+    assert (await wire.ask("GET", "/v1/n/config")).status == 200
+
+
+async def test_a_parent_of_a_mount_is_taken_too(wire):
+    assert (await wire.ask("POST", "/v1/sys/mounts/a/b", MOUNT)).status == 204
+    answer = await wire.ask("POST", "/v1/sys/mounts/a", MOUNT)
+    assert answer.json == {"errors": ["path is already in use at a/b/"]}
+
+
+async def test_unmounting_leaves_nothing_behind(site, wire):
+    await wire.ask("POST", "/v1/sys/mounts/n", MOUNT)
+    await wire.ask("POST", "/v1/n/data/a", {"data": {"k": "v"}})
+    assert (await wire.ask("DELETE", "/v1/sys/mounts/n")).status == 204
+    assert (await wire.ask("DELETE", "/v1/sys/mounts/n")).status == 204
+    assert (await wire.ask("GET", "/v1/n/data/a")).json["errors"][0].startswith("no handler for route")
+    await wire.ask("POST", "/v1/sys/mounts/n", MOUNT)
+    assert (await wire.ask("GET", "/v1/n/data/a")).json == {"errors": []}
+    assert site.core.store._machine._db.all("SELECT * FROM kv_versions") == []
+    for reserved in ("sys", "cubbyhole", "identity"):
+        assert (await wire.ask("DELETE", f"/v1/sys/mounts/{reserved}")).status == 400
+
+
+async def test_tuning(wire):
+    assert (await wire.ask("GET", "/v1/sys/mounts/secret/tune")).json["data"] == {
+        "default_lease_ttl": 2764800, "description": "key/value secret storage", "force_no_cache": False,
+        "max_lease_ttl": 2764800, "options": {"version": "2"},
+    }  # fmt: skip
+    body = {"default_lease_ttl": "1h0m0s", "max_lease_ttl": "", "description": "x", "options": None}
+    assert (await wire.ask("POST", "/v1/sys/mounts/secret/tune", body)).status == 204
+    tuned = (await wire.ask("GET", "/v1/sys/mounts/secret/tune")).json["data"]
+    assert (tuned["default_lease_ttl"], tuned["max_lease_ttl"], tuned["description"]) == (3600, 2764800, "x")
+    body = {"default_lease_ttl": "system", "description": ""}
+    assert (await wire.ask("POST", "/v1/sys/mounts/secret/tune", body)).status == 204
+    assert (await wire.ask("GET", "/v1/sys/mounts/secret")).json["config"]["default_lease_ttl"] == 0
+    for body in ({"default_lease_ttl": "9h", "max_lease_ttl": "1h"}, {"options": {"version": "1"}}):
+        assert (await wire.ask("POST", "/v1/sys/mounts/secret/tune", body)).status == 400
+    for method in ("GET", "POST"):
+        assert (await wire.ask(method, "/v1/sys/mounts/none/tune", {})).status == 400
+    assert (await wire.ask("GET", "/v1/sys/mounts/none")).json == {
+        "errors": ["No secret engine mount at none/"]
+    }
+
+
+async def test_a_move_takes_everything_along(wire):
+    await wire.ask("POST", "/v1/secret/data/a", {"data": {"k": "v"}})
+    moved = await wire.ask("POST", "/v1/sys/remount", {"from": "secret/", "to": "team/kv/"})
+    migration = moved.json["migration_id"]
+    assert moved.json["data"]["migration_id"] == migration
+    status = (await wire.ask("GET", f"/v1/sys/remount/status/{migration}")).json["data"]
+    assert status["migration_info"] == {
+        "source_mount": "secret/",
+        "target_mount": "team/kv/",
+        "status": "success",
+    }
+    assert (await wire.ask("GET", "/v1/team/kv/data/a")).json["data"]["data"] == {"k": "v"}
+    assert (await wire.ask("GET", "/v1/secret/data/a")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({}, "both 'from' and 'to' path"),
+        ({"from": "secret"}, "both 'from' and 'to' path"),
+        ({"from": "nope", "to": "x"}, 'no matching mount at "nope/"'),
+        ({"from": "secret", "to": "secret"}, 'path already in use at "secret/"'),
+        ({"from": "secret", "to": "other/x"}, 'path already in use at "other/"'),
+        ({"from": "sys", "to": "x"}, 'cannot remount "sys/"'),
+        ({"from": "secret", "to": "sys/x"}, "cannot remount to destination sys/x/"),
+        ({"from": "secret", "to": "a/../b"}, "a mount's path has no"),
+        ({"from": "secret", "to": "a//b"}, "a mount's path has no"),
+        ({"from": "secret", "to": "a\u0000b"}, "a mount's path has no"),
+    ],
+)
+async def test_a_move_that_cannot_be_is_refused(wire, body, error):
+    await wire.ask("POST", "/v1/sys/mounts/other", MOUNT)
+    answer = await wire.ask("POST", "/v1/sys/remount", body)
+    assert (answer.status, answer.json["errors"][0].startswith(error)) == (400, True)
+    assert (await wire.ask("GET", "/v1/secret/config")).status == 200
+
+
+@pytest.mark.parametrize("identity", ["abc", "e30=", "W10=", "WyJhIiwgMV0=", "WyJhLyIsICJub25lLyJd"])
+async def test_a_migration_that_never_was(wire, identity):
+    assert (await wire.ask("GET", f"/v1/sys/remount/status/{identity}")).status == 404
+
+
+async def test_moving_asks_for_sudo(site, wire):
+    theirs = await limited(site, wire, 'path "sys/remount" { capabilities = ["update"] }')
+    assert (await theirs.ask("POST", "/v1/sys/remount", {"from": "secret", "to": "x"})).status == 403
+    policy = 'path "sys/remount" { capabilities = ["update", "sudo"] }'
+    theirs = await limited(site, wire, policy)
+    assert (await theirs.ask("POST", "/v1/sys/remount", {"from": "secret", "to": "x"})).status == 200
+
+
+PREFLIGHT = (
+    'preflight capability check returned 403, please ensure client\'s policies grant access to path "{}"'
+)
+
+
+async def test_the_preflight_of_the_command_line(site, wire):
+    for path in ("secret", "secret/", "secret/app/db"):
+        data = (await wire.ask("GET", f"/v1/sys/internal/ui/mounts/{path}")).json["data"]
+        assert (data["path"], data["options"]) == ("secret/", {"version": "2"})
+    missing = await wire.ask("GET", "/v1/sys/internal/ui/mounts/nomount/x")
+    assert (missing.status, missing.json) == (403, {"errors": [PREFLIGHT.format("nomount/x/")]})
+    stranger = await site.connect(token="")
+    answer = await stranger.ask("GET", "/v1/sys/internal/ui/mounts/secret/x")
+    assert (answer.status, answer.json) == (403, {"errors": ["permission denied"]})
+
+
+@pytest.mark.parametrize(
+    ("policy", "seen"),
+    [
+        ('path "secret/data/app/*" { capabilities = ["read"] }', True),
+        ('path "secret/data/app" { capabilities = ["read"] }', True),
+        ('path "sec*" { capabilities = ["read"] }', True),
+        ('path "+/data/x" { capabilities = ["read"] }', True),
+        ('path "secret/+/x" { capabilities = ["read"] }', True),
+        ('path "secret/*" { capabilities = ["deny"] }', False),
+        ('path "secrets/*" { capabilities = ["read"] }', False),
+        ('path "other/+/x" { capabilities = ["read"] }', False),
+        ('path "secret" { capabilities = ["read"] }', False),
+        ('path "+" { capabilities = ["read"] }', False),
+    ],
+)
+async def test_a_mount_is_seen_by_those_who_may_do_something_in_it(site, wire, policy, seen):
+    theirs = await limited(site, wire, policy)
+    answer = await theirs.ask("GET", "/v1/sys/internal/ui/mounts/secret/else")
+    assert answer.status == (200 if seen else 403)
+    if not seen:
+        assert answer.json == {"errors": [PREFLIGHT.format("secret/else/")]}
+    visible = (await theirs.ask("GET", "/v1/sys/internal/ui/mounts")).json["data"]["secret"]
+    assert ("secret/" in visible) == seen
+
+
+async def test_mounts_are_listed_only_by_policy(site, wire):
+    theirs = await limited(site, wire, 'path "secret/*" { capabilities = ["read"] }')
+    assert (await theirs.ask("GET", "/v1/sys/mounts")).status == 403
+    assert (await theirs.ask("POST", "/v1/sys/mounts/n", MOUNT)).status == 403
+
+
+async def test_hvac_agrees(site):
+    def talk():
+        client = hvac.Client(url=site.url, token=site.token)
+        client.sys.enable_secrets_engine("kv", path="kvh", options={"version": "2"})
+        client.sys.enable_secrets_engine("kv-v2", path="kvh2")
+        assert {"kvh/", "kvh2/", "secret/", "sys/"} <= set(client.sys.list_mounted_secrets_engines()["data"])
+        client.sys.tune_mount_configuration("kvh", default_lease_ttl="3600s", description="x")
+        assert client.sys.read_mount_configuration("kvh")["data"]["default_lease_ttl"] == 3600
+        client.sys.move_backend("kvh", "kvm")
+        client.sys.disable_secrets_engine("kvh2")
+        assert "kvm/" in client.sys.list_mounted_secrets_engines()["data"]
+
+    await asyncio.to_thread(talk)

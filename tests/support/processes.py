@@ -1,0 +1,178 @@
+"""Server processes of a test: started from a configuration, ended by their own pid, their output kept."""
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from node.cli.client import Answer, Unreachable, exchange, tls_context
+from node.cli.local_process import is_free, last_lines
+
+STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 30.0
+POLL_S = 0.05
+
+T = TypeVar("T")
+
+
+def poll(probe: Callable[[], T], *, timeout: float = START_TIMEOUT_S, what: str = "it") -> T:
+    """Ask until the answer is true. An Unreachable counts as no."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if answer := probe():
+                return answer
+        except Unreachable:
+            pass
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s"
+        time.sleep(POLL_S)
+
+
+def free_ports(count: int, *, first: int = 32_100) -> list[int]:
+    """Ports above those that local clusters take, below those of the kernel's clients; by process, not to collide."""
+    start = first + os.getpid() % 500
+    found: list[int] = []
+    for port in range(start, 32_768):
+        if is_free(port) and port not in _taken:
+            found.append(port)
+            _taken.add(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+_taken: set[int] = set()
+
+
+class Server:
+    """One `strongroom server` with its own directory; a context manager that leaves nothing running."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        address: str = "",
+        ca: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory = directory
+        self.log = directory / "server.log"
+        self.output = directory / "server.out"
+        self.address, self.ca = address, ca
+        self._arguments = arguments
+        self._env = dict(os.environ) | {"PYTHONUNBUFFERED": "1"} | dict(env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.kill()
+        if error is not None:
+            error.add_note(last_lines(self.log))
+
+    def start(self) -> None:
+        assert self._process is None
+        with self.log.open("ab") as log, self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "node.cli", "server", *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=log,
+                env=self._env,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code of a process that ends by itself."""
+        assert self._process is not None
+        code = self._process.wait(STOP_TIMEOUT_S)
+        self._process = None
+        return code
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(STOP_TIMEOUT_S)
+            self._process = None
+
+    def request(
+        self, method: str, path: str, body: Any = None, *, token: str = "", timeout: float = 30.0
+    ) -> Answer:
+        """One request to /v1/`path`."""
+        return exchange(
+            self.address,
+            method,
+            f"/v1/{path}",
+            body=body,
+            headers={"X-Vault-Token": token} if token else {},
+            timeout=timeout,
+            context=self._context(),
+        )
+
+    def _context(self) -> ssl.SSLContext | None:
+        if not self.address.startswith("https"):
+            return None
+        if self.ca is None or not self.ca.exists():
+            raise Unreachable("there is no CA certificate yet")
+        return tls_context(ca_cert=self.ca)
+
+    def health(self) -> int:
+        return self.request("GET", "sys/health", timeout=2.0).status
+
+    def wait_health(self, *codes: int) -> None:
+        """Until sys/health answers with one of these codes; at once an error if the process has ended."""
+
+        def probe() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, f"the server ended\n{last_lines(self.log)}"
+            return self.health() in codes
+
+        poll(probe, what=f"health {codes}")
+
+
+def configuration(
+    directory: Path,
+    *,
+    node_id: str,
+    api_port: int,
+    cluster_port: int,
+    seal_key: Path | None = None,
+    audit: Path | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+) -> Path:
+    """Write a node's configuration file; no seal key means shamir, which needs TLS files of the operator."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listener: dict[str, object] = {"address": f"127.0.0.1:{api_port}"}
+    if tls_cert is not None and tls_key is not None:
+        listener |= {"tls_cert_file": str(tls_cert), "tls_key_file": str(tls_key)}
+    settings = {
+        "node_id": node_id,
+        "data_dir": str(directory / "data"),
+        "api_addr": f"https://127.0.0.1:{api_port}",
+        "cluster_addr": f"127.0.0.1:{cluster_port}",
+        "listener": [{"tcp": listener}],
+        "seal": [{"static": {"key_file": str(seal_key)}} if seal_key else {"shamir": {}}],
+        "audit": [{"file": {"path": str(audit or directory / "audit.jsonl")}}],
+    }
+    path = directory / "strongroom.json"
+    path.write_text(json.dumps(settings))
+    return path

@@ -39,3 +39,10 @@ down: $(READY) ## stop them; the data stays
 
 clean: $(READY) ## stop them and delete their data
 	@$(BIN)/strongroom local clean
+
+bench: $(READY) ## writes of three nodes beside OpenBao and etcd (needs wrk; docs/bench.md)
+	@$(BIN)/python -m bench.writes
+
+chaos: $(READY) ## kill nodes under load, without and with power loss, and check every promise (docs/chaos.md)
+	@$(BIN)/python -m chaos.run --kills 50
+	@$(BIN)/python -m chaos.run --kills 50 --power-loss 0.6

@@ -18,6 +18,7 @@ from chaos.workload import Workload
 
 PROGRESS_WRITES = 100  # acknowledged between two faults, so that there is something to lose
 PROGRESS_TIMEOUT_S = 60.0
+REVIVE_S = 2.0  # how often to look for nodes that died by themselves
 RELAPSE = 0.2  # how often the next fault does not wait for recovery
 LONG_OUTAGE = 0.5  # how often the victims stay away for long enough that the others must go on without them
 OUTAGE_S = (0.0, 0.5)
@@ -92,8 +93,12 @@ class Nemesis:
         await self._await_progress()
 
     async def _await_progress(self) -> None:
-        await asyncio.to_thread(self._revive)
-        if not await self._workload.wait_acknowledged(PROGRESS_WRITES, PROGRESS_TIMEOUT_S):
+        goal = self._workload.acknowledged + PROGRESS_WRITES
+        deadline = time.monotonic() + PROGRESS_TIMEOUT_S
+        while self._workload.acknowledged < goal and time.monotonic() < deadline:
+            await asyncio.to_thread(self._revive)
+            await self._workload.wait_acknowledged(goal - self._workload.acknowledged, REVIVE_S)
+        if self._workload.acknowledged < goal:
             raise NoProgressError(
                 f"fewer than {PROGRESS_WRITES} writes in {PROGRESS_TIMEOUT_S:.0f} s with all nodes up"
             )

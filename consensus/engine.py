@@ -99,7 +99,7 @@ class Engine:
         self._tasks = [asyncio.create_task(self._guard(work), name=f"raft-{name}") for name, work in works]
 
     async def stop(self) -> None:
-        """End every task and every wait; what was appended is durable when this returns."""
+        """End every task and every wait; what was appended is durable when this returns. Raises OSError."""
         self.proposals.stop()
         self.reads.news()
         self.change_questions.news()
@@ -119,8 +119,10 @@ class Engine:
         for thread in self._threads:
             thread.shutdown(wait=True)
         self._close_batch()
-        self._journal.sync()
-        self._journal.close()
+        try:
+            self._journal.sync()
+        finally:
+            self._journal.close()
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         """A task of ours never ends but by cancellation: anything else is a bug or a lost disk."""

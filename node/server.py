@@ -11,9 +11,10 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -82,6 +83,7 @@ async def _serve(settings: Settings) -> int:
     core = lifecycle.core = compose(settings, lifecycle)
     listeners = Listeners(core)
     _on_signals(stopping, core)
+    asyncio.get_running_loop().set_exception_handler(_stop_on_bug(fail))
     try:
         for listener in settings.listeners:
             await listeners.listen(listener.host, listener.port, _context(listener, tls.context))
@@ -171,6 +173,20 @@ def _on_signals(stopping: asyncio.Event, core: Core) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, core.audit.reopen)
+
+
+def _stop_on_bug(fail: Callable[[], None]) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """An exception that reached nobody is a bug: whatever it left half done, this node must not go on."""
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError | ssl.SSLError):  # a client's connection, gone at a bad moment
+            log.info("connection lost", error=type(error).__name__)
+            return
+        log.critical("unhandled", message=context.get("message", ""), exc_info=error)
+        fail()
+
+    return handle
 
 
 def _settle_collector() -> None:

@@ -22,6 +22,7 @@ HANDSHAKE_TIMEOUT_S = 10.0  # for the listener: asyncio's ssl_handshake_timeout
 HEADER_TIMEOUT_S = 10.0  # from the first byte of a request to the end of its header
 LINGER_S = 2.0  # how long an unread body is discarded before its connection closes
 HEADER_FIELDS_MAX = 64
+DRAIN_S_MIN = 0.01  # aiohttp takes 0 for "without limit"
 PIPELINED_MAX = 32  # requests of one connection waiting for their turn
 
 _log = structlog.get_logger(__name__)
@@ -191,4 +192,4 @@ class Server(web.Server):
     async def drain(self, timeout: float) -> None:
         """Close idle connections, let requests in flight finish for up to `timeout` seconds, then cut them."""
         self.pre_shutdown()
-        await self.shutdown(timeout)
+        await self.shutdown(max(timeout, DRAIN_S_MIN))

@@ -12,7 +12,6 @@ from pathlib import Path
 from node.cli.output import LocalError
 
 POLL_S = 0.02
-PF_KTHREAD = 0x0020_0000  # include/linux/sched.h
 LOG_LINES_QUOTED = 12
 LOG_BYTES_READ_MAX = 64 * 1024
 
@@ -45,37 +44,43 @@ def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) ->
     with open(
         os.open(pid_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii"
     ) as stream:
-        stream.write(f"{pid}\n")
+        stream.write(f"{pid}\n{_started(pid)}\n")
 
 
 def find(config: Path, *, pid_file: Path) -> int | None:
-    """The pid of the running server of `config`, or None: a pid that was recycled is somebody else."""
+    """The pid of the running server of `config`, or None: a pid that was recycled is somebody else.
+
+    A process counts as running until it has let go of its ports and locks.
+    """
     try:
-        pid = int(pid_file.read_text(encoding="ascii"))
+        pid, started = (int(line) for line in pid_file.read_text(encoding="ascii").split())
     except (FileNotFoundError, ValueError):
         return None
     _reap(pid)
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if not command:
-            return pid if _is_in_transit(pid) else None
+        if _started(pid) != started or _has_ended(pid):
+            return None
     except OSError:
         return None
+    # There is none for a moment in execve, and at the end, when the kernel takes the memory before the files.
     arguments = command.split(b"\0")
-    return pid if b"node.cli" in arguments and os.fsencode(config) in arguments else None
+    return pid if not command or (b"node.cli" in arguments and os.fsencode(config) in arguments) else None
 
 
-def _is_in_transit(pid: int) -> bool:
-    """Whether a process without a command line is on its way in, or on its way out with its ports and locks held.
+def _started(pid: int) -> int:
+    """When a process began, in clock ticks since the machine did: with its pid, its identity."""
+    return int(_stat(pid)[19])
 
-    It has none for a moment in execve; and at its end the kernel takes the memory first, the files later, when
-    the last thread goes. Raises OSError when the process is gone.
-    """
-    _, _, stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")
-    state, flags = stat.split()[0], int(stat.split()[6])
-    if state in ("Z", "X"):
-        return len(os.listdir(f"/proc/{pid}/task")) > 1
-    return not flags & PF_KTHREAD
+
+def _has_ended(pid: int) -> bool:
+    """Whether only the zombie is left: a leading thread is one already while others still hold the files."""
+    return _stat(pid)[0] in ("Z", "X") and len(os.listdir(f"/proc/{pid}/task")) == 1
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third, `state`, on (the second may hold anything)."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()
 
 
 def _reap(pid: int) -> None:

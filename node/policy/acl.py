@@ -164,6 +164,11 @@ class ACL:
         grants += [wildcard.grant for wildcard in self._wildcards if wildcard.reaches(parts)]
         return any(grant.capabilities not in (0, DENY) for grant in grants)
 
+    def denies(self, path: str) -> bool:
+        """Whether a rule says deny for this path, as opposed to no rule granting anything."""
+        grant = self._grant(path, listing=False)
+        return not self._root and grant is not None and grant.capabilities == DENY
+
     @property
     def root(self) -> bool:
         return self._root

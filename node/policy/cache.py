@@ -1,5 +1,6 @@
 """Compiled ACLs by policy set, so that a request does not parse."""
 
+import weakref
 from collections import OrderedDict
 
 from node.policy.acl import ACL, NOTHING, ROOT_ACL
@@ -15,16 +16,17 @@ class PolicyCache:
     """ACLs of the policies as this node has applied them. A change of any policy empties the cache."""
 
     def __init__(self) -> None:
-        self._generation: tuple[int, int] | None = None  # (which store, its generation of "policies")
+        self._store: weakref.ref[Store] | None = None  # a cache keeps no sealed store alive
+        self._generation = 0
         self._acls: OrderedDict[tuple[str, ...], ACL] = OrderedDict()
         self._parsed: OrderedDict[tuple[str, str], Policy] = OrderedDict()  # survives changes of others
 
     def acl(self, store: Store, names: tuple[str, ...]) -> ACL:
         """What tokens with these policies may do. A policy that does not exist grants nothing."""
-        generation = (id(store), store.generation("policies"))
-        if generation != self._generation:
+        generation = store.generation("policies")
+        if generation != self._generation or self._store is None or self._store() is not store:
             self._acls.clear()
-            self._generation = generation
+            self._store, self._generation = weakref.ref(store), generation
         acl = self._acls.get(names)
         if acl is not None:
             self._acls.move_to_end(names)
@@ -56,6 +58,6 @@ class PolicyCache:
 
     def clear(self) -> None:
         """Forget everything: the node is sealed."""
-        self._generation = None
+        self._store = None
         self._acls.clear()
         self._parsed.clear()

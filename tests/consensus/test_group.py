@@ -177,6 +177,42 @@ async def test_a_stopped_group_ends_what_waits(tmp_path: Path) -> None:
         await group.propose(b"k=1", request_id=request_id(), timeout=1)
 
 
+async def test_a_bug_in_apply_stops_the_node_and_is_not_tried_again(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    group = await cluster.boot()
+    await cluster.led()
+    tried: list[int] = []
+
+    def buggy(index: int, request_id: bytes, command: bytes) -> None:
+        tried.append(index)
+        raise KeyError("a bug")
+
+    cluster.machines["n1"].apply = buggy  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown):
+        await cluster.write("n1", "k=1", timeout=0.5)
+    assert (len(tried), cluster.fatal[0]) == (1, f"applying entry {tried[0]} raised KeyError")
+    assert "a bug" not in "".join(cluster.fatal)
+    await group.stop()
+
+
+async def test_a_disk_that_fails_stops_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(tmp_path)
+    group = await cluster.boot()
+    await cluster.led()
+    with monkeypatch.context() as broken:
+
+        def fail(fd: int) -> None:
+            raise OSError("the disk is gone")
+
+        broken.setattr("consensus.files.sync_data", fail)
+        with pytest.raises(OutcomeUnknown):
+            await cluster.write("n1", "k=1", timeout=0.5)
+    assert cluster.machines["n1"].values == {}
+    assert cluster.fatal
+    with pytest.raises(OSError):
+        await group.stop()
+
+
 async def test_the_solo_group_behaves_like_a_group_of_one(tmp_path: Path) -> None:
     group = SoloGroup(DictMachine(tmp_path / "state"), "dev")
     await group.start()

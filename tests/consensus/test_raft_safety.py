@@ -361,6 +361,14 @@ def test_an_uncommitted_membership_entry_is_in_force_after_a_restart(monkeypatch
     assert sorted(again.replica.members) == ["n1", "n2", "n3"], "truncated, so rolled back"
 
 
+def test_only_a_member_that_hears_no_leader_takes_strangers_for_members(node: OneReplica) -> None:
+    """Its configuration may lack today's leader; as long as one is heard, it does not."""
+    node.append("n2", 1, (0, 0), *entries(1, 1, 1))
+    assert not node.replica.orphaned
+    node.pass_time(2.1)
+    assert node.replica.orphaned
+
+
 def test_a_learner_neither_campaigns_nor_votes(monkeypatch: pytest.MonkeyPatch) -> None:
     others = (Member("n2", "h2:1"), Member("n3", "h3:1"))
     node = OneReplica(monkeypatch, disk=[("reset", Base(0, 0, others))])

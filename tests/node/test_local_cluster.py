@@ -54,8 +54,9 @@ def test_ports_may_be_chosen_once(tmp_path: Path) -> None:
     cluster = LocalCluster(tmp_path, port_base=11_800)
     ports = [(node.api_port, node.cluster_port) for node in cluster.nodes]
     assert ports == [(11_800, 11_801), (11_802, 11_803), (11_804, 11_805)]
-    with socket.create_server(("127.0.0.1", 11_803)), pytest.raises(
-        ClusterError, match=r"Port 11803, which node n2 needs, is taken .* choose other ports"
+    with (
+        socket.create_server(("127.0.0.1", 11_803)),
+        pytest.raises(ClusterError, match=r"Port 11803, which node n2 needs, is taken .* choose other ports"),
     ):
         cluster.create()
     assert list(tmp_path.iterdir()) == [], "other ports can still be chosen"
@@ -119,9 +120,12 @@ def test_a_node_that_cannot_start_is_quoted(tmp_path: Path) -> None:
 def test_a_recycled_pid_is_somebody_else(cluster: LocalCluster) -> None:
     """A stale pid file must never get an innocent process killed."""
     node = cluster.nodes[0]
+    cluster.start("n1")
+    _, started = node.pid_path.read_text().split()
+    cluster.kill("n1")
     with subprocess.Popen(["sleep", "60"]) as innocent:
         try:
-            node.pid_path.write_text(f"{innocent.pid}\n")
+            node.pid_path.write_text(f"{innocent.pid}\n{started}\n")
             assert cluster.pid("n1") is None
             cluster.kill("n1")
             assert innocent.poll() is None

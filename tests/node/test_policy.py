@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.corefixture import call, new_token, opened
 
 from node.core.request import Operation
-from node.errors import InvalidRequest, NotFound
+from node.errors import InvalidRequest, NotFound, PermissionDenied
 from node.policy.default import DEFAULT_POLICY
 from node.policy.parse import (
     CREATE,
@@ -221,6 +221,33 @@ async def test_refused_over_the_api(tmp_path, operation, name, data, message) ->
                 await call(core, operation, f"{api}/{name}", data)
             assert caught.value.message.startswith(message)
         assert core.unsealed.reads.policies() == ["default"]
+
+
+OPERATOR = """
+path "sys/policies/acl/*" { capabilities = ["create", "read", "update", "delete"] }
+path "sys/policy/*" { capabilities = ["create", "read", "update", "delete"] }
+path "sys/policies/acl/admin" { capabilities = ["deny"] }
+"""
+
+
+@pytest.mark.parametrize(
+    "path", ["sys/policies/acl/admin", "sys/policies/acl/ADMIN", "sys/policy/admin", "sys/policy/Admin"]
+)
+async def test_a_denied_policy_is_denied_under_every_spelling(tmp_path, path) -> None:
+    """An operator kept from one policy reaches it neither by case nor through the older route."""
+    async with opened(tmp_path) as core:
+        await call(core, Operation.UPDATE, "sys/policies/acl/admin", {"policy": READ_A})
+        operator = await new_token(core, policy=OPERATOR)
+        for operation, data in [
+            (Operation.UPDATE, {"policy": 'path "*" { policy = "sudo" }'}),
+            (Operation.READ, None),
+            (Operation.DELETE, None),
+        ]:
+            with pytest.raises(PermissionDenied):
+                await call(core, operation, path, data, token=operator)
+        assert core.unsealed.reads.policy("admin") == READ_A
+        for allowed in ("sys/policies/acl/Other", "sys/policy/other"):
+            await call(core, Operation.UPDATE, allowed, {"policy": READ_A}, token=operator)
 
 
 async def test_a_changed_policy_counts_at_the_next_request(tmp_path) -> None:

@@ -227,7 +227,7 @@ import sys
 from pathlib import Path
 from support.state import Node, random_log
 node = Node(Path(sys.argv[1]))
-log = random_log(int(sys.argv[2]), 20_000)
+log = random_log(int(sys.argv[2]), 2_000)
 for entry in log[node.machine.applied_index:]:
     node.feed(entry)
     if node.machine.applied_index % int(sys.argv[3]) == 0:
@@ -243,8 +243,8 @@ def test_a_killed_process_leaves_a_prefix_that_holds_all_it_committed(tmp_path, 
     """SIGKILL at a random moment, several times over on the same file."""
     path, seed = tmp_path / "state.db", random.randrange(10**6)
     rng = random.Random(seed)
-    log, reference = random_log(seed, 20_000), Node()
-    for _ in range(5):
+    log, reference = random_log(seed, 2_000), Node()
+    for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(path), str(seed), str(batch)],
             stdout=subprocess.PIPE,

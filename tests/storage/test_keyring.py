@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from storage import keyring as keyring_module
@@ -125,6 +125,7 @@ def test_swapped_parts_of_two_values_do_not_open():
                 keys.open(PLACE, mixed)
 
 
+@example([("a", "bc"), ("ab", "c")])
 @given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), min_size=2, max_size=2, unique=True))
 def test_fields_do_not_run_into_each_other(places):
     """("a", "bc") and ("ab", "c") are two places: every field is preceded by its length."""

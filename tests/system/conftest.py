@@ -85,6 +85,7 @@ def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     home = tmp_path_factory.mktemp("openbao")
     target = Target(f"http://127.0.0.1:{free_ports(1)[0]}", unique("root"), home, real=True)
     arguments = [f"-dev-listen-address={target.address[7:]}", f"-dev-root-token-id={target.token}"]
+    arguments.append("-dev-no-store-token")
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [str(BAO), "server", "-dev", *arguments], stdout=log, stderr=log, env=target.environment("")

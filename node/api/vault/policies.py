@@ -8,12 +8,14 @@ from node.auth import fields
 from node.core.core import Core
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route, payload
-from node.errors import InvalidRequest, NotFound
+from node.errors import InvalidRequest, NotFound, PermissionDenied
 from node.policy.default import NAME as DEFAULT
 from node.policy.parse import PolicyError, parse, policy_name
 from storage.command import PolicyDelete, PolicyPut
 
 ROOT = "root"
+ACL_PATH = "sys/policies/acl/"
+OLD_PATH = "sys/policy/"
 
 
 def routes() -> list[Route]:
@@ -45,12 +47,12 @@ def _names(core: Core) -> list[str]:
 
 
 async def read_acl(core: Core, request: Request, params: dict[str, str]) -> Response:
-    name = _name(params)
+    name = _name(core, request, params)
     return payload(name=name, policy=_text(core, name))
 
 
 async def read_old(core: Core, request: Request, params: dict[str, str]) -> Response:
-    name = _name(params)
+    name = _name(core, request, params)
     return payload(name=name, rules=_text(core, name))
 
 
@@ -65,7 +67,7 @@ def _text(core: Core, name: str) -> str:
 
 async def write(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Create or replace a policy whose text parses. `rules` is the old name of `policy`."""
-    name = _name(params)
+    name = _name(core, request, params)
     if name == ROOT:
         raise InvalidRequest('cannot update "root" policy')
     text = fields.text(request.data.get("policy") or request.data.get("rules"), "policy")
@@ -83,7 +85,7 @@ async def write(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 
 async def delete(core: Core, request: Request, params: dict[str, str]) -> Response:
-    name = _name(params)
+    name = _name(core, request, params)
     if name == ROOT:
         raise InvalidRequest('cannot delete "root" policy')
     if name == DEFAULT:
@@ -93,11 +95,26 @@ async def delete(core: Core, request: Request, params: dict[str, str]) -> Respon
     return Response(NO_CONTENT)
 
 
-def _name(params: dict[str, str]) -> str:
+def _name(core: Core, request: Request, params: dict[str, str]) -> str:
+    """The canonical name, which the caller must be allowed to touch under every spelling.
+
+    The pipeline asked about the path as it was written; "ADMIN" is "admin", and sys/policy/admin is
+    sys/policies/acl/admin, so a rule for the one must not be escaped through the other.
+    """
     try:
-        return policy_name(params["name"])
+        name = policy_name(params["name"])
     except PolicyError as error:
         raise InvalidRequest(str(error)) from None
+    assert request.token_row is not None, "an authenticated route"
+    acl = core.policies.acl(core.unsealed, request.token_row.policies)
+    here = ACL_PATH if request.path.startswith(ACL_PATH) else OLD_PATH
+    twin = OLD_PATH if here is ACL_PATH else ACL_PATH
+    respelled = name != params["name"]
+    if (respelled and not acl.allows(request.operation, here + name, request.data, sudo=False)) or acl.denies(
+        twin + name
+    ):
+        raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
+    return name
 
 
 def _decoded(text: str) -> str:

@@ -1,0 +1,158 @@
+"""What is acknowledged by one node is true on every node, at once."""
+
+import base64
+import itertools
+import json
+import uuid
+from typing import Any
+
+from support.processes import poll
+from support.targets import unique
+
+from node.cli.local_cluster import LocalCluster
+
+ROUNDS = 200
+
+
+def write(cluster: LocalCluster, node: str, path: str, body: Any, **more: Any) -> tuple[Any, Any]:
+    """A write that must succeed: its answer and headers."""
+    status, answer, headers = cluster.request(node, "POST", path, body, **more)
+    assert status in (200, 204), answer
+    return answer, headers
+
+
+def others(cluster: LocalCluster, node: str) -> list[str]:
+    return [each.id for each in cluster.nodes if each.id != node]
+
+
+def token_of(cluster: LocalCluster, node: str, policies: list[str]) -> str:
+    answer, _ = write(cluster, node, "auth/token/create", {"policies": policies, "no_default_policy": True})
+    return str(answer["auth"]["client_token"])
+
+
+def test_a_write_through_one_node_is_read_through_the_others_at_once(cluster: LocalCluster, mount: str) -> None:
+    """200 rounds, the writer changing every time."""
+    path = f"{mount}/data/fresh"
+    for number, node in zip(range(ROUNDS), itertools.cycle(each.id for each in cluster.nodes), strict=False):
+        write(cluster, node, path, {"data": {"n": number}})
+        for other in others(cluster, node):
+            status, answer, _ = cluster.request(other, "GET", path)
+            assert (status, answer["data"]["data"]) == (200, {"n": number}), (number, node, other)
+
+
+def test_a_revoked_token_is_refused_by_every_node_at_once(cluster: LocalCluster) -> None:
+    for node in cluster.nodes:
+        token = token_of(cluster, node.id, ["default"])
+        for each in cluster.nodes:
+            assert cluster.request(each.id, "GET", "auth/token/lookup-self", token=token)[0] == 200
+        write(cluster, node.id, "auth/token/revoke", {"token": token})
+        for each in cluster.nodes:
+            assert cluster.request(each.id, "GET", "auth/token/lookup-self", token=token)[0] == 403
+
+
+def test_a_policy_change_acts_on_every_node_at_once(cluster: LocalCluster, mount: str) -> None:
+    name, path = unique("policy"), f"{mount}/data/guarded"
+    write(cluster, "n1", path, {"data": {"a": 1}})
+    allow = f'path "{mount}/data/*" {{ capabilities = ["read"] }}'
+    deny = f'path "{mount}/data/*" {{ capabilities = ["deny"] }}'
+    write(cluster, "n1", f"sys/policies/acl/{name}", {"policy": allow})
+    token = token_of(cluster, "n1", [name])
+    for round_, node in zip(range(12), itertools.cycle(each.id for each in cluster.nodes), strict=False):
+        text, expected = (deny, 403) if round_ % 2 else (allow, 200)
+        write(cluster, node, f"sys/policies/acl/{name}", {"policy": text})
+        for each in cluster.nodes:
+            assert cluster.request(each.id, "GET", path, token=token)[0] == expected, (round_, node, each.id)
+
+
+def test_a_use_limit_holds_over_all_nodes_together(cluster: LocalCluster) -> None:
+    """Three uses, spent on three nodes: none is left on any."""
+    answer, _ = write(cluster, "n1", "auth/token/create", {"policies": ["default"], "num_uses": 3})
+    token = answer["auth"]["client_token"]
+    for expected in (200, 403):
+        for node in cluster.nodes:
+            assert cluster.request(node.id, "GET", "auth/token/lookup-self", token=token)[0] == expected
+
+
+def test_lists_and_mounts_are_as_fresh_as_values(cluster: LocalCluster) -> None:
+    for node in cluster.nodes:
+        path = unique("engine")
+        write(cluster, node.id, f"sys/mounts/{path}", {"type": "kv-v2"})
+        for other in others(cluster, node.id):
+            write(cluster, other, f"{path}/data/by-{other}", {"data": {}})
+        listed = [cluster.request(each.id, "LIST", f"{path}/metadata")[1]["data"]["keys"] for each in cluster.nodes]
+        assert listed == [[f"by-{other}" for other in others(cluster, node.id)]] * 3
+        assert cluster.request(node.id, "DELETE", f"sys/mounts/{path}")[0] == 204
+        for each in cluster.nodes:
+            assert cluster.request(each.id, "GET", f"{path}/data/by-n1")[0] == 404
+
+
+def test_the_index_of_a_write_makes_even_a_stale_read_see_it(cluster: LocalCluster, mount: str) -> None:
+    """X-Vault-Index: the node waits until it has applied what the caller saw elsewhere."""
+    path, stale = f"{mount}/data/indexed", {"X-Strongroom-Consistency": "stale-ok"}
+    for number in range(30):
+        node = cluster.nodes[number % 3].id
+        _, headers = write(cluster, node, path, {"data": {"n": number}})
+        for other in others(cluster, node):
+            sent = stale | {"X-Vault-Index": headers["x-vault-index"]}
+            status, answer, _ = cluster.request(other, "GET", path, headers=sent)
+            assert (status, answer["data"]["data"]) == (200, {"n": number})
+
+
+def test_an_index_that_is_not_there_yet_is_429_and_garbage_is_400(cluster: LocalCluster, follower: str) -> None:
+    headers = cluster.request(follower, "GET", "sys/mounts")[2]
+    index = json.loads(base64.b64decode(headers["x-vault-index"]))
+
+    def ask(value: object) -> tuple[int, Any]:
+        sent = {"X-Vault-Index": base64.b64encode(json.dumps(value).encode()).decode()}
+        status, _, headers = cluster.request(follower, "GET", "sys/mounts", headers=sent)
+        return status, headers.get("retry-after")
+
+    assert ask(index | {"value": str(int(index["value"]) + 10**6)}) == (429, "1")
+    assert ask(index | {"cluster": str(uuid.uuid4())})[0] == 400
+    assert ask("x")[0] == 400
+
+
+def test_the_same_request_id_writes_once(cluster: LocalCluster, mount: str) -> None:
+    """A retry, even through another node, gets the first outcome; a new id writes again."""
+    path, once = f"{mount}/data/once", {"X-Strongroom-Request-Id": uuid.uuid4().hex}
+    answers = [
+        write(cluster, node.id, path, {"data": {"a": 1}}, headers=once)[0]["data"] for node in cluster.nodes
+    ]
+    assert [answer["version"] for answer in answers] == [1, 1, 1]
+    assert len({answer["created_time"] for answer in answers}) == 1
+    again = {"X-Strongroom-Request-Id": uuid.uuid4().hex}
+    assert write(cluster, "n1", path, {"data": {"a": 2}}, headers=again)[0]["data"]["version"] == 2
+    assert cluster.request("n1", "POST", path, {"data": {}}, headers={"X-Strongroom-Request-Id": "no"})[0] == 400
+
+
+def test_a_retried_token_creation_gives_the_same_token(cluster: LocalCluster) -> None:
+    once = {"X-Strongroom-Request-Id": uuid.uuid4().hex}
+    made = [
+        write(cluster, node.id, "auth/token/create", {"policies": ["default"]}, headers=once)[0]["auth"]
+        for node in cluster.nodes
+    ]
+    assert len({auth["client_token"] for auth in made}) == 1
+    assert len({auth["accessor"] for auth in made}) == 1
+
+
+def test_a_node_that_was_paused_catches_up_before_it_answers(
+    cluster: LocalCluster, follower: str, mount: str
+) -> None:
+    writer = next(node for node in others(cluster, follower))
+    path = f"{mount}/data/paused"
+    write(cluster, writer, path, {"data": {"n": 0}})
+    cluster.pause(follower)
+    try:
+        for number in range(1, 20):
+            write(cluster, writer, path, {"data": {"n": number}})
+    finally:
+        cluster.resume(follower)
+    answer = poll(lambda: _answered(cluster, follower, path), what="an answer of the resumed node")
+    assert answer["data"]["data"] == {"n": 19}
+
+
+def _answered(cluster: LocalCluster, node: str, path: str) -> Any:
+    """The first answer that is not an excuse must be the right one."""
+    status, answer, _ = cluster.request(node, "GET", path)
+    assert status in (200, 503), answer
+    return answer if status == 200 else None

@@ -9,9 +9,8 @@ import os
 import uuid
 from typing import Any
 
-from consensus.memory import SoloGroup
-
 from consensus.api import Status
+from consensus.memory import SoloGroup
 from node.config import Settings
 from node.core.core import Core
 from node.errors import InvalidRequest
@@ -55,6 +54,8 @@ class DevLifecycle:
     @property
     def unsealed(self) -> bool:
         return self.core.store is not None
+
+    listener_pin = b""
 
     @property
     def ca_certificate(self) -> bytes:

@@ -37,7 +37,8 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True):
 
     secret: bytes
     ca_fingerprint: str
-    addresses: list[str]
+    addresses: list[str]  # the first one is the issuing node's
+    pin: bytes = b""  # SHA-256 of the issuing node's listener certificate, where its operator brought one
 
     def __repr__(self) -> str:
         return "Ticket(...)"
@@ -88,7 +89,7 @@ def _digest(store: Store, secret: bytes) -> bytes:
     return hmac.digest(store.root.derive(JOIN_TOKEN_DIGEST), secret, "sha256")
 
 
-async def issue_ticket(core: Core, *, ttl_s: int, ca_certificate: bytes) -> str:
+async def issue_ticket(core: Core, *, ttl_s: int, ca_certificate: bytes, pin: bytes) -> str:
     """A new one-time join token, good for ttl_s seconds."""
     store = core.unsealed
     secret = secrets.token_bytes(24)
@@ -96,8 +97,9 @@ async def issue_ticket(core: Core, *, ttl_s: int, ca_certificate: bytes) -> str:
     await store.submit(
         JoinTokenPut(time_ns=now, digest=_digest(store, secret), expires_ns=now + ttl_s * 10**9)
     )
-    addresses = [node.api_address for node in store.reads.nodes()]
-    return Ticket(secret, pki.fingerprint(ca_certificate), addresses).text()
+    own = core.settings.api_address
+    addresses = [own, *(row.api_address for row in store.reads.nodes() if row.api_address != own)]
+    return Ticket(secret, pki.fingerprint(ca_certificate), addresses, pin).text()
 
 
 def authority(store: Store, ca_certificate: bytes) -> pki.Credentials:
@@ -189,12 +191,10 @@ async def _ask_one(
         raise ValueError("only https:// addresses can be joined")
     timeout = aiohttp.ClientTimeout(total=JOIN_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
-        ca = await _pinned_ca(session, ticket, address)
-        context = ssl.create_default_context(cadata=ca.decode())
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        verified = await _verification(session, ticket, address)
         request = make_request(ticket.secret.hex())
         async with session.post(
-            f"{address}/v1/sys/cluster/join", data=msgspec.json.encode(request), ssl=context
+            f"{address}/v1/sys/cluster/join", data=msgspec.json.encode(request), ssl=verified
         ) as answer:
             body = msgspec.json.decode(await answer.content.read(ANSWER_BYTES_MAX))
             if answer.status != 200:
@@ -208,6 +208,17 @@ async def _ask_one(
         seal_file=data["seal_file"],
         members=tuple((str(node), str(raft)) for node, raft in data["members"]),
     )
+
+
+async def _verification(
+    session: aiohttp.ClientSession, ticket: Ticket, address: str
+) -> ssl.SSLContext | aiohttp.Fingerprint:
+    """How to know the node at `address`: by the certificate that the ticket pins, or by the cluster's CA."""
+    if ticket.pin and address == ticket.addresses[0].rstrip("/"):
+        return aiohttp.Fingerprint(ticket.pin)
+    context = ssl.create_default_context(cadata=(await _pinned_ca(session, ticket, address)).decode())
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 async def _pinned_ca(session: aiohttp.ClientSession, ticket: Ticket, address: str) -> bytes:

@@ -102,6 +102,10 @@ class NodeLifecycle:
         return self._layout.ca_certificate.read_bytes()
 
     @property
+    def listener_pin(self) -> bytes:
+        return self._tls.pin
+
+    @property
     def seal_file(self) -> SealFile:
         return self._admitted.seal if self._admitted is not None else SealFile.read(self._layout.seal)
 

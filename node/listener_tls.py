@@ -45,6 +45,12 @@ class ListenerTLS:
         hosts += [listener.host for listener in self._settings.listeners]
         return [host for host in dict.fromkeys(hosts) if host not in {"", "0.0.0.0", "::"}]  # noqa: S104
 
+    @property
+    def pin(self) -> bytes:
+        """What a joining node can know the first listener by, if its certificate is the operator's."""
+        file = self._settings.listeners[0].tls_cert_file
+        return bytes.fromhex(pki.fingerprint(file.read_bytes())) if file is not None else b""
+
     def open(self) -> None:
         """Load what the last start left, or make a provisional authority and a certificate of it."""
         if not self.automatic:

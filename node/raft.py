@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from consensus.api import Member
-from consensus.engine import Parts
 from consensus.group import RaftGroup
 from consensus.opening import GroupConfig
 from consensus.options import RaftOptions
+from consensus.parts import Parts
 from node.config import Settings
 from node.identity import Identity
 from storage.keyring import JOURNAL, JournalCipher, RootKey

@@ -6,7 +6,7 @@ fields, numbers and booleans stay in clear. While the store is sealed there is n
 fixed mark instead.
 """
 
-import hmac
+import hashlib
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -21,24 +21,35 @@ from storage.secret import Secret
 LIST_ITEMS_MAX = 1000  # of a listing's answer; beyond it only the number is recorded
 HMAC_PREFIX = "hmac-sha256:"
 SEALED_MARK = "hmac-sha256:sealed"
+_BLOCK_BYTES = 64  # of SHA-256
 _LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
 
 
 class Hasher:
-    """Strings to "hmac-sha256:<hex>"; without a key, to a fixed mark."""
+    """Strings to "hmac-sha256:<hex>"; without a key, to a fixed mark.
 
-    __slots__ = ("_key",)
+    HMAC (RFC 2104) with both pads absorbed once: a record takes several, and this halves their cost.
+    """
+
+    __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes | None) -> None:
-        self._key = key
+        padded = b"" if key is None else key.ljust(_BLOCK_BYTES, b"\0")
+        if len(padded) > _BLOCK_BYTES:
+            raise ValueError(f"the audit key has at most {_BLOCK_BYTES} bytes")
+        self._inner = None if key is None else hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
 
     def text(self, value: str) -> str:
         return self.data(value.encode("utf-8", "surrogatepass"))
 
     def data(self, value: bytes) -> str:
-        if self._key is None:
+        if self._inner is None:
             return SEALED_MARK
-        return HMAC_PREFIX + hmac.digest(self._key, value, "sha256").hex()
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(value)
+        outer.update(inner.digest())
+        return HMAC_PREFIX + outer.hexdigest()
 
     def tree(self, value: Any) -> Any:
         """A JSON value with every string in it replaced; keys of maps stay."""

@@ -40,6 +40,11 @@ class Lifecycle(Protocol):
     @property
     def ca_certificate(self) -> bytes: ...
 
+    @property
+    def listener_pin(self) -> bytes:
+        """SHA-256 of the listener's certificate if the operator brought it, else empty."""
+        ...
+
 
 @dataclass(slots=True)
 class Core:

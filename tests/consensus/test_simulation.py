@@ -14,7 +14,7 @@ def _quiet() -> None:
     logging.getLogger("consensus").setLevel(logging.CRITICAL)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_known_histories_of_three(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = simworld.play(seed, nodes=3, seconds=SECONDS, monkeypatch=monkeypatch)
     assert seen["writes"] > 10

@@ -149,6 +149,12 @@ async def test_a_request_with_two_readings_ends_the_connection(site, head):
     assert await wire.closed()
 
 
+async def test_http_1_0_has_no_chunks(site):
+    wire = await site.connect()
+    await wire.send(b"POST /v1/sys/unseal HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert ((await wire.answer()).json, await wire.closed()) == ({"errors": ["malformed HTTP request"]}, True)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -249,6 +255,7 @@ async def test_headers_are_bounded_in_bytes_and_number(site):
         request("GET", "/v1/sys/health?" + "x" * limit),
         request("GET", "/v1/sys/health", headers={f"X-{i}": "x" * 1000 for i in range(17)}),
         b"GET /v1/sys/health HTTP/1.1\r\n" + b"X: " + b"x" * (limit + 1),
+        b"GET /v1/sys/health HTTP/1.1\r\n" + (b"X: " + b"x" * 1000 + b"\r\n") * 17,
         b"GET /v1/sys/health HTTP/1.1\r\n"
         + b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * (limit // 45),
     ):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.corefixture import ROOT_TOKEN, call, new_token, opened
 
+from consensus.memory import SoloGroup
 from node.auth import fields
 from node.auth.identity import TokenAuthority
 from node.auth.token import expire_tokens, grant_ttl
@@ -277,9 +278,17 @@ async def test_uses_are_counted_and_the_last_one_is_the_last(tmp_path) -> None:
         assert core.unsealed.reads.token(core.tokens.digest(core.unsealed, Secret(token.encode()))) is None
 
 
-async def test_a_race_for_the_last_use_has_one_winner(tmp_path) -> None:
+async def test_a_race_for_the_last_use_has_one_winner(tmp_path, monkeypatch) -> None:
+    """All see the token alive before any use is replicated; the replicated count decides."""
+    propose = SoloGroup.propose
+
+    async def later(group: SoloGroup, command: bytes, *, request_id: bytes, timeout: float) -> Any:
+        await asyncio.sleep(0)
+        return await propose(group, command, request_id=request_id, timeout=timeout)
+
     async with opened(tmp_path) as core:
         token = await new_token(core, policies="default", num_uses=3)
+        monkeypatch.setattr(SoloGroup, "propose", later)
 
         async def use() -> bool:
             try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -10,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.corefixture import ROOT_TOKEN, opened
+
 from node.api.http import make_server
-from node.config import dev_settings
 from node.core.core import Core
-from node.dev import DevLifecycle
-from node.server import compose
 
 
 @dataclass
@@ -129,13 +127,6 @@ async def serve(
 
 @contextlib.asynccontextmanager
 async def dev_core(data_dir: Path, **changes: Any) -> AsyncIterator[tuple[Core, str]]:
-    """The core of a dev server (in memory, KV at secret/) and its root token; `changes` are Settings fields."""
-    settings = dataclasses.replace(dev_settings(data_dir=data_dir), **changes)
-    lifecycle = DevLifecycle(settings)
-    core = lifecycle.core = compose(settings, lifecycle)
-    token = await lifecycle.start(None)
-    try:
-        yield core, token.reveal().decode()
-    finally:
-        await lifecycle.stop()
-        core.audit.close()
+    """corefixture's core and its root token; `changes` are Settings fields."""
+    async with opened(data_dir, **changes) as core:
+        yield core, ROOT_TOKEN

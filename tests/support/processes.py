@@ -114,7 +114,14 @@ class Server:
             self._process = None
 
     def request(
-        self, method: str, path: str, body: Any = None, *, token: str = "", timeout: float = 30.0
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str = "",
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
     ) -> Answer:
         """One request to /v1/`path`."""
         return exchange(
@@ -122,7 +129,7 @@ class Server:
             method,
             f"/v1/{path}",
             body=body,
-            headers={"X-Vault-Token": token} if token else {},
+            headers=({"X-Vault-Token": token} if token else {}) | dict(headers or {}),
             timeout=timeout,
             context=self._context(),
         )

@@ -49,7 +49,7 @@ class Bao:
     def __call__(
         self,
         *arguments: str,
-        input: str | None = None,
+        text: str | None = None,
         token: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -57,8 +57,8 @@ class Bao:
         return subprocess.run(
             [str(BAO), *arguments],
             env=self.target.environment(token) | dict(env or {}),
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
+            input=text,
+            stdin=subprocess.DEVNULL if text is None else None,
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,
@@ -66,30 +66,32 @@ class Bao:
             check=False,
         )
 
-    def ok(self, *arguments: str, input: str | None = None, token: str | None = None) -> str:
+    def ok(self, *arguments: str, text: str | None = None, token: str | None = None) -> str:
         """What a command that must succeed prints."""
-        done = self(*arguments, input=input, token=token)
+        done = self(*arguments, text=text, token=token)
         assert done.returncode == 0, f"bao {' '.join(arguments)}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def json(self, *arguments: str, input: str | None = None, token: str | None = None) -> Any:
+    def json(self, *arguments: str, text: str | None = None, token: str | None = None) -> Any:
         """The same in -format=json."""
-        done = self(*arguments, input=input, token=token, env={"VAULT_FORMAT": "json"})
+        done = self(*arguments, text=text, token=token, env={"VAULT_FORMAT": "json"})
         assert done.returncode == 0, f"bao {' '.join(arguments)}\n{done.stdout}{done.stderr}"
         return json.loads(done.stdout)
 
     def refused(
-        self, *arguments: str, input: str | None = None, token: str | None = None, code: int = 2
+        self, *arguments: str, text: str | None = None, token: str | None = None, code: int = 2
     ) -> str:
         """The complaint of a command that must fail with this exit code (2: the server said no)."""
-        done = self(*arguments, input=input, token=token)
-        assert done.returncode == code, f"bao {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        done = self(*arguments, text=text, token=token)
+        assert done.returncode == code, (
+            f"bao {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done.stderr
 
     def mint(self, policy: str, *flags: str) -> str:
         """A fresh token with exactly this policy (HCL)."""
         name = unique("p")
-        self.ok("policy", "write", name, "-", input=policy)
+        self.ok("policy", "write", name, "-", text=policy)
         answer = self.json("token", "create", f"-policy={name}", "-no-default-policy", *flags)
         return str(answer["auth"]["client_token"])
 

@@ -20,7 +20,8 @@ def data(bao: Bao, path: str, *flags: str) -> dict[str, object]:
 def test_put_prints_the_metadata_and_get_prints_the_secret(bao: Bao, mount: str) -> None:
     written = bao.ok("kv", "put", f"{mount}/app", "user=alice", "pass=s3cret")
     read = bao.ok("kv", "get", f"{mount}/app")
-    assert f"{mount}/data/app" in written and table(written)["version"] == "1"
+    assert f"{mount}/data/app" in written
+    assert table(written)["version"] == "1"
     rows = table(read)
     assert (rows["user"], rows["pass"], rows["version"]) == ("alice", "s3cret", "1")
     assert (rows["custom_metadata"], rows["deletion_time"], rows["destroyed"]) == ("<nil>", "n/a", "false")
@@ -48,7 +49,8 @@ def test_one_field_is_printed_without_a_newline(bao: Bao, mount: str) -> None:
 def test_what_is_not_there_is_exit_code_2(bao: Bao, mount: str) -> None:
     assert bao.refused("kv", "get", f"{mount}/none") == f"No value found at {mount}/data/none\n"
     told = bao.refused("kv", "get", "nomount/none")
-    assert "Code: 403" in told and 'grant access to path "nomount/none/"' in told
+    assert "Code: 403" in told
+    assert 'grant access to path "nomount/none/"' in told
     assert f"No value found at {mount}/metadata/none" in bao.refused("kv", "metadata", "get", f"{mount}/none")
     assert "No value found at nomount/none" in bao.refused("read", "nomount/none")
     told = bao.refused("write", "nomount/none", "a=b")
@@ -57,7 +59,8 @@ def test_what_is_not_there_is_exit_code_2(bao: Bao, mount: str) -> None:
 
 def test_a_wrong_token_is_refused(bao: Bao, mount: str) -> None:
     told = bao.refused("kv", "get", f"{mount}/app", token="s.wrongwrongwrongwrongwron")
-    assert "Code: 403" in told and "permission denied" in told
+    assert "Code: 403" in told
+    assert "permission denied" in told
     assert "permission denied" in bao.refused("kv", "get", f"{mount}/app", token="")
 
 
@@ -75,8 +78,8 @@ def test_values_from_stdin_and_from_files(bao: Bao, mount: str) -> None:
     home = bao.target.home
     (home / "doc.json").write_text('{"text": "x", "nested": {"list": [1, 2.50, null, true]}}')
     (home / "raw.txt").write_text("two\nlines\n")
-    bao.ok("kv", "put", f"{mount}/value", "v=-", input="from stdin")
-    bao.ok("kv", "put", f"{mount}/doc", "-", input='{"k": {"deep": "ö"}}')
+    bao.ok("kv", "put", f"{mount}/value", "v=-", text="from stdin")
+    bao.ok("kv", "put", f"{mount}/doc", "-", text='{"k": {"deep": "ö"}}')
     bao.ok("kv", "put", f"{mount}/file", "@doc.json")
     bao.ok("kv", "put", f"{mount}/raw", "content=@raw.txt", "other=1")
     assert data(bao, f"{mount}/value") == {"v": "from stdin"}
@@ -108,7 +111,8 @@ def test_a_deleted_version_shows_when_it_was_deleted_and_comes_back(bao: Bao, mo
     put(bao, f"{mount}/app", "a=1")
     bao.ok("kv", "delete", f"{mount}/app")
     rows = table(bao.ok("kv", "get", f"{mount}/app"))
-    assert rows["deletion_time"].endswith("Z") and "a" not in rows
+    assert rows["deletion_time"].endswith("Z")
+    assert "a" not in rows
     assert bao.json("kv", "get", f"{mount}/app")["data"]["data"] is None
     assert f"No data found at {mount}/data/app" in bao.refused("kv", "get", "-field=a", f"{mount}/app")
     bao.ok("kv", "undelete", "-versions=1", f"{mount}/app")
@@ -122,7 +126,8 @@ def test_versions_are_deleted_and_destroyed_by_number(bao: Bao, mount: str) -> N
     bao.ok("kv", "destroy", "-versions=1", f"{mount}/app")
     bao.ok("kv", "undelete", "-versions=1,2", f"{mount}/app")
     destroyed = bao.json("kv", "get", "-version=1", f"{mount}/app")["data"]
-    assert destroyed["data"] is None and destroyed["metadata"]["destroyed"] is True
+    assert destroyed["data"] is None
+    assert destroyed["metadata"]["destroyed"] is True
     assert data(bao, f"{mount}/app", "-version=2") == {"v": "2"}
     assert data(bao, f"{mount}/app") == {"v": "3"}
 
@@ -144,8 +149,10 @@ def test_metadata_is_written_patched_and_read(bao: Bao, mount: str) -> None:
     patch = ("-custom-metadata=owner=dev", "-remove-custom-metadata=tier")
     bao.ok("kv", "metadata", "patch", *patch, f"{mount}/app")
     found = bao.json("kv", "metadata", "get", f"{mount}/app")["data"]
-    assert found["custom_metadata"] == {"owner": "dev"} and found["max_versions"] == 3
-    assert list(found["versions"]) == ["1"] and found["current_version"] == 1
+    assert found["custom_metadata"] == {"owner": "dev"}
+    assert found["max_versions"] == 3
+    assert list(found["versions"]) == ["1"]
+    assert found["current_version"] == 1
     assert "Code: 404" in bao.refused("kv", "metadata", "patch", "-max-versions=2", f"{mount}/none")
 
 
@@ -154,7 +161,8 @@ def test_only_so_many_versions_are_kept(bao: Bao, mount: str) -> None:
     for value in "1234":
         put(bao, f"{mount}/app", f"v={value}")
     found = bao.json("kv", "metadata", "get", f"{mount}/app")["data"]
-    assert sorted(found["versions"]) == ["3", "4"] and found["oldest_version"] == 3
+    assert sorted(found["versions"]) == ["3", "4"]
+    assert found["oldest_version"] == 3
     assert "No value found" in bao.refused("kv", "get", "-version=2", f"{mount}/app")
 
 
@@ -194,7 +202,7 @@ def test_rollback_writes_an_old_version_again(bao: Bao, mount: str) -> None:
 
 
 def test_generic_commands_speak_the_api_paths(bao: Bao, mount: str) -> None:
-    written = bao.json("write", f"{mount}/data/app", "-", input='{"data": {"n": 1}}')
+    written = bao.json("write", f"{mount}/data/app", "-", text='{"data": {"n": 1}}')
     assert written["data"]["version"] == 1
     assert bao.json("read", f"{mount}/data/app")["data"]["data"] == {"n": 1}
     assert bao.json("list", f"{mount}/metadata") == ["app"]
@@ -218,11 +226,14 @@ def test_the_mount_has_settings_of_its_own(bao: Bao, mount: str) -> None:
 
 def test_commands_can_be_shown_instead_of_run(bao: Bao, mount: str) -> None:
     shown = bao.ok("kv", "put", "-output-curl-string", f"{mount}/app", "a=b")
-    assert f"{bao.target.address}/v1/{mount}/data/app" in shown and '{"data":{"a":"b"}' in shown
+    assert f"{bao.target.address}/v1/{mount}/data/app" in shown
+    assert '{"data":{"a":"b"}' in shown
     assert "No value found" in bao.refused("kv", "get", f"{mount}/app"), "it was not run"
 
 
-def test_a_large_secret_comes_back_as_it_was(bao: Bao, mount: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_large_secret_comes_back_as_it_was(
+    bao: Bao, mount: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """900 kB: under Strongroom's and under OpenBao's limit."""
     path: Path = tmp_path_factory.mktemp("large") / "value"
     path.write_text("0123456789abcdef\n" * (900_000 // 17))

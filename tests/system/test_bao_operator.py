@@ -9,6 +9,7 @@ from support.targets import Bao, table, unique
 from node.cli.local_cluster import LocalCluster
 
 READ_A = 'path "kv/data/a/*" {\n  capabilities = ["read", "list"]\n}\n'
+MAKER = 'path "auth/token/create" { capabilities = ["update"] }'
 READ_A_JSON = json.dumps({"path": {"kv/data/a/*": {"capabilities": ["read"]}}})
 
 
@@ -26,7 +27,8 @@ def test_a_secrets_engine_is_enabled_tuned_moved_and_disabled(bao: Bao) -> None:
     flags = (f"-path={path}", "-version=2", "-description=of the team")
     assert f"Enabled the kv secrets engine at: {path}/" in bao.ok("secrets", "enable", *flags, "kv")
     told = bao.refused("secrets", "enable", *flags, "kv")
-    assert "Code: 400" in told and f"path is already in use at {path}/" in told
+    assert "Code: 400" in told
+    assert f"path is already in use at {path}/" in told
     entry = bao.json("secrets", "list", "-detailed")[f"{path}/"]
     assert (entry["type"], entry["options"], entry["description"]) == ("kv", {"version": "2"}, "of the team")
     assert "map[version:2]" in bao.ok("secrets", "list", "-detailed")
@@ -37,7 +39,8 @@ def test_a_secrets_engine_is_enabled_tuned_moved_and_disabled(bao: Bao) -> None:
 
     bao.ok("secrets", "move", path, new)
     listed = bao.json("secrets", "list")
-    assert f"{new}/" in listed and f"{path}/" not in listed
+    assert f"{new}/" in listed
+    assert f"{path}/" not in listed
     bao.ok("secrets", "disable", new)
     assert f"{new}/" not in bao.json("secrets", "list")
     bao.ok("secrets", "disable", new)
@@ -77,23 +80,24 @@ def test_a_policy_is_written_read_listed_and_deleted(bao: Bao, text: str) -> Non
 
 def test_a_policy_name_is_lower_case_and_stdin_will_do(bao: Bao) -> None:
     name = unique("Mixed")
-    assert f"Uploaded policy: {name.lower()}" in bao.ok("policy", "write", name, "-", input=READ_A)
+    assert f"Uploaded policy: {name.lower()}" in bao.ok("policy", "write", name, "-", text=READ_A)
     assert bao.ok("policy", "read", name) == READ_A
 
 
 def test_a_policy_that_does_not_parse_changes_nothing(bao: Bao) -> None:
     name = unique("policy")
-    bao.ok("policy", "write", name, "-", input=READ_A)
+    bao.ok("policy", "write", name, "-", text=READ_A)
     for bad in ('path "x" { capabilities = ["fly"] }', 'path "x" { capabilities = ["read"] ', "pathological"):
-        told = bao.refused("policy", "write", name, "-", input=bad)
-        assert "Code: 400" in told and "failed to parse policy" in told
+        told = bao.refused("policy", "write", name, "-", text=bad)
+        assert "Code: 400" in told
+        assert "failed to parse policy" in told
     assert bao.ok("policy", "read", name) == READ_A
 
 
 def test_the_built_in_policies_are_protected(bao: Bao) -> None:
     assert 'cannot delete "root" policy' in bao.refused("policy", "delete", "root")
     assert "cannot delete default policy" in bao.refused("policy", "delete", "default")
-    assert 'cannot update "root" policy' in bao.refused("policy", "write", "root", "-", input=READ_A)
+    assert 'cannot update "root" policy' in bao.refused("policy", "write", "root", "-", text=READ_A)
     assert bao.refused("policy", "read", "root") == "No policy named: root\n"
 
 
@@ -113,11 +117,13 @@ def test_a_token_is_created_as_asked(bao: Bao) -> None:
     flags = ("-ttl=1h", "-display-name=ci bot", "-metadata=team=a", "-metadata=env=b")
     token, accessor = create(bao, "-policy=default", *flags)
     rows = table(bao.ok("token", "lookup", token))
-    assert rows["accessor"] == accessor and rows["id"] == token
+    assert rows["accessor"] == accessor
+    assert rows["id"] == token
     assert (rows["creation_ttl"], rows["display_name"]) == ("1h", "token-ci-bot")
     assert (rows["meta"], rows["policies"], rows["orphan"]) == ("map[env:b team:a]", "[default]", "false")
     by_accessor = bao.json("token", "lookup", "-accessor", accessor)["data"]
-    assert by_accessor["id"] == "" and by_accessor["accessor"] == accessor
+    assert by_accessor["id"] == ""
+    assert by_accessor["accessor"] == accessor
     assert bao.json("token", "lookup", token=token)["data"]["display_name"] == "token-ci-bot"
 
 
@@ -131,14 +137,17 @@ def test_a_root_token_makes_root_tokens_that_never_end(bao: Bao) -> None:
 
 def test_policies_of_a_token(bao: Bao) -> None:
     name = unique("policy")
-    bao.ok("policy", "write", name, "-", input=READ_A)
+    bao.ok("policy", "write", name, "-", text=READ_A)
     with_default = bao.json("token", "create", f"-policy={name}")["auth"]
     without = bao.json("token", "create", f"-policy={name}", "-no-default-policy")["auth"]
-    assert with_default["policies"] == ["default", name] and without["policies"] == [name]
+    assert with_default["policies"] == ["default", name]
+    assert without["policies"] == [name]
     warned = bao("token", "create", "-policy=no-such-policy")
-    assert warned.returncode == 0 and 'Policy "no-such-policy" does not exist' in warned.stderr
+    assert warned.returncode == 0
+    assert 'Policy "no-such-policy" does not exist' in warned.stderr
     capped = bao("token", "create", "-policy=default", "-ttl=9000h")
-    assert table(capped.stdout)["token_duration"] == "768h" and "capped accordingly" in capped.stderr
+    assert table(capped.stdout)["token_duration"] == "768h"
+    assert "capped accordingly" in capped.stderr
 
 
 def test_a_token_is_renewed_up_to_its_limit(bao: Bao) -> None:
@@ -146,7 +155,8 @@ def test_a_token_is_renewed_up_to_its_limit(bao: Bao) -> None:
     assert table(bao.ok("token", "renew", token))["token_duration"] == "1h"
     assert bao.json("token", "renew", "-increment=90m", token)["auth"]["lease_duration"] == 5400
     capped = bao("token", "renew", "-increment=5h", token)
-    assert capped.returncode == 0 and "capped accordingly" in capped.stderr
+    assert capped.returncode == 0
+    assert "capped accordingly" in capped.stderr
     by_accessor = bao.json("token", "renew", "-accessor", accessor)["auth"]
     assert by_accessor["client_token"] == ""
     fixed, _ = create(bao, "-policy=default", "-ttl=1h", "-renewable=false")
@@ -171,8 +181,7 @@ def test_a_token_with_a_use_limit_is_gone_after_its_last_use(bao: Bao) -> None:
 
 def test_revocation_takes_the_children_along_but_no_orphans(bao: Bao) -> None:
     name = unique("maker")
-    maker = 'path "auth/token/create" { capabilities = ["update"] }\npath "auth/token/create-orphan" { capabilities = ["update", "sudo"] }'
-    bao.ok("policy", "write", name, "-", input=maker)
+    bao.ok("policy", "write", name, "-", text=MAKER)
     parent, _ = create(bao, f"-policy={name}")
     child, _ = create(bao, "-policy=default", token=parent)
     orphan, _ = create(bao, "-policy=default", "-orphan")
@@ -186,7 +195,7 @@ def test_revocation_takes_the_children_along_but_no_orphans(bao: Bao) -> None:
 
 def test_ways_to_revoke(bao: Bao) -> None:
     name = unique("maker")
-    bao.ok("policy", "write", name, "-", input='path "auth/token/create" { capabilities = ["update"] }')
+    bao.ok("policy", "write", name, "-", text=MAKER)
     token, accessor = create(bao, "-policy=default")
     bao.ok("token", "revoke", "-accessor", accessor)
     assert "bad token" in bao.refused("token", "lookup", token)
@@ -228,7 +237,8 @@ def test_login_keeps_the_token_for_later_commands(bao: Bao) -> None:
 
 def test_status_tells_an_open_node_from_others(bao: Bao) -> None:
     rows = table(bao.ok("status"))
-    assert rows["Sealed"] == "false" and rows["Initialized"] == "true"
+    assert rows["Sealed"] == "false"
+    assert rows["Initialized"] == "true"
     assert table(bao.ok("status", token=""))["Sealed"] == "false", "no token is needed"
     assert "Vault is initialized" in bao.ok("operator", "init", "-status")
     assert "Vault is already initialized" in bao.refused("operator", "init")
@@ -237,7 +247,11 @@ def test_status_tells_an_open_node_from_others(bao: Bao) -> None:
 def test_status_of_a_follower_names_the_leader(bao: Bao, cluster: LocalCluster) -> None:
     told = bao.json("status")
     leader = cluster.node(cluster.wait_leader())
-    assert (told["ha_enabled"], told["storage_type"], told["leader_address"]) == (True, "raft", leader.api_address)
+    assert (told["ha_enabled"], told["storage_type"], told["leader_address"]) == (
+        True,
+        "raft",
+        leader.api_address,
+    )
     assert "standby" in bao.ok("status")
 
 
@@ -259,11 +273,14 @@ def test_the_leader_steps_down_when_a_follower_is_told_so(bao: Bao, cluster: Loc
     bao.ok("kv", "put", "secret/after-step-down", "a=1")
 
 
-def test_a_sealed_node_serves_nothing_while_the_others_go_on(bao: Bao, cluster: LocalCluster, follower: str) -> None:
+def test_a_sealed_node_serves_nothing_while_the_others_go_on(
+    bao: Bao, cluster: LocalCluster, follower: str
+) -> None:
     other = next(node.id for node in cluster.nodes if node.id != follower)
     assert "Vault is sealed" in bao.ok("operator", "seal")
     done = bao("status")
-    assert done.returncode == 2 and table(done.stdout)["Sealed"] == "true"
+    assert done.returncode == 2
+    assert table(done.stdout)["Sealed"] == "true"
     assert "Vault is sealed" in bao.refused("kv", "get", "secret/x")
     assert cluster.health(follower) == 503
     assert cluster.request(other, "POST", "secret/data/sealed-peer", {"data": {"a": 1}})[0] == 200

@@ -30,7 +30,9 @@ def token_of(cluster: LocalCluster, node: str, policies: list[str]) -> str:
     return str(answer["auth"]["client_token"])
 
 
-def test_a_write_through_one_node_is_read_through_the_others_at_once(cluster: LocalCluster, mount: str) -> None:
+def test_a_write_through_one_node_is_read_through_the_others_at_once(
+    cluster: LocalCluster, mount: str
+) -> None:
     """200 rounds, the writer changing every time."""
     path = f"{mount}/data/fresh"
     for number, node in zip(range(ROUNDS), itertools.cycle(each.id for each in cluster.nodes), strict=False):
@@ -79,7 +81,9 @@ def test_lists_and_mounts_are_as_fresh_as_values(cluster: LocalCluster) -> None:
         write(cluster, node.id, f"sys/mounts/{path}", {"type": "kv-v2"})
         for other in others(cluster, node.id):
             write(cluster, other, f"{path}/data/by-{other}", {"data": {}})
-        listed = [cluster.request(each.id, "LIST", f"{path}/metadata")[1]["data"]["keys"] for each in cluster.nodes]
+        listed = [
+            cluster.request(each.id, "LIST", f"{path}/metadata")[1]["data"]["keys"] for each in cluster.nodes
+        ]
         assert listed == [[f"by-{other}" for other in others(cluster, node.id)]] * 3
         assert cluster.request(node.id, "DELETE", f"sys/mounts/{path}")[0] == 204
         for each in cluster.nodes:
@@ -98,7 +102,9 @@ def test_the_index_of_a_write_makes_even_a_stale_read_see_it(cluster: LocalClust
             assert (status, answer["data"]["data"]) == (200, {"n": number})
 
 
-def test_an_index_that_is_not_there_yet_is_429_and_garbage_is_400(cluster: LocalCluster, follower: str) -> None:
+def test_an_index_that_is_not_there_yet_is_429_and_garbage_is_400(
+    cluster: LocalCluster, follower: str
+) -> None:
     headers = cluster.request(follower, "GET", "sys/mounts")[2]
     index = json.loads(base64.b64decode(headers["x-vault-index"]))
 
@@ -122,7 +128,9 @@ def test_the_same_request_id_writes_once(cluster: LocalCluster, mount: str) -> N
     assert len({answer["created_time"] for answer in answers}) == 1
     again = {"X-Strongroom-Request-Id": uuid.uuid4().hex}
     assert write(cluster, "n1", path, {"data": {"a": 2}}, headers=again)[0]["data"]["version"] == 2
-    assert cluster.request("n1", "POST", path, {"data": {}}, headers={"X-Strongroom-Request-Id": "no"})[0] == 400
+    assert (
+        cluster.request("n1", "POST", path, {"data": {}}, headers={"X-Strongroom-Request-Id": "no"})[0] == 400
+    )
 
 
 def test_a_retried_token_creation_gives_the_same_token(cluster: LocalCluster) -> None:

@@ -31,7 +31,9 @@ class Kv:
         answer = self.api.create_or_update_secret(path=path, secret=secret, cas=cas, mount_point=self.mount)
         return int(answer["data"]["version"])
 
-    def get(self, path: str, version: int | None = None, *, raise_on_deleted: bool = True) -> dict[str, object]:
+    def get(
+        self, path: str, version: int | None = None, *, raise_on_deleted: bool = True
+    ) -> dict[str, object]:
         answer = self.api.read_secret_version(
             path=path, version=version, mount_point=self.mount, raise_on_deleted_version=raise_on_deleted
         )
@@ -52,7 +54,10 @@ def test_secrets_are_written_with_check_and_set_and_read_by_version(kv: Kv) -> N
     assert kv.put("app", {"a": 2, "deep": {"x": [1, None, "ö"]}}) == 2
     assert kv.get("app")["data"] == {"a": 2, "deep": {"x": [1, None, "ö"]}}
     assert kv.get("app", 1)["data"] == {"a": 1}
-    assert kv.api.read_secret("app", mount_point=kv.mount, raise_on_deleted_version=True)["data"]["data"]["a"] == 2
+    assert (
+        kv.api.read_secret("app", mount_point=kv.mount, raise_on_deleted_version=True)["data"]["data"]["a"]
+        == 2
+    )
     with pytest.raises(InvalidRequest) as told:
         kv.put("app", {"a": 3}, cas=1)
     assert told.value.errors == ["check-and-set parameter did not match the current version"]
@@ -63,7 +68,7 @@ def test_patch(kv: Kv) -> None:
     with pytest.warns(DeprecationWarning, match="raise_on_deleted_version"):  # hvac's own, about its future
         kv.api.patch(path="app", secret={"change": 2, "new": 3}, mount_point=kv.mount)
     assert kv.get("app")["data"] == {"keep": 1, "change": 2, "new": 3}
-    with pytest.warns(DeprecationWarning), pytest.raises(InvalidPath):
+    with pytest.warns(DeprecationWarning, match="raise_on_deleted"), pytest.raises(InvalidPath):
         kv.api.patch(path="none", secret={"a": 1}, mount_point=kv.mount)
 
 
@@ -74,7 +79,8 @@ def test_a_deleted_version_raises_or_is_shown_empty(kv: Kv) -> None:
         kv.get("app")
     assert told.value.json["data"]["metadata"]["version"] == 1
     shown = kv.get("app", raise_on_deleted=False)
-    assert shown["data"] is None and shown["metadata"]["deletion_time"] != ""  # type: ignore[index]
+    assert shown["data"] is None
+    assert shown["metadata"]["deletion_time"] != ""
     with pytest.raises(InvalidPath) as told:
         kv.get("none", raise_on_deleted=False)
     assert told.value.errors == []
@@ -87,7 +93,8 @@ def test_versions_are_deleted_undeleted_and_destroyed(kv: Kv) -> None:
     kv.api.undelete_secret_versions("app", [2], mount_point=kv.mount)
     kv.api.destroy_secret_versions("app", [3], mount_point=kv.mount)
     versions = kv.api.read_secret_metadata("app", mount_point=kv.mount)["data"]["versions"]
-    assert versions["1"]["deletion_time"] and not versions["2"]["deletion_time"]
+    assert versions["1"]["deletion_time"]
+    assert not versions["2"]["deletion_time"]
     assert versions["3"]["destroyed"] is True
     assert kv.get("app", 2)["data"] == {"n": 2}
     for gone in (1, 3):
@@ -106,7 +113,11 @@ def test_metadata(kv: Kv) -> None:
         custom_metadata={"owner": "ops"},
     )
     found = kv.api.read_secret_metadata("app", mount_point=kv.mount)["data"]
-    assert (found["max_versions"], found["cas_required"], found["custom_metadata"]) == (5, True, {"owner": "ops"})
+    assert (found["max_versions"], found["cas_required"], found["custom_metadata"]) == (
+        5,
+        True,
+        {"owner": "ops"},
+    )
     assert found["delete_version_after"] == "3h0m0s"
     assert kv.get("app")["metadata"]["custom_metadata"] == {"owner": "ops"}  # type: ignore[index]
     with pytest.raises(InvalidRequest):
@@ -137,9 +148,11 @@ def test_the_mount_is_configured(kv: Kv) -> None:
 def test_generic_calls(client: hvac.Client, mount: str) -> None:
     client.write_data(f"{mount}/data/app", data={"data": {"a": 1}})
     found = client.read(f"{mount}/data/app")
-    assert found is not None and found["data"]["data"] == {"a": 1}
+    assert found is not None
+    assert found["data"]["data"] == {"a": 1}
     listed = client.list(f"{mount}/metadata")
-    assert listed is not None and listed["data"]["keys"] == ["app"]
+    assert listed is not None
+    assert listed["data"]["keys"] == ["app"]
     client.delete(f"{mount}/metadata/app")
     assert client.read(f"{mount}/data/app") is None
     assert client.list(f"{mount}/metadata") is None
@@ -152,7 +165,8 @@ def test_a_token_lives_and_dies(client: hvac.Client, target: Target) -> None:
     tokens = client.auth.token
     made = tokens.create(policies=["default"], ttl="1h", meta={"team": "a"}, display_name="ci", num_uses=0)
     token, accessor = made["auth"]["client_token"], made["auth"]["accessor"]
-    assert made["auth"]["lease_duration"] == 3600 and made["auth"]["renewable"] is True
+    assert made["auth"]["lease_duration"] == 3600
+    assert made["auth"]["renewable"] is True
     assert tokens.lookup(token)["data"]["meta"] == {"team": "a"}
     assert tokens.lookup_accessor(accessor)["data"]["display_name"] == "token-ci"
     assert accessor in tokens.list_accessors()["data"]["keys"]
@@ -173,7 +187,8 @@ def test_orphans_and_periods(client: hvac.Client, target: Target) -> None:
     tokens = client.auth.token
     orphan = tokens.create_orphan(policies=["default"], ttl="1h")["auth"]
     periodic = tokens.create(policies=["default"], period="30m", no_parent=True, renewable=True)["auth"]
-    assert orphan["orphan"] is True and periodic["lease_duration"] == 1800
+    assert orphan["orphan"] is True
+    assert periodic["lease_duration"] == 1800
     assert tokens.lookup(periodic["client_token"])["data"]["period"] == 1800
     with as_token(target, periodic["client_token"]) as own:
         assert own.auth.token.renew_self(increment="9h")["auth"]["lease_duration"] == 1800
@@ -230,7 +245,9 @@ def test_policies_by_the_old_and_the_new_name(client: hvac.Client) -> None:
 def test_a_policy_may_be_given_as_an_object(client: hvac.Client) -> None:
     name = unique("policy")
     client.sys.create_or_update_policy(name, {"path": {"a": {"capabilities": ["read"]}}})
-    assert client.sys.get_capabilities(paths=["a"], token=_token(client, name))["data"]["capabilities"] == ["read"]
+    assert client.sys.get_capabilities(paths=["a"], token=_token(client, name))["data"]["capabilities"] == [
+        "read"
+    ]
 
 
 def _token(client: hvac.Client, policy: str) -> str:
@@ -262,7 +279,8 @@ def test_capabilities(client: hvac.Client, target: Target) -> None:
     paths = ["kv/data/a", "kv/metadata/a"]
     by_token = client.sys.get_capabilities(paths=paths, token=auth["client_token"])["data"]
     by_accessor = client.sys.get_capabilities(paths=paths, accessor=auth["accessor"])["data"]
-    assert by_token["kv/data/a"] == ["read"] and by_token["kv/metadata/a"] == ["deny"]
+    assert by_token["kv/data/a"] == ["read"]
+    assert by_token["kv/metadata/a"] == ["deny"]
     assert by_accessor == by_token
     with as_token(target, auth["client_token"]) as own:
         assert own.sys.get_capabilities(paths=["kv/data/a"])["data"]["kv/data/a"] == ["read"]
@@ -272,18 +290,23 @@ def test_health_leader_seal_and_init(client: hvac.Client, target: Target) -> Non
     assert client.sys.read_health_status(method="HEAD").status_code in (200, 429)
     told = client.sys.read_health_status(method="GET", standby_ok=True)
     told = told if isinstance(told, dict) else told.json()
-    assert told["initialized"] is True and told["sealed"] is False
+    assert told["initialized"] is True
+    assert told["sealed"] is False
     assert client.sys.read_health_status(method="GET", standby_code=299, active_code=299).status_code == 299
-    assert client.sys.read_seal_status()["sealed"] is False and not client.sys.is_sealed()
-    assert client.sys.read_init_status()["initialized"] is True and client.sys.is_initialized()
+    assert client.sys.read_seal_status()["sealed"] is False
+    assert not client.sys.is_sealed()
+    assert client.sys.read_init_status()["initialized"] is True
+    assert client.sys.is_initialized()
     leader = client.sys.read_leader_status()
     if not target.real:
-        assert leader["ha_enabled"] is True and leader["is_self"] is False
+        assert leader["ha_enabled"] is True
+        assert leader["is_self"] is False
 
 
 def test_step_down_and_raft_configuration(client: hvac.Client, cluster: object) -> None:
     servers = client.sys.read_raft_config()["data"]["config"]["servers"]
-    assert len(servers) == 3 and sum(server["leader"] for server in servers) == 1
+    assert len(servers) == 3
+    assert sum(server["leader"] for server in servers) == 1
     assert client.sys.step_down().status_code == 204
     name = unique("after")
     poll(lambda: _written(client, name), what="a write after the step-down")
@@ -297,7 +320,9 @@ def _written(client: hvac.Client, name: str) -> bool:
     return True
 
 
-def test_errors_become_hvacs_exceptions_with_their_messages(client: hvac.Client, target: Target, mount: str) -> None:
+def test_errors_become_hvacs_exceptions_with_their_messages(
+    client: hvac.Client, target: Target, mount: str
+) -> None:
     with pytest.raises(InvalidPath) as missing:
         client.secrets.kv.v2.read_secret_version("none", mount_point=mount, raise_on_deleted_version=True)
     assert missing.value.errors == []

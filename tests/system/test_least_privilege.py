@@ -24,12 +24,14 @@ def mint(cluster: LocalCluster) -> Mint:
 
 
 def rule(path: str, *capabilities: str) -> str:
-    return f'path "{path}" {{ capabilities = [{", ".join(f"{each!r}" for each in capabilities)}] }}\n'.replace("'", '"')
+    return (
+        f'path "{path}" {{ capabilities = [{", ".join(f"{each!r}" for each in capabilities)}] }}\n'.replace(
+            "'", '"'
+        )
+    )
 
 
-def everywhere(
-    cluster: LocalCluster, token: str, method: str, path: str, body: object = None
-) -> set[int]:
+def everywhere(cluster: LocalCluster, token: str, method: str, path: str, body: object = None) -> set[int]:
     """The status codes that the nodes answer with."""
     return {cluster.request(node.id, method, path, body, token=token)[0] for node in cluster.nodes}
 
@@ -91,7 +93,13 @@ def test_a_path_cannot_be_dressed_up_as_another(cluster: LocalCluster, mint: Min
     """Dots, doubled slashes and escapes never reach what the plain path may not."""
     cluster.must("n1", "POST", f"{mount}/data/secret", {"data": {"v": 1}})
     token = mint(rule(f"{mount}/data/open/*", "read"))
-    for trick in ("open/../secret", "open/%2e%2e/secret", "open//../secret", "open%2f..%2fsecret", "./secret"):
+    for trick in (
+        "open/../secret",
+        "open/%2e%2e/secret",
+        "open//../secret",
+        "open%2f..%2fsecret",
+        "./secret",
+    ):
         assert everywhere(cluster, token, "GET", f"{mount}/data/{trick}") <= {307, 400, 403, 404}, trick
 
 
@@ -131,7 +139,9 @@ def test_a_stranger_learns_nothing(cluster: LocalCluster, mount: str) -> None:
         for token in ("", "s.wrong", weak):
             assert everywhere(cluster, token, "GET", path) == {403}, (path, token == weak)
     shown = {
-        str(cluster.request(n.id, "GET", f"sys/internal/ui/mounts/{p}", token=weak)[1]["errors"]).replace(p, "P")
+        str(cluster.request(n.id, "GET", f"sys/internal/ui/mounts/{p}", token=weak)[1]["errors"]).replace(
+            p, "P"
+        )
         for n in cluster.nodes
         for p in (mount, "nomount")
     }

@@ -111,7 +111,10 @@ async def join_token(core: Core, request: Request, params: dict[str, str]) -> Re
     ttl_s = duration_ns(request.data.get("ttl") or TICKET_TTL_DEFAULT, "ttl") // 10**9
     if not 1 <= ttl_s <= enrol.TICKET_TTL_MAX_S:
         raise InvalidRequest(f"ttl must lie between 1s and {enrol.TICKET_TTL_MAX_S}s")
-    token = await enrol.issue_ticket(core, ttl_s=ttl_s, ca_certificate=core.lifecycle.ca_certificate)
+    lifecycle = core.lifecycle
+    token = await enrol.issue_ticket(
+        core, ttl_s=ttl_s, ca_certificate=lifecycle.ca_certificate, pin=lifecycle.listener_pin
+    )
     return Response(data={"token": token, "ttl": ttl_s})
 
 

@@ -109,10 +109,8 @@ def _name(core: Core, request: Request, params: dict[str, str]) -> str:
     acl = core.policies.acl(core.unsealed, request.token_row.policies)
     here = ACL_PATH if request.path.startswith(ACL_PATH) else OLD_PATH
     twin = OLD_PATH if here is ACL_PATH else ACL_PATH
-    respelled = name != params["name"]
-    if (respelled and not acl.allows(request.operation, here + name, request.data, sudo=False)) or acl.denies(
-        twin + name
-    ):
+    allowed = name == params["name"] or acl.allows(request.operation, here + name, request.data, sudo=False)
+    if not allowed or acl.denies(twin + name):
         raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
     return name
 

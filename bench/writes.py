@@ -7,6 +7,7 @@ of a small shared machine mean little. docs/bench.md says what is compared with 
 
 import argparse
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -173,6 +174,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end like ^C: no process stays behind
     if not load.available():
         print(load.WRK_MISSING)
         return 2

@@ -23,6 +23,7 @@ RELAPSE = 0.2  # how often the next fault does not wait for recovery
 LONG_OUTAGE = 0.5  # how often the victims stay away for long enough that the others must go on without them
 OUTAGE_S = (0.0, 0.5)
 LONG_OUTAGE_S = (1.5, 3.0)
+DEATHS_MAX = 2  # of one node by itself, before a run is given up
 CALM_S = (0.05, 0.8)
 
 
@@ -160,4 +161,6 @@ class Nemesis:
         for name in self._machines.dead():
             self.tally.died_alone.append(name)
             self._say(f"    {name} is dead and nobody killed it: {self._machines.last_words(name)}")
+            if self.tally.died_alone.count(name) > DEATHS_MAX:
+                raise NoProgressError(f"{name} dies again and again")
             self._machines.start(name)

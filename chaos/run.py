@@ -9,6 +9,7 @@ import asyncio
 import random
 import secrets
 import shutil
+import signal
 import ssl
 import sys
 import tempfile
@@ -154,6 +155,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end like ^C: no process stays behind
     seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
     plan = Plan(
         kills=options.kills,

@@ -50,6 +50,7 @@ class Interfering(SoloGroup):
 
     async def propose(self, command, *, request_id, timeout):
         self.proposed.append(request_id)
+        await asyncio.sleep(0)  # agreeing takes a while: others get their turn
         if self.before:
             await super().propose(self.before.pop(0), request_id=os.urandom(16), timeout=timeout)
         applied = await super().propose(command, request_id=request_id, timeout=timeout)

@@ -56,8 +56,8 @@ def test_one_request_and_one_response_record_before_the_answer(cluster: LocalClu
 
 def test_every_request_of_the_file_is_recorded_twice(cluster: LocalCluster, mount: str) -> None:
     for number in range(30):
-        node = cluster.nodes[number % 3].id
-        ask(cluster, node, "POST", f"{mount}/data/{number % 4}", {"data": {"n": number}})
+        writer = cluster.nodes[number % 3].id
+        ask(cluster, writer, "POST", f"{mount}/data/{number % 4}", {"data": {"n": number}})
     for node in cluster.nodes:
         counts = Counter((r["request"]["id"], r["type"]) for r in records(node.audit_path))
         ids = {identity for identity, _ in counts}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import hvac
 import pytest
@@ -31,13 +32,11 @@ class Kv:
         answer = self.api.create_or_update_secret(path=path, secret=secret, cas=cas, mount_point=self.mount)
         return int(answer["data"]["version"])
 
-    def get(
-        self, path: str, version: int | None = None, *, raise_on_deleted: bool = True
-    ) -> dict[str, object]:
+    def get(self, path: str, version: int | None = None, *, raise_on_deleted: bool = True) -> dict[str, Any]:
         answer = self.api.read_secret_version(
             path=path, version=version, mount_point=self.mount, raise_on_deleted_version=raise_on_deleted
         )
-        found: dict[str, object] = answer["data"]
+        found: dict[str, Any] = answer["data"]
         return found
 
 
@@ -119,7 +118,7 @@ def test_metadata(kv: Kv) -> None:
         {"owner": "ops"},
     )
     assert found["delete_version_after"] == "3h0m0s"
-    assert kv.get("app")["metadata"]["custom_metadata"] == {"owner": "ops"}  # type: ignore[index]
+    assert kv.get("app")["metadata"]["custom_metadata"] == {"owner": "ops"}
     with pytest.raises(InvalidRequest):
         kv.put("app", {"a": 2})
     kv.api.delete_metadata_and_all_versions("app", mount_point=kv.mount)

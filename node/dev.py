@@ -111,6 +111,8 @@ class DevLifecycle:
     async def seal(self) -> None:
         self.core.store = None
         self.core.audit.set_key(None)
+        self.core.tokens.forget()
+        self.core.policies.clear()
 
     async def stop(self) -> None:
         """At the end of the process."""

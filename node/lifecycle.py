@@ -222,6 +222,8 @@ class NodeLifecycle:
             self._unsealed = None
             self.core.store = None
             self.core.audit.set_key(None)
+            self.core.tokens.forget()
+            self.core.policies.clear()
             await self._close(opened)
             log.info("node sealed")
 

@@ -15,9 +15,11 @@ from storage.command import AnyCommand, Done, Rejected, Sealed, encode
 from storage.keyring import Context, Keyring, RootKey
 from storage.machine import Machine
 from storage.reads import Reads
+from storage.rows import Mount, Token
 
 WRITE_TIMEOUT_S = 20.0
 READ_INDEX_TIMEOUT_S = 5.0
+TOKENS_CACHED_MAX = 10_000
 
 
 class CommandRejected(Exception):
@@ -37,6 +39,10 @@ class Store:
         self._group = group
         self._keyring = keyring
         self._keyring_generation = -1
+        self._mounts: tuple[Mount, ...] = ()
+        self._mounts_generation = -1
+        self._tokens: dict[bytes, Token] = {}
+        self._tokens_generation = -1
         self.root = root
         self.last_write_index = 0
 
@@ -48,6 +54,29 @@ class Store:
     @property
     def applied_index(self) -> int:
         return self._machine.applied_index
+
+    def mount_for(self, path: str) -> Mount | None:
+        """The mount that `path` lies in, as Reads.mount_for() tells it."""
+        generation = self._machine.generation("mounts")
+        if generation != self._mounts_generation:
+            self._mounts = tuple(self.reads.mounts())
+            self._mounts_generation = generation
+        inside = path if path.endswith("/") else path + "/"
+        for mount in self._mounts:
+            if inside.startswith(mount.path):
+                return mount
+        return None
+
+    def token(self, digest: bytes) -> Token | None:
+        """A token's row, as Reads.token() tells it; rows of tokens that exist are remembered until any changes."""
+        generation = self._machine.generation("tokens")
+        if generation != self._tokens_generation or len(self._tokens) >= TOKENS_CACHED_MAX:
+            self._tokens.clear()
+            self._tokens_generation = generation
+        row = self._tokens.get(digest) or self.reads.token(digest)
+        if row is not None:
+            self._tokens[digest] = row
+        return row
 
     def generation(self, topic: str) -> int:
         """Changes whenever rows of `topic` may have: what caches compare."""

@@ -16,13 +16,12 @@ _EMPTY = bytes(SLOT_BYTES)
 def store(db: Database, wrapped_key: bytes) -> int:
     """Put a wrapped key into the first free slot, or a new one; returns its number."""
     content = (bytes([len(wrapped_key)]) + wrapped_key).ljust(SLOT_BYTES, b"\0")
-    row = db.one("SELECT slot FROM data_keys WHERE used = 0 ORDER BY slot LIMIT 1")
-    if row is None:
-        db.run("INSERT INTO data_keys (used, wrapped_key) VALUES (1, ?)", (content,))
-        row = db.one("SELECT last_insert_rowid()") or (0,)
-    else:
-        db.run("UPDATE data_keys SET used = 1, wrapped_key = ? WHERE slot = ?", (content, row[0]))
-    return int(row[0])
+    taken = db.all(
+        "UPDATE data_keys SET used = 1, wrapped_key = ?"
+        " WHERE slot = (SELECT slot FROM data_keys WHERE used = 0 ORDER BY slot LIMIT 1) RETURNING slot",
+        (content,),
+    ) or db.all("INSERT INTO data_keys (used, wrapped_key) VALUES (1, ?) RETURNING slot", (content,))
+    return int(taken[0][0])
 
 
 def erase(db: Database, versions: str, parameters: Sequence[object]) -> None:

@@ -57,15 +57,19 @@ class Database:
 
     def one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
         """The first row of a query."""
-        with _translated():
+        try:
             row: Row | None = self._connection.execute(sql, parameters).fetchone()
-            return row
+        except sqlcipher.DatabaseError as error:
+            raise _translate(error) from error
+        return row
 
     def all(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Every row of a query: the caller bounds it."""
-        with _translated():
+        try:
             rows: list[Row] = self._connection.execute(sql, parameters).fetchall()
-            return rows
+        except sqlcipher.DatabaseError as error:
+            raise _translate(error) from error
+        return rows
 
     def each(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
         """Row by row, for what may be large. Exhaust it before the next write."""
@@ -74,9 +78,11 @@ class Database:
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
         """Execute a write; returns how many rows it changed."""
-        with _translated():
+        try:
             count: int = self._connection.execute(sql, parameters).rowcount
-            return count
+        except sqlcipher.DatabaseError as error:
+            raise _translate(error) from error
+        return count
 
     def begin(self) -> None:
         """Open a transaction unless one is open."""
@@ -263,15 +269,20 @@ def _check_format(connection: Any, name: str) -> None:
         raise Incompatible(f"{name} has format {found}, this build reads {FORMAT}")
 
 
+def _translate(error: Exception) -> Exception:
+    """A page that does not authenticate, or does not parse, is Corrupt; other errors of SQLite pass."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_CORRUPT, _SQLITE_NOTADB):
+        return Corrupt("the database does not authenticate or is malformed")
+    return error
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """A page that does not authenticate, or does not parse, is Corrupt; other errors of SQLite pass."""
+    """_translate() for several statements."""
     try:
         yield
     except sqlcipher.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_CORRUPT, _SQLITE_NOTADB):
-            raise Corrupt("the database does not authenticate or is malformed") from error
-        raise
+        raise _translate(error) from error
 
 
 def _is_damaged(path: Path, key: bytes) -> bool:

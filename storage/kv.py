@@ -216,12 +216,11 @@ def _key(db: Database, mount_id: str, path: str) -> _Key | None:
 
 
 def _create_key(db: Database, mount_id: str, path: str, time_ns: int) -> int:
-    db.run(
-        "INSERT INTO kv_keys (mount_id, path, created_ns, updated_ns) VALUES (?, ?, ?, ?)",
+    rows = db.all(
+        "INSERT INTO kv_keys (mount_id, path, created_ns, updated_ns) VALUES (?, ?, ?, ?) RETURNING id",
         (mount_id, path, time_ns, time_ns),
     )
-    row = db.one("SELECT last_insert_rowid()")
-    return int(row[0]) if row else 0
+    return int(rows[0][0])
 
 
 def _prune(db: Database, key_id: int, current: int, oldest: int, keep: int) -> tuple[int, int]:

@@ -95,6 +95,7 @@ class Machine:
         self._generations = dict.fromkeys(TOPICS, 0)
         self._failed = False
         self._applied_index = self._clock_ns = self._oldest_ns = 0
+        self._request_ids: set[bytes] = set()  # of the outcomes table: most ids that are asked for are new
         self._load()
 
     @classmethod
@@ -139,6 +140,8 @@ class Machine:
 
     def outcome(self, request_id: bytes) -> Remembered | None:
         """What became of a command, if it was applied and is not yet forgotten."""
+        if request_id not in self._request_ids:
+            return None
         row = self._db.one("SELECT idx, outcome FROM outcomes WHERE request_id = ?", (request_id,))
         return Remembered(row[0], c.outcome_decode(row[1])) if row else None
 
@@ -192,6 +195,7 @@ class Machine:
         if row is None:
             raise AssertionError("the schema puts one row into state")
         self._applied_index, self._clock_ns = row
+        self._request_ids = {request_id for (request_id,) in self._db.each("SELECT request_id FROM outcomes")}
         self._find_oldest()
 
     def _advance(self, index: int) -> None:
@@ -253,16 +257,19 @@ class Machine:
             "INSERT INTO outcomes (idx, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",
             (index, request_id, self._clock_ns, c.outcome_encode(outcome)),
         )
+        self._request_ids.add(request_id)
         self._oldest_ns = min(self._oldest_ns, self._clock_ns)
         if self._oldest_ns < self._clock_ns - OUTCOME_RETENTION_NS:
             self._forget()
 
     def _forget(self) -> None:
         """Delete a few of the outcomes that are past their retention, oldest first."""
-        rows = self._db.all("SELECT idx, time_ns FROM outcomes ORDER BY idx LIMIT ?", (FORGET_ROWS_MAX,))
-        limit_ns = self._clock_ns - OUTCOME_RETENTION_NS
-        due = [index for index, time_ns in rows if time_ns < limit_ns]
-        self._db.run("DELETE FROM outcomes WHERE idx <= ?", (due[-1],))
+        rows = self._db.all(
+            "SELECT idx, request_id FROM outcomes WHERE time_ns < ? ORDER BY idx LIMIT ?",
+            (self._clock_ns - OUTCOME_RETENTION_NS, FORGET_ROWS_MAX),
+        )
+        self._db.run("DELETE FROM outcomes WHERE idx <= ?", (rows[-1][0],))
+        self._request_ids.difference_update(request_id for _, request_id in rows)
         self._find_oldest()
 
     def _find_oldest(self) -> None:

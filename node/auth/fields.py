@@ -5,6 +5,7 @@ None counts as the zero value, as in Vault. Everything else is InvalidRequest, w
 sent may be a secret in the wrong field. Durations are nanoseconds, at most those of a signed 64-bit integer.
 """
 
+import functools
 import json
 import math
 import re
@@ -18,6 +19,7 @@ SECOND_NS = 1_000_000_000
 DURATION_NS_MAX = 2**63 - 1
 DURATION_CHARACTERS_MAX = 64
 LIST_ITEMS_MAX = 1024
+SECONDS_CACHED_MAX = 1024
 
 _UNITS_NS = {
     "ns": 1,
@@ -188,9 +190,14 @@ def _decimal(value: int, unit: int) -> str:
 def rfc3339(nanoseconds: int) -> str:
     """Nanoseconds since 1970 as RFC 3339 in UTC, trailing zeros of the fraction trimmed (Go's RFC3339Nano)."""
     seconds, part = divmod(nanoseconds, SECOND_NS)
-    moment = time.gmtime(seconds)
     fraction = f".{part:09d}".rstrip("0") if part else ""
+    return f"{_to_the_second(seconds)}{fraction}Z"
+
+
+@functools.lru_cache(maxsize=SECONDS_CACHED_MAX)
+def _to_the_second(seconds: int) -> str:
+    moment = time.gmtime(seconds)
     return (
         f"{moment.tm_year:04d}-{moment.tm_mon:02d}-{moment.tm_mday:02d}"
-        f"T{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}{fraction}Z"
+        f"T{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}"
     )

@@ -56,7 +56,7 @@ class TokenAuthority:
         """The row of a live token: neither expired nor used up, whether or not it was swept yet."""
         if len(token.reveal()) > TOKEN_BYTES_MAX:
             return None
-        return live(store.reads.token(self.digest(store, token)), store.now_ns())
+        return live(store.token(self.digest(store, token)), store.now_ns())
 
     async def authenticate(self, store: Store, token: Secret | None) -> Token:
         """The row of the presented token, one use spent if it has a limit (last use: num_uses is -1).

@@ -46,7 +46,7 @@ def _route(core: Core, request: Request) -> Match | None:
     match = core.system.match(request.path)
     if match is not None or core.store is None:
         return match
-    request.mount = core.store.reads.mount_for(request.path)
+    request.mount = core.store.mount_for(request.path)
     if request.mount is None:
         return None
     table = core.engines[request.mount.kind]

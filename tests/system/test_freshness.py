@@ -26,7 +26,7 @@ def others(cluster: LocalCluster, node: str) -> list[str]:
 
 
 def token_of(cluster: LocalCluster, node: str, policies: list[str]) -> str:
-    answer, _ = write(cluster, node, "auth/token/create", {"policies": policies, "no_default_policy": True})
+    answer, _ = write(cluster, node, "auth/token/create", {"policies": policies})
     return str(answer["auth"]["client_token"])
 
 

@@ -1,6 +1,7 @@
 """sys/: the node itself. Health, leader, seal, init, step-down, metrics."""
 
 import time
+from http import HTTPStatus
 from typing import Any
 
 from consensus.api import Role
@@ -9,7 +10,7 @@ from node.auth.fields import boolean, integer
 from node.core.core import Core
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Handler, Route
-from node.errors import InvalidRequest
+from node.errors import InvalidRequest, NoQuorum
 
 SHARES_MAX = 255
 STARTED_NS = time.time_ns()
@@ -145,6 +146,8 @@ async def init(core: Core, request: Request, params: dict[str, str]) -> Response
 
 async def unseal(core: Core, request: Request, params: dict[str, str]) -> Response:
     """One share of the unseal key, base64 or hex."""
+    if not core.lifecycle.initialized:
+        raise InvalidRequest("Vault is not initialized")
     share, reset = request.data.get("key") or "", boolean(request.data.get("reset") or False, "reset")
     if not isinstance(share, str) or (not share and not reset):
         raise InvalidRequest("'key' must be specified in request body as JSON, or 'reset' set to true")
@@ -161,6 +164,15 @@ async def seal(core: Core, request: Request, params: dict[str, str]) -> Response
 
 
 async def step_down(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """Only the leader can; a follower sends the client there, instead of a success that changed nothing."""
+    store = core.unsealed
+    status = store.status()
+    if status.role is not Role.LEADER:
+        leading = next((node for node in store.reads.nodes() if node.node_id == status.leader_id), None)
+        if leading is None:
+            raise NoQuorum("no leader is known; nothing happened")
+        location = f"{leading.api_address}/v1/{request.path}"
+        return Response(status=HTTPStatus.TEMPORARY_REDIRECT, body=b"", headers={"Location": location})
     await core.lifecycle.step_down()
     return Response(status=NO_CONTENT)
 

@@ -89,7 +89,7 @@ class Keyring:
     """The key terms of one store. The newest one seals, any one opens."""
 
     def __init__(self, root: RootKey, cluster_id: str) -> None:
-        self._cluster_id = cluster_id
+        self._store = _fields(FORMAT, cluster_id.encode())
         self._wrap = AESGCM(root.derive(KEYRING_WRAP))
         self._terms: dict[int, AESGCM] = {}
 
@@ -117,11 +117,11 @@ class Keyring:
         term = self.newest
         if not term:
             raise RuntimeError("the keyring has no term yet")
-        data_key = os.urandom(KEY_BYTES)
+        data_key, place = os.urandom(KEY_BYTES), self._place(context, term)
         return Sealed(
             term=term,
-            wrapped_key=_seal(self._terms[term], data_key, self._aad(context, term, layer="data-key")),
-            ciphertext=_seal(AESGCM(data_key), plaintext, self._aad(context, term, layer="value")),
+            wrapped_key=_seal(self._terms[term], data_key, place + _LAYER_DATA_KEY),
+            ciphertext=_seal(AESGCM(data_key), plaintext, place + _LAYER_VALUE),
         )
 
     def open(self, context: Context, sealed: Sealed) -> bytes:
@@ -129,19 +129,17 @@ class Keyring:
         term = self._terms.get(sealed.term)
         if term is None:
             raise Corrupt(f"sealed under the unknown key term {sealed.term}")
-        aad = self._aad(context, sealed.term, layer="data-key")
-        data_key = _open(term, sealed.wrapped_key, aad, bytes_expected=KEY_BYTES)
-        return _open(AESGCM(data_key), sealed.ciphertext, self._aad(context, sealed.term, layer="value"))
+        place = self._place(context, sealed.term)
+        data_key = _open(term, sealed.wrapped_key, place + _LAYER_DATA_KEY, bytes_expected=KEY_BYTES)
+        return _open(AESGCM(data_key), sealed.ciphertext, place + _LAYER_VALUE)
 
     def __repr__(self) -> str:
         return f"Keyring(newest={self.newest})"
 
-    def _aad(self, context: Context, term: int, *, layer: str) -> bytes:
-        return _fields(
-            FORMAT,
-            self._cluster_id.encode(),
+    def _place(self, context: Context, term: int) -> bytes:
+        """The associated data of an envelope, up to the layer."""
+        return self._store + _fields(
             context.kind.encode(),
-            layer.encode(),
             context.mount_id.encode(),
             context.path.encode(),
             str(context.version).encode(),
@@ -149,7 +147,7 @@ class Keyring:
         )
 
     def _term_aad(self, term: int) -> bytes:
-        return self._aad(Context(_KIND_KEY_TERM, "", "", 0), term, layer="term-key")
+        return self._place(Context(_KIND_KEY_TERM, "", "", 0), term) + _LAYER_TERM_KEY
 
 
 class JournalCipher:
@@ -188,7 +186,10 @@ class JournalSegmentCipher:
 
 
 def _fields(*fields: bytes) -> bytes:
-    return b"".join(len(field).to_bytes(_FIELD_LENGTH_BYTES, "big") + field for field in fields)
+    return b"".join([len(field).to_bytes(_FIELD_LENGTH_BYTES, "big") + field for field in fields])
+
+
+_LAYER_TERM_KEY, _LAYER_DATA_KEY, _LAYER_VALUE = _fields(b"term-key"), _fields(b"data-key"), _fields(b"value")
 
 
 def _seal(key: AESGCM, plaintext: bytes, aad: bytes) -> bytes:

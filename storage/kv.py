@@ -24,7 +24,7 @@ from storage.command import (
     Reason,
     Rejected,
 )
-from storage.database import Database
+from storage.database import Database, Row
 
 VERSIONS_DEFAULT = 10  # what max_versions = 0 means
 
@@ -53,10 +53,9 @@ class _Key:
 
 
 def put(db: Database, command: KvPut) -> Outcome:
-    mount = _mount_limits(db, command.mount_id)
+    mount, key = _mount_and_key(db, command.mount_id, command.path)
     if mount is None:
         return Rejected(Reason.NO_SUCH_MOUNT)
-    key = _key(db, command.mount_id, command.path)
     limits = key.limits if key else _Limits(0, False, 0)
     current = key.current_version if key else 0
     if command.cas is None and (mount.cas_required or limits.cas_required):
@@ -83,12 +82,11 @@ def put(db: Database, command: KvPut) -> Outcome:
         ),
     )
     keep = max(mount.max_versions, limits.max_versions) or VERSIONS_DEFAULT
-    oldest, pruned = _prune(db, key_id, command.version, key.oldest_version if key else 0, keep)
+    oldest = _prune(db, key_id, command.version, key.oldest_version if key else 0, keep)
     db.run(
         "UPDATE kv_keys SET current_version = ?, oldest_version = ?, updated_ns = ? WHERE id = ?",
         (command.version, oldest, command.time_ns, key_id),
     )
-    _count(db, command.mount_id, keys=0 if key else 1, versions=1 - pruned)
     return Done(
         {
             "version": command.version,
@@ -147,7 +145,6 @@ def metadata_put(db: Database, command: KvMetadataPut) -> Outcome:
         return Rejected(Reason.NO_SUCH_KEY)
     if key is None:
         key_id = _create_key(db, command.mount_id, command.path, command.time_ns)
-        _count(db, command.mount_id, keys=1, versions=0)
         custom = None
     else:
         key_id, custom = key.id, key.custom_metadata
@@ -172,9 +169,8 @@ def metadata_delete(db: Database, command: KvMetadataDelete) -> Outcome:
     if key is None:
         return Done()
     data_keys.erase(db, "key_id = ?", (key.id,))
-    versions = db.run("DELETE FROM kv_versions WHERE key_id = ?", (key.id,))
+    db.run("DELETE FROM kv_versions WHERE key_id = ?", (key.id,))
     db.run("DELETE FROM kv_keys WHERE id = ?", (key.id,))
-    _count(db, command.mount_id, keys=-1, versions=-versions)
     return Done()
 
 
@@ -203,14 +199,29 @@ def _mount_limits(db: Database, mount_id: str) -> _Limits | None:
     return _Limits(row[0], bool(row[1]), row[2]) if row else None
 
 
+def _mount_and_key(db: Database, mount_id: str, path: str) -> tuple[_Limits | None, _Key | None]:
+    """Both in one look: this is the way of every write."""
+    row = db.one(
+        "SELECT m.max_versions, m.cas_required, m.delete_version_after_ns, k.id, k.current_version,"
+        " k.oldest_version, k.max_versions, k.cas_required, k.delete_version_after_ns, k.custom_metadata"
+        " FROM mounts m LEFT JOIN kv_keys k ON k.mount_id = m.mount_id AND k.path = ? WHERE m.mount_id = ?",
+        (path, mount_id),
+    )
+    if row is None:
+        return None, None
+    return _Limits(row[0], bool(row[1]), row[2]), _as_key(row[3:]) if row[3] is not None else None
+
+
 def _key(db: Database, mount_id: str, path: str) -> _Key | None:
     row = db.one(
         "SELECT id, current_version, oldest_version, max_versions, cas_required, delete_version_after_ns,"
         " custom_metadata FROM kv_keys WHERE mount_id = ? AND path = ?",
         (mount_id, path),
     )
-    if row is None:
-        return None
+    return None if row is None else _as_key(row)
+
+
+def _as_key(row: Row) -> _Key:
     custom = None if row[6] is None else _map_decode(row[6])
     return _Key(row[0], row[1], row[2], _Limits(row[3], bool(row[4]), row[5]), custom)
 
@@ -223,16 +234,17 @@ def _create_key(db: Database, mount_id: str, path: str, time_ns: int) -> int:
     return int(rows[0][0])
 
 
-def _prune(db: Database, key_id: int, current: int, oldest: int, keep: int) -> tuple[int, int]:
-    """Drop what no longer fits the window; returns the oldest version now and how many went.
+def _prune(db: Database, key_id: int, current: int, oldest: int, keep: int) -> int:
+    """Drop what no longer fits the window; returns the oldest version now.
 
     When the window is full for the first time nothing goes, but the oldest version moves from 0 to 1.
     """
     if current - oldest < keep:
-        return oldest, 0
+        return oldest
     last = current - keep
     data_keys.erase(db, "key_id = ? AND version <= ?", (key_id, last))
-    return last + 1, db.run("DELETE FROM kv_versions WHERE key_id = ? AND version <= ?", (key_id, last))
+    db.run("DELETE FROM kv_versions WHERE key_id = ? AND version <= ?", (key_id, last))
+    return last + 1
 
 
 def _deletion_ns(created_ns: int, mount: _Limits, key: _Limits) -> int:
@@ -248,12 +260,3 @@ def _merge(old: dict[str, str] | None, command: KvMetadataPut) -> dict[str, str]
     merged: dict[str, str | None] = {**(old or {})} if command.patch else {}
     merged.update(command.custom_metadata)
     return {name: value for name, value in merged.items() if value is not None}
-
-
-def _count(db: Database, mount_id: str, *, keys: int, versions: int) -> None:
-    if keys or versions:
-        db.run(
-            "UPDATE mounts SET keys_count = keys_count + ?, versions_count = versions_count + ?"
-            " WHERE mount_id = ?",
-            (keys, versions, mount_id),
-        )

@@ -95,7 +95,7 @@ class Machine:
         self._generations = dict.fromkeys(TOPICS, 0)
         self._failed = False
         self._applied_index = self._clock_ns = self._oldest_ns = 0
-        self._request_ids: set[bytes] = set()  # of the outcomes table: most ids that are asked for are new
+        self._request_ids: dict[bytes, int] = {}  # of the outcomes table, with their index
         self._load()
 
     @classmethod
@@ -140,10 +140,11 @@ class Machine:
 
     def outcome(self, request_id: bytes) -> Remembered | None:
         """What became of a command, if it was applied and is not yet forgotten."""
-        if request_id not in self._request_ids:
+        index = self._request_ids.get(request_id)
+        if index is None:
             return None
-        row = self._db.one("SELECT idx, outcome FROM outcomes WHERE request_id = ?", (request_id,))
-        return Remembered(row[0], c.outcome_decode(row[1])) if row else None
+        row = self._db.one("SELECT outcome FROM outcomes WHERE idx = ?", (index,))
+        return Remembered(index, c.outcome_decode(row[0])) if row else None
 
     def commit(self) -> None:
         """Close the open transaction, applied_index included: survives kill -9."""
@@ -195,7 +196,7 @@ class Machine:
         if row is None:
             raise AssertionError("the schema puts one row into state")
         self._applied_index, self._clock_ns = row
-        self._request_ids = {request_id for (request_id,) in self._db.each("SELECT request_id FROM outcomes")}
+        self._request_ids = dict(self._db.each("SELECT request_id, idx FROM outcomes"))
         self._find_oldest()
 
     def _advance(self, index: int) -> None:
@@ -257,7 +258,7 @@ class Machine:
             "INSERT INTO outcomes (idx, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",
             (index, request_id, self._clock_ns, c.outcome_encode(outcome)),
         )
-        self._request_ids.add(request_id)
+        self._request_ids[request_id] = index
         self._oldest_ns = min(self._oldest_ns, self._clock_ns)
         if self._oldest_ns < self._clock_ns - OUTCOME_RETENTION_NS:
             self._forget()
@@ -269,7 +270,8 @@ class Machine:
             (self._clock_ns - OUTCOME_RETENTION_NS, FORGET_ROWS_MAX),
         )
         self._db.run("DELETE FROM outcomes WHERE idx <= ?", (rows[-1][0],))
-        self._request_ids.difference_update(request_id for _, request_id in rows)
+        for _, request_id in rows:
+            del self._request_ids[request_id]
         self._find_oldest()
 
     def _find_oldest(self) -> None:
@@ -277,19 +279,21 @@ class Machine:
         self._oldest_ns = row[0] if row else INTEGER_MAX
 
 
-def _is_sane(value: object) -> bool:
+def _is_sane(value: msgspec.Struct | tuple[Any, ...]) -> bool:
     """Whether every integer can be stored and added up, and the stamp is a time (0 means none elsewhere).
 
     Negative numbers have one meaning only: at a mount, a delete_version_after that switches it off.
     """
-    if isinstance(value, int):
-        return 0 <= value <= INTEGER_MAX
-    if isinstance(value, tuple):
-        return all(_is_sane(each) for each in value)
     if isinstance(value, c.KvConfigPut) and (value.delete_version_after_ns or 0) < 0:
         value = msgspec.structs.replace(value, delete_version_after_ns=0)
-    if isinstance(value, msgspec.Struct):
-        if isinstance(value, c.Command) and value.time_ns <= 0:
+    if isinstance(value, c.Command) and value.time_ns <= 0:
+        return False
+    fields = value if isinstance(value, tuple) else msgspec.structs.astuple(value)
+    for field in fields:
+        kind = type(field)
+        if kind is int:
+            if not 0 <= field <= INTEGER_MAX:
+                return False
+        elif (kind is tuple or kind is c.Sealed) and not _is_sane(field):
             return False
-        return all(_is_sane(getattr(value, name)) for name in value.__struct_fields__)
     return True

@@ -106,11 +106,6 @@ class Reads:
         )
         return KvConfig(row[0], bool(row[1]), row[2]) if row else KvConfig(0, False, 0)
 
-    def kv_counts(self) -> dict[str, tuple[int, int]]:
-        """How many keys and versions each mount holds, by mount path; kept up to date, not counted."""
-        rows = self._db.all("SELECT path, keys_count, versions_count FROM mounts ORDER BY path")
-        return {path: (keys, versions) for path, keys, versions in rows}
-
     # --- mounts and policies ---
 
     def mounts(self) -> list[Mount]:

@@ -10,10 +10,11 @@ CREATE TABLE state (
 INSERT INTO state VALUES (1, 0, 0);
 
 -- The outcome of recent commands by request id, so that a retry is answered and not repeated.
--- time_ns never decreases with idx, so the oldest are found at the small end of idx.
+-- time_ns never decreases with idx, so the oldest are found at the small end of idx. The machine keeps the ids in
+-- memory: an index over random ids would touch a page of its own with every command.
 CREATE TABLE outcomes (
     idx        INTEGER PRIMARY KEY,
-    request_id BLOB NOT NULL UNIQUE,
+    request_id BLOB NOT NULL,
     time_ns    INTEGER NOT NULL,
     outcome    BLOB NOT NULL
 ) STRICT;
@@ -55,7 +56,7 @@ CREATE TABLE join_tokens (
     taken_by   TEXT
 ) STRICT, WITHOUT ROWID;
 
--- Mounted engines. No path is a prefix of another. The KV defaults and two counters for metrics ride along.
+-- Mounted engines. No path is a prefix of another. The KV defaults ride along.
 CREATE TABLE mounts (
     path                    TEXT PRIMARY KEY,
     mount_id                TEXT NOT NULL UNIQUE,
@@ -67,9 +68,7 @@ CREATE TABLE mounts (
     max_lease_ttl_ns        INTEGER NOT NULL,
     max_versions            INTEGER NOT NULL DEFAULT 0,
     cas_required            INTEGER NOT NULL DEFAULT 0,
-    delete_version_after_ns INTEGER NOT NULL DEFAULT 0,
-    keys_count              INTEGER NOT NULL DEFAULT 0,
-    versions_count          INTEGER NOT NULL DEFAULT 0
+    delete_version_after_ns INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- KV v2 keys. custom_metadata is a msgpack map or NULL.

@@ -43,7 +43,10 @@ class BodyReader:
         await _expect(request)
         if not request.body_exists:
             return {}, False
-        data = await self._receive(request)
+        whole = request.content.is_eof()  # nothing to wait for: it came with its header
+        data = request.content.read_nowait() if whole else await self._receive(request)
+        if len(data) > self._body_bytes_max:
+            raise BodyTooLarge
         return (parse(data, depth_max=self._json_depth_max), True) if data else ({}, False)
 
     async def _receive(self, request: web.BaseRequest) -> bytes:

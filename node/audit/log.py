@@ -94,13 +94,17 @@ class AuditLog:
     def request(self, request: Request, *, error: str = "") -> None:
         """Record what is asked. Raises AuditFailed."""
         if self._sinks:
-            self._append(record.request_record(self._hasher, request, now_ns=time.time_ns(), error=error))
+            request.audited = subject = record.asked(self._hasher, request)
+            self._append(record.request_record(subject, now_ns=time.time_ns(), error=error))
 
     def response(self, request: Request, response: Response | None, *, error: str = "") -> None:
         """Record what is about to be answered. Raises AuditFailed."""
         if self._sinks:
+            subject, hasher = request.audited, self._hasher
+            if not isinstance(subject, record.Asked):  # the node was sealed, or opened, in between
+                subject = record.asked(hasher, request)
             self._append(
-                record.response_record(self._hasher, request, response, now_ns=time.time_ns(), error=error)
+                record.response_record(hasher, subject, request, response, now_ns=time.time_ns(), error=error)
             )
 
     def _append(self, entry: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ fixed mark instead.
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -21,8 +22,10 @@ from storage.secret import Secret
 LIST_ITEMS_MAX = 1000  # of a listing's answer; beyond it only the number is recorded
 HMAC_PREFIX = "hmac-sha256:"
 SEALED_MARK = "hmac-sha256:sealed"
+BEARERS_CACHED_MAX = 4096
 _BLOCK_BYTES = 64  # of SHA-256
 _LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
+_encode = msgspec.json.Encoder().encode
 
 
 class Hasher:
@@ -31,7 +34,7 @@ class Hasher:
     HMAC (RFC 2104) with both pads absorbed once: a record takes several, and this halves their cost.
     """
 
-    __slots__ = ("_inner", "_outer")
+    __slots__ = ("_bearers", "_inner", "_outer")
 
     def __init__(self, key: bytes | None) -> None:
         padded = b"" if key is None else key.ljust(_BLOCK_BYTES, b"\0")
@@ -39,6 +42,7 @@ class Hasher:
             raise ValueError(f"the audit key has at most {_BLOCK_BYTES} bytes")
         self._inner = None if key is None else hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+        self._bearers: dict[bytes, tuple[str, str]] = {}
 
     def text(self, value: str) -> str:
         return self.data(value.encode("utf-8", "surrogatepass"))
@@ -51,11 +55,20 @@ class Hasher:
         outer.update(inner.digest())
         return HMAC_PREFIX + outer.hexdigest()
 
+    def bearer(self, digest: bytes, token: Secret, accessor: str) -> tuple[str, str]:
+        """The HMACs of a token and its accessor; those of tokens seen lately are kept, by the token's digest."""
+        known = self._bearers.get(digest)
+        if known is None:
+            if len(self._bearers) >= BEARERS_CACHED_MAX:
+                self._bearers.clear()
+            known = self._bearers[digest] = (self.data(token.reveal()), self.text(accessor))
+        return known
+
     def tree(self, value: Any) -> Any:
         """A JSON value with every string in it replaced; keys of maps stay."""
         if isinstance(value, str):
             return self.text(value)
-        if isinstance(value, Mapping):
+        if isinstance(value, (dict, Mapping)):
             return {key: self.tree(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.tree(item) for item in value]
@@ -70,16 +83,35 @@ class Hasher:
         raise TypeError(f"an audit record cannot hold {type(value).__name__}")
 
 
-def request_record(hasher: Hasher, request: Request, *, now_ns: int, error: str = "") -> dict[str, Any]:
-    """The record of what is asked, written before anything happens."""
-    token = None if request.token is None else hasher.data(request.token.reveal())
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks for what, as JSON: both records of a request begin with it."""
+
+    auth: msgspec.Raw
+    request: msgspec.Raw
+
+
+def asked(hasher: Hasher, request: Request) -> Asked:
+    """The part that both records share."""
     row = request.token_row
-    accessor = None if row is None else hasher.text(row.accessor)
+    token: str | None
+    accessor: str | None
+    if row is not None and request.token is not None:
+        token, accessor = hasher.bearer(row.digest, request.token, row.accessor)
+        auth = _auth(row, token, accessor)
+    else:
+        token = None if request.token is None else hasher.data(request.token.reveal())
+        auth, accessor = {}, None
+    return Asked(msgspec.Raw(_encode(auth)), msgspec.Raw(_encode(_request(hasher, request, token, accessor))))
+
+
+def request_record(subject: Asked, *, now_ns: int, error: str = "") -> dict[str, Any]:
+    """The record of what is asked, written before anything happens."""
     record: dict[str, Any] = {
         "time": rfc3339(now_ns),
         "type": "request",
-        "auth": {} if row is None else _auth(row, token, accessor),
-        "request": _request(hasher, request, token, accessor),
+        "auth": subject.auth,
+        "request": subject.request,
     }
     if error:
         record["error"] = error
@@ -87,10 +119,16 @@ def request_record(hasher: Hasher, request: Request, *, now_ns: int, error: str 
 
 
 def response_record(
-    hasher: Hasher, request: Request, response: Response | None, *, now_ns: int, error: str = ""
+    hasher: Hasher,
+    subject: Asked,
+    request: Request,
+    response: Response | None,
+    *,
+    now_ns: int,
+    error: str = "",
 ) -> dict[str, Any]:
     """The record of what came of it, written before the answer leaves."""
-    record = request_record(hasher, request, now_ns=now_ns, error=error)
+    record = request_record(subject, now_ns=now_ns, error=error)
     record["type"] = "response"
     if response is not None:
         record["response"] = _response(hasher, request, response)

@@ -53,6 +53,7 @@ class Request:
     has_body: bool = False
     mount: Mount | None = None
     token_row: Token | None = None
+    audited: object = None  # what node/audit/ keeps between the record of the request and that of the answer
 
 
 @dataclass(slots=True)

@@ -44,10 +44,15 @@ class Table:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._exact = {route.pattern: route for route in routes if "{" not in route.pattern}
-        self._patterns = sorted(
+        patterns = sorted(
             ((route.pattern.split("/"), route) for route in routes if "{" in route.pattern),
             key=lambda item: [part.startswith("{") for part in item[0]],
         )
+        self._open = [item for item in patterns if item[0][0].startswith("{")]
+        self._by_first: dict[str, list[tuple[list[str], Route]]] = {}
+        for item in patterns:
+            if item not in self._open:
+                self._by_first.setdefault(item[0][0], []).append(item)
 
     def match(self, path: str) -> Match | None:
         """The route of a canonical path (a trailing slash counts), or None."""
@@ -55,10 +60,11 @@ class Table:
         if route is not None:
             return Match(route, {})
         parts = path.split("/")
-        for pattern, candidate in self._patterns:
-            params = _bind(pattern, parts)
-            if params is not None:
-                return Match(candidate, params)
+        for group in (self._by_first.get(parts[0], ()), self._open):
+            for pattern, candidate in group:
+                params = _bind(pattern, parts)
+                if params is not None:
+                    return Match(candidate, params)
         return None
 
 

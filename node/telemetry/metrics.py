@@ -26,9 +26,10 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
-        self._in_flight = Gauge(
+        self._in_flight = 0
+        Gauge(
             "strongroom_http_requests_in_flight", "Requests being answered", registry=self.registry
-        )
+        ).set_function(lambda: self._in_flight)
         self._fsync = Histogram(
             "strongroom_raft_journal_fsync_seconds",
             "Time of one journal write with its fdatasync",
@@ -48,10 +49,10 @@ class Metrics:
         self._children: dict[tuple[str, int], Histogram] = {}
 
     def request_started(self) -> None:
-        self._in_flight.inc()
+        self._in_flight += 1
 
     def request_finished(self) -> None:
-        self._in_flight.dec()
+        self._in_flight -= 1
 
     def observe(self, operation: str, status: int, seconds: float) -> None:
         """One answered request."""

@@ -66,12 +66,20 @@ def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalC
 @pytest.fixture
 def cluster(running_cluster: LocalCluster) -> LocalCluster:
     """All three nodes running, open and caught up, whatever the test before did to them."""
-    for node in running_cluster.nodes:
-        running_cluster.resume(node.id)
-    running_cluster.start_all()
-    for node in running_cluster.nodes:
-        running_cluster.wait_caught_up(node.id)
+    if not _settled(running_cluster):
+        for node in running_cluster.nodes:
+            running_cluster.resume(node.id)
+        running_cluster.start_all()
+        for node in running_cluster.nodes:
+            running_cluster.wait_caught_up(node.id)
     return running_cluster
+
+
+def _settled(cluster: LocalCluster) -> bool:
+    """Whether every node is open and all agree on who leads."""
+    told = [cluster.account(node.id) or {} for node in cluster.nodes]
+    leaders = {each.get("leader_id") for each in told}
+    return len(leaders) == 1 and leaders <= {node.id for node in cluster.nodes}
 
 
 @pytest.fixture

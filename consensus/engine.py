@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from consensus import wire
 from consensus.api import REQUEST_ID_BYTES, Applied, Member, Role, StateMachine
 from consensus.changes import Changes
+from consensus.disk import DiskRunner
 from consensus.errors import ConsensusError, MembershipRefused, ReadNotConfirmed
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
@@ -63,7 +64,7 @@ class Engine:
         self.changes = Changes(self.replica, self.until)
         self._threads: list[ThreadPoolExecutor] = []
         self._run_disk, self._run_upkeep = (
-            parts.run or self._thread("fsync"),
+            parts.run or DiskRunner(self._thread("fsync")),
             parts.run or self._thread("upkeep"),
         )
         self.upkeep = Upkeep(

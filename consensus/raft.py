@@ -90,6 +90,24 @@ class _NoPoller:
     def poll(self, _timeout: float) -> None: ...
 
 
+class _Voter(Node):  # type: ignore[misc]
+    """A node as pysyncobj wants it, compared by identity: its own compares ids in Python for every entry."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+_voters: dict[str, _Voter] = {}
+
+
+def _voter(peer: str) -> _Voter:
+    """The one object of an id; ids are few, each was a member once."""
+    voter = _voters.get(peer)
+    if voter is None:
+        voter = _voters[peer] = _Voter(peer)
+    return voter
+
+
 class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     """One member's Raft state with a typed face. `others` are ids; `log` holds what the disk holds."""
 
@@ -125,7 +143,7 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
         )
         bridge = _Bridge(owner)
         super().__init__(
-            Node(me), [Node(peer) for peer in others], conf=conf, nodeClass=Node, transport=bridge
+            _voter(me), [_voter(peer) for peer in others], conf=conf, nodeClass=_voter, transport=bridge
         )
         # There is no constructor argument for these, and nothing has been sent yet.
         self._poller = _NoPoller()
@@ -194,7 +212,7 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
 
     def step(self, peer: str, message: dict[str, Any]) -> None:
         """Give pysyncobj's handler one message that has been checked and narrowed."""
-        super()._SyncObj__onMessageReceived(Node(peer), message)
+        super()._SyncObj__onMessageReceived(_voter(peer), message)
 
     def step_down(self, term: int) -> None:
         """A higher term exists: follow in it, without a vote and without a leader yet."""
@@ -208,11 +226,11 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
 
     def link(self, peer: str, *, up: bool) -> None:
         connected = self._SyncObj__connectedNodes
-        (connected.add if up else connected.discard)(Node(peer))
+        (connected.add if up else connected.discard)(_voter(peer))
 
     def acknowledged(self, peer: str, match: int, now: float) -> None:
         """`peer` holds the log up to `match` (0: only that it is alive)."""
-        node = Node(peer)
+        node = _voter(peer)
         if node in self._SyncObj__otherNodes:
             known = self._SyncObj__raftMatchIndex
             known[node] = max(known.get(node, 0), match)
@@ -231,7 +249,7 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
 
     def set_others(self, others: Collection[str], now: float) -> None:
         """The other voters from now on."""
-        wanted = {Node(peer) for peer in others}
+        wanted = {_voter(peer) for peer in others}
         for node in self._SyncObj__otherNodes - wanted:
             self._SyncObj__raftMatchIndex.pop(node, None)
             self._SyncObj__raftNextIndex.pop(node, None)

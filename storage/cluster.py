@@ -48,7 +48,9 @@ def node_put(db: Database, command: NodePut) -> Outcome:
 
 
 def node_remove(db: Database, command: NodeRemove) -> Outcome:
+    """With the tickets that it spent: a retry may show one again, but not to come back."""
     db.run("DELETE FROM nodes WHERE node_id = ?", (command.node_id,))
+    db.run("DELETE FROM join_tokens WHERE taken_by = ?", (command.node_id,))
     return Done()
 
 

@@ -47,6 +47,8 @@ class BodyReader:
         data = request.content.read_nowait() if whole else await self._receive(request)
         if len(data) > self._body_bytes_max:
             raise BodyTooLarge
+        if self._buffered_bytes + len(data) > BUFFERED_BYTES_MAX:
+            raise TooBusy("too many request bodies are being received")
         return (parse(data, depth_max=self._json_depth_max), True) if data else ({}, False)
 
     async def _receive(self, request: web.BaseRequest) -> bytes:

@@ -1,11 +1,15 @@
 """What is acknowledged by one node is true on every node, at once."""
 
 import base64
+import http.client
 import itertools
 import json
+import ssl
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from support.processes import poll
 from support.targets import unique
 
@@ -30,40 +34,86 @@ def token_of(cluster: LocalCluster, node: str, policies: list[str]) -> str:
     return str(answer["auth"]["client_token"])
 
 
+class Line:
+    """A connection that is kept open: the next request is there before a heartbeat could have passed."""
+
+    def __init__(self, cluster: LocalCluster, node: str) -> None:
+        context = ssl.create_default_context(cafile=str(cluster.ca_path))
+        port = cluster.node(node).api_port
+        self._connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
+        self._root = cluster.token
+        self.index = ""  # of the last answer
+
+    def ask(
+        self, method: str, path: str, body: Any = None, *, token: str = "", **headers: str
+    ) -> tuple[int, Any]:
+        """Status and JSON; underscores in the names of `headers` stand for hyphens."""
+        content = None if body is None else json.dumps(body)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._connection.request(
+            method, f"/v1/{path}", content, sent | {"X-Vault-Token": token or self._root}
+        )
+        answer = self._connection.getresponse()
+        raw = answer.read()
+        self.index = answer.headers["X-Vault-Index"]
+        return answer.status, json.loads(raw) if raw else None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def lines(cluster: LocalCluster) -> Iterator[dict[str, Line]]:
+    """One to each node."""
+    made = {node.id: Line(cluster, node.id) for node in cluster.nodes}
+    yield made
+    for line in made.values():
+        line.close()
+
+
 def test_a_write_through_one_node_is_read_through_the_others_at_once(
-    cluster: LocalCluster, mount: str
+    lines: dict[str, Line], mount: str
 ) -> None:
     """200 rounds, the writer changing every time."""
     path = f"{mount}/data/fresh"
-    for number, node in zip(range(ROUNDS), itertools.cycle(each.id for each in cluster.nodes), strict=False):
-        write(cluster, node, path, {"data": {"n": number}})
-        for other in others(cluster, node):
-            status, answer, _ = cluster.request(other, "GET", path)
-            assert (status, answer["data"]["data"]) == (200, {"n": number}), (number, node, other)
+    for number, node in zip(range(ROUNDS), itertools.cycle(lines), strict=False):
+        assert lines[node].ask("POST", path, {"data": {"n": number}})[0] == 200
+        for other in lines.keys() - {node}:
+            status, answer = lines[other].ask("GET", path)
+            assert (status, (answer["data"] or {}).get("data")) == (200, {"n": number}), (number, node, other)
 
 
-def test_a_revoked_token_is_refused_by_every_node_at_once(cluster: LocalCluster) -> None:
-    for node in cluster.nodes:
-        token = token_of(cluster, node.id, ["default"])
-        for each in cluster.nodes:
-            assert cluster.request(each.id, "GET", "auth/token/lookup-self", token=token)[0] == 200
-        write(cluster, node.id, "auth/token/revoke", {"token": token})
-        for each in cluster.nodes:
-            assert cluster.request(each.id, "GET", "auth/token/lookup-self", token=token)[0] == 403
+def codes(lines: dict[str, Line], method: str, path: str, *, token: str, last: str) -> list[int]:
+    """What the nodes answer, asked without a pause, `last` being asked last."""
+    order = sorted(lines, key=lambda node: node == last)
+    return [lines[node].ask(method, path, token=token)[0] for node in order]
 
 
-def test_a_policy_change_acts_on_every_node_at_once(cluster: LocalCluster, mount: str) -> None:
+def test_a_revoked_token_is_refused_by_every_node_at_once(lines: dict[str, Line]) -> None:
+    for node in [*lines] * 20:
+        answer = lines[node].ask("POST", "auth/token/create", {"policies": ["default"]})[1]
+        token = answer["auth"]["client_token"]
+        assert codes(lines, "GET", "auth/token/lookup-self", token=token, last=node) == [200] * 3
+        assert lines[node].ask("POST", "auth/token/revoke", {"token": token})[0] == 204
+        assert codes(lines, "GET", "auth/token/lookup-self", token=token, last=node) == [403] * 3
+
+
+def test_a_policy_change_acts_on_every_node_at_once(
+    cluster: LocalCluster, lines: dict[str, Line], mount: str
+) -> None:
     name, path = unique("policy"), f"{mount}/data/guarded"
     write(cluster, "n1", path, {"data": {"a": 1}})
     allow = f'path "{mount}/data/*" {{ capabilities = ["read"] }}'
     deny = f'path "{mount}/data/*" {{ capabilities = ["deny"] }}'
     write(cluster, "n1", f"sys/policies/acl/{name}", {"policy": allow})
     token = token_of(cluster, "n1", [name])
-    for round_, node in zip(range(12), itertools.cycle(each.id for each in cluster.nodes), strict=False):
+    for round_, node in zip(range(60), itertools.cycle(lines), strict=False):
         text, expected = (deny, 403) if round_ % 2 else (allow, 200)
-        write(cluster, node, f"sys/policies/acl/{name}", {"policy": text})
-        for each in cluster.nodes:
-            assert cluster.request(each.id, "GET", path, token=token)[0] == expected, (round_, node, each.id)
+        assert lines[node].ask("PUT", f"sys/policies/acl/{name}", {"policy": text})[0] == 204
+        assert {line.ask("GET", path, token=token)[0] for line in lines.values()} == {expected}, (
+            round_,
+            node,
+        )
 
 
 def test_a_use_limit_holds_over_all_nodes_together(cluster: LocalCluster) -> None:
@@ -90,16 +140,15 @@ def test_lists_and_mounts_are_as_fresh_as_values(cluster: LocalCluster) -> None:
             assert cluster.request(each.id, "GET", f"{path}/data/by-n1")[0] == 404
 
 
-def test_the_index_of_a_write_makes_even_a_stale_read_see_it(cluster: LocalCluster, mount: str) -> None:
+def test_the_index_of_a_write_makes_even_a_stale_read_see_it(lines: dict[str, Line], mount: str) -> None:
     """X-Vault-Index: the node waits until it has applied what the caller saw elsewhere."""
-    path, stale = f"{mount}/data/indexed", {"X-Strongroom-Consistency": "stale-ok"}
-    for number in range(30):
-        node = cluster.nodes[number % 3].id
-        _, headers = write(cluster, node, path, {"data": {"n": number}})
-        for other in others(cluster, node):
-            sent = stale | {"X-Vault-Index": headers["x-vault-index"]}
-            status, answer, _ = cluster.request(other, "GET", path, headers=sent)
-            assert (status, answer["data"]["data"]) == (200, {"n": number})
+    path = f"{mount}/data/indexed"
+    for number, node in zip(range(ROUNDS), itertools.cycle(lines), strict=False):
+        assert lines[node].ask("POST", path, {"data": {"n": number}})[0] == 200
+        seen = {"X_Strongroom_Consistency": "stale-ok", "X_Vault_Index": lines[node].index}
+        for other in lines.keys() - {node}:
+            status, answer = lines[other].ask("GET", path, **seen)
+            assert (status, (answer["data"] or {}).get("data")) == (200, {"n": number}), (number, node, other)
 
 
 def test_an_index_that_is_not_there_yet_is_429_and_garbage_is_400(

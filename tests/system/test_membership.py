@@ -199,6 +199,21 @@ def test_a_wiped_node_cannot_return_under_its_id_until_it_was_removed(
     newcomer.wait_vote()
 
 
+def test_a_removed_node_cannot_return_with_the_ticket_that_it_spent(
+    cluster: LocalCluster, newcomer: Newcomer
+) -> None:
+    ticket = ticket_of(cluster)
+    assert newcomer.join(ticket)[0] == 200
+    newcomer.wait_vote()
+    cluster.must(cluster.wait_leader(), "PUT", "sys/storage/raft/remove-peer", {"server_id": "n4"})
+    newcomer.wipe()
+    newcomer.start()
+    newcomer.wait_health(501)
+    status, answer = newcomer.join(ticket)
+    assert (status, "invalid, expired or used up" in str(answer)) == (400, True), answer
+    assert "n4" not in voters(cluster)
+
+
 def test_the_last_word_on_membership_is_with_root(cluster: LocalCluster) -> None:
     body = {"policies": ["default"]}
     weak = cluster.must("n1", "POST", "auth/token/create", body)["auth"]["client_token"]

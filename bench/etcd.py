@@ -62,6 +62,9 @@ class Etcd:
     def follower(self) -> str:
         return self._addresses[(self._leading() + 1) % MEMBERS]
 
+    def all(self) -> list[str]:
+        return list(self._addresses)
+
     def recipe(self) -> Recipe:
         return Recipe("POST", "/v3/kv/put", '{"key":"@KEY64@","value":"@VALUE@"}')
 

@@ -73,6 +73,9 @@ class OpenBao:
     def follower(self) -> str:
         return self._addresses[(self._leading() + 1) % NODES]
 
+    def all(self) -> list[str]:
+        return list(self._addresses)
+
     def recipe(self) -> Recipe:
         return vault.recipe(self._token)
 

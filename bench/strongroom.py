@@ -49,6 +49,9 @@ class Strongroom:
         leader = cluster.wait_leader()
         return next(node.api_address for node in cluster.nodes if node.id != leader)
 
+    def all(self) -> list[str]:
+        return [node.api_address for node in self._running().nodes]
+
     def recipe(self) -> Recipe:
         return vault.recipe(self._token)
 

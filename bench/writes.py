@@ -6,12 +6,14 @@ of a small shared machine mean little. docs/bench.md says what is compared with 
 """
 
 import argparse
+import itertools
 import shutil
 import signal
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +27,8 @@ from bench.processes import SystemFailedError, cpu_seconds
 from bench.strongroom import Strongroom
 
 OPENBAO_GOGC = 400
+THROUGH = ("leader", "follower", "all")
+SPREAD_CLIENTS_MIN = 3  # fewer cannot be spread over three nodes
 CHECKED_KEYS_MAX = 32
 OURS = "strongroom"
 DEFAULT_SYSTEMS = "strongroom,openbao,openbao-gogc400,etcd"
@@ -42,6 +46,7 @@ class System(Protocol):
     def stop(self) -> None: ...
     def leader(self) -> str: ...
     def follower(self) -> str: ...
+    def all(self) -> list[str]: ...
     def recipe(self) -> Recipe: ...
     def read(self, key: str) -> str | None: ...
 
@@ -59,7 +64,7 @@ class Cell:
     """One system under one load."""
 
     system: str
-    through: str  # leader or follower
+    through: str  # leader, follower, or all: the clients are spread over the three nodes
     clients: int
 
 
@@ -76,18 +81,42 @@ class Row:
 
 def measure(system: System, *, through: str, clients: int, seconds: int) -> Row:
     """One run. Raises SystemFailedError if an acknowledged write cannot be read back."""
-    address = system.leader() if through == "leader" else system.follower()
+    addresses = {
+        "leader": lambda: [system.leader()],
+        "follower": lambda: [system.follower()],
+        "all": system.all,
+    }
+    targets = addresses[through]()
+    shares = [clients // len(targets) + (number < clients % len(targets)) for number in range(len(targets))]
     before = cpu_seconds(system.pids)
-    seen = load.run(address, system.recipe(), clients=clients, seconds=seconds)
+    with ThreadPoolExecutor(len(targets)) as pool:
+        loads = list(
+            pool.map(
+                lambda target, share: load.run(target, system.recipe(), clients=share, seconds=seconds),
+                targets,
+                shares,
+            )
+        )
     used = cpu_seconds(system.pids) - before
-    verify(system, seen)
-    return Row(seen.writes_per_s, seen.p50_ms, seen.p99_ms, seen.errors, 1000 * used / max(1, seen.good))
+    for seen in loads:
+        verify(system, seen, runs=[each.run for each in loads])
+    good = max(1, sum(seen.good for seen in loads))
+    return Row(
+        sum(seen.writes_per_s for seen in loads),
+        sum(seen.p50_ms * seen.good for seen in loads) / good,  # of several loads: their mean, by writes
+        max(seen.p99_ms for seen in loads),
+        sum(seen.errors for seen in loads),
+        1000 * used / good,
+    )
 
 
-def verify(system: System, seen: Load) -> None:
-    """Read back some of the keys that the run wrote; each error it saw excuses one that is not there."""
+def verify(system: System, seen: Load, *, runs: Sequence[str]) -> None:
+    """Read back some of the keys that the run wrote; each error it saw excuses one that is not there.
+
+    `runs`: those that wrote at the same time, which may have overwritten each other's values.
+    """
     keys = seen.sample[:CHECKED_KEYS_MAX]
-    absent = [key for key in keys if system.read(key) != load.value_of(seen.run, key)]
+    absent = [key for key in keys if system.read(key) not in {load.value_of(run, key) for run in runs}]
     if not keys or len(absent) > seen.errors:
         raise SystemFailedError(
             f"{system.name}: {len(absent)} of {len(keys)} checked writes do not read back"
@@ -100,8 +129,8 @@ def compare(
     """All rounds of all cells, the systems taking turns."""
     rows: dict[Cell, list[Row]] = {}
     for number in range(1, rounds + 1):
-        for through in ("leader", "follower"):
-            for count in clients:
+        for through, count in itertools.product(THROUGH, clients):
+            if through != "all" or count >= SPREAD_CLIENTS_MIN:
                 for system in systems:
                     row = measure(system, through=through, clients=count, seconds=seconds)
                     rows.setdefault(Cell(system.name, through, count), []).append(row)
@@ -127,7 +156,7 @@ def table(rows: dict[Cell, list[Row]]) -> list[str]:
         "| through | clients | system | writes/s | min to max | p50 ms | p99 ms | errors | CPU s/1,000 | ratio |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for cell in sorted(rows, key=lambda cell: (cell.through != "leader", cell.clients)):
+    for cell in sorted(rows, key=lambda cell: (THROUGH.index(cell.through), cell.clients)):
         found = median(rows[cell])
         ours = rows.get(Cell(OURS, cell.through, cell.clients))
         ratio = (

@@ -43,10 +43,10 @@ class BodyReader:
         await _expect(request)
         if not request.body_exists:
             return {}, False
-        whole = request.content.is_eof()  # nothing to wait for: it came with its header
-        data = request.content.read_nowait() if whole else await self._receive(request)
-        if len(data) > self._body_bytes_max:
-            raise BodyTooLarge
+        return self.parse(await self._receive(request))
+
+    def parse(self, data: bytes) -> tuple[dict[str, Any], bool]:
+        """read() for a body that is here already, whole and small."""
         if self._buffered_bytes + len(data) > BUFFERED_BYTES_MAX:
             raise TooBusy("too many request bodies are being received")
         return (parse(data, depth_max=self._json_depth_max), True) if data else ({}, False)

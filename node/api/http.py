@@ -6,6 +6,7 @@ bytes -> protocol.py -> paths.py, body.py -> Request -> node.core.pipeline -> va
 import asyncio
 import base64
 import binascii
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from http import HTTPStatus
 
 import structlog
 from aiohttp import hdrs, web
+from aiohttp.helpers import rfc822_formatted_time
 
 from node import errors
 from node.api import paths
 from node.api.body import BodyReader
+from node.api.plain import PlainRequest
 from node.api.protocol import Refused, Server
 from node.api.vault import render
 from node.api.vault.render import Rendered
@@ -86,6 +89,28 @@ class Gateway:
         self._index = IndexHeader()
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
+        """Answer one of aiohttp's requests."""
+        call, rendered = await self._exchange(raw)
+        response = web.Response(
+            status=rendered.status, body=rendered.body or None, headers=self._all_headers(rendered)
+        )
+        if call.close:
+            response.force_close()
+        return response
+
+    async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:
+        """Answer a plain request: the bytes to send, and whether to close the connection then."""
+        call, rendered = await self._exchange(raw)
+        head = [_status_line(rendered.status)]
+        head += [f"{name}: {value}\r\n" for name, value in self._all_headers(rendered).items()]
+        if rendered.status != HTTPStatus.NO_CONTENT:
+            head.append(f"Content-Length: {len(rendered.body)}\r\n")
+        if call.close:
+            head.append("Connection: close\r\n")
+        head.append(f"Date: {rfc822_formatted_time()}\r\n\r\n")
+        return "".join(head).encode() + rendered.body, call.close
+
+    async def _exchange(self, raw: "Raw") -> tuple["_Call", Rendered]:
         """Never raises for what a client sent, nor for a bug: that is a 500 with its request id in the log."""
         core, began = self._core, now()
         call = _Call(raw, render.new_request_id())
@@ -107,7 +132,7 @@ class Gateway:
         finally:
             core.metrics.request_finished()
         core.metrics.observe(call.operation, rendered.status, now() - began)
-        return self._respond(call, rendered)
+        return call, rendered
 
     async def _answer(self, call: "_Call") -> Rendered:
         target = _target(call.raw)
@@ -119,7 +144,10 @@ class Gateway:
         if request.operation in _WITH_BODY:
             if request.path.endswith("/"):
                 raise errors.InvalidRequest("cannot write to a path ending in '/'")
-            request.data, request.has_body = await self._bodies.read(call.raw)
+            if isinstance(call.raw, PlainRequest):
+                request.data, request.has_body = self._bodies.parse(call.raw.body)
+            else:
+                request.data, request.has_body = await self._bodies.read(call.raw)
         await _wait_for_index(self._core, call.raw)
         try:
             async with asyncio.timeout(self._core.settings.request_timeout_s):
@@ -132,23 +160,26 @@ class Gateway:
             response, request_id=request.id, shape=match.route.shape if match is not None else Shape.LOGICAL
         )
 
-    def _respond(self, call: "_Call", rendered: Rendered) -> web.Response:
-        headers = self._headers | rendered.headers
-        if self._core.store is not None:
-            headers[INDEX] = self._index.value(
-                self._core.lifecycle.cluster_id, self._core.store.applied_index
-            )
-        response = web.Response(status=rendered.status, body=rendered.body or None, headers=headers)
-        if call.close:
-            response.force_close()
-        return response
+    def _all_headers(self, rendered: Rendered) -> dict[str, str]:
+        core, headers = self._core, self._headers | rendered.headers
+        if core.store is not None:
+            headers[INDEX] = self._index.value(core.lifecycle.cluster_id, core.store.applied_index)
+        return headers
+
+
+@functools.lru_cache(maxsize=128)
+def _status_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+
+
+Raw = web.BaseRequest | PlainRequest
 
 
 @dataclass(slots=True)
 class _Call:
     """One exchange, as far as the answer needs it."""
 
-    raw: web.BaseRequest
+    raw: Raw
     id: str
     operation: str = "none"
     close: bool = False
@@ -169,7 +200,7 @@ class IndexHeader:
         return self._value
 
 
-def _target(raw: web.BaseRequest) -> paths.Target | paths.Redirect:
+def _target(raw: Raw) -> paths.Target | paths.Redirect:
     try:
         return paths.parse(raw.raw_path)
     except paths.BadPath as error:
@@ -217,7 +248,7 @@ def _operation(method: str, target: paths.Target) -> Operation:
     return operation
 
 
-def _check_headers(raw: web.BaseRequest) -> None:
+def _check_headers(raw: Raw) -> None:
     """What would be ambiguous, or silently mean something else than the caller hopes, is refused."""
     headers = raw.headers
     for name in _ONCE:
@@ -229,7 +260,7 @@ def _check_headers(raw: web.BaseRequest) -> None:
         raise errors.InvalidRequest("response wrapping is not offered")
 
 
-def _check_patch_type(raw: web.BaseRequest) -> None:
+def _check_patch_type(raw: Raw) -> None:
     given = raw.headers.get(hdrs.CONTENT_TYPE)
     if not given:
         raise errors.InvalidRequest("mime: no media type")
@@ -237,7 +268,7 @@ def _check_patch_type(raw: web.BaseRequest) -> None:
         raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"PATCH requires Content-Type of {MERGE_PATCH}")
 
 
-def _token(raw: web.BaseRequest) -> bytes:
+def _token(raw: Raw) -> bytes:
     token = raw.headers.get(TOKEN, "")
     if not token:
         authorization = raw.headers.get(hdrs.AUTHORIZATION, "")
@@ -246,7 +277,7 @@ def _token(raw: web.BaseRequest) -> bytes:
     return token.encode("utf-8", "surrogateescape")
 
 
-def _request_id(raw: web.BaseRequest, operation: Operation, path: str, token: bytes) -> bytes:
+def _request_id(raw: Raw, operation: Operation, path: str, token: bytes) -> bytes:
     """The identity of a write: the caller's id bound to who asks and what for; b"" if none was given.
 
     Unbound, one caller's id could claim the outcome of another's write, or stop it from happening.
@@ -266,14 +297,14 @@ def _request_id(raw: web.BaseRequest, operation: Operation, path: str, token: by
     return digest.digest()[:REQUEST_ID_BYTES]
 
 
-def _consistency(raw: web.BaseRequest) -> Consistency:
+def _consistency(raw: Raw) -> Consistency:
     try:
         return Consistency(raw.headers.get(CONSISTENCY, Consistency.FRESH))
     except ValueError:
         raise errors.InvalidRequest(f'{CONSISTENCY} must be "fresh" or "stale-ok"') from None
 
 
-async def _wait_for_index(core: Core, raw: web.BaseRequest) -> None:
+async def _wait_for_index(core: Core, raw: Raw) -> None:
     """Hold the request until this node has applied what the caller has seen elsewhere. Raises NotYet."""
     header, store = raw.headers.get(INDEX), core.store
     if header is None or store is None:

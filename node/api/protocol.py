@@ -8,7 +8,7 @@ checks the seam.
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import structlog
@@ -16,6 +16,8 @@ from aiohttp import http_parser, web
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, BadStatusLine, LineTooLong
 from aiohttp.http_writer import HttpVersion10, HttpVersion11
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
+
+from node.api.plain import PlainReader, PlainRequest
 
 KEEPALIVE_S = 75.0
 HANDSHAKE_TIMEOUT_S = 10.0  # for the listener: asyncio's ssl_handshake_timeout
@@ -81,7 +83,7 @@ class RequestParser(http_parser.HttpRequestParserPy):
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_header_timer",)
+    __slots__ = ("_closing", "_gateway", "_header_timer", "_held", "_plain", "_serving")
 
     def __init__(self, server: "Server", *, loop: asyncio.AbstractEventLoop) -> None:
         limit = server.header_bytes_max
@@ -111,6 +113,11 @@ class Connection(RequestHandler):
         self._max_msg_queue_size = PIPELINED_MAX
         self._parser: RequestParser | None = parser
         self._header_timer: asyncio.TimerHandle | None = None
+        self._plain: PlainReader | None = None  # None: aiohttp reads this connection, from now on
+        self._serving: asyncio.Task[None] | None = None  # the plain request that is being answered
+        self._held = b""  # what came meanwhile: a client that pipelines
+        self._closing = False
+        self._gateway = server.gateway
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server = cast("Server", self._manager)
@@ -119,12 +126,66 @@ class Connection(RequestHandler):
             cast("asyncio.Transport", transport).abort()
             return
         super().connection_made(transport)
+        peer = self.peername
+        remote = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._plain = PlainReader(remote, header_bytes_max=server.header_bytes_max)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._serving is not None:
+            self._hold(data)
+            return
+        if self._plain is not None:
+            request = None if self._paused or self._close or self._force_close else self._plain.read(data)
+            if request is not None:
+                self._serving = self._loop.create_task(self._serve(request))
+                return
+            self._plain = None
+        self._received(data)
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        if self.transport is not None:
+            self.transport.pause_reading()  # so at most what the socket gives at once is held
+
+    async def _serve(self, request: PlainRequest) -> None:
+        """Answer one plain request; what came meanwhile goes to aiohttp, and so does the connection then."""
+        try:
+            answer, close = await self._gateway.plain(request)
+            if self.transport is not None:
+                self.transport.write(answer)
+        finally:
+            self._serving = None
+        self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
+        if close or self._closing or self._force_close:
+            self.force_close()
+        elif self._held:
+            held, self._held, self._plain = self._held, b"", None
+            if self.transport is not None:
+                self.transport.resume_reading()
+            self._received(held)
+
+    def close(self) -> None:
+        """Once the plain request that is being answered has its answer."""
+        if self._serving is not None:
+            self._closing = True
+        else:
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        if self._serving is not None:
+            await asyncio.wait({self._serving}, timeout=timeout)
+        await super().shutdown(timeout)
+
+    def _process_keepalive(self) -> None:
+        if self._serving is not None:
+            self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
+        super()._process_keepalive()
+
+    def _received(self, data: bytes) -> None:
         super().data_received(data)
         if self._parser is not None and self._parser.header_is_partial:
             if self._header_timer is None:
@@ -174,11 +235,19 @@ class Connection(RequestHandler):
         _log.error("connection failed", error=type(exc).__name__)
 
 
+class Gateway(Protocol):
+    """What answers: requests that aiohttp read, and plain ones."""
+
+    async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse: ...
+    async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]: ...
+
+
 class Server(web.Server):
     """Makes a Connection for every client that connects, up to connections_max."""
 
-    def __init__(self, handler: Any, *, header_bytes_max: int, connections_max: int) -> None:
-        super().__init__(handler)
+    def __init__(self, gateway: Gateway, *, header_bytes_max: int, connections_max: int) -> None:
+        super().__init__(gateway)
+        self.gateway = gateway
         self.header_bytes_max = header_bytes_max
         self.connections_max = connections_max
 

@@ -65,6 +65,9 @@ class Link(asyncio.Protocol):
         self._exchange, self._dialled = exchange, dialled
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
+        self._queued: list[bytes] = []
+        self._queued_bytes = 0
+        self._flush_due: asyncio.Handle | None = None
 
     # ---- asyncio's side
 
@@ -98,19 +101,37 @@ class Link(asyncio.Protocol):
     # ---- the transport's side
 
     def write(self, body: bytes) -> None:
-        """Queue one frame, in pieces: what a single write gives to the socket, TLS hides from backlog()."""
-        transport = cast("asyncio.Transport", self._transport)
-        frame = _LENGTH.pack(len(body)) + body
-        if len(frame) <= WRITE_BYTES:
-            transport.write(frame)
+        """Queue one frame. All frames of one turn of the loop leave as one: a TLS record and a system call cost
+        more than most frames do.
+        """
+        self._queued += (_LENGTH.pack(len(body)), body)
+        self._queued_bytes += _LENGTH.size + len(body)
+        if self._queued_bytes > WRITE_BYTES:
+            self._flush()
+        elif self._flush_due is None:
+            self._flush_due = asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what is queued, in pieces: what a single write gives to the socket, TLS hides from backlog()."""
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+            self._flush_due = None
+        data = b"".join(self._queued)
+        self._queued.clear()
+        self._queued_bytes = 0
+        if self.closing():
             return
-        view = memoryview(frame)
-        for at in range(0, len(frame), WRITE_BYTES):
+        transport = cast("asyncio.Transport", self._transport)
+        if len(data) <= WRITE_BYTES:
+            transport.write(data)
+            return
+        view = memoryview(data)
+        for at in range(0, len(data), WRITE_BYTES):
             transport.write(view[at : at + WRITE_BYTES])
 
     def backlog(self) -> int:
         """Bytes that wait here for the socket."""
-        return cast("asyncio.Transport", self._transport).get_write_buffer_size()
+        return self._queued_bytes + cast("asyncio.Transport", self._transport).get_write_buffer_size()
 
     def closing(self) -> bool:
         return self._transport is None or self._transport.is_closing()

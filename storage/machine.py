@@ -22,7 +22,8 @@ from storage.reads import Reads
 
 OUTCOME_RETENTION_NS = 5 * 60 * 10**9
 COMMAND_AGE_MAX_NS = 4 * 60 * 10**9
-FORGET_ROWS_MAX = 4  # per apply: more than one comes in, so a backlog shrinks
+FORGET_ROWS_MAX = 1024  # at a time, and as often as needed: a backlog shrinks
+FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every command
 BATCH_COMMANDS_MAX = 4096
 INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
 
@@ -260,7 +261,7 @@ class Machine:
         )
         self._request_ids[request_id] = index
         self._oldest_ns = min(self._oldest_ns, self._clock_ns)
-        if self._oldest_ns < self._clock_ns - OUTCOME_RETENTION_NS:
+        if self._oldest_ns < self._clock_ns - OUTCOME_RETENTION_NS - FORGET_EVERY_NS:
             self._forget()
 
     def _forget(self) -> None:

@@ -80,23 +80,24 @@ class Proposals:
             return known
         waiter = self._join(request_id, command)
         try:
-            async with asyncio.timeout(timeout):
-                return await self._pursue(request_id, waiter)
-        except TimeoutError:
-            raise self._given_up(waiter) from None
+            return await self._pursue(request_id, waiter, asyncio.get_running_loop().time() + timeout)
         finally:
             self._leave(request_id, waiter)
 
-    async def _pursue(self, request_id: bytes, waiter: _Waiter) -> Applied:
+    async def _pursue(self, request_id: bytes, waiter: _Waiter, deadline: float) -> Applied:
+        loop = asyncio.get_running_loop()
         while waiter.applied is None:
             if self._stopped:
                 if waiter.open_attempts:
                     raise OutcomeUnknown("this node is stopping")
                 raise Shutdown("this node is stopping")
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                raise self._given_up(waiter)
             waiter.event.clear()
             wait_s = self._attempt(request_id, waiter)
             if waiter.applied is None:
-                await _wait(waiter.event, wait_s)
+                await _wait(waiter.event, min(wait_s, left_s))
         return waiter.applied
 
     def _attempt(self, request_id: bytes, waiter: _Waiter) -> float:

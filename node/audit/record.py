@@ -24,6 +24,7 @@ HMAC_PREFIX = "hmac-sha256:"
 SEALED_MARK = "hmac-sha256:sealed"
 BEARERS_CACHED_MAX = 4096
 _BLOCK_BYTES = 64  # of SHA-256
+_CLEAR = frozenset({type(None), bool, int, float, Decimal})
 _LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
 _encode = msgspec.json.Encoder().encode
 
@@ -66,13 +67,28 @@ class Hasher:
 
     def tree(self, value: Any) -> Any:
         """A JSON value with every string in it replaced; keys of maps stay."""
+        kind = type(value)
+        if kind is str:
+            return self.text(value)
+        if kind in _CLEAR:
+            return value
+        if kind is dict:
+            tree, text = self.tree, self.text
+            return {
+                key: text(item) if type(item) is str else item if type(item) in _CLEAR else tree(item)
+                for key, item in value.items()
+            }
+        return self._other(value)
+
+    def _other(self, value: Any) -> Any:
+        """What JSON itself does not make."""
         if isinstance(value, str):
             return self.text(value)
-        if isinstance(value, (dict, Mapping)):
+        if isinstance(value, Mapping):
             return {key: self.tree(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.tree(item) for item in value]
-        if value is None or isinstance(value, bool | int | float | Decimal):
+        if isinstance(value, int | float | Decimal):
             return value
         if isinstance(value, msgspec.Raw):  # a stored value on its way out, still JSON text
             return self.tree(msgspec.json.decode(value))

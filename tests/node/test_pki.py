@@ -1,6 +1,5 @@
 """The cluster's authority: names are pinned, foreign and expired certificates are nobody, leaves renew."""
 
-import datetime
 import ssl
 from datetime import timedelta
 from pathlib import Path
@@ -101,14 +100,6 @@ def test_keys_on_disk_are_encrypted_and_bound_to_their_file(tmp_path: Path) -> N
         read_credentials(tmp_path / "ca.sealed", KEY)
 
 
-class Later(datetime.datetime):
-    """A clock that stands where the leaves are due."""
-
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return datetime.datetime.now(tz) + pki.LEAF_LIFETIME - pki.LEAF_RENEW_BEFORE + timedelta(hours=1)
-
-
 async def test_certificates_renew_themselves_before_they_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,11 +121,10 @@ async def test_certificates_renew_themselves_before_they_end(
         parts: dict[str, Any] = {"store": store, "peer_contexts": contexts, "tls": tls, "layout": layout}
         assert renew(identity=identity, **parts) is identity
         assert shown == []
-        monkeypatch.setattr(pki, "datetime", Later)
+        monkeypatch.setattr(pki, "LEAF_RENEW_BEFORE", pki.LEAF_LIFETIME + timedelta(days=1))  # due now
         renewed = renew(identity=identity, **parts)
         assert renewed.peer.certificate != identity.peer.certificate
         assert len(shown) == 1
         assert read_identity(layout.identity, store.root.derive(PEER_IDENTITY)) == renewed
-        monkeypatch.undo()
         seen = shake_hands(contexts[0], contexts[1], "n1.c1.peer.strongroom")
         assert seen == ssl.PEM_cert_to_DER_cert(renewed.peer.certificate.decode())

@@ -132,7 +132,8 @@ async def _serve_dev(settings: Settings, root_token: str | None, *, store_token:
 def compose(settings: Settings, lifecycle: NodeLifecycle | DevLifecycle) -> Core:
     """The parts that answer requests, wired; the store comes and goes with the seal."""
     metrics = Metrics()
-    metrics.registry.register(NodeState(lifecycle))
+    audit = AuditLog(settings.audit_files)
+    metrics.registry.register(NodeState(lifecycle, audit))
     routes = [
         *system.routes(),
         *cluster.routes(),
@@ -147,7 +148,7 @@ def compose(settings: Settings, lifecycle: NodeLifecycle | DevLifecycle) -> Core
     return Core(
         settings=settings,
         lifecycle=lifecycle,
-        audit=AuditLog(settings.audit_files),
+        audit=audit,
         policies=PolicyCache(),
         tokens=TokenAuthority(),
         metrics=metrics,

@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from consensus.api import Role, Status
 from node import VERSION
+from node.audit.log import AuditLog
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -40,9 +41,6 @@ class Metrics:
             "strongroom_event_loop_lag_seconds", "How late the event loop ran its last timer",
             registry=self.registry,
         )  # fmt: skip
-        self.audit_failures = Counter(
-            "strongroom_audit_failures", "Records that no sink accepted", registry=self.registry
-        )
         Gauge("strongroom_build_info", "The running version", ["version"], registry=self.registry).labels(
             VERSION
         ).set(1)
@@ -85,12 +83,17 @@ class StatusSource(Protocol):
 class NodeState(Collector):
     """What is read at scrape time instead of being kept up to date: the seal and Raft's own view."""
 
-    def __init__(self, status: StatusSource) -> None:
-        self._status = status
+    def __init__(self, status: StatusSource, audit: AuditLog) -> None:
+        self._status, self._audit = status, audit
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "strongroom_unsealed", "1 when this node is unsealed", value=float(self._status.unsealed)
+        )
+        yield CounterMetricFamily(
+            "strongroom_audit_failures",
+            "Answers withheld: no sink took the record",
+            value=self._audit.refused,
         )
         status = self._status.raft_status()
         if status is None:

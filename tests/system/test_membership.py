@@ -291,6 +291,49 @@ def test_three_of_five_people_open_the_store(shamir: tuple[Bao, Server]) -> None
     assert bao.ok("kv", "get", "-field=v", "kv/a", token=root) == "1"
 
 
+def test_a_node_joins_a_cluster_that_people_open(shamir: tuple[Bao, Server], tmp_path: Path) -> None:
+    """With key shares and the operator's own certificates: admitted, opened by hand, a member, with all data."""
+    bao, first = shamir
+    made = bao.json("operator", "init", "-key-shares=3", "-key-threshold=2")
+    keys, root = made["unseal_keys_b64"], made["root_token"]
+    for key in keys[:2]:
+        bao.ok("operator", "unseal", key)
+    poll(lambda: first.health() == 200, what="an active node")
+    bao.ok("secrets", "enable", "-path=kv", "kv-v2", token=root)
+    bao.ok("kv", "put", "kv/a", "v=1", token=root)
+    ticket = first.request("POST", "sys/cluster/join-token", {}, token=root).body["data"]["token"]
+
+    authority = Authority(tmp_path / "another-ca")
+    leaf = authority.issue("listener", ["localhost"])
+    api, raft = free_ports(2)
+    directory = tmp_path / "second"
+    config = configuration(
+        directory, node_id="second", api_port=api, cluster_port=raft, tls_cert=leaf, tls_key=leaf
+    )
+    with Server(
+        directory, f"-config={config}", address=f"https://localhost:{api}", ca=authority.ca
+    ) as second:
+        second.start()
+        second.wait_health(501)
+        joined = second.request("POST", "sys/storage/raft/join", {"join_token": ticket}, timeout=60.0)
+        assert (joined.status, joined.body["data"]) == (200, {"joined": True})
+        assert second.health() == 503, "it holds the sealed key, and nobody has opened it"
+        for key in keys[1:]:
+            second.request("PUT", "sys/unseal", {"key": key})
+        poll(lambda: second.health() in (200, 429), what="an open node")
+
+        def holds_the_secret() -> bool:
+            return second.request("GET", "kv/data/a", token=root).status == 200
+
+        poll(holds_the_secret, what="the data on the new node")
+        assert second.stop() == 0
+        second.start()
+        second.wait_health(503)
+        for key in keys[:2]:
+            second.request("PUT", "sys/unseal", {"key": key})
+        poll(holds_the_secret, what="the data after a restart")
+
+
 def test_thresholds_that_make_no_sense_are_refused(shamir: tuple[Bao, Server]) -> None:
     bao, server = shamir
     told = bao.refused("operator", "init", "-key-shares=3", "-key-threshold=4")

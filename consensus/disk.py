@@ -1,4 +1,4 @@
-"""Where an fsync runs: on the loop while the disk is fast, in a thread of its own once it is not.
+"""Where the fsync of a lone write runs: on the loop while the disk is fast, in its thread once it is not.
 
 A hop to a thread and back costs two context switches, which is about as much as an fsync of a good disk and most
 of the latency of a lone write. A slow disk must stop neither heartbeats nor clients, so after one slow sync

@@ -35,6 +35,7 @@ from consensus.snapshot import SnapshotMeta, SnapshotRefused
 from consensus.transport import BadFrame, PeerHandler, PeerTransport
 from consensus.upkeep import Upkeep
 
+LONE_RECORDS_MAX = 2  # beyond it others have work for the loop while the disk is busy
 TICKS_PER_HEARTBEAT = 4
 
 _log = logging.getLogger(__name__)
@@ -64,9 +65,10 @@ class Engine:
         self.changes = Changes(self.replica, self.until)
         self._threads: list[ThreadPoolExecutor] = []
         self._run_disk, self._run_upkeep = (
-            parts.run or DiskRunner(self._thread("fsync")),
+            parts.run or self._thread("fsync"),
             parts.run or self._thread("upkeep"),
         )
+        self._run_lone = parts.run or DiskRunner(self._run_disk)
         self.upkeep = Upkeep(
             replica=self.replica,
             machine=machine,
@@ -149,7 +151,8 @@ class Engine:
                 self.replica.taken()
                 batch = self._take_all()
                 started = self.clock()
-                await self._run_disk(self._journal.write, batch)
+                lone = len(batch.records) <= LONE_RECORDS_MAX
+                await (self._run_lone if lone else self._run_disk)(self._journal.write, batch)
                 self.counters.fsyncs += 1
                 self._parts.observe_fsync(self.clock() - started)
                 self.replica.durable()

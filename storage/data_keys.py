@@ -16,19 +16,27 @@ _EMPTY = bytes(SLOT_BYTES)
 def store(db: Database, wrapped_key: bytes) -> int:
     """Put a wrapped key into the first free slot, or a new one; returns its number."""
     content = (bytes([len(wrapped_key)]) + wrapped_key).ljust(SLOT_BYTES, b"\0")
-    taken = db.all(
-        "UPDATE data_keys SET used = 1, wrapped_key = ?"
-        " WHERE slot = (SELECT slot FROM data_keys WHERE used = 0 ORDER BY slot LIMIT 1) RETURNING slot",
-        (content,),
-    ) or db.all("INSERT INTO data_keys (used, wrapped_key) VALUES (1, ?) RETURNING slot", (content,))
-    return int(taken[0][0])
+    if db.free_slots is None:
+        row = db.one("SELECT count(*) FROM data_keys WHERE used = 0")
+        db.free_slots = int(row[0]) if row else 0
+    if db.free_slots:
+        db.free_slots -= 1
+        sql = (
+            "UPDATE data_keys SET used = 1, wrapped_key = ?"
+            " WHERE slot = (SELECT slot FROM data_keys WHERE used = 0 ORDER BY slot LIMIT 1) RETURNING slot"
+        )
+    else:
+        sql = "INSERT INTO data_keys (used, wrapped_key) VALUES (1, ?) RETURNING slot"
+    return int(db.all(sql, (content,))[0][0])
 
 
 def erase(db: Database, versions: str, parameters: Sequence[object]) -> None:
     """Overwrite the keys of the rows of kv_versions that match the condition `versions` (a constant)."""
     slots = f"SELECT slot FROM kv_versions WHERE {versions}"  # noqa: S608 - a constant
     sql = f"UPDATE data_keys SET used = 0, wrapped_key = ? WHERE slot IN ({slots})"  # noqa: S608
-    db.run(sql, (_EMPTY, *parameters))
+    freed = db.run(sql, (_EMPTY, *parameters))
+    if db.free_slots is not None:
+        db.free_slots += freed
 
 
 def content(slot: bytes) -> bytes:

@@ -7,7 +7,7 @@ Everything runs on the owner's thread except checkpoint() and copy_to(), which u
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Database:
                 files.sync_directory(path.parent)
             elif 0 < path.stat().st_size < _PAGE_BYTES:
                 raise Corrupt(f"{path.name} is cut")  # SQLite would begin a new database in it
+        self.free_slots: int | None = None  # data_keys.py's count of free slots; None: not counted yet
         self._connection = self._open()
 
     def one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
@@ -84,6 +85,13 @@ class Database:
             raise _translate(error) from error
         return count
 
+    def run_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """Execute one write for each row of parameters."""
+        try:
+            self._connection.executemany(sql, rows)
+        except sqlcipher.DatabaseError as error:
+            raise _translate(error) from error
+
     def begin(self) -> None:
         """Open a transaction unless one is open."""
         if not self._connection.in_transaction:
@@ -94,6 +102,7 @@ class Database:
             self.run("COMMIT")
 
     def rollback(self) -> None:
+        self.free_slots = None
         if self._connection.in_transaction:
             self.run("ROLLBACK")
 
@@ -170,12 +179,14 @@ class Database:
             files.remove(log, _sibling(self.path, "-shm"))
             files.replace(incoming, self.path)
             self._connection = self._open()
+            self.free_slots = None
 
     def _replace_in_memory(self, source: Path, read_index: str, at_least: int) -> None:
         self._verify(source, read_index, at_least)
         with contextlib.closing(self._connect(source)) as copy, _translated():
             self._connection.close()
             self._connection = self._open()
+            self.free_slots = None
             self.run("BEGIN IMMEDIATE")
             for (table,) in self.all("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"):
                 self.run(f'DELETE FROM "{table}"')  # noqa: S608 - names of our own schema

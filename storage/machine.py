@@ -96,7 +96,10 @@ class Machine:
         self._generations = dict.fromkeys(TOPICS, 0)
         self._failed = False
         self._applied_index = self._clock_ns = self._oldest_ns = 0
-        self._request_ids: dict[bytes, int] = {}  # of the outcomes table, with their index
+        self._request_ids: dict[bytes, int] = {}  # of all outcomes, with their index
+        self._unsaved: dict[
+            int, tuple[int, bytes, int, bytes]
+        ] = {}  # outcomes that commit() will write, by index
         self._load()
 
     @classmethod
@@ -144,6 +147,8 @@ class Machine:
         index = self._request_ids.get(request_id)
         if index is None:
             return None
+        if index in self._unsaved:
+            return Remembered(index, c.outcome_decode(self._unsaved[index][3]))
         row = self._db.one("SELECT outcome FROM outcomes WHERE idx = ?", (index,))
         return Remembered(index, c.outcome_decode(row[0])) if row else None
 
@@ -151,6 +156,7 @@ class Machine:
         """Close the open transaction, applied_index included: survives kill -9."""
         self._check_usable()
         if self._db.in_transaction:
+            self._save_outcomes()
             self._db.run(
                 "UPDATE state SET applied_index = ?, clock_ns = ?", (self._applied_index, self._clock_ns)
             )
@@ -179,6 +185,7 @@ class Machine:
 
     def state_digest(self) -> str:
         """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node."""
+        self._save_outcomes()
         digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, self._clock_ns)))
         for number, query in enumerate(_DIGESTED):
             digest.update(msgspec.msgpack.encode(number))
@@ -197,6 +204,7 @@ class Machine:
         if row is None:
             raise AssertionError("the schema puts one row into state")
         self._applied_index, self._clock_ns = row
+        self._unsaved.clear()
         self._request_ids = dict(self._db.each("SELECT request_id, idx FROM outcomes"))
         self._find_oldest()
 
@@ -241,6 +249,7 @@ class Machine:
             outcome = self._dispatch(each)
             if isinstance(outcome, Rejected):
                 self._db.run("ROLLBACK TO batch")
+                self._db.free_slots = None
                 self._db.run("RELEASE batch")
                 return outcome
             results.append(outcome.value)
@@ -255,17 +264,21 @@ class Machine:
         return outcome
 
     def _remember(self, index: int, request_id: bytes, outcome: Outcome) -> None:
-        self._db.run(
-            "INSERT INTO outcomes (idx, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",
-            (index, request_id, self._clock_ns, c.outcome_encode(outcome)),
-        )
+        self._unsaved[index] = (index, request_id, self._clock_ns, c.outcome_encode(outcome))
         self._request_ids[request_id] = index
         self._oldest_ns = min(self._oldest_ns, self._clock_ns)
         if self._oldest_ns < self._clock_ns - OUTCOME_RETENTION_NS - FORGET_EVERY_NS:
             self._forget()
 
+    def _save_outcomes(self) -> None:
+        """Many rows at once cost much less than one with each command."""
+        sql = "INSERT INTO outcomes (idx, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)"
+        self._db.run_many(sql, self._unsaved.values())
+        self._unsaved.clear()
+
     def _forget(self) -> None:
         """Delete a few of the outcomes that are past their retention, oldest first."""
+        self._save_outcomes()  # every node looks at the same rows, whenever it last committed
         rows = self._db.all(
             "SELECT idx, request_id FROM outcomes WHERE time_ns < ? ORDER BY idx LIMIT ?",
             (self._clock_ns - OUTCOME_RETENTION_NS, FORGET_ROWS_MAX),

@@ -25,6 +25,7 @@ def rejected(reason: str) -> c.Rejected:
 
 
 def outcomes(node: Node) -> int:
+    node.machine.commit()
     return node.machine._db.one("SELECT count(*) FROM outcomes")[0]
 
 

@@ -15,7 +15,7 @@ from storage.command import AnyCommand, Done, Rejected, Sealed, encode
 from storage.keyring import Context, Keyring, RootKey
 from storage.machine import Machine
 from storage.reads import Reads
-from storage.rows import Mount, Token
+from storage.rows import KvKey, Mount, Token
 
 WRITE_TIMEOUT_S = 20.0
 READ_INDEX_TIMEOUT_S = 5.0
@@ -43,6 +43,8 @@ class Store:
         self._mounts_generation = -1
         self._tokens: dict[bytes, Token] = {}
         self._tokens_generation = -1
+        self._key: KvKey | None = None
+        self._key_place = (-1, "", "")
         self.root = root
         self.last_write_index = 0
 
@@ -66,6 +68,13 @@ class Store:
             if inside.startswith(mount.path):
                 return mount
         return None
+
+    def kv_key(self, mount_id: str, path: str) -> KvKey | None:
+        """Reads.kv_key(); the last answer is kept until anything is applied: a write asks twice in a row."""
+        place = (self._machine.applied_index, mount_id, path)
+        if place != self._key_place:
+            self._key, self._key_place = self.reads.kv_key(mount_id, path), place
+        return self._key
 
     def token(self, digest: bytes) -> Token | None:
         """A token's row, as Reads.token() tells it; rows of tokens that exist are remembered until any changes."""

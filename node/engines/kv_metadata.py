@@ -49,7 +49,7 @@ def routes() -> list[Route]:
 
 def exists(core: Core, request: Request, params: dict[str, str]) -> bool:
     """Whether a write to this key would be an update."""
-    return core.unsealed.reads.kv_key(_mount_id(request), params["path"]) is not None
+    return core.unsealed.kv_key(_mount_id(request), params["path"]) is not None
 
 
 async def _root(core: Core, request: Request, params: dict[str, str]) -> Response:

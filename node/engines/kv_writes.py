@@ -99,7 +99,7 @@ class Writer:
                     raise BodyTooLarge(
                         f"the value has {len(plaintext)} bytes; at most {value_bytes_max} are kept"
                     )
-                key = store.reads.kv_key(mount_id, path)
+                key = store.kv_key(mount_id, path)
                 version = key.current_version + 1 if key is not None else 1
                 sealed = store.seal(place(mount_id, path, version), plaintext)
                 command = KvPut(

@@ -34,7 +34,7 @@ _map_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _map_decode = msgspec.msgpack.Decoder(dict[str, str]).decode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Limits:
     """What a mount or a key asks for; 0 means nothing, a negative lifetime at a mount means never delete."""
 
@@ -43,7 +43,7 @@ class _Limits:
     delete_version_after_ns: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Key:
     id: int
     current_version: int

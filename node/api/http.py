@@ -26,6 +26,7 @@ from node.api.vault.render import Rendered
 from node.core import pipeline
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request, Shape
+from node.store import Store
 from node.telemetry.metrics import now
 from storage.secret import Secret
 
@@ -83,6 +84,7 @@ class Gateway:
     def __init__(self, core: Core, *, tls: bool) -> None:
         self._core = core
         self._headers = _BASE_HEADERS | (_HSTS if tls else {})
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items())
         self._bodies = BodyReader(
             body_bytes_max=core.settings.body_bytes_max, json_depth_max=core.settings.json_depth_max
         )
@@ -101,8 +103,10 @@ class Gateway:
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:
         """Answer a plain request: the bytes to send, and whether to close the connection then."""
         call, rendered = await self._exchange(raw)
-        head = [_status_line(rendered.status)]
-        head += [f"{name}: {value}\r\n" for name, value in self._all_headers(rendered).items()]
+        head = [_status_line(rendered.status), self._head]
+        head += [f"{name}: {value}\r\n" for name, value in rendered.headers.items()]
+        if self._core.store is not None:
+            head.append(f"{INDEX}: {self._index_value(self._core.store)}\r\n")
         if rendered.status != HTTPStatus.NO_CONTENT:
             head.append(f"Content-Length: {len(rendered.body)}\r\n")
         if call.close:
@@ -161,10 +165,13 @@ class Gateway:
         )
 
     def _all_headers(self, rendered: Rendered) -> dict[str, str]:
-        core, headers = self._core, self._headers | rendered.headers
-        if core.store is not None:
-            headers[INDEX] = self._index.value(core.lifecycle.cluster_id, core.store.applied_index)
+        headers = self._headers | rendered.headers
+        if self._core.store is not None:
+            headers[INDEX] = self._index_value(self._core.store)
         return headers
+
+    def _index_value(self, store: Store) -> str:
+        return self._index.value(self._core.lifecycle.cluster_id, store.applied_index)
 
 
 @functools.lru_cache(maxsize=128)
@@ -210,10 +217,9 @@ def _target(raw: Raw) -> paths.Target | paths.Redirect:
 def _request(call: _Call, target: paths.Target) -> Request:
     raw = call.raw
     assert target.path is not None
-    _check_headers(raw)
+    head = _head(raw)
     operation = _operation(raw.method, target)
-    call.operation = str(operation)
-    token = _token(raw)
+    call.operation = operation.value
     if operation is Operation.PATCH:
         _check_patch_type(raw)
     path = target.path
@@ -224,12 +230,32 @@ def _request(call: _Call, target: paths.Target) -> Request:
         operation=operation,
         path=path,
         query=target.query,
-        token=Secret(token) if token else None,
+        token=Secret(head.token) if head.token else None,
         remote=raw.remote or "",
-        request_id=_request_id(raw, operation, path, token),
-        consistency=_consistency(raw),
-        content_type=raw.headers.get(hdrs.CONTENT_TYPE, ""),
+        request_id=_request_id(raw, operation, path, head.token),
+        consistency=head.consistency,
+        content_type=head.content_type,
     )
+
+
+@dataclass(slots=True)
+class _Head:
+    """What the headers of a request say, once they are known to say it once."""
+
+    token: bytes
+    consistency: Consistency
+    content_type: str
+
+
+def _head(raw: Raw) -> _Head:
+    if isinstance(raw, PlainRequest) and "head" in raw.memo:
+        known: _Head = raw.memo["head"]
+        return known
+    _check_headers(raw)
+    head = _Head(_token(raw), _consistency(raw), raw.headers.get(hdrs.CONTENT_TYPE, ""))
+    if isinstance(raw, PlainRequest):
+        raw.memo["head"] = head
+    return head
 
 
 def _operation(method: str, target: paths.Target) -> Operation:

@@ -9,6 +9,7 @@ that the two could read differently (RFC 9112, sections 6 and 11.2).
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from multidict import CIMultiDict
 
@@ -32,21 +33,25 @@ _UNUSUAL = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlainRequest:
-    """One request, with the attributes of aiohttp's that are used here. `body` is all of it."""
+    """One request, with the attributes of aiohttp's that are used here. `body` is all of it.
+
+    `memo` is kept for as long as the connection repeats this header block: what was worked out from it.
+    """
 
     method: str
     raw_path: str
     headers: CIMultiDict[str]
     remote: str
     body: bytes
+    memo: dict[str, Any]
 
 
 class PlainReader:
     """Reads the plain requests of one connection; its clients repeat their header block, so the last is kept."""
 
-    __slots__ = ("_block", "_header_bytes_max", "_headers", "_length", "_remote")
+    __slots__ = ("_block", "_header_bytes_max", "_headers", "_length", "_memo", "_remote")
 
     def __init__(self, remote: str, *, header_bytes_max: int) -> None:
         self._header_bytes_max = header_bytes_max
@@ -54,6 +59,7 @@ class PlainReader:
         self._block = b""
         self._headers: CIMultiDict[str] = CIMultiDict()
         self._length = 0
+        self._memo: dict[str, Any] = {}
 
     def read(self, data: bytes) -> PlainRequest | None:
         """The request that `data` is, or None if it is anything but one plain request."""
@@ -69,7 +75,9 @@ class PlainReader:
         body = data[end + 4 :]
         if len(body) != self._length or (body and start[1] == b"GET"):
             return None
-        return PlainRequest(start[1].decode(), start[2].decode(), self._headers, self._remote, body)
+        return PlainRequest(
+            start[1].decode(), start[2].decode(), self._headers, self._remote, body, self._memo
+        )
 
     def _learn(self, block: bytes) -> bool:
         headers: CIMultiDict[str] = CIMultiDict()
@@ -89,5 +97,5 @@ class PlainReader:
         length = headers.get("Content-Length", "0")
         if not _LENGTH.fullmatch(length):
             return False
-        self._block, self._headers, self._length = block, headers, int(length)
+        self._block, self._headers, self._length, self._memo = block, headers, int(length), {}
         return True

@@ -99,7 +99,7 @@ class Hasher:
         raise TypeError(f"an audit record cannot hold {type(value).__name__}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """Who asks for what, as JSON: both records of a request begin with it."""
 

@@ -33,7 +33,7 @@ class Route:
     exists: Exists | None = None  # decides whether a write is `create` or `update` for the policies
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match:
     route: Route
     params: dict[str, str]

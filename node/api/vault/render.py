@@ -32,7 +32,7 @@ _RETRY_SOON = (errors.NotYet, errors.TooBusy, errors.NoQuorum)
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rendered:
     """A status, headers without those that every answer has, and a body."""
 

@@ -1,5 +1,5 @@
-"""What a node does by itself, on a timer: renew its certificates; and the leader: match the members to the
-registered nodes, expire tokens.
+"""What a node does by itself, on a timer: renew its certificates, fold its database's log in; and
+the leader: match the members to the registered nodes, expire tokens.
 
 Each step is idempotent and proposes ordinary commands, so it does no harm that an old leader and a new one
 may both try for a moment, or that one stops halfway.
@@ -21,6 +21,7 @@ from node.telemetry.metrics import Metrics
 TICK_S = 1.0
 SWEEP_EVERY_TICKS = 5
 RENEW_EVERY_TICKS = 3600
+CHECKPOINT_EVERY_TICKS = 30
 MEMBER_TIMEOUT_S = 30.0
 
 log = structlog.get_logger("housekeeping")
@@ -29,8 +30,17 @@ log = structlog.get_logger("housekeeping")
 class Housekeeping:
     """One task, owned by the lifecycle from unseal to seal."""
 
-    def __init__(self, *, store: Store, group: Group, metrics: Metrics, renew: Callable[[], None]) -> None:
-        self._renew = renew
+    def __init__(
+        self,
+        *,
+        store: Store,
+        group: Group,
+        metrics: Metrics,
+        renew: Callable[[], None],
+        checkpoint: Callable[[], int],
+    ) -> None:
+        """`checkpoint` (blocking, any thread) makes the state durable, so that its write-ahead log stays short."""
+        self._renew, self._checkpoint = renew, checkpoint
         self._store = store
         self._group = group
         self._metrics = metrics
@@ -45,6 +55,8 @@ class Housekeeping:
             ticks += 1
             if ticks % RENEW_EVERY_TICKS == 0:
                 self._renew()
+            if ticks % CHECKPOINT_EVERY_TICKS == 0:
+                await asyncio.to_thread(self._checkpoint)
             if self._group.status().role is not Role.LEADER:
                 continue
             try:

@@ -354,7 +354,13 @@ class NodeLifecycle:
             machine.close()
             raise
         store = Store(machine=machine, group=group, keyring=Keyring(root, identity.cluster_id), root=root)
-        chores = Housekeeping(store=store, group=group, metrics=self.core.metrics, renew=self._renew)
+        chores = Housekeeping(
+            store=store,
+            group=group,
+            metrics=self.core.metrics,
+            renew=self._renew,
+            checkpoint=machine.checkpoint,
+        )
         task = asyncio.create_task(chores.run(), name="housekeeping")
         task.add_done_callback(self._chores_done)
         return Unsealed(root, identity, tls, machine, group, store, task)

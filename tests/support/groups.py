@@ -33,7 +33,7 @@ async def eventually(holds: Callable[[], object], what: str, seconds: float = PA
     """Poll until `holds()`; fail loudly at the deadline."""
     try:
         async with asyncio.timeout(seconds):
-            while not holds():  # noqa: ASYNC110 - any condition, of any part
+            while not holds():
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"never happened: {what}") from None

@@ -356,7 +356,7 @@ class World:
             await node.group.add_member(member, 3.0)
             return added
 
-        while await self._at_some_node(add) is not added:  # noqa: ASYNC110 - as an operator would
+        while await self._at_some_node(add) is not added:
             await asyncio.sleep(0.2)
         self.seen["reshaped"] += 1
         self.reshaping = False

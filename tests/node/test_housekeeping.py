@@ -1,0 +1,66 @@
+"""What a node does by itself, seen from its disk."""
+
+import asyncio
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from consensus.memory import SoloGroup
+from node import housekeeping
+from node.store import Store
+from node.telemetry.metrics import Metrics
+from storage.command import PolicyPut
+from storage.errors import Corrupt
+from storage.keyring import Keyring, RootKey
+from storage.machine import Machine
+
+KEY = b"k" * 32
+
+
+async def test_the_database_is_folded_in_and_durable_without_anybody_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main file alone, as a power loss would leave it, comes to hold what was written."""
+    monkeypatch.setattr(housekeeping, "TICK_S", 0.001)
+    machine = Machine.open(tmp_path / "state.db", key=KEY)
+    group, root = SoloGroup(machine, "n1"), RootKey.generate()
+    await group.start()
+    store = Store(machine=machine, group=group, keyring=Keyring(root, "c1"), root=root)
+    chores = housekeeping.Housekeeping(
+        store=store, group=group, metrics=Metrics(), renew=lambda: None, checkpoint=machine.checkpoint
+    )
+    await store.submit(PolicyPut(time_ns=store.now_ns(), name="p", text='path "a" {}'))
+    assert _policies_in_main_file(tmp_path) == []
+    monkeypatch.setattr(chores, "_match_members", _nothing)
+    task = asyncio.create_task(chores.run())
+    try:
+        async with asyncio.timeout(30):
+            while _policies_in_main_file(tmp_path) != ["p"]:
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await group.stop()
+        machine.close()
+
+
+async def _nothing() -> None:
+    """A group of one has no members to match."""
+
+
+def _policies_in_main_file(directory: Path) -> list[str]:
+    copy = directory / "copy" / "state.db"
+    shutil.rmtree(copy.parent, ignore_errors=True)
+    copy.parent.mkdir()
+    shutil.copyfile(directory / "state.db", copy)
+    try:
+        alone = Machine.open(copy, key=KEY)
+    except Corrupt:
+        return []  # copied while it was being written
+    try:
+        return alone.reads.policies()
+    finally:
+        alone.close()

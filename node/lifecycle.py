@@ -31,6 +31,7 @@ from node.listener_tls import ListenerTLS
 from node.raft import Start, open_group
 from node.renewal import renew
 from node.store import Store
+from node.telemetry.logs import where
 from storage.command import NodeRemove
 from storage.errors import StorageError, WrongKey
 from storage.keyring import AUDIT_HMAC, DATABASE, PEER_IDENTITY, Keyring, RootKey
@@ -376,8 +377,8 @@ class NodeLifecycle:
             )
 
     def _chores_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log.critical("housekeeping failed", exc_info=task.exception())
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("housekeeping failed", error=type(error).__name__, where=where(error))
             self._on_failure()
 
     def _serve(self, opened: Unsealed) -> None:

@@ -37,6 +37,7 @@ from node.listeners import Listeners
 from node.pki import Credentials, listener_context
 from node.policy.cache import PolicyCache
 from node.telemetry import logs
+from node.telemetry.logs import where
 from node.telemetry.metrics import Metrics, NodeState
 from storage.errors import StorageError
 from storage.secret import Secret
@@ -184,7 +185,7 @@ def _stop_on_bug(fail: Callable[[], None]) -> Callable[[asyncio.AbstractEventLoo
         if isinstance(error, OSError | ssl.SSLError):  # a client's connection, gone at a bad moment
             log.info("connection lost", error=type(error).__name__)
             return
-        log.critical("unhandled", message=context.get("message", ""), exc_info=error)
+        log.critical("unhandled", error=type(error).__name__, where=where(error) if error is not None else [])
         fail()
 
     return handle

@@ -27,6 +27,7 @@ from node.core import pipeline
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request, Shape
 from node.store import Store
+from node.telemetry.logs import where
 from node.telemetry.metrics import now
 from storage.secret import Secret
 
@@ -131,7 +132,7 @@ class Gateway:
             call.close = True  # the client is gone; this goes nowhere
             rendered = render.message(HTTPStatus.BAD_REQUEST, "")
         except Exception as error:  # noqa: BLE001 - the boundary: a bug must not take the connection's answer with it
-            _log.error("request failed", request_id=call.id, error=type(error).__name__, where=_where(error))
+            _log.error("request failed", request_id=call.id, error=type(error).__name__, where=where(error))
             rendered = render.message(HTTPStatus.INTERNAL_SERVER_ERROR, f"internal error (request {call.id})")
         finally:
             core.metrics.request_finished()
@@ -362,12 +363,3 @@ def _parse_index(header: str) -> tuple[str, int]:
     if len(value) > len(str(INDEX_MAX)):
         raise garbage
     return cluster, int(value)
-
-
-def _where(error: BaseException) -> list[str]:
-    """The traceback as file:line, without any value: messages of unknown errors may quote a secret."""
-    trace, frames = error.__traceback__, []
-    while trace is not None:
-        frames.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return frames

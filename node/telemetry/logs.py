@@ -51,3 +51,12 @@ def configure(*, level: str, form: str, node_id: str, region: str, stream: TextI
 
 # Exceptions are rendered without local variables: those may hold what a client sent.
 _plain = structlog.dev.plain_traceback
+
+
+def where(error: BaseException) -> list[str]:
+    """The traceback as file:line, without any value: messages of unknown errors may quote a secret."""
+    trace, frames = error.__traceback__, []
+    while trace is not None:
+        frames.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return frames

@@ -151,7 +151,7 @@ class Engine:
                 self.replica.taken()
                 batch = self._take_all()
                 started = self.clock()
-                lone = len(batch.records) <= LONE_RECORDS_MAX
+                lone = self.lsn - self.durable_lsn <= LONE_RECORDS_MAX
                 await (self._run_lone if lone else self._run_disk)(self._journal.write, batch)
                 self.counters.fsyncs += 1
                 self._parts.observe_fsync(self.clock() - started)

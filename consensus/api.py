@@ -1,7 +1,6 @@
 """What consensus asks of others (Protocols) and the values that it hands out."""
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -169,8 +168,3 @@ class Group(Protocol):
         ...
 
     async def remove_member(self, node_id: str, timeout: float) -> None: ...
-
-
-def voters(members: Sequence[Member]) -> int:
-    """The size of a majority."""
-    return len(members) // 2 + 1

@@ -196,7 +196,7 @@ async def _ask_one(
         async with session.post(
             f"{address}/v1/sys/cluster/join", data=msgspec.json.encode(request), ssl=verified
         ) as answer:
-            body = msgspec.json.decode(await answer.content.read(ANSWER_BYTES_MAX))
+            body = await _body(answer)
             if answer.status != 200:
                 raise ValueError("; ".join(body.get("errors", [])) or f"HTTP {answer.status}")
     data = body["data"]
@@ -224,8 +224,18 @@ async def _verification(
 async def _pinned_ca(session: aiohttp.ClientSession, ticket: Ticket, address: str) -> bytes:
     """The CA certificate, believed only because its fingerprint is the ticket's."""
     async with session.get(f"{address}/v1/sys/cluster/ca", ssl=False) as answer:
-        body = msgspec.json.decode(await answer.content.read(ANSWER_BYTES_MAX))
+        body = await _body(answer)
     pem = str(body["data"]["certificate"]).encode()
     if not hmac.compare_digest(pki.fingerprint(pem), ticket.ca_fingerprint):
         raise ValueError("this node's authority is not the one that the join token names")
     return pem
+
+
+async def _body(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    """The whole JSON object of an answer, however many pieces it comes in. Raises ValueError."""
+    data = b""
+    async for piece in answer.content.iter_any():
+        data += piece
+        if len(data) > ANSWER_BYTES_MAX:
+            raise ValueError("the answer is too long")
+    return msgspec.json.decode(data, type=dict[str, Any])

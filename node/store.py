@@ -46,7 +46,6 @@ class Store:
         self._key: KvKey | None = None
         self._key_place = (-1, "", "")
         self.root = root
-        self.last_write_index = 0
 
     @property
     def reads(self) -> Reads:
@@ -120,7 +119,6 @@ class Store:
         if isinstance(outcome, Rejected):
             raise CommandRejected(outcome.reason, outcome.detail)
         assert isinstance(outcome, Done)
-        self.last_write_index = max(self.last_write_index, applied.index)
         return applied.index, outcome.value
 
     async def fresh(self) -> None:

@@ -9,6 +9,7 @@
    answer, before it leaves. Either record failing withholds the answer.
 """
 
+from node.core import fields
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request, Response
 from node.core.router import Match
@@ -88,4 +89,6 @@ async def _act(core: Core, request: Request, match: Match | None) -> Response:
     handler = match.route.handlers.get(wanted)
     if handler is None:
         raise Unsupported("1 error occurred:\n\t* unsupported operation\n\n")
+    if request.data and match.route.fields:
+        fields.check(match.route.fields, request.data)
     return await handler(core, request, match.params)

@@ -5,9 +5,10 @@ paths come from one table; a mount's paths from its engine's table, relative to 
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from node.core.fields import Field
 from node.core.request import Operation, Request, Response, Shape
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Route:
     fresh: bool = True  # reads wait for a read index, unless the caller accepts staleness
     shape: Shape = Shape.LOGICAL
     exists: Exists | None = None  # decides whether a write is `create` or `update` for the policies
+    summary: str = ""  # one sentence, for help and the OpenAPI document
+    fields: tuple[Field, ...] = ()  # what it takes; path parameters that are not declared are strings
+    answers: Mapping[Operation, tuple[Field, ...]] = field(default_factory=dict)  # what `data` of a 200 holds
 
 
 @dataclass(slots=True)

@@ -1,0 +1,81 @@
+"""What a route says of its inputs and answers: read by `?help=1`, by the OpenAPI document and by the pipeline.
+
+A declared body field is checked before its handler runs, so that a value of the wrong type is a 400 that names the
+field, whatever the handler would have made of it. The handler still converts: see node/auth/fields.py.
+"""
+
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from node.auth import fields as convert
+from node.core.request import Operation
+from node.errors import InvalidRequest
+
+
+class Kind(enum.Enum):
+    """The types of the API. On the wire many are loose: see node/auth/fields.py."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    DURATION = "duration"  # seconds, or a Go duration: 3600, "3600", "1h"
+    STRINGS = "strings"  # an array, or a comma list
+    STRING_MAP = "string map"
+    OBJECT = "object"
+    ANY = "any"
+
+
+class Place(enum.Enum):
+    """Where a field is looked for."""
+
+    PATH = "path"
+    QUERY = "query"
+    BODY = "body"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input of a route, or one member of an answer's data."""
+
+    name: str
+    kind: Kind = Kind.STRING
+    summary: str = ""
+    required: bool = False
+    place: Place = Place.BODY
+    operations: frozenset[Operation] | None = None  # None: all that take a field of this place
+
+
+def in_path(name: str, summary: str) -> Field:
+    """A segment of the path."""
+    return Field(name, Kind.STRING, summary, required=True, place=Place.PATH)
+
+
+def in_query(name: str, kind: Kind, summary: str) -> Field:
+    """A parameter behind the question mark."""
+    return Field(name, kind, summary, place=Place.QUERY)
+
+
+def _object(value: Any, name: str) -> object:
+    if value is not None and not isinstance(value, dict):
+        raise InvalidRequest(f'error converting input for field "{name}": expected a map')
+    return value
+
+
+_CHECKS: Mapping[Kind, Callable[[Any, str], object]] = {
+    Kind.STRING: convert.text,
+    Kind.INTEGER: convert.integer,
+    Kind.BOOLEAN: convert.boolean,
+    Kind.DURATION: convert.duration_ns,
+    Kind.STRINGS: convert.strings,
+    Kind.STRING_MAP: convert.string_map,
+    Kind.OBJECT: _object,
+}
+
+
+def check(declared: Iterable[Field], data: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for a body field whose value cannot be of its kind. Absence is the handler's matter."""
+    for each in declared:
+        if each.place is Place.BODY and each.kind in _CHECKS and each.name in data:
+            _CHECKS[each.kind](data[each.name], each.name)

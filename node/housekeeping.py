@@ -17,6 +17,7 @@ from node.auth.token import expire_tokens
 from node.errors import NodeError
 from node.store import CommandRejected, Store
 from node.telemetry.metrics import Metrics
+from node.view import expire_entries
 
 TICK_S = 1.0
 SWEEP_EVERY_TICKS = 5
@@ -63,6 +64,7 @@ class Housekeeping:
                 await self._match_members()
                 if ticks % SWEEP_EVERY_TICKS == 0:
                     await expire_tokens(self._store)
+                    await expire_entries(self._store)
             except (NodeError, CommandRejected, raft_errors.ConsensusError) as error:
                 log.warning("housekeeping step put off", reason=str(error))
 

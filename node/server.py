@@ -154,7 +154,7 @@ def compose(settings: Settings, lifecycle: NodeLifecycle | DevLifecycle) -> Core
         tokens=TokenAuthority(),
         metrics=metrics,
         system=Table(routes),
-        engines={"kv": Table(kv.routes())},
+        engines={"kv-v2": Table(kv.routes())},  # by Mount.engine
     )
 
 

@@ -96,11 +96,12 @@ class MountPut(Command, frozen=True, tag=20):
     path: str  # ends with "/"
     mount_id: str  # a uuid, never reused
     accessor: str
-    kind: str  # "kv"
-    version: int  # 2
+    kind: str  # "kv", "approle", ...: which engine answers
+    version: int  # of the engine; 0 where it has no versions
     description: str
     default_lease_ttl_ns: int
     max_lease_ttl_ns: int
+    details: dict[str, Any] = {}  # what clients said of it besides: its options, its configuration
 
 
 class MountTune(Command, frozen=True, tag=21):
@@ -110,6 +111,8 @@ class MountTune(Command, frozen=True, tag=21):
     description: str | None = None
     default_lease_ttl_ns: int | None = None
     max_lease_ttl_ns: int | None = None
+    details: dict[str, Any] | None = None  # replaces them all
+    version: int | None = None
 
 
 class MountMove(Command, frozen=True, tag=22):
@@ -274,6 +277,47 @@ class TokensExpire(Command, frozen=True, tag=54):
     limit: int
 
 
+# --- entries -----------------------------------------------------------------------------------------------
+
+
+class EntryPut(Command, frozen=True, tag=70):
+    """Write an entry of a view: what engines and auth methods keep by name.
+
+    A view is a mount's id, or a name that begins with "sys:". `expect` is the revision that the entry must
+    have (0: it must not exist), None for any: Rejected(REVISION_MISMATCH). Rejected(NO_SUCH_MOUNT) if the
+    mount is gone. An entry with an `owner`, a token's digest, goes when that token does; Rejected(NO_SUCH_TOKEN)
+    if it is gone already. Done({"revision": n}): n grows with every write of the entry, also after a removal.
+    """
+
+    view: str
+    path: str
+    value: Sealed
+    expires_ns: int = 0
+    expect: int | None = None
+    owner: bytes | None = None
+
+
+class EntryDelete(Command, frozen=True, tag=71):
+    """Remove an entry, if it has the revision `expect`: Rejected(REVISION_MISMATCH). Done({"removed": 0 or 1})."""
+
+    view: str
+    path: str
+    expect: int | None = None
+
+
+class EntriesDelete(Command, frozen=True, tag=72):
+    """Remove every entry of a view whose path begins with `prefix`. Done({"removed": n})."""
+
+    view: str
+    prefix: str
+
+
+class EntriesExpire(Command, frozen=True, tag=73):
+    """Remove at most `limit` entries that expired by time_ns. Done({"removed": n})."""
+
+    limit: int
+
+
 # --- several at once ---------------------------------------------------------------------------------------
 
 
@@ -312,6 +356,10 @@ AnyCommand = (
     | TokenRevoke
     | TokenUse
     | TokensExpire
+    | EntryPut
+    | EntryDelete
+    | EntriesDelete
+    | EntriesExpire
     | Batch
 )
 
@@ -375,6 +423,7 @@ class Reason:
     CAS_REQUIRED = "cas-required"
     CAS_MISMATCH = "cas-mismatch"
     VERSION_RACED = "version-raced"
+    REVISION_MISMATCH = "revision-mismatch"
     TOKEN_EXISTS = "token-exists"  # noqa: S105 - a name
     PARENT_GONE = "parent-gone"
     NO_SUCH_TOKEN = "no-such-token"  # noqa: S105

@@ -30,9 +30,9 @@ def store(db: Database, wrapped_key: bytes) -> int:
     return int(db.all(sql, (content,))[0][0])
 
 
-def erase(db: Database, versions: str, parameters: Sequence[object]) -> None:
-    """Overwrite the keys of the rows of kv_versions that match the condition `versions` (a constant)."""
-    slots = f"SELECT slot FROM kv_versions WHERE {versions}"  # noqa: S608 - a constant
+def erase(db: Database, table: str, condition: str, parameters: Sequence[object]) -> None:
+    """Overwrite the keys of the rows of `table` (with a column slot) that match `condition`, both constants."""
+    slots = f"SELECT slot FROM {table} WHERE {condition}"  # noqa: S608 - constants
     sql = f"UPDATE data_keys SET used = 0, wrapped_key = ? WHERE slot IN ({slots})"  # noqa: S608
     freed = db.run(sql, (_EMPTY, *parameters))
     if db.free_slots is not None:

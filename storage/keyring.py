@@ -43,6 +43,7 @@ REGION_IDENTITY = "region-identity"
 # What an envelope holds (Context.kind).
 KIND_KV = "kv"
 KIND_SYSTEM = "system"
+KIND_ENTRY = "entry"
 _KIND_KEY_TERM = "key-term"
 
 

@@ -128,7 +128,7 @@ def destroy(db: Database, command: KvDestroy) -> Outcome:
     if key is None:
         return Done()
     for version in command.versions:
-        data_keys.erase(db, "key_id = ? AND version = ?", (key.id, version))
+        data_keys.erase(db, "kv_versions", "key_id = ? AND version = ?", (key.id, version))
         db.run(
             "UPDATE kv_versions SET destroyed = 1, term = NULL, slot = NULL, ciphertext = NULL"
             " WHERE key_id = ? AND version = ? AND destroyed = 0",
@@ -168,7 +168,7 @@ def metadata_delete(db: Database, command: KvMetadataDelete) -> Outcome:
     key = _key(db, command.mount_id, command.path)
     if key is None:
         return Done()
-    data_keys.erase(db, "key_id = ?", (key.id,))
+    data_keys.erase(db, "kv_versions", "key_id = ?", (key.id,))
     db.run("DELETE FROM kv_versions WHERE key_id = ?", (key.id,))
     db.run("DELETE FROM kv_keys WHERE id = ?", (key.id,))
     return Done()
@@ -186,7 +186,7 @@ def config_put(db: Database, command: KvConfigPut) -> Outcome:
 
 def remove_all(db: Database, mount_id: str) -> None:
     """Everything that a mount holds."""
-    data_keys.erase(db, _OF_MOUNT, (mount_id,))
+    data_keys.erase(db, "kv_versions", _OF_MOUNT, (mount_id,))
     db.run(f"DELETE FROM kv_versions WHERE {_OF_MOUNT}", (mount_id,))  # noqa: S608 - a constant
     db.run("DELETE FROM kv_keys WHERE mount_id = ?", (mount_id,))
 
@@ -242,7 +242,7 @@ def _prune(db: Database, key_id: int, current: int, oldest: int, keep: int) -> i
     if current - oldest < keep:
         return oldest
     last = current - keep
-    data_keys.erase(db, "key_id = ? AND version <= ?", (key_id, last))
+    data_keys.erase(db, "kv_versions", "key_id = ? AND version <= ?", (key_id, last))
     db.run("DELETE FROM kv_versions WHERE key_id = ? AND version <= ?", (key_id, last))
     return last + 1
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from storage import cluster, kv, mounts, tokens
+from storage import cluster, entries, kv, mounts, tokens
 from storage import command as c
 from storage.command import Done, Outcome, Reason, Rejected
 from storage.database import FORMAT, Database
@@ -27,7 +27,7 @@ FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every
 BATCH_COMMANDS_MAX = 4096
 INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
 
-TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens")
+TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries")
 
 _READ_INDEX = "SELECT applied_index FROM state"
 
@@ -58,6 +58,10 @@ _HANDLERS: dict[type, tuple[_Handler, str | None]] = {
     c.TokenRevoke: (tokens.revoke, "tokens"),
     c.TokenUse: (tokens.use, "tokens"),
     c.TokensExpire: (tokens.expire, "tokens"),
+    c.EntryPut: (entries.put, "entries"),
+    c.EntryDelete: (entries.delete, "entries"),
+    c.EntriesDelete: (entries.delete_below, "entries"),
+    c.EntriesExpire: (entries.expire, "entries"),
 }
 
 # What state_digest() covers, in this order; surrogate row numbers are left out.
@@ -74,6 +78,8 @@ _DIGESTED = (
     """SELECT k.mount_id, k.path, v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key,
        v.ciphertext FROM kv_versions v JOIN kv_keys k ON k.id = v.key_id LEFT JOIN data_keys d USING (slot)
        ORDER BY k.mount_id, k.path, v.version""",
+    """SELECT e.view, e.path, e.revision, e.created_ns, e.updated_ns, e.expires_ns, e.owner, e.term,
+       d.wrapped_key, e.ciphertext FROM entries e LEFT JOIN data_keys d USING (slot) ORDER BY e.view, e.path""",
     "SELECT * FROM policies ORDER BY name",
     "SELECT * FROM tokens ORDER BY digest",
 )
@@ -213,7 +219,7 @@ class Machine:
         if index != self._applied_index + 1:
             raise ValueError(f"entry {index} does not follow {self._applied_index}")
         self._db.begin()
-        self._applied_index = index
+        self._applied_index = self._db.index = index
 
     def _check_usable(self) -> None:
         if self._failed:

@@ -1,6 +1,8 @@
 """Mounts and policies as replicated commands."""
 
-from storage import kv
+import msgspec
+
+from storage import entries, kv
 from storage.command import (
     Done,
     MountMove,
@@ -15,6 +17,8 @@ from storage.command import (
 )
 from storage.database import Database
 
+_map_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
 
 def put(db: Database, command: MountPut) -> Outcome:
     if _conflict(db, command.path, ignoring=None) or db.one(
@@ -23,7 +27,7 @@ def put(db: Database, command: MountPut) -> Outcome:
         return Rejected(Reason.PATH_IN_USE)
     db.run(
         "INSERT INTO mounts (path, mount_id, accessor, kind, version, description, default_lease_ttl_ns,"
-        " max_lease_ttl_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        " max_lease_ttl_ns, details) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             command.path,
             command.mount_id,
@@ -33,6 +37,7 @@ def put(db: Database, command: MountPut) -> Outcome:
             command.description,
             command.default_lease_ttl_ns,
             command.max_lease_ttl_ns,
+            _map_encode(command.details),
         ),
     )
     return Done()
@@ -42,8 +47,16 @@ def tune(db: Database, command: MountTune) -> Outcome:
     changed = db.run(
         "UPDATE mounts SET description = coalesce(?, description),"
         " default_lease_ttl_ns = coalesce(?, default_lease_ttl_ns),"
-        " max_lease_ttl_ns = coalesce(?, max_lease_ttl_ns) WHERE path = ?",
-        (command.description, command.default_lease_ttl_ns, command.max_lease_ttl_ns, command.path),
+        " max_lease_ttl_ns = coalesce(?, max_lease_ttl_ns), details = coalesce(?, details),"
+        " version = coalesce(?, version) WHERE path = ?",
+        (
+            command.description,
+            command.default_lease_ttl_ns,
+            command.max_lease_ttl_ns,
+            None if command.details is None else _map_encode(command.details),
+            command.version,
+            command.path,
+        ),
     )
     return Done() if changed else Rejected(Reason.NO_SUCH_MOUNT)
 
@@ -61,6 +74,7 @@ def remove(db: Database, command: MountRemove) -> Outcome:
     row = db.one("SELECT mount_id FROM mounts WHERE path = ?", (command.path,))
     if row is not None:
         kv.remove_all(db, row[0])
+        entries.remove_all(db, row[0])
         db.run("DELETE FROM mounts WHERE path = ?", (command.path,))
     return Done()
 

@@ -8,24 +8,27 @@ import msgspec
 from storage import data_keys
 from storage.command import Sealed
 from storage.database import Database, Row
-from storage.rows import KeyTerm, KvConfig, KvKey, KvVersion, Mount, Node, Token
+from storage.rows import Entry, KeyTerm, KvConfig, KvKey, KvVersion, Mount, Node, Token
 
 LIST_ENTRIES_MAX = 100_000  # what one call hands out unless told otherwise; go on with after=
 _LIST_PAGE_ROWS = 64
 
 _MOUNT = (
-    "SELECT path, mount_id, accessor, kind, version, description, default_lease_ttl_ns, max_lease_ttl_ns"
-    " FROM mounts"
+    "SELECT path, mount_id, accessor, kind, version, description, default_lease_ttl_ns, max_lease_ttl_ns,"
+    " details FROM mounts"
 )
 _KEY = (
     "SELECT path, current_version, oldest_version, created_ns, updated_ns, max_versions, cas_required,"
     " delete_version_after_ns, custom_metadata FROM kv_keys WHERE mount_id = ? AND path = ?"
 )
+_KV_PATHS = "SELECT path FROM kv_keys WHERE mount_id = ?"
+_ENTRY_PATHS = "SELECT path FROM entries WHERE view = ?"
 _BEARER = (
     "SELECT digest, accessor, parent, policies, path, display_name, metadata, num_uses, ttl_ns,"
     " explicit_max_ttl_ns, period_ns, renewable, created_ns, expires_ns, last_renewal_ns FROM tokens"
 )
 _map_decode = msgspec.msgpack.Decoder(dict[str, str]).decode
+_details_decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 _strings_decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
@@ -85,18 +88,13 @@ class Reads:
 
         Only entries greater than `after`, and at most `limit`. A folder costs one step however much it holds.
         """
-        return _take(self._children(mount_id, _folder(prefix), after), limit)
+        return _take(self._children(_KV_PATHS, mount_id, _folder(prefix), after), limit)
 
     def kv_scan(
         self, mount_id: str, prefix: str, after: str = "", limit: int = LIST_ENTRIES_MAX
     ) -> list[str]:
         """Every key below the folder `prefix`, at any depth, sorted, relative to it."""
-        folder = _folder(prefix)
-        rows = self._db.all(
-            "SELECT path FROM kv_keys WHERE mount_id = ? AND path > ? AND path < ? ORDER BY path LIMIT ?",
-            (mount_id, folder + after, _end_of(folder), max(limit, 0)),
-        )
-        return [path[len(folder) :] for (path,) in rows]
+        return self._below(_KV_PATHS, mount_id, _folder(prefix), after, limit)
 
     def kv_config(self, mount_id: str) -> KvConfig:
         """A mount's defaults; all zero if there is no such mount."""
@@ -106,10 +104,37 @@ class Reads:
         )
         return KvConfig(row[0], bool(row[1]), row[2]) if row else KvConfig(0, False, 0)
 
+    # --- entries ---
+
+    def entry(self, view: str, path: str) -> Entry | None:
+        row = self._db.one(
+            "SELECT e.path, e.revision, e.created_ns, e.updated_ns, e.expires_ns, e.owner, e.term,"
+            " d.wrapped_key, e.ciphertext FROM entries e JOIN data_keys d USING (slot)"
+            " WHERE e.view = ? AND e.path = ?",
+            (view, path),
+        )
+        if row is None:
+            return None
+        value = Sealed(row[6], data_keys.content(row[7]), row[8])
+        return Entry(row[0], row[1], row[2], row[3], row[4], row[5], value)
+
+    def entry_list(self, view: str, prefix: str, after: str = "", limit: int = LIST_ENTRIES_MAX) -> list[str]:
+        """The children of a folder of a view, as kv_list() gives them; expired ones too."""
+        return _take(self._children(_ENTRY_PATHS, view, _folder(prefix), after), limit)
+
+    def entry_scan(self, view: str, prefix: str, after: str = "", limit: int = LIST_ENTRIES_MAX) -> list[str]:
+        """Every entry below a folder of a view, at any depth, sorted, relative to it; expired ones too."""
+        return self._below(_ENTRY_PATHS, view, _folder(prefix), after, limit)
+
+    def entries_due(self, now_ns: int) -> bool:
+        """Whether EntriesExpire would find anything at `now_ns`."""
+        sql = "SELECT 1 FROM entries WHERE expires_ns > 0 AND expires_ns <= ? LIMIT 1"
+        return self._db.one(sql, (now_ns,)) is not None
+
     # --- mounts and policies ---
 
     def mounts(self) -> list[Mount]:
-        return [Mount(*row) for row in self._db.all(f"{_MOUNT} ORDER BY path")]
+        return [_mount(row) for row in self._db.all(f"{_MOUNT} ORDER BY path")]
 
     def mount_for(self, path: str) -> Mount | None:
         """The mount that `path` lies in; a mount's own path counts with or without its slash.
@@ -119,7 +144,7 @@ class Reads:
         """
         inside = path if path.endswith("/") else path + "/"
         row = self._db.one(f"{_MOUNT} WHERE path <= ? ORDER BY path DESC LIMIT 1", (inside,))
-        return Mount(*row) if row is not None and inside.startswith(row[0]) else None
+        return _mount(row) if row is not None and inside.startswith(row[0]) else None
 
     def policy(self, name: str) -> str | None:
         row = self._db.one("SELECT text FROM policies WHERE name = ?", (name,))
@@ -177,7 +202,13 @@ class Reads:
         row = self._db.one("SELECT cluster_id, cluster_name FROM cluster")
         return (row[0], row[1]) if row else None
 
-    def _children(self, mount_id: str, folder: str, after: str) -> Iterator[str]:
+    def _below(self, paths: str, place: str, folder: str, after: str, limit: int) -> list[str]:
+        """Paths in a folder, at any depth. `paths`: one of the two constants."""
+        sql = f"{paths} AND path > ? AND path < ? ORDER BY path LIMIT ?"
+        rows = self._db.all(sql, (place, folder + after, _end_of(folder), max(limit, 0)))
+        return [path[len(folder) :] for (path,) in rows]
+
+    def _children(self, paths: str, place: str, folder: str, after: str) -> Iterator[str]:
         """Entries of a folder in order. Index order of paths is the order of entries: an entry is a prefix of
         every path that it stands for.
         """
@@ -185,11 +216,8 @@ class Reads:
         start = folder + name + "0" if slash else folder + after
         end = _end_of(folder)
         while True:
-            rows = self._db.all(
-                "SELECT path FROM kv_keys WHERE mount_id = ? AND path >= ? AND path < ?"
-                " ORDER BY path LIMIT ?",
-                (mount_id, start, end, _LIST_PAGE_ROWS),
-            )
+            sql = f"{paths} AND path >= ? AND path < ? ORDER BY path LIMIT ?"
+            rows = self._db.all(sql, (place, start, end, _LIST_PAGE_ROWS))
             for (path,) in rows:
                 if path < start:
                     continue  # in a folder that is done
@@ -218,6 +246,11 @@ def _folder(prefix: str) -> str:
 def _end_of(folder: str) -> str | bytes:
     """What is just greater than every path in a folder: "0" follows "/", and any blob follows all text."""
     return folder[:-1] + "0" if folder else b""
+
+
+def _mount(row: Row) -> Mount:
+    fields: list[Any] = [*row[:-1], _details_decode(row[-1])]
+    return Mount(*fields)
 
 
 def _token(row: Row | None) -> Token | None:

@@ -1,6 +1,7 @@
 """The typed rows that reads hand out. Times and durations are nanoseconds; 0 means none."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from storage.command import Sealed
 
@@ -15,6 +16,25 @@ class Mount:
     description: str
     default_lease_ttl_ns: int
     max_lease_ttl_ns: int
+    details: dict[str, Any]  # what clients said of it besides: its options, its configuration
+
+    @property
+    def engine(self) -> str:
+        """Which engine answers for it: its kind, and the version of a kind that has several."""
+        return f"{self.kind}-v{self.version}" if self.version else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a view. revision grows with every write and is never used twice."""
+
+    path: str
+    revision: int
+    created_ns: int
+    updated_ns: int
+    expires_ns: int
+    owner: bytes | None
+    value: Sealed
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,8 +68,28 @@ CREATE TABLE mounts (
     max_lease_ttl_ns        INTEGER NOT NULL,
     max_versions            INTEGER NOT NULL DEFAULT 0,
     cas_required            INTEGER NOT NULL DEFAULT 0,
-    delete_version_after_ns INTEGER NOT NULL DEFAULT 0
+    delete_version_after_ns INTEGER NOT NULL DEFAULT 0,
+    details                 BLOB NOT NULL -- a msgpack map
 ) STRICT;
+
+-- What engines and auth methods keep by name. A view is a mount's id, or a name that begins with "sys:". revision is
+-- the index of the last write; owner is the digest of a token with which the entry goes.
+CREATE TABLE entries (
+    id         INTEGER PRIMARY KEY,
+    view       TEXT NOT NULL,
+    path       TEXT NOT NULL,
+    revision   INTEGER NOT NULL,
+    created_ns INTEGER NOT NULL,
+    updated_ns INTEGER NOT NULL,
+    expires_ns INTEGER NOT NULL,
+    owner      BLOB,
+    term       INTEGER NOT NULL,
+    slot       INTEGER NOT NULL,
+    ciphertext BLOB NOT NULL,
+    UNIQUE (view, path)
+) STRICT;
+CREATE INDEX entries_by_expiry ON entries (expires_ns) WHERE expires_ns > 0;
+CREATE INDEX entries_by_owner ON entries (owner) WHERE owner IS NOT NULL;
 
 -- KV v2 keys. custom_metadata is a msgpack map or NULL.
 CREATE TABLE kv_keys (
@@ -87,7 +107,7 @@ CREATE TABLE kv_keys (
     UNIQUE (mount_id, path)
 ) STRICT;
 
--- The wrapped data keys of versions, in slots of one size that are overwritten in place and used again, never
+-- The wrapped data keys of versions and entries, in slots of one size that are overwritten in place and used again, never
 -- deleted: when rows go, SQLite moves others between pages and leaves copies of them in slack space, which no
 -- later destroy would reach. Here nothing ever moves. Without its data key a ciphertext is noise.
 CREATE TABLE data_keys (

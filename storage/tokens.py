@@ -2,6 +2,7 @@
 
 import msgspec
 
+from storage import entries
 from storage.command import (
     Done,
     Outcome,
@@ -18,6 +19,12 @@ from storage.database import Database
 TOKENS_EXPIRE_MAX = 1000  # roots of trees revoked by one TokensExpire
 SPENT_GRACE_NS = 60 * 10**9  # how long a spent token waits for its last request to revoke it
 USES_SPENT = -1
+
+# A token and its descendants. UNION, not UNION ALL: it would end even on a cycle, which TokenPut cannot make.
+_TREE = (
+    "WITH RECURSIVE tree (digest) AS (SELECT ? UNION"
+    " SELECT tokens.digest FROM tokens JOIN tree ON tokens.parent = tree.digest) SELECT digest FROM tree"
+)
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -66,6 +73,7 @@ def revoke(db: Database, command: TokenRevoke) -> Outcome:
         if not db.run("DELETE FROM tokens WHERE digest = ?", (command.digest,)):
             return Done({"revoked": 0})
         db.run("UPDATE tokens SET parent = NULL WHERE parent = ?", (command.digest,))
+        entries.remove_owned(db, "?", (command.digest,))
         return Done({"revoked": 1})
     return Done({"revoked": _revoke_tree(db, command.digest)})
 
@@ -97,13 +105,9 @@ def expire(db: Database, command: TokensExpire) -> Outcome:
 
 
 def _revoke_tree(db: Database, digest: bytes) -> int:
-    """UNION, not UNION ALL: it would end even on a cycle, which TokenPut cannot make."""
-    return db.run(
-        "WITH RECURSIVE tree (digest) AS (SELECT ? UNION"
-        " SELECT tokens.digest FROM tokens JOIN tree ON tokens.parent = tree.digest)"
-        " DELETE FROM tokens WHERE digest IN (SELECT digest FROM tree)",
-        (digest,),
-    )
+    """With what the tokens own."""
+    entries.remove_owned(db, _TREE, (digest,))
+    return db.run(f"DELETE FROM tokens WHERE digest IN ({_TREE})", (digest,))  # noqa: S608 - a constant
 
 
 def _is_live(db: Database, digest: bytes, now_ns: int) -> bool:

@@ -57,7 +57,7 @@ class Core:
     tokens: TokenAuthority
     metrics: Metrics
     system: Table  # the routes of sys/ and auth/token/
-    engines: Mapping[str, Table]  # mount kind -> its routes, relative to the mount
+    engines: Mapping[str, Table]  # Mount.engine -> its routes, relative to the mount
     store: Store | None = None
 
     @property

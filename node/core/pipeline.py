@@ -50,7 +50,7 @@ def _route(core: Core, request: Request) -> Match | None:
     request.mount = core.store.mount_for(request.path)
     if request.mount is None:
         return None
-    table = core.engines[request.mount.kind]
+    table = core.engines[request.mount.engine]
     return table.match(request.path[len(request.mount.path) :])
 
 

@@ -66,6 +66,7 @@ def test_the_digest_notices_every_table(node):
         c.NodePut(now, "n", "eu", "https://a", "b:1"),
         c.JoinTokenPut(now, b"j", now + MINUTE),
         c.PolicyPut(now, "p", "x"),
+        c.EntryPut(now, "sys:x", "e", sealed()),
     ):
         node.do(command)
     db = node.machine._db

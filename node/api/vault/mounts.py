@@ -93,7 +93,7 @@ def entry(mount: Mount) -> dict[str, Any]:
 
 def _system_entry(core: Core) -> dict[str, Any]:
     identity = core.lifecycle.cluster_id
-    system = Mount("sys/", identity, f"system_{identity[:8]}", "system", 0, "system endpoints", 0, 0)
+    system = Mount("sys/", identity, f"system_{identity[:8]}", "system", 0, "system endpoints", 0, 0, {})
     return entry(system) | {"options": None}
 
 

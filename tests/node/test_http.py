@@ -120,9 +120,9 @@ async def test_a_bug_is_a_500_that_tells_nothing(site, wire):
     async def broken(core, request, params):
         raise RuntimeError("canary-in-the-message")
 
-    route = site.core.engines["kv"].match("data/a").route
+    route = site.core.engines["kv-v2"].match("data/a").route
     handlers = dict.fromkeys(route.handlers, broken)
-    site.core.engines = {"kv": Table([dataclasses.replace(route, handlers=handlers)])}
+    site.core.engines = {"kv-v2": Table([dataclasses.replace(route, handlers=handlers)])}
     with structlog.testing.capture_logs() as logs:
         answer = await wire.ask("GET", "/v1/secret/data/canary-in-the-path")
     assert answer.status == 500

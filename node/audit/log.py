@@ -8,9 +8,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from node.audit import record
 from node.core.request import Request, Response
@@ -18,7 +15,6 @@ from node.errors import AuditFailed
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MODE = 0o600
-_encode = msgspec.json.Encoder().encode
 
 
 class _Sink:
@@ -31,20 +27,23 @@ class _Sink:
         self._torn = b""
         self._descriptor = _open(path)
 
-    def append(self, body: bytes) -> bool:
-        """Write one record, `body` being a JSON object; False if it is not wholly in the file."""
-        line = b'%s{"seq":%d,%s\n' % (self._torn, self._sequence + 1, body[1:])
+    def append(self, records: Sequence[bytes]) -> bool:
+        """Write records, each a JSON object, at once; False if they are not all wholly in the file."""
+        first = self._sequence + 1
+        lines = [b'{"seq":%d,%b\n' % (first + number, body[1:]) for number, body in enumerate(records)]
+        data = self._torn + b"".join(lines)
         try:
-            written = os.write(self._descriptor, line)
+            written = os.write(self._descriptor, data)
         except OSError:
             self.failures += 1
             return False
-        if written < len(line):
+        if written < len(data):
+            self._sequence += data.count(b"\n", len(self._torn), written)
             self._torn = b"\n"  # the next record starts a line of its own
             self.failures += 1
             return False
         self._torn = b""
-        self._sequence += 1
+        self._sequence += len(lines)
         return True
 
     def reopen(self) -> None:
@@ -103,13 +102,11 @@ class AuditLog:
             subject, hasher = request.audited, self._hasher
             if not isinstance(subject, record.Asked):  # the node was sealed, or opened, in between
                 subject = record.asked(hasher, request)
-            self._append(
-                record.response_record(hasher, subject, request, response, now_ns=time.time_ns(), error=error)
-            )
+            outcome = None if response is None else record.outcome(hasher, request, response)
+            self._append(record.response_record(subject, outcome, now_ns=time.time_ns(), error=error))
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        body = _encode(entry)
-        accepted = [sink.append(body) for sink in self._sinks]
+    def _append(self, *records: bytes) -> None:
+        accepted = [sink.append(records) for sink in self._sinks]
         if not any(accepted):
             self.refused += 1
             raise AuditFailed("no audit sink accepted the record; the request was refused")

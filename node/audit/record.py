@@ -1,5 +1,8 @@
 """What an audit record says: pure functions from a request and its outcome to one JSON object.
 
+A record is put together from pieces of JSON text: who asks (Bearer), what for (place()), what came of it
+(outcome()). Each piece is encoded once, and kept by whoever meets the same caller or the same place again.
+
 The field names are OpenBao's. Every string that a caller sent or got is replaced by an HMAC under a key that
 all nodes share: two records can be compared, and a known value looked for, but none can be read. Names of
 fields, numbers and booleans stay in clear. While the store is sealed there is no key, and strings become a
@@ -16,7 +19,7 @@ import msgspec
 
 from node.auth.fields import SECOND_NS, rfc3339
 from node.core.request import Operation, Request, Response
-from storage.rows import Token
+from storage.rows import Mount, Token
 from storage.secret import Secret
 
 LIST_ITEMS_MAX = 1000  # of a listing's answer; beyond it only the number is recorded
@@ -26,7 +29,7 @@ BEARERS_CACHED_MAX = 4096
 _BLOCK_BYTES = 64  # of SHA-256
 _CLEAR = frozenset({type(None), bool, int, float, Decimal})
 _LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 class Hasher:
@@ -43,7 +46,7 @@ class Hasher:
             raise ValueError(f"the audit key has at most {_BLOCK_BYTES} bytes")
         self._inner = None if key is None else hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
-        self._bearers: dict[bytes, tuple[str, str]] = {}
+        self._bearers: dict[bytes, Bearer] = {}
 
     def text(self, value: str) -> str:
         return self.data(value.encode("utf-8", "surrogatepass"))
@@ -56,13 +59,13 @@ class Hasher:
         outer.update(inner.digest())
         return HMAC_PREFIX + outer.hexdigest()
 
-    def bearer(self, digest: bytes, token: Secret, accessor: str) -> tuple[str, str]:
-        """The HMACs of a token and its accessor; those of tokens seen lately are kept, by the token's digest."""
-        known = self._bearers.get(digest)
-        if known is None:
+    def bearer(self, row: Token, token: Secret) -> "Bearer":
+        """Who presents `token`, whose row is `row`; tokens seen lately are remembered, by the token's digest."""
+        known = self._bearers.get(row.digest)
+        if known is None or (known.row is not row and known.row != row):
             if len(self._bearers) >= BEARERS_CACHED_MAX:
                 self._bearers.clear()
-            known = self._bearers[digest] = (self.data(token.reveal()), self.text(accessor))
+            known = self._bearers[row.digest] = _bearer(self, row, token)
         return known
 
     def tree(self, value: Any) -> Any:
@@ -99,59 +102,115 @@ class Hasher:
         raise TypeError(f"an audit record cannot hold {type(value).__name__}")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """A token's holder: the record's `auth`, and the members of `request` that name the token."""
+
+    row: Token | None
+    auth: bytes
+    members: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """Who asks for what, as JSON: both records of a request begin with it."""
 
-    auth: msgspec.Raw
-    request: msgspec.Raw
+    auth: bytes
+    request: bytes
 
 
 def asked(hasher: Hasher, request: Request) -> Asked:
     """The part that both records share."""
-    row = request.token_row
-    token: str | None
-    accessor: str | None
-    if row is not None and request.token is not None:
-        token, accessor = hasher.bearer(row.digest, request.token, row.accessor)
-        auth = _auth(row, token, accessor)
-    else:
-        token = None if request.token is None else hasher.data(request.token.reveal())
-        auth, accessor = {}, None
-    return Asked(msgspec.Raw(_encode(auth)), msgspec.Raw(_encode(_request(hasher, request, token, accessor))))
+    row, token = request.token_row, request.token
+    what = place(
+        hasher,
+        operation=request.operation,
+        path=request.path,
+        mount=request.mount,
+        data=request.data,
+        query=request.query,
+    )
+    if token is None:
+        return asked_by(what, request_id=request.id, remote=request.remote)
+    if row is None:
+        stranger = Bearer(None, b"{}", _members({"client_token": hasher.data(token.reveal())}))
+        return asked_by(what, request_id=request.id, remote=request.remote, bearer=stranger)
+    return asked_by(what, request_id=request.id, remote=request.remote, bearer=hasher.bearer(row, token))
 
 
-def request_record(subject: Asked, *, now_ns: int, error: str = "") -> dict[str, Any]:
-    """The record of what is asked, written before anything happens."""
-    record: dict[str, Any] = {
-        "time": rfc3339(now_ns),
-        "type": "request",
-        "auth": subject.auth,
-        "request": subject.request,
-    }
-    if error:
-        record["error"] = error
-    return record
+def asked_by(what: bytes, *, request_id: str, remote: str, bearer: Bearer | None = None) -> Asked:
+    """asked(), from its pieces: `what` is of place()."""
+    members = b'{"id":"%b",%b,"remote_address":%b' % (request_id.encode(), what, encode(remote))
+    if bearer is None:
+        return Asked(b"{}", members + b"}")
+    return Asked(bearer.auth, b"%b,%b}" % (members, bearer.members))
 
 
-def response_record(
+def place(
     hasher: Hasher,
-    subject: Asked,
-    request: Request,
-    response: Response | None,
     *,
-    now_ns: int,
-    error: str = "",
-) -> dict[str, Any]:
-    """The record of what came of it, written before the answer leaves."""
-    record = request_record(subject, now_ns=now_ns, error=error)
-    record["type"] = "response"
-    if response is not None:
-        record["response"] = _response(hasher, request, response)
-    return record
+    operation: Operation,
+    path: str,
+    mount: Mount | None,
+    data: Mapping[str, Any],
+    query: Mapping[str, str],
+) -> bytes:
+    """What is asked for: members of a record's `request`."""
+    entry: dict[str, Any] = {"operation": operation.value, "path": path}
+    if mount is not None:
+        entry["mount_point"] = mount.path
+        entry["mount_type"] = mount.kind
+        entry["mount_accessor"] = mount.accessor
+    if data:
+        entry["data"] = hasher.tree(data)
+    if query:
+        entry["query"] = hasher.tree(query)
+    return _members(entry)
 
 
-def _auth(row: Token, token: str | None, accessor: str | None) -> dict[str, Any]:
+def request_record(subject: Asked, *, now_ns: int, error: str = "") -> bytes:
+    """The record of what is asked, written before anything happens: a JSON object."""
+    return _record(b"request", subject, now_ns, error) + b"}"
+
+
+def response_record(subject: Asked, outcome: bytes | None, *, now_ns: int, error: str = "") -> bytes:
+    """The record of what came of it, written before the answer leaves: a JSON object.
+
+    `outcome` is of outcome(), None where there is no answer but an error.
+    """
+    record = _record(b"response", subject, now_ns, error)
+    return record + b"}" if outcome is None else b'%b,"response":%b}' % (record, outcome)
+
+
+def outcome(hasher: Hasher, request: Request, response: Response) -> bytes:
+    """What is answered: a record's `response`."""
+    return encode(_response(hasher, request, response))
+
+
+def _record(kind: bytes, subject: Asked, now_ns: int, error: str) -> bytes:
+    moment = rfc3339(now_ns).encode()
+    record = b'{"time":"%b","type":"%b","auth":%b,"request":%b' % (
+        moment,
+        kind,
+        subject.auth,
+        subject.request,
+    )
+    return b'%b,"error":%b' % (record, encode(error)) if error else record
+
+
+def _members(fields: dict[str, Any]) -> bytes:
+    """A JSON object without its braces."""
+    return encode(fields)[1:-1]
+
+
+def _bearer(hasher: Hasher, row: Token, token: Secret) -> Bearer:
+    named = {"client_token": hasher.data(token.reveal()), "client_token_accessor": hasher.text(row.accessor)}
+    return Bearer(
+        row, encode(_auth(row, named["client_token"], named["client_token_accessor"])), _members(named)
+    )
+
+
+def _auth(row: Token, token: str, accessor: str) -> dict[str, Any]:
     auth: dict[str, Any] = {
         "client_token": token,
         "accessor": accessor,
@@ -167,28 +226,6 @@ def _auth(row: Token, token: str | None, accessor: str | None) -> dict[str, Any]
     if row.num_uses:
         auth["remaining_uses"] = max(row.num_uses, 0)
     return auth
-
-
-def _request(hasher: Hasher, request: Request, token: str | None, accessor: str | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "id": request.id,
-        "operation": request.operation.value,
-        "path": request.path,
-        "remote_address": request.remote,
-    }
-    if request.mount is not None:
-        entry["mount_point"] = request.mount.path
-        entry["mount_type"] = request.mount.kind
-        entry["mount_accessor"] = request.mount.accessor
-    if token is not None:
-        entry["client_token"] = token
-    if accessor is not None:
-        entry["client_token_accessor"] = accessor
-    if request.data:
-        entry["data"] = hasher.tree(request.data)
-    if request.query:
-        entry["query"] = hasher.tree(request.query)
-    return entry
 
 
 def _response(hasher: Hasher, request: Request, response: Response) -> dict[str, Any]:

@@ -146,6 +146,13 @@ class Group(Protocol):
         """
         ...
 
+    def fresh_now(self) -> bool:
+        """Whether a local read that is made before anything is awaited is as good as one after read_index().
+
+        No message, no wait: for the way of every read. Count on it once, for reads that began before the call.
+        """
+        ...
+
     async def read_index(self, timeout: float) -> int:
         """After this returns, a local read sees everything acknowledged anywhere before the call (linearizable).
 

@@ -68,10 +68,14 @@ class RaftGroup:
         """See api.Group."""
         return await self._engine.proposals.propose(command, request_id=request_id, timeout=timeout)
 
+    def fresh_now(self) -> bool:
+        """See api.Group. On the leader: inside its lease."""
+        return self._engine.running and self._engine.replica.fresh
+
     async def read_index(self, timeout: float) -> int:
-        """See api.Group. On the leader, inside its lease, this does not even yield."""
+        """See api.Group. Where fresh_now() holds this does not even yield."""
         engine, core = self._engine, self._engine.replica.core
-        if engine.replica.leased and core.applied_index >= core.commit_index:
+        if engine.replica.fresh:
             return core.applied_index
         try:
             async with asyncio.timeout(timeout):

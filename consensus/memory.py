@@ -35,6 +35,10 @@ class SoloGroup:
         self._machine.commit()
         return Applied(index, result)
 
+    def fresh_now(self) -> bool:
+        """See api.Group."""
+        return not self._stopped
+
     async def read_index(self, timeout: float) -> int:
         """See api.Group."""
         if self._stopped:

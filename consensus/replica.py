@@ -84,6 +84,11 @@ class Replica:
         return self.ready and self.options.lease_reads and self.gate.has_lease(self._host.boottime())
 
     @property
+    def fresh(self) -> bool:
+        """The state here holds, at this moment, everything that anybody was told is committed."""
+        return self.leased and self.core.applied_index >= self.core.commit_index
+
+    @property
     def role(self) -> Role:
         if not self.voter:
             return Role.LEARNER

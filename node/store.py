@@ -121,8 +121,14 @@ class Store:
         assert isinstance(outcome, Done)
         return applied.index, outcome.value
 
+    def fresh_now(self) -> bool:
+        """Whether local reads, made before anything is awaited, are as good as after fresh()."""
+        return self._group.fresh_now()
+
     async def fresh(self) -> None:
         """After this, a local read sees everything acknowledged in the region before the call. NoQuorum."""
+        if self._group.fresh_now():
+            return
         try:
             await self._group.read_index(READ_INDEX_TIMEOUT_S)
         except raft_errors.ConsensusError as error:

@@ -1,0 +1,201 @@
+"""The heads of requests and answers: what a request's headers say, and the bytes before an answer's body."""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+from aiohttp.helpers import rfc822_formatted_time
+
+from node import errors
+from node.api import paths
+from node.api.plain import PlainRequest
+from node.core.core import Core
+from node.core.request import Consistency, Operation
+from node.store import Store
+
+TOKEN = "X-Vault-Token"  # noqa: S105 - a header's name
+NAMESPACE = "X-Vault-Namespace"
+WRAP_TTL = "X-Vault-Wrap-TTL"
+INDEX = "X-Vault-Index"
+INCONSISTENT = "X-Vault-Inconsistent"
+REQUEST_ID = "X-Strongroom-Request-Id"
+CONSISTENCY = "X-Strongroom-Consistency"
+BEARER = "bearer "
+
+REQUEST_ID_BYTES = 16
+INDEX_CHARACTERS_MAX = 512
+INDEX_MAX = 2**63 - 1
+
+_ONCE = (TOKEN, hdrs.AUTHORIZATION, NAMESPACE, WRAP_TTL, INDEX, INCONSISTENT, REQUEST_ID, CONSISTENCY)
+_ROOT_NAMESPACE = frozenset({"", "/", "root", "root/"})
+_OPERATIONS = {
+    "GET": Operation.READ,
+    "HEAD": Operation.READ,
+    "LIST": Operation.LIST,
+    "SCAN": Operation.SCAN,
+    "POST": Operation.UPDATE,
+    "PUT": Operation.UPDATE,
+    "PATCH": Operation.PATCH,
+    "DELETE": Operation.DELETE,
+}
+LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
+_HEAD_PATHS = frozenset({"sys/health"})
+_ALWAYS = {"Cache-Control": "no-store", "Server": "strongroom"}
+_HSTS = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
+
+Raw = web.BaseRequest | PlainRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the headers of a request say, once they are known to say it once."""
+
+    token: bytes
+    consistency: Consistency
+    content_type: str
+
+
+def read_head(raw: Raw) -> Head:
+    """The headers of a request, checked once for as long as a connection repeats them. Raises NodeError."""
+    if isinstance(raw, PlainRequest) and "head" in raw.memo:
+        known: Head = raw.memo["head"]
+        return known
+    _check_headers(raw)
+    head = Head(_token(raw), _consistency(raw), raw.headers.get(hdrs.CONTENT_TYPE, ""))
+    if isinstance(raw, PlainRequest):
+        raw.memo["head"] = head
+    return head
+
+
+def operation_of(method: str, target: paths.Target) -> Operation:
+    """What is asked for. Raises Unsupported, InvalidRequest."""
+    operation = _OPERATIONS.get(method)
+    if operation is None or (method == "HEAD" and target.path not in _HEAD_PATHS):
+        raise errors.Unsupported
+    if method != "GET":
+        return operation
+    try:
+        if paths.parse_bool(target.query.get("list", "")):
+            return Operation.LIST
+        if paths.parse_bool(target.query.get("scan", "")):
+            return Operation.SCAN
+    except paths.BadPath:
+        raise errors.InvalidRequest from None
+    return operation
+
+
+def _check_headers(raw: Raw) -> None:
+    """What would be ambiguous, or silently mean something else than the caller hopes, is refused."""
+    headers = raw.headers
+    for name in _ONCE:
+        if name in headers and len(headers.getall(name)) > 1:
+            raise errors.InvalidRequest(f"the header {name} is given twice")
+    if headers.get(NAMESPACE, "") not in _ROOT_NAMESPACE:
+        raise errors.NotFound("namespace not found")
+    if WRAP_TTL in headers:
+        raise errors.InvalidRequest("response wrapping is not offered")
+
+
+def _token(raw: Raw) -> bytes:
+    token = raw.headers.get(TOKEN, "")
+    if not token:
+        authorization = raw.headers.get(hdrs.AUTHORIZATION, "")
+        if authorization[: len(BEARER)].lower() == BEARER:
+            token = authorization[len(BEARER) :].strip()
+    return token.encode("utf-8", "surrogateescape")
+
+
+def request_identity(raw: Raw, operation: Operation, path: str, token: bytes) -> bytes:
+    """The identity of a write: the caller's id bound to who asks and what for; b"" if none was given.
+
+    Unbound, one caller's id could claim the outcome of another's write, or stop it from happening.
+    """
+    given = raw.headers.get(REQUEST_ID)
+    if given is None:
+        return b""
+    try:
+        identity = bytes.fromhex(given)
+    except ValueError:
+        identity = b""
+    if len(given) != 2 * REQUEST_ID_BYTES or len(identity) != REQUEST_ID_BYTES:
+        raise errors.InvalidRequest(f"{REQUEST_ID} must be {2 * REQUEST_ID_BYTES} hexadecimal digits")
+    digest = hashlib.sha256(identity)
+    for part in (token, operation.encode(), path.encode()):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()[:REQUEST_ID_BYTES]
+
+
+def _consistency(raw: Raw) -> Consistency:
+    try:
+        return Consistency(raw.headers.get(CONSISTENCY, Consistency.FRESH))
+    except ValueError:
+        raise errors.InvalidRequest(f'{CONSISTENCY} must be "fresh" or "stale-ok"') from None
+
+
+def parse_index(header: str) -> tuple[str, int]:
+    """(cluster id, index) of an X-Vault-Index header. Raises InvalidRequest."""
+    garbage = errors.InvalidRequest(f"error parsing {INDEX} header")
+    if len(header) > INDEX_CHARACTERS_MAX:
+        raise garbage
+    try:
+        fields = json.loads(base64.b64decode(header, validate=True))
+        cluster, value = fields["cluster"], fields["value"]
+    except (binascii.Error, ValueError, KeyError, TypeError, RecursionError):
+        raise garbage from None
+    if not (isinstance(cluster, str) and isinstance(value, str) and value.isascii() and value.isdigit()):
+        raise garbage
+    if len(value) > len(str(INDEX_MAX)):
+        raise garbage
+    return cluster, int(value)
+
+
+class IndexHeader:
+    """X-Vault-Index of answers: base64 of {"cluster", "value"}, computed once an index."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, int] = ("", -1)
+        self._value = ""
+
+    def value(self, cluster_id: str, index: int) -> str:
+        if self._key != (cluster_id, index):
+            text = f'{{"cluster":"{cluster_id}","value":"{index}"}}'  # a UUID and a number: nothing to escape
+            self._value = base64.b64encode(text.encode()).decode()
+            self._key = (cluster_id, index)
+        return self._value
+
+
+class AnswerHead:
+    """The heads of a listener's answers."""
+
+    def __init__(self, core: Core, *, tls: bool) -> None:
+        self._core = core
+        self._always = _ALWAYS | (_HSTS if tls else {})
+        self._index = IndexHeader()
+
+    def fields(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """All headers of an answer but those that aiohttp adds."""
+        fields = self._always | dict(headers)
+        if self._core.store is not None:
+            fields[INDEX] = self._index_value(self._core.store)
+        return fields
+
+    def start(self, status: int, headers: Mapping[str, str]) -> str:
+        """The status line and what does not change from one such answer to the next."""
+        lines = [f"{name}: {value}\r\n" for name, value in (self._always | dict(headers)).items()]
+        return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n" + "".join(lines)
+
+    def finish(self, start: str, length: int | None, *, close: bool = False) -> bytes:
+        """The whole head of an answer with a body of `length` bytes (None: with no body)."""
+        store = self._core.store
+        index = "" if store is None else f"{INDEX}: {self._index_value(store)}\r\n"
+        content = "" if length is None else f"Content-Length: {length}\r\n"
+        end = "Connection: close\r\n" if close else ""
+        return f"{start}{index}{content}{end}Date: {rfc822_formatted_time()}\r\n\r\n".encode()
+
+    def _index_value(self, store: Store) -> str:
+        return self._index.value(self._core.lifecycle.cluster_id, store.applied_index)

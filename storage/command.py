@@ -226,7 +226,11 @@ class PolicyDelete(Command, frozen=True, tag=41):
 
 
 class TokenPut(Command, frozen=True, tag=50):
-    """A new service token, known only by its keyed digest. Rejected(TOKEN_EXISTS | PARENT_GONE)."""
+    """A new service token, known only by its keyed digest. Rejected(TOKEN_EXISTS | PARENT_GONE).
+
+    A token with an `issuer`, the id of an auth method's mount, goes when that mount does;
+    Rejected(NO_SUCH_MOUNT) if it is gone already.
+    """
 
     digest: bytes
     accessor: str
@@ -241,6 +245,10 @@ class TokenPut(Command, frozen=True, tag=50):
     period_ns: int  # 0: not periodic
     renewable: bool
     expires_ns: int  # 0: never
+    entity_id: str = ""
+    role: str = ""  # of the token store, or of the issuer: whose rules a renewal follows
+    bound_cidrs: tuple[str, ...] = ()  # where it may be presented; () anywhere
+    issuer: str = ""
 
 
 class TokenRenew(Command, frozen=True, tag=51):

@@ -17,7 +17,7 @@ from sqlcipher3 import dbapi2 as sqlcipher
 from storage import files
 from storage.errors import Corrupt, Incompatible, WrongKey
 
-FORMAT = 2
+FORMAT = 3
 KEY_BYTES = 32
 CACHE_KIB = 64 * 1024
 STATEMENTS_CACHED_MAX = 256
@@ -54,6 +54,7 @@ class Database:
             elif 0 < path.stat().st_size < _PAGE_BYTES:
                 raise Corrupt(f"{path.name} is cut")  # SQLite would begin a new database in it
         self.index = 0  # of the log entry that is being applied
+        self.clock_ns = 0  # the latest stamp so far, that of this entry included
         self.free_slots: int | None = None  # data_keys.py's count of free slots; None: not counted yet
         self._connection = self._open()
 

@@ -27,41 +27,41 @@ FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every
 BATCH_COMMANDS_MAX = 4096
 INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
 
-TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries")
+TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity")
 
 _READ_INDEX = "SELECT applied_index FROM state"
 
 _Handler = Callable[[Database, Any], Outcome]
-_HANDLERS: dict[type, tuple[_Handler, str | None]] = {
-    c.ClusterInit: (cluster.init, None),
-    c.KeyTermAdd: (cluster.key_term_add, "keyring"),
-    c.SystemSecretPut: (cluster.system_secret_put, None),
-    c.NodePut: (cluster.node_put, "nodes"),
-    c.NodeRemove: (cluster.node_remove, "nodes"),
-    c.JoinTokenPut: (cluster.join_token_put, None),
-    c.JoinTokenTake: (cluster.join_token_take, None),
-    c.MountPut: (mounts.put, "mounts"),
-    c.MountTune: (mounts.tune, "mounts"),
-    c.MountMove: (mounts.move, "mounts"),
-    c.MountRemove: (mounts.remove, "mounts"),
-    c.KvPut: (kv.put, None),
-    c.KvDelete: (kv.delete, None),
-    c.KvUndelete: (kv.undelete, None),
-    c.KvDestroy: (kv.destroy, None),
-    c.KvMetadataPut: (kv.metadata_put, None),
-    c.KvMetadataDelete: (kv.metadata_delete, None),
-    c.KvConfigPut: (kv.config_put, "mounts"),
-    c.PolicyPut: (mounts.policy_put, "policies"),
-    c.PolicyDelete: (mounts.policy_delete, "policies"),
-    c.TokenPut: (tokens.put, "tokens"),
-    c.TokenRenew: (tokens.renew, "tokens"),
-    c.TokenRevoke: (tokens.revoke, "tokens"),
-    c.TokenUse: (tokens.use, "tokens"),
-    c.TokensExpire: (tokens.expire, "tokens"),
-    c.EntryPut: (entries.put, "entries"),
-    c.EntryDelete: (entries.delete, "entries"),
-    c.EntriesDelete: (entries.delete_below, "entries"),
-    c.EntriesExpire: (entries.expire, "entries"),
+_HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics that a command moves
+    c.ClusterInit: (cluster.init, ()),
+    c.KeyTermAdd: (cluster.key_term_add, ("keyring",)),
+    c.SystemSecretPut: (cluster.system_secret_put, ()),
+    c.NodePut: (cluster.node_put, ("nodes",)),
+    c.NodeRemove: (cluster.node_remove, ("nodes",)),
+    c.JoinTokenPut: (cluster.join_token_put, ()),
+    c.JoinTokenTake: (cluster.join_token_take, ()),
+    c.MountPut: (mounts.put, ("mounts",)),
+    c.MountTune: (mounts.tune, ("mounts",)),
+    c.MountMove: (mounts.move, ("mounts",)),
+    c.MountRemove: (mounts.remove, ("mounts", "tokens", "entries")),
+    c.KvPut: (kv.put, ()),
+    c.KvDelete: (kv.delete, ()),
+    c.KvUndelete: (kv.undelete, ()),
+    c.KvDestroy: (kv.destroy, ()),
+    c.KvMetadataPut: (kv.metadata_put, ()),
+    c.KvMetadataDelete: (kv.metadata_delete, ()),
+    c.KvConfigPut: (kv.config_put, ("mounts",)),
+    c.PolicyPut: (mounts.policy_put, ("policies",)),
+    c.PolicyDelete: (mounts.policy_delete, ("policies",)),
+    c.TokenPut: (tokens.put, ("tokens",)),
+    c.TokenRenew: (tokens.renew, ("tokens",)),
+    c.TokenRevoke: (tokens.revoke, ("tokens", "entries")),
+    c.TokenUse: (tokens.use, ("tokens",)),
+    c.TokensExpire: (tokens.expire, ("tokens", "entries")),
+    c.EntryPut: (entries.put, ("entries",)),
+    c.EntryDelete: (entries.delete, ("entries",)),
+    c.EntriesDelete: (entries.delete_below, ("entries",)),
+    c.EntriesExpire: (entries.expire, ("entries",)),
 }
 
 # What state_digest() covers, in this order; surrogate row numbers are left out.
@@ -235,7 +235,7 @@ class Machine:
             return Rejected(Reason.MALFORMED)
         if command.time_ns < self._clock_ns - COMMAND_AGE_MAX_NS:
             return Rejected(Reason.STALE)
-        self._clock_ns = max(self._clock_ns, command.time_ns)
+        self._clock_ns = self._db.clock_ns = max(self._clock_ns, command.time_ns)
         if isinstance(command, c.Batch):
             return self._batch(command)
         return self._dispatch(command)
@@ -263,10 +263,13 @@ class Machine:
         return Done({"results": results})
 
     def _dispatch(self, command: c.AnyCommand) -> Outcome:
-        handler, topic = _HANDLERS[type(command)]
+        handler, topics = _HANDLERS[type(command)]
         outcome = handler(self._db, command)
-        if topic is not None and isinstance(outcome, Done):
-            self._generations[topic] += 1
+        if topics and isinstance(outcome, Done):
+            for topic in topics:
+                self._generations[topic] += 1
+            if getattr(command, "view", None) == entries.IDENTITY:
+                self._generations["identity"] += 1
         return outcome
 
     def _remember(self, index: int, request_id: bytes, outcome: Outcome) -> None:

@@ -25,7 +25,8 @@ _KV_PATHS = "SELECT path FROM kv_keys WHERE mount_id = ?"
 _ENTRY_PATHS = "SELECT path FROM entries WHERE view = ?"
 _BEARER = (
     "SELECT digest, accessor, parent, policies, path, display_name, metadata, num_uses, ttl_ns,"
-    " explicit_max_ttl_ns, period_ns, renewable, created_ns, expires_ns, last_renewal_ns FROM tokens"
+    " explicit_max_ttl_ns, period_ns, renewable, created_ns, expires_ns, last_renewal_ns, entity_id, role,"
+    " bound_cidrs, issuer FROM tokens"
 )
 _map_decode = msgspec.msgpack.Decoder(dict[str, str]).decode
 _details_decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -275,4 +276,8 @@ def _token(row: Row | None) -> Token | None:
         expires_ns=numbers[6],
         orphan=parent is None,
         last_renewal_ns=numbers[7],
+        entity_id=numbers[8],
+        role=numbers[9],
+        bound_cidrs=_strings_decode(numbers[10]),
+        issuer=numbers[11],
     )

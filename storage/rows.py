@@ -86,6 +86,11 @@ class Token:
     expires_ns: int
     orphan: bool
     last_renewal_ns: int
+    entity_id: str = ""
+    role: str = ""
+    bound_cidrs: tuple[str, ...] = ()
+    issuer: str = ""  # id of the auth method's mount; "" for the token store
+    kind: str = "service"  # or "batch", which no database holds
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ CREATE TABLE policies (
 ) STRICT;
 
 -- Service tokens by keyed digest. num_uses: 0 without limit, -1 spent (at spent_ns). parent NULL: an orphan.
--- policies and metadata are msgpack.
+-- policies, metadata and bound_cidrs are msgpack; issuer is the id of the auth method's mount, or empty.
 CREATE TABLE tokens (
     digest              BLOB PRIMARY KEY,
     accessor            TEXT NOT NULL UNIQUE,
@@ -155,8 +155,13 @@ CREATE TABLE tokens (
     created_ns          INTEGER NOT NULL,
     expires_ns          INTEGER NOT NULL,
     last_renewal_ns     INTEGER NOT NULL DEFAULT 0,
-    spent_ns            INTEGER NOT NULL DEFAULT 0
+    spent_ns            INTEGER NOT NULL DEFAULT 0,
+    entity_id           TEXT NOT NULL,
+    role                TEXT NOT NULL,
+    bound_cidrs         BLOB NOT NULL,
+    issuer              TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tokens_by_parent ON tokens (parent) WHERE parent IS NOT NULL;
 CREATE INDEX tokens_by_expiry ON tokens (expires_ns) WHERE expires_ns > 0;
 CREATE INDEX tokens_spent ON tokens (spent_ns) WHERE spent_ns > 0;
+CREATE INDEX tokens_by_issuer ON tokens (issuer) WHERE issuer <> '';

@@ -32,12 +32,14 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 def put(db: Database, command: TokenPut) -> Outcome:
     if db.one("SELECT 1 FROM tokens WHERE digest = ? OR accessor = ?", (command.digest, command.accessor)):
         return Rejected(Reason.TOKEN_EXISTS)
-    if command.parent is not None and not _is_live(db, command.parent, command.time_ns):
+    if command.parent is not None and not _is_live(db, command.parent):
         return Rejected(Reason.PARENT_GONE)
+    if command.issuer and not db.one("SELECT 1 FROM mounts WHERE mount_id = ?", (command.issuer,)):
+        return Rejected(Reason.NO_SUCH_MOUNT)
     db.run(
         "INSERT INTO tokens (digest, accessor, parent, policies, path, display_name, metadata, num_uses,"
-        " ttl_ns, explicit_max_ttl_ns, period_ns, renewable, created_ns, expires_ns)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " ttl_ns, explicit_max_ttl_ns, period_ns, renewable, created_ns, expires_ns, entity_id, role,"
+        " bound_cidrs, issuer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             command.digest,
             command.accessor,
@@ -53,13 +55,17 @@ def put(db: Database, command: TokenPut) -> Outcome:
             command.renewable,
             command.time_ns,
             command.expires_ns,
+            command.entity_id,
+            command.role,
+            _encode(command.bound_cidrs),
+            command.issuer,
         ),
     )
     return Done()
 
 
 def renew(db: Database, command: TokenRenew) -> Outcome:
-    if not _is_live(db, command.digest, command.time_ns):
+    if not _is_live(db, command.digest):
         return Rejected(Reason.NO_SUCH_TOKEN)
     db.run(
         "UPDATE tokens SET ttl_ns = ?, expires_ns = ?, last_renewal_ns = ? WHERE digest = ?",
@@ -80,7 +86,7 @@ def revoke(db: Database, command: TokenRevoke) -> Outcome:
 
 def use(db: Database, command: TokenUse) -> Outcome:
     row = db.one("SELECT num_uses FROM tokens WHERE digest = ?", (command.digest,))
-    if row is None or row[0] == USES_SPENT or not _is_live(db, command.digest, command.time_ns):
+    if row is None or row[0] == USES_SPENT or not _is_live(db, command.digest):
         return Rejected(Reason.NO_SUCH_TOKEN)
     if row[0] == 0:
         return Done({"remaining": 0})
@@ -104,12 +110,20 @@ def expire(db: Database, command: TokensExpire) -> Outcome:
     return Done({"revoked": sum(_revoke_tree(db, digest) for (digest,) in due)})
 
 
+def revoke_issued(db: Database, mount_id: str) -> None:
+    """Every token that an auth method issued, with all descendants."""
+    issued = db.all("SELECT digest FROM tokens WHERE issuer = ? ORDER BY digest", (mount_id,))
+    for (digest,) in issued:
+        _revoke_tree(db, digest)
+
+
 def _revoke_tree(db: Database, digest: bytes) -> int:
     """With what the tokens own."""
     entries.remove_owned(db, _TREE, (digest,))
     return db.run(f"DELETE FROM tokens WHERE digest IN ({_TREE})", (digest,))  # noqa: S608 - a constant
 
 
-def _is_live(db: Database, digest: bytes, now_ns: int) -> bool:
-    row = db.one("SELECT expires_ns, num_uses FROM tokens WHERE digest = ?", (digest,))
-    return row is not None and (row[0] == 0 or row[0] > now_ns)
+def _is_live(db: Database, digest: bytes) -> bool:
+    """By the machine's clock: a stamp that lags behind it wakes no token that others have seen dead."""
+    row = db.one("SELECT expires_ns FROM tokens WHERE digest = ?", (digest,))
+    return row is not None and (row[0] == 0 or row[0] > db.clock_ns)

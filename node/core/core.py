@@ -9,9 +9,11 @@ from node.auth.identity import TokenAuthority
 from node.config import Settings
 from node.core.router import Table
 from node.errors import Sealed
+from node.policy.acl import ACL
 from node.policy.cache import PolicyCache
 from node.store import Store
 from node.telemetry.metrics import Metrics
+from storage.rows import Token
 
 
 class Lifecycle(Protocol):
@@ -66,3 +68,7 @@ class Core:
         if self.store is None:
             raise Sealed("Vault is sealed")
         return self.store
+
+    def acl(self, row: Token) -> ACL:
+        """What the holder of a token may do: the one way to ask."""
+        return self.policies.acl(self.unsealed, row.policies)

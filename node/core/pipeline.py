@@ -72,7 +72,7 @@ async def _authorise(core: Core, request: Request, match: Match | None) -> None:
         exists = match.route.exists
         if exists is not None and not exists(core, request, match.params):
             request.operation = Operation.CREATE
-    acl = core.policies.acl(core.unsealed, request.token_row.policies)
+    acl = core.acl(request.token_row)
     if not acl.allows(
         request.operation, request.path, request.data, sudo=match is not None and match.route.sudo
     ):

@@ -234,7 +234,7 @@ def test_a_bug_in_a_command_commits_nothing_and_stops_the_machine(tmp_path, monk
         db.run("INSERT INTO policies VALUES ('half', '')")
         raise ZeroDivisionError
 
-    monkeypatch.setitem(machine_module._HANDLERS, c.PolicyPut, (explode, None))
+    monkeypatch.setitem(machine_module._HANDLERS, c.PolicyPut, (explode, ()))
     with pytest.raises(ZeroDivisionError):
         node.do(c.PolicyPut(T0, "p", "x"))
     for use in (node.machine.commit, lambda: node.machine.skip(3)):
@@ -259,5 +259,8 @@ def test_generations_move_with_what_they_watch_and_not_otherwise(node):
     assert moved(c.PolicyPut(T0, "p", "x")) == {"policies"}
     assert moved(c.KeyTermAdd(T0, 1, b"w")) == {"keyring"}
     assert moved(c.NodePut(T0, "n1", "eu", "https://a", "b:1")) == {"nodes"}
-    assert moved(c.TokenRevoke(T0, b"t")) == {"tokens"}
+    assert moved(c.TokenRevoke(T0, b"t")) == {"tokens", "entries"}
+    assert moved(c.EntryPut(T0, "sys:locks", "p", sealed())) == {"entries"}
+    assert moved(c.EntryPut(T0, "sys:identity", "p", sealed())) == {"entries", "identity"}
+    assert moved(c.MountRemove(T0, "kv/")) == {"mounts", "tokens", "entries"}
     assert moved(c.batch(T0, c.PolicyPut(T0, "p", "y"), c.NodeRemove(T0, "n1"))) == {"policies", "nodes"}

@@ -1,7 +1,8 @@
 """Service tokens: the forest, expiry, uses."""
 
+import msgspec
 import pytest
-from support.state import MINUTE, T0, Node, token
+from support.state import MINUTE, T0, Node, mount, token
 
 from storage import command as c
 from storage.tokens import SPENT_GRACE_NS, TOKENS_EXPIRE_MAX
@@ -120,3 +121,31 @@ def test_one_sweep_is_bounded_whatever_was_asked_for(node):
     for number in range(TOKENS_EXPIRE_MAX + 1):
         node.ok(token(f"{number:05}", expires_ns=T0 + 1))
     assert node.ok(c.TokensExpire(T0 + 1, 10**6)) == {"revoked": TOKENS_EXPIRE_MAX}
+
+
+def test_a_stamp_that_lags_wakes_no_token_that_others_have_seen_dead(node):
+    """Clocks differ: what expired by the latest stamp stays dead for a renewal, a use and a child stamped before."""
+    node.ok(token("a", expires_ns=T0 + MINUTE, num_uses=2))
+    node.ok(c.PolicyPut(T0 + MINUTE, "later", ""))
+    early = T0 + MINUTE - 1
+    renewal = c.TokenRenew(early, b"a", ttl_ns=MINUTE, expires_ns=early + MINUTE)
+    assert refused(node.do(renewal)) == c.Reason.NO_SUCH_TOKEN
+    assert refused(node.do(c.TokenUse(early, b"a"))) == c.Reason.NO_SUCH_TOKEN
+    assert refused(node.do(token("b", "a", time_ns=early))) == c.Reason.PARENT_GONE
+    assert node.reads.token(b"a").expires_ns == T0 + MINUTE
+
+
+def test_what_an_auth_method_issued_goes_with_it(node):
+    """With all descendants, wherever the method was moved to; and nothing is issued by one that is gone."""
+    node.ok(mount("auth/up/", "m-up"))
+    issued = msgspec.structs.replace(token("a"), issuer="m-up", entity_id="e", bound_cidrs=("10.0.0.0/8",))
+    node.ok(issued)
+    row = node.reads.token(b"a")
+    assert (row.issuer, row.entity_id, row.bound_cidrs, row.role) == ("m-up", "e", ("10.0.0.0/8",), "")
+    node.ok(token("b", "a"))
+    node.ok(token("f"))
+    node.ok(c.MountMove(T0, "auth/up/", "auth/elsewhere/"))
+    node.ok(c.MountRemove(T0, "auth/elsewhere/"))
+    assert names(node) == "f"
+    late = msgspec.structs.replace(token("c"), issuer="m-up")
+    assert refused(node.do(late)) == c.Reason.NO_SUCH_MOUNT

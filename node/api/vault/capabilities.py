@@ -54,7 +54,7 @@ def _answer(core: Core, request: Request, row: Token) -> Response:
     paths = paths or fields.strings(request.data.get("path"), "path")
     if not paths:
         raise InvalidRequest("paths must be supplied")
-    acl = core.policies.acl(core.unsealed, row.policies)
+    acl = core.acl(row)
     answer: dict[str, Any] = {path: acl.capabilities(path.lstrip("/")) for path in paths}
     if len(answer) == 1:
         answer["capabilities"] = answer[paths[0]]

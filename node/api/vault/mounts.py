@@ -124,7 +124,7 @@ async def _resultant_acl(core: Core, request: Request, params: dict[str, str]) -
 
 def _acl(core: Core, request: Request) -> Any:
     assert request.token_row is not None
-    return core.policies.acl(core.unsealed, request.token_row.policies)
+    return core.acl(request.token_row)
 
 
 # --- changes ---

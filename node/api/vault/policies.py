@@ -106,7 +106,7 @@ def _name(core: Core, request: Request, params: dict[str, str]) -> str:
     except PolicyError as error:
         raise InvalidRequest(str(error)) from None
     assert request.token_row is not None, "an authenticated route"
-    acl = core.policies.acl(core.unsealed, request.token_row.policies)
+    acl = core.acl(request.token_row)
     here = ACL_PATH if request.path.startswith(ACL_PATH) else OLD_PATH
     twin = OLD_PATH if here is ACL_PATH else ACL_PATH
     allowed = name == params["name"] or acl.allows(request.operation, here + name, request.data, sudo=False)

@@ -75,7 +75,7 @@ async def create_orphan(core: Core, request: Request, params: dict[str, str]) ->
 
 async def _create(core: Core, request: Request, *, orphan: bool) -> Response:
     store, creator = core.unsealed, _caller(request)
-    sudo = core.policies.acl(store, creator.policies).has_sudo(request.path)
+    sudo = core.acl(creator).has_sudo(request.path)
     want = wanted(creator, request.data, sudo=sudo, orphan=orphan, now_ns=store.now_ns())
     minted = core.tokens.mint(
         store,

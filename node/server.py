@@ -21,14 +21,14 @@ import uvloop
 
 from consensus.errors import ConsensusError
 from node import VERSION
-from node.api.vault import capabilities, cluster, mounts, policies, system, tokens
+from node.api.vault import capabilities, cluster, mount_lookup, mounts, policies, remount, system, tokens
 from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
 from node.config import Listener, Settings
 from node.core.core import Core
 from node.core.router import Table
 from node.dev import DevLifecycle
-from node.engines import kv
+from node.engines import catalog
 from node.hardening import harden, raise_descriptor_limit
 from node.identity import Layout
 from node.lifecycle import NodeLifecycle
@@ -138,7 +138,9 @@ def compose(settings: Settings, lifecycle: NodeLifecycle | DevLifecycle) -> Core
     routes = [
         *system.routes(),
         *cluster.routes(),
+        *mount_lookup.routes(),
         *mounts.routes(),
+        *remount.routes(),
         *policies.routes(),
         *capabilities.routes(),
         *tokens.routes(),
@@ -154,7 +156,7 @@ def compose(settings: Settings, lifecycle: NodeLifecycle | DevLifecycle) -> Core
         tokens=TokenAuthority(),
         metrics=metrics,
         system=Table(routes),
-        engines={"kv-v2": Table(kv.routes())},  # by Mount.engine
+        engines=catalog.tables(),
     )
 
 

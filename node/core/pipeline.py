@@ -65,6 +65,8 @@ async def _gate(core: Core, request: Request, match: Match | None) -> None:
 async def _authorise(core: Core, request: Request, match: Match | None) -> None:
     if match is not None and not match.route.authenticated:
         return
+    if match is not None and match.route.anonymous is not None and match.route.anonymous(request):
+        return
     request.token_row = await core.tokens.authenticate(core.unsealed, request.token)
     if match is not None and not match.route.acl:
         return

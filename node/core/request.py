@@ -56,6 +56,15 @@ class Request:
     audited: object = None  # what node/audit/ keeps between the record of the request and that of the answer
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """For how long an answer is good, as the envelope says it. Without an id there is nothing to renew or revoke."""
+
+    duration_s: int
+    id: str = ""
+    renewable: bool = False
+
+
 @dataclass(slots=True)
 class Response:
     """One answer. data=None with status 204 is an empty body."""
@@ -64,6 +73,7 @@ class Response:
     data: dict[str, Any] | None = None
     auth: dict[str, Any] | None = None
     warnings: list[str] | None = None
+    lease: Lease | None = None
     headers: dict[str, str] = field(default_factory=dict)
     shape: Shape | None = None  # None: the route's
     body: bytes | None = None  # a body that is not JSON (metrics), with its Content-Type in headers

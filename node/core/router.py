@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Core", Request, dict[str, str]], Awaitable[Response]]
 Exists = Callable[["Core", Request, dict[str, str]], bool]
+Anonymous = Callable[[Request], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Route:
     pattern: str
     handlers: Mapping[Operation, Handler]  # UPDATE serves POST and PUT; CREATE is never a key
     authenticated: bool = True  # False: no token is asked for, no policy applies
+    anonymous: Anonymous | None = None  # which requests need no token all the same
     acl: bool = True  # False: any valid token may (the handler checks what there is to check)
     sudo: bool = False  # the token's policies must grant sudo on the path too
     sealed: bool = False  # answers while sealed or uninitialised as well

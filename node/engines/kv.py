@@ -4,7 +4,6 @@ Paths, shapes and texts are those of Vault's kv-v2 API. Values travel as JSON te
 answer; only a patch and subkeys look inside. Metadata, lists and the mount's configuration: kv_metadata.py.
 """
 
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from node.core.core import Core
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.engines import kv_metadata
+from node.engines.kv_values import decode, encode
 from node.engines.kv_writes import CAS_MISMATCH, Writer, place, submit
 from node.errors import InvalidRequest, NotFound
 from node.store import Store
@@ -21,9 +21,6 @@ from storage.command import KvDelete, KvDestroy, KvUndelete
 from storage.rows import KvKey, KvVersion
 
 VERSION_MAX = 2**53  # no key has more versions; larger numbers from a client name none
-
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-_decode = msgspec.json.Decoder(float_hook=Decimal).decode  # digits stay as they were written
 
 _CLI = {
     Operation.READ: "get",
@@ -78,7 +75,7 @@ class _Data:
         self._writer = writer
 
     async def put(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        value = _encode(_data(request))
+        value = encode(_data(request))
         return await self._put(core, request, params["path"], lambda: value)
 
     async def patch(self, core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -90,8 +87,8 @@ class _Data:
             key, version = _find(store, mount_id, path, 0)
             if version.value is None or is_deleted(version, store.now_ns()):
                 raise _Answer(Response(status=404, data=version_metadata(key, version)))
-            current = _decode(store.open(place(mount_id, path, version.version), version.value))
-            return _encode(changes if changes is None else merge_patch(current, changes))
+            current = decode(store.open(place(mount_id, path, version.version), version.value))
+            return encode(changes if changes is None else merge_patch(current, changes))
 
         try:
             return await self._put(core, request, path, value)
@@ -138,7 +135,7 @@ async def _subkeys(core: Core, request: Request, params: dict[str, str]) -> Resp
     metadata = version_metadata(key, version)
     if version.value is None or is_deleted(version, store.now_ns()):
         return Response(status=404, data={"metadata": metadata, "subkeys": None})
-    value = _decode(store.open(place(mount_id, path, version.version), version.value))
+    value = decode(store.open(place(mount_id, path, version.version), version.value))
     return Response(data={"metadata": metadata, "subkeys": _without_leaves(value, depth)})
 
 

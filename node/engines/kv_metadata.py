@@ -23,7 +23,7 @@ ROOT_WARNING = "Non-listing operations on the root of a K/V v2 mount are not sup
 
 def routes() -> list[Route]:
     """The paths of a mount that are not about values, relative to it."""
-    lists = {Operation.LIST: _list, Operation.SCAN: _scan}
+    lists = {Operation.LIST: list_keys, Operation.SCAN: scan_keys}
     detailed = {Operation.LIST: _list_detailed, Operation.SCAN: _scan_detailed}
     refused = dict.fromkeys((Operation.READ, Operation.UPDATE, Operation.PATCH, Operation.DELETE), _root)
     return [
@@ -155,11 +155,11 @@ async def _delete(core: Core, request: Request, params: dict[str, str]) -> Respo
 # --- lists ---
 
 
-async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
+async def list_keys(core: Core, request: Request, params: dict[str, str]) -> Response:
     return Response(data={"keys": _keys(core, request, params)})
 
 
-async def _scan(core: Core, request: Request, params: dict[str, str]) -> Response:
+async def scan_keys(core: Core, request: Request, params: dict[str, str]) -> Response:
     return Response(data={"keys": _keys(core, request, params, deep=True)})
 
 

@@ -40,7 +40,7 @@ async def test_a_mount_is_used_at_once(wire):
     assert entry["config"] == {"default_lease_ttl": 0, "force_no_cache": False, "max_lease_ttl": 3600}
     assert {name: value for name, value in entry.items() if name in entry["data"]} == entry["data"]
     listed = (await wire.ask("GET", "/v1/sys/mounts")).json["data"]
-    assert list(listed) == ["secret/", "sys/", "team/kv/"]
+    assert list(listed) == ["cubbyhole/", "identity/", "secret/", "sys/", "team/kv/"]
     assert listed["team/kv/"] == entry["data"]
 
 
@@ -58,10 +58,10 @@ async def test_a_mount_is_used_at_once(wire):
         ("a/+/b", MOUNT, "a mount's path has no"),
         ("x" * 600, MOUNT, "a mount's path has at most"),
         ("n", {}, "backend type must be specified as a string"),
-        ("n", {"type": "transit"}, "plugin not found in the catalog: transit"),
-        ("n", {"type": "kv"}, "only version 2 of the kv engine"),
-        ("n", {"type": "kv", "options": {"version": "1"}}, "only version 2 of the kv engine"),
-        ("n", {"type": "kv-v2", "options": {"version": "1"}}, "only version 2 of the kv engine"),
+        ("n", {"type": "database"}, "plugin not found in the catalog: database"),
+        ("n", {"type": "kv", "options": {"version": "3"}}, 'no version "3" of the kv engine'),
+        ("n", {"type": "kv", "options": ["version"]}, "error converting input"),
+        ("n", MOUNT | {"config": {"listing_visibility": "all"}}, "invalid listing_visibility all"),
         (
             "n",
             MOUNT | {"config": {"default_lease_ttl": "2h", "max_lease_ttl": "1h"}},
@@ -76,7 +76,12 @@ async def test_a_mount_that_cannot_be_is_refused(wire, path, body, error):
     answer = await wire.ask("POST", f"/v1/sys/mounts/{path}", body)
     assert answer.status == 400
     assert answer.json["errors"][0].startswith(error)
-    assert list((await wire.ask("GET", "/v1/sys/mounts")).json["data"]) == ["secret/", "sys/"]
+    assert list((await wire.ask("GET", "/v1/sys/mounts")).json["data"]) == [
+        "cubbyhole/",
+        "identity/",
+        "secret/",
+        "sys/",
+    ]
 
 
 @pytest.mark.parametrize("options", [{"version": "2"}, {"version": 2}])
@@ -235,3 +240,75 @@ async def test_hvac_agrees(site):
         assert "kvm/" in client.sys.list_mounted_secrets_engines()["data"]
 
     await asyncio.to_thread(talk)
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "v1"),
+    [
+        ({"type": "kv"}, {}, True),
+        ({"type": "kv", "options": {"version": "1"}}, {"version": "1"}, True),
+        ({"type": "kv-v1"}, {}, True),
+        ({"type": "generic"}, {}, True),
+        ({"type": "kv-v2", "options": None}, {"version": "2"}, False),
+        ({"type": "kv", "options": {"version": "2", "mine": "x"}}, {"mine": "x", "version": "2"}, False),
+    ],
+)
+async def test_a_type_and_its_options_say_which_engine_answers(wire, body, options, v1):
+    assert (await wire.ask("POST", "/v1/sys/mounts/n", body)).status == 204
+    assert (await wire.ask("GET", "/v1/sys/mounts/n")).json["options"] == options
+    await wire.ask("POST", "/v1/n/data/a", {"data": {"k": "v"}})
+    assert ("metadata" in (await wire.ask("GET", "/v1/n/data/a")).json["data"]) is not v1
+
+
+async def test_what_is_said_of_a_mount_is_shown_again(wire):
+    said = {
+        "listing_visibility": "unauth",
+        "audit_non_hmac_request_keys": ["a"],
+        "audit_non_hmac_response_keys": "b,c",
+        "passthrough_request_headers": ["X-A"],
+        "allowed_response_headers": ["X-B"],
+    }
+    shown = said | {"audit_non_hmac_response_keys": ["b", "c"]}
+    body = {"type": "kv", "local": True, "seal_wrap": True, "external_entropy_access": True, "config": said}
+    await wire.ask("POST", "/v1/sys/mounts/n", body)
+    entry = (await wire.ask("GET", "/v1/sys/mounts/n")).json["data"]
+    assert (entry["local"], entry["seal_wrap"], entry["external_entropy_access"]) == (True, True, True)
+    assert shown.items() <= entry["config"].items()
+    assert shown.items() <= (await wire.ask("GET", "/v1/sys/mounts/n/tune")).json["data"].items()
+    changed = {"listing_visibility": "", "passthrough_request_headers": [], "max_lease_ttl": "2h"}
+    assert (await wire.ask("POST", "/v1/sys/mounts/n/tune", changed)).status == 204
+    config = (await wire.ask("GET", "/v1/sys/mounts/n")).json["data"]["config"]
+    assert config == {
+        "default_lease_ttl": 0,
+        "force_no_cache": False,
+        "max_lease_ttl": 7200,
+        "audit_non_hmac_request_keys": ["a"],
+        "audit_non_hmac_response_keys": ["b", "c"],
+        "allowed_response_headers": ["X-B"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "error"),
+    [
+        ("secret", {"listing_visibility": "all"}, "invalid listing_visibility all"),
+        ("secret", {"token_type": "service"}, "'token_type' can only be modified on auth mounts"),
+        ("secret", {"options": {"version": "3"}}, "invalid version provided: 3"),
+        ("sys", {"default_lease_ttl": "1h"}, "cannot tune parameter default_lease_ttl of sys/"),
+        ("cubbyhole", {"description": "x"}, "cannot tune parameter description of cubbyhole/"),
+    ],
+)
+async def test_a_tune_that_cannot_be_is_refused(wire, path, body, error):
+    answer = await wire.ask("POST", f"/v1/sys/mounts/{path}/tune", body)
+    assert (answer.status, answer.json) == (400, {"errors": [error]})
+
+
+async def test_without_a_token_only_mounts_that_show_themselves_are_listed(site, wire):
+    config = {"listing_visibility": "unauth"}
+    await wire.ask("POST", "/v1/sys/mounts/shown", {"type": "kv", "description": "d", "config": config})
+    stranger = await site.connect(token="")
+    answer = await stranger.ask("GET", "/v1/sys/internal/ui/mounts")
+    shown = {"shown/": {"description": "d", "options": {}, "type": "kv"}}
+    assert (answer.status, answer.json["data"]) == (200, {"auth": {}, "secret": shown})
+    refused = await site.connect(token="s.nobody")
+    assert (await refused.ask("GET", "/v1/sys/internal/ui/mounts")).status == 403

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from node import errors
-from node.core.request import NO_CONTENT, Response, Shape
+from node.core.request import NO_CONTENT, Lease, Response, Shape
 
 JSON = "application/json"  # exactly: hvac reads the errors of a body only then
 
@@ -27,6 +27,7 @@ STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
     errors.OutcomeUnknown: (504, "the outcome is not known yet"),
     errors.AuditFailed: (500, "no audit sink accepted the record"),
 }
+_NO_LEASE = Lease(duration_s=0)
 _RETRY_SOON = (errors.NotYet, errors.TooBusy, errors.NoQuorum)
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -52,12 +53,13 @@ def answer(response: Response, *, request_id: str, shape: Shape) -> Rendered:
     shape = response.shape or shape
     if shape is Shape.RAW:
         return Rendered(response.status, _encode(response.data), headers)
+    lease = response.lease or _NO_LEASE
     body: dict[str, Any] = dict(response.data or {}) if shape is Shape.DOUBLE else {}
     body |= {
         "request_id": request_id,
-        "lease_id": "",
-        "renewable": False,
-        "lease_duration": 0,
+        "lease_id": lease.id,
+        "renewable": lease.renewable,
+        "lease_duration": lease.duration_s,
         "data": response.data,
         "wrap_info": None,
         "warnings": response.warnings,

@@ -234,7 +234,12 @@ async def accessors(core: Core, request: Request, params: dict[str, str]) -> Res
 
 
 async def auth_methods(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """Tokens, always mounted; their accessor and uuid are the cluster's."""
+    """sys/auth."""
+    return Response(data=auth_entries(core))
+
+
+def auth_entries(core: Core) -> dict[str, Any]:
+    """Every auth method by its path below auth/. Tokens are always there; their accessor and uuid are the cluster's."""
     cluster_id = core.lifecycle.cluster_id
     mark = hashlib.sha256(f"auth/token/{cluster_id}".encode()).digest()
     entry: dict[str, Any] = {
@@ -256,7 +261,7 @@ async def auth_methods(core: Core, request: Request, params: dict[str, str]) -> 
         "type": "token",
         "uuid": str(uuid.UUID(bytes=mark[4:20])),
     }
-    return Response(data={"token/": entry})
+    return {"token/": entry}
 
 
 def _caller(request: Request) -> Token:

@@ -1,0 +1,106 @@
+"""The KV engine, version 1: a path holds one value, the body that was written.
+
+It keeps values as version 2 does, with a window of one version, so that a mount becomes version 2 by saying so and
+no write can fall between the two. Semantics and texts: Vault's kv (version 1) API.
+"""
+
+from typing import Any
+
+from node.auth.fields import SECOND_NS, duration_ns
+from node.core.core import Core
+from node.core.request import NO_CONTENT, Lease, Operation, Request, Response
+from node.core.router import Route
+from node.engines import kv_metadata
+from node.engines.kv_values import decode, encode
+from node.engines.kv_writes import Writer, place, submit
+from node.errors import InvalidRequest, NotFound
+from storage.command import KvMetadataDelete
+from storage.rows import Mount
+
+VERSIONS_KEPT = 1
+TTL_DEFAULT_S = 2_764_800
+_TTL_FIELDS = (
+    "ttl",
+    "lease",
+)  # in a secret they say for how long a reader may keep it; the first that is there counts
+
+
+def routes() -> list[Route]:
+    """The paths of a mount, relative to it."""
+    values = _Values(Writer())
+    lists = {Operation.LIST: kv_metadata.list_keys, Operation.SCAN: kv_metadata.scan_keys}
+    root = {Operation.READ: _nothing, Operation.UPDATE: _no_path, Operation.DELETE: _nothing_to_do, **lists}
+    return [
+        Route(
+            "{path...}",
+            {Operation.READ: _read, Operation.UPDATE: values.put, Operation.DELETE: _delete, **lists},
+            exists=kv_metadata.exists,
+            summary="Reads, writes, deletes and lists secrets.",
+        ),
+        Route("", root),
+    ]
+
+
+class _Values:
+    """The writes, which share a writer."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def put(self, core: Core, request: Request, params: dict[str, str]) -> Response:
+        if not request.data:
+            raise InvalidRequest("missing data fields")
+        value = encode(request.data)
+        await self._writer.put(
+            core.unsealed,
+            mount_id=_mount(request).mount_id,
+            path=params["path"],
+            request_id=request.request_id,
+            cas=None,
+            value=lambda: value,
+            value_bytes_max=core.settings.value_bytes_max,
+        )
+        return Response(status=NO_CONTENT)
+
+
+async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
+    store, mount, path = core.unsealed, _mount(request), params["path"]
+    version = store.reads.kv_version(mount.mount_id, path)
+    if version is None or version.value is None:
+        raise NotFound
+    data = decode(store.open(place(mount.mount_id, path, version.version), version.value))
+    return Response(data=data, lease=Lease(duration_s=_lease_duration_s(mount, data)))
+
+
+async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
+    store = core.unsealed
+    command = KvMetadataDelete(time_ns=store.now_ns(), mount_id=_mount(request).mount_id, path=params["path"])
+    await submit(store, command, request_id=request.request_id)
+    return Response(status=NO_CONTENT)
+
+
+async def _nothing(core: Core, request: Request, params: dict[str, str]) -> Response:
+    raise NotFound
+
+
+async def _nothing_to_do(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return Response(status=NO_CONTENT)
+
+
+async def _no_path(core: Core, request: Request, params: dict[str, str]) -> Response:
+    raise InvalidRequest("missing path")
+
+
+def _mount(request: Request) -> Mount:
+    assert request.mount is not None
+    return request.mount
+
+
+def _lease_duration_s(mount: Mount, data: dict[str, Any]) -> int:
+    """What the secret itself says, if that is a duration, or else the mount's default."""
+    default = mount.default_lease_ttl_ns // SECOND_NS or TTL_DEFAULT_S
+    said = next((data[name] for name in _TTL_FIELDS if data.get(name)), None)
+    try:
+        return duration_ns(said, "ttl") // SECOND_NS or default
+    except InvalidRequest:
+        return default

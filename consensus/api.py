@@ -153,9 +153,17 @@ class Group(Protocol):
         """
         ...
 
-    async def read_index(self, timeout: float) -> int:
+    def age_s(self) -> float | None:
+        """How old a local read can be now: it sees everything acknowledged anywhere so many seconds ago.
+
+        None: not known (no leader has said it since this node started).
+        """
+        ...
+
+    async def read_index(self, timeout: float, *, confirm: bool = False) -> int:
         """After this returns, a local read sees everything acknowledged anywhere before the call (linearizable).
 
+        With `confirm` a quorum is asked even where a lease would do, which leans on clocks.
         Returns the applied index. Raises ReadNotConfirmed.
         """
         ...

@@ -11,10 +11,11 @@ from collections.abc import Collection
 class Elections:
     """What this node promised, and whom it has collected in its own campaign. Pure: times come in."""
 
-    def __init__(self, *, election_min_s: float, started: float) -> None:
-        self._min_s = election_min_s
+    def __init__(self, *, promise_s: float, started: float) -> None:
+        self._promise_s = promise_s
         # A restarted voter cannot know what it promised: it keeps the longest promise it can have made.
         self._heard = started
+        self._owed_until = started
         self._pre_votes: set[str] = set()
         self._pre_vote_term = 0
         self._votes: set[str] = set()
@@ -25,9 +26,13 @@ class Elections:
         self._heard = now
         self.campaign_now = False
 
+    def owe(self, until: float) -> None:
+        """This node leads no more, but read leases that it granted run until then: it votes for nobody before."""
+        self._owed_until = max(self._owed_until, until)
+
     def promised(self, now: float) -> bool:
-        """Some leader may count on this node's loyalty at this moment."""
-        return now - self._heard < self._min_s
+        """Some leader, or a follower with a lease, may count on this node's loyalty at this moment."""
+        return now - self._heard < self._promise_s or now < self._owed_until
 
     def silent_for(self, now: float) -> float:
         """Seconds since a leader was last heard."""

@@ -33,17 +33,19 @@ class ReadQuestions:
     def __init__(self, way: Way, clock: Callable[[], float], patience_s: float) -> None:
         self._way, self._clock, self._patience_s = way, clock, patience_s
         self._next: list[asyncio.Future[int | None]] = []
+        self._confirm = False  # somebody in _next does not trust leases
         self._asked: list[asyncio.Future[int | None]] = []
         self._number = 0
         self._asked_at = 0.0
 
-    def ask(self) -> "asyncio.Future[int | None]":
+    def ask(self, *, confirm: bool) -> "asyncio.Future[int | None]":
         """The leader's read index as of now or later; None: look again who leads."""
         future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         if len(self._next) >= READERS_MAX:
             future.set_result(None)
             return future
         self._next.append(future)
+        self._confirm = self._confirm or confirm
         if not self._asked:
             self._send()
         return future
@@ -71,8 +73,9 @@ class ReadQuestions:
         if not self._next or leader is None:
             return
         self._number += 1
-        if self._way.send(leader, wire.encode(wire.ReadIndex(self._way.term, self._number))):
-            self._asked, self._next = self._next, []
+        question = wire.ReadIndex(self._way.term, self._number, self._confirm)
+        if self._way.send(leader, wire.encode(question)):
+            self._asked, self._next, self._confirm = self._next, [], False
             self._asked_at = self._clock()
 
     def _settle(self, index: int | None) -> None:

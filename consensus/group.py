@@ -69,32 +69,50 @@ class RaftGroup:
         return await self._engine.proposals.propose(command, request_id=request_id, timeout=timeout)
 
     def fresh_now(self) -> bool:
-        """See api.Group. On the leader: inside its lease."""
-        return self._engine.running and self._engine.replica.fresh
+        """See api.Group. Inside a lease: the leader's own, or a follower's."""
+        return self._engine.running and self._engine.replica.leasing.fresh
 
-    async def read_index(self, timeout: float) -> int:
+    def age_s(self) -> float | None:
+        """See api.Group."""
+        return self._engine.replica.leasing.age_s() if self._engine.running else None
+
+    async def read_index(self, timeout: float, *, confirm: bool = False) -> int:
         """See api.Group. Where fresh_now() holds this does not even yield."""
         engine, core = self._engine, self._engine.replica.core
-        if engine.replica.fresh:
+        if not confirm and self.fresh_now():
             return core.applied_index
         try:
             async with asyncio.timeout(timeout):
-                while (index := await self._confirmed_index()) is None:  # noqa: ASYNC110 - news is polled
+                if not confirm and await self._waited_out():
+                    return core.applied_index
+                while (index := await self._confirmed_index(confirm=confirm)) is None:  # noqa: ASYNC110 - news is polled
                     await asyncio.sleep(engine.options.heartbeat_s / 2)
                 await engine.applied(index)
         except TimeoutError:
             raise ReadNotConfirmed("no quorum confirmed a read index within the deadline") from None
         return core.applied_index
 
-    async def _confirmed_index(self) -> int | None:
+    async def _waited_out(self) -> bool:
+        """Under a follower's lease only what is in its log can be news: whether that was applied soon."""
+        engine, replica = self._engine, self._engine.replica
+        if not engine.running or replica.leading or not replica.leasing.holds():
+            return False
+        try:
+            async with asyncio.timeout(engine.options.heartbeat_s):
+                await engine.applied(replica.log.last_index)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _confirmed_index(self, *, confirm: bool) -> int | None:
         """The leader's commit index, confirmed after this call began; None: ask again."""
         engine = self._engine
         if not engine.running:
             raise ReadNotConfirmed("this node is not running")
         if not engine.replica.leading:
-            return await engine.reads.ask()
+            return await engine.reads.ask(confirm=confirm)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        engine.replica.read(lambda good: None if future.done() else future.set_result(good))
+        engine.replica.read(lambda good: None if future.done() else future.set_result(good), confirm=confirm)
         return engine.replica.core.commit_index if await future else None
 
     async def wait_applied(self, index: int, timeout: float) -> None:

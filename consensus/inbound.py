@@ -50,7 +50,9 @@ class Inbound:
             case wire.ProposeRefused():
                 local.proposals.refused(frame.request_id, frame.code)
             case wire.ReadIndex():
-                local.replica.read(lambda good: self._answer_read(peer, frame.number, good=good))
+                local.replica.read(
+                    lambda good: self._answer_read(peer, frame.number, good=good), confirm=frame.confirm
+                )
             case wire.ReadIndexReply():
                 local.reads.answered(frame.number, frame.index)
             case wire.Change():

@@ -39,7 +39,11 @@ class SoloGroup:
         """See api.Group."""
         return not self._stopped
 
-    async def read_index(self, timeout: float) -> int:
+    def age_s(self) -> float | None:
+        """See api.Group."""
+        return 0.0
+
+    async def read_index(self, timeout: float, *, confirm: bool = False) -> int:
         """See api.Group."""
         if self._stopped:
             raise ReadNotConfirmed("this node is stopping")

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-LEASE_FRACTION = 0.9  # of election_min_s: what is left is for the drift between two members' clocks
+PROMISE_FRACTION = 0.6  # of election_min_s
+LEASE_FRACTION = 0.9  # of promise_s: what is left is for the drift between two members' clocks
+READ_LEASE_FRACTION = 0.4  # of election_min_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +14,7 @@ class RaftOptions:
     heartbeat_s: float = 0.1
     election_min_s: float = 1.0
     election_max_s: float = 2.0
-    lease_reads: bool = True
+    read_leases: bool = True
     compact_entries: int = 100_000
     compact_bytes: int = 64 << 20
     trailing_entries: int = 10_000
@@ -29,6 +31,16 @@ class RaftOptions:
     pending_bytes_max: int = 64 << 20
 
     @property
+    def promise_s(self) -> float:
+        """How long a voter that heard a leader votes for nobody else. The same on all members, or leases lie."""
+        return self.election_min_s * PROMISE_FRACTION
+
+    @property
     def lease_s(self) -> float:
         """How long after sending a round that a quorum answered the leader may read alone."""
-        return self.election_min_s * LEASE_FRACTION
+        return self.promise_s * LEASE_FRACTION
+
+    @property
+    def read_lease_s(self) -> float:
+        """How long at most a follower may read alone, and how long at most its death delays a commit."""
+        return self.election_min_s * READ_LEASE_FRACTION

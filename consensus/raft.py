@@ -65,7 +65,7 @@ class Owner(Protocol):
     """What the adapter asks of `replica.Replica`, always inside a call that came from there."""
 
     def election_timeout(self) -> float: ...
-    def durable_index(self) -> int: ...
+    def committable_index(self) -> int: ...
     def core_sends(self, peer: str, message: dict[str, Any]) -> None: ...
     def apply_committed(self) -> None: ...
     def heartbeat(self) -> None: ...
@@ -274,9 +274,10 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
         """The commit rule reads one entry at a time to see its term, and passes over one that is not there.
 
         So an entry that is not yet durable on this node is not there: the leader does not count itself, nor
-        applies, before its own fsync (P1). No other caller that is left asks for exactly one.
+        applies, before its own fsync (P1). Nor is one that a follower with a read lease lacks (leases.py).
+        No other caller that is left asks for exactly one.
         """
-        if count == 1 and first > self._owner.durable_index():
+        if count == 1 and first > self._owner.committable_index():
             return []
         entries: list[Entry] = super()._SyncObj__getEntries(first, count, max_bytes)
         return entries

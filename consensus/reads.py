@@ -2,7 +2,7 @@
 
 Read index: Raft thesis, section 6.4. Lease: section 6.4.1, counted on CLOCK_BOOTTIME from the *sending* of a
 round that a quorum has answered; it holds because a voter that heard a leader gives its vote to nobody for
-election_min, and a voter that restarts waits as long before it does anything else.
+promise_s, and a voter that restarts waits as long before it does anything else.
 """
 
 from collections import deque
@@ -26,6 +26,7 @@ class ReadGate:
         self._lease_allowed = False
         self._asked_round = 0
         self.confirmed = 0
+        self.confirmed_sent: float | None = None  # when the newest confirmed round left
         self.sequence = 0
 
     def begin_term(self) -> None:
@@ -34,6 +35,7 @@ class ReadGate:
         self._echoed.clear()
         self._lease_end = 0.0
         self._lease_allowed = True
+        self.confirmed_sent = None
         self.confirmed = self._asked_round = self.sequence
 
     def end_term(self) -> None:
@@ -46,6 +48,10 @@ class ReadGate:
     def forbid_lease(self) -> None:
         """A transfer has begun: its election is exempt from stickiness, so no lease in this term any more."""
         self._lease_end, self._lease_allowed = 0.0, False
+
+    @property
+    def lease_end(self) -> float:
+        return self._lease_end
 
     def has_lease(self, now: float) -> bool:
         return now < self._lease_end
@@ -89,6 +95,7 @@ class ReadGate:
         self.confirmed = max(self.confirmed, confirmed)
         while self._rounds and self._rounds[0][0] <= self.confirmed:
             _, sent = self._rounds.popleft()
+            self.confirmed_sent = sent
             if self._lease_allowed:
                 self._lease_end = max(self._lease_end, sent + self._lease_s)
         if not ready or not self._waiting or self._waiting[0][0] > self.confirmed:

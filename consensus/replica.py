@@ -14,6 +14,7 @@ from consensus.api import Member, Role
 from consensus.elections import Elections
 from consensus.follower import Follower
 from consensus.host import Host
+from consensus.leasing import Leasing
 from consensus.options import RaftOptions
 from consensus.outbox import Durability, Outbox
 from consensus.pysyncobj_log import Log
@@ -32,7 +33,7 @@ class Replica:
         self._durability, self._outbox = Durability(log), Outbox(host)
         self.members = log.members()
         self.learners: dict[str, Member] = {}
-        self.elections = Elections(election_min_s=options.election_min_s, started=host.boottime())
+        self.elections = Elections(promise_s=options.promise_s, started=host.boottime())
         self.gate = ReadGate(options.lease_s)
         self.replicator = Replicator(log, host, options, lambda: self.gate.start_round(host.boottime()))
         self.transferring = False
@@ -48,6 +49,18 @@ class Replica:
             outbox=self._outbox,
             elections=self.elections,
             reconfigure=self._reconfigure,
+        )
+        self.leasing = Leasing(
+            self,
+            host=host,
+            core=self.core,
+            log=log,
+            options=options,
+            gate=self.gate,
+            replicator=self.replicator,
+            elections=self.elections,
+            durability=self._durability,
+            outbox=self._outbox,
         )
         if self.voter and not self.others:
             self.core.deadline = host.clock()  # nobody to wait for
@@ -81,12 +94,7 @@ class Replica:
     @property
     def leased(self) -> bool:
         """A read at the commit index needs no confirmation now."""
-        return self.ready and self.options.lease_reads and self.gate.has_lease(self._host.boottime())
-
-    @property
-    def fresh(self) -> bool:
-        """The state here holds, at this moment, everything that anybody was told is committed."""
-        return self.leased and self.core.applied_index >= self.core.commit_index
+        return self.ready and self.options.read_leases and self.gate.has_lease(self._host.boottime())
 
     @property
     def role(self) -> Role:
@@ -105,8 +113,8 @@ class Replica:
     def election_timeout(self) -> float:
         return self._rng.uniform(self.options.election_min_s, self.options.election_max_s)
 
-    def durable_index(self) -> int:
-        return self._durability.index
+    def committable_index(self) -> int:
+        return self.leasing.committable_index
 
     def apply_committed(self) -> None:
         """A bounded number of entries a tick, so that a long replay stops neither heartbeats nor clients."""
@@ -132,6 +140,7 @@ class Replica:
             self.learners.clear()
             self.replicator.end_term()
             self.gate.end_term()
+            self.leasing.stepped_down()
             self._host.members_changed()
         self._host.role_changed()
 
@@ -159,7 +168,9 @@ class Replica:
     def tick(self) -> None:
         """Everything that is due now. Call after frames, proposals, durability, and from time to time."""
         term, leader = self.core.term, self.core.leader_id
-        if not self.leading:
+        if self.leading:
+            self.leasing.before_commit()
+        else:
             self._gate_campaign()
         self.core.tick()
         if self.leading:
@@ -196,20 +207,28 @@ class Replica:
             self._replicate(heartbeat=True, only=peer)
         self._host.kick()
 
-    def read(self, answer: Answer) -> None:
-        """Leader: `answer(True)` once a local read at the commit index is linearizable; `False`: ask elsewhere."""
+    def read(self, answer: Answer, *, confirm: bool = False) -> None:
+        """Leader: `answer(True)` once a local read at the commit index is linearizable; `False`: ask elsewhere.
+
+        With `confirm` a quorum is asked even inside the lease.
+        """
         if not self.leading:
             answer(False)
-        elif self.leased:
+        elif self.leased and not confirm:
             answer(True)
         else:
             self.gate.ask(answer)
             self._host.kick()
 
     def hand_over(self, peer: str) -> bool:
-        """Leader: tell `peer`, which must hold the whole log, to campaign. No lease until the next term."""
+        """Leader: tell `peer`, which must hold the whole log, to campaign. No lease until the next term.
+
+        False if that cannot be now: it lacks something, or followers still read alone.
+        """
         progress = self.replicator.progress.get(peer)
         if not self.leading or progress is None or progress.match < self.log.last_index:
+            return False
+        if not self.leasing.recalled():
             return False
         self.gate.forbid_lease()
         return self._host.send(peer, wire.encode(wire.TimeoutNow(self.core.term)))
@@ -285,9 +304,27 @@ class Replica:
 
     def _on_append(self, peer: str, frame: wire.Append) -> None:
         self.follower.on_append(peer, frame)
+        if peer == self.core.leader_id:
+            self.leasing.heard(peer)
 
     def _on_chunk(self, peer: str, frame: wire.SnapshotChunk) -> None:
         self.follower.on_chunk(peer, frame)
+
+    # ---- read leases ----
+
+    def _on_lease_ask(self, peer: str, frame: wire.LeaseAsk) -> None:
+        if self._is_for_leader(peer, frame.term):
+            self.leasing.on_ask(peer, frame)
+
+    def _on_lease_answer(self, peer: str, frame: wire.LeaseAnswer) -> None:
+        self.leasing.on_answer(peer, frame)
+
+    def _on_lease_recall(self, peer: str, frame: wire.LeaseRecall) -> None:
+        self.leasing.on_recall(peer, frame)
+
+    def _on_lease_returned(self, peer: str, frame: wire.LeaseReturned) -> None:
+        if self._is_for_leader(peer, frame.term):
+            self.leasing.on_returned(peer, frame)
 
     # ---- elections ----
 
@@ -397,4 +434,8 @@ class Replica:
         wire.PreVoteRequest: _on_pre_vote_request,
         wire.PreVote: _on_pre_vote,
         wire.TimeoutNow: _on_timeout_now,
+        wire.LeaseAsk: _on_lease_ask,
+        wire.LeaseAnswer: _on_lease_answer,
+        wire.LeaseRecall: _on_lease_recall,
+        wire.LeaseReturned: _on_lease_returned,
     }

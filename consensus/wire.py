@@ -128,9 +128,10 @@ class ProposeRefused(_Frame, frozen=True, tag=11):
 
 
 class ReadIndex(_Frame, frozen=True, tag=12):
-    """Which index makes a read linearizable?"""
+    """Which index makes a read linearizable? With `confirm`, ask a quorum even inside the leader's lease."""
 
     number: Count
+    confirm: bool
 
 
 class ReadIndexReply(_Frame, frozen=True, tag=13):
@@ -158,6 +159,33 @@ class ChangeReply(_Frame, frozen=True, tag=15):
     text: Annotated[str, msgspec.Meta(max_length=TEXT_CHARS_MAX)]
 
 
+class LeaseAsk(_Frame, frozen=True, tag=16):
+    """How far was all committed when I asked this, and may I read alone for a while (`wanted`)?"""
+
+    number: Count
+    wanted: bool
+
+
+class LeaseAnswer(_Frame, frozen=True, tag=17):
+    """The leader, inside its own lease, has committed up to `commit`; the lease is `micros` long, 0 for none."""
+
+    number: Count
+    micros: Count
+    commit: Count
+
+
+class LeaseRecall(_Frame, frozen=True, tag=18):
+    """The leader hands over: do not read alone any more."""
+
+    number: Count
+
+
+class LeaseReturned(_Frame, frozen=True, tag=19):
+    """The sender has obeyed the recall `number`."""
+
+    number: Count
+
+
 Frame = (
     Append
     | Ack
@@ -174,6 +202,10 @@ Frame = (
     | ReadIndexReply
     | Change
     | ChangeReply
+    | LeaseAsk
+    | LeaseAnswer
+    | LeaseRecall
+    | LeaseReturned
 )
 
 _VERSION = bytes([PROTOCOL_VERSION])

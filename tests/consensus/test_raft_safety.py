@@ -114,7 +114,7 @@ def test_a_new_term_is_on_disk_before_any_answer_shows_it(node: OneReplica) -> N
     node.append("n2", 4, (9, 4), sync=False)
     assert node.sent == []
     node.sync_disk()
-    assert {type(frame).__name__ for _, frame in node.sent} == {"Ack", "Reject"}
+    assert {type(frame).__name__ for _, frame in node.sent} == {"Ack", "Reject", "LeaseAsk"}
 
 
 def test_nothing_is_applied_before_it_is_durable_here(node: OneReplica) -> None:
@@ -190,7 +190,7 @@ def test_while_a_leader_is_heard_nobody_else_gets_a_vote_but_its_chosen_successo
 
 
 def test_a_restarted_voter_waits_as_long_as_a_promise_lasts(node: OneReplica) -> None:
-    node.pass_time(0.4)
+    node.pass_time(0.25)
     node.frame("n3", wire.VoteRequest(9, 99, 8, False))
     assert not node.of(wire.Vote)
     node.pass_time(0.2)

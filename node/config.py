@@ -4,37 +4,49 @@ A later file wins over an earlier one key by key (its blocks replace all earlier
 environment wins over files, flags win over both. Reading files: node/config_files.py.
 """
 
-import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from node.config_files import (
+from node.config_files import find, read
+from node.config_listener import (
+    Listener,
+    flag,
+    host_port,
+    is_loopback,
+    is_wildcard,
+    join,
+    listener,
+    next_port,
+)
+from node.config_schema import (
     AuditBlock,
     ConfigError,
     Duration,
     FileSettings,
     Raft,
     SealBlock,
+    StorageBlock,
     Tcp,
-    find,
-    read,
 )
 
 __all__ = ["ConfigError", "Listener", "SealSettings", "Settings", "dev_settings", "load", "seconds"]
 
-SealKind = Literal["static", "shamir", "dev"]
+SealKind = Literal["static", "shamir"]
+StorageKind = Literal["raft", "inmem"]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DATA_DIR = "/var/lib/strongroom"
 _LOG_LEVELS = ("debug", "info", "warning", "error")
+_LOG_LEVEL_NAMES = {"warn": "warning", "trace": "debug", "err": "error", "notice": "info"}
 _LOG_FORMATS = ("json", "standard")
 _ENVIRONMENT = {
     "STRONGROOM_NODE_ID": "node_id",
@@ -52,19 +64,8 @@ _DEV_KEYS = ("node_id", "region", "cluster_name", "log_level", "log_format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Where clients are served. No files and no tls_disable: a certificate of the cluster's own CA."""
-
-    host: str
-    port: int
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = None
-    tls_disable: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SealSettings:
-    """What opens the store: a key file ("static"), people ("shamir"), or nothing worth protecting ("dev")."""
+    """What opens the store: a key file ("static") or people ("shamir")."""
 
     kind: SealKind
     key_file: Path | None = None
@@ -82,8 +83,14 @@ class Settings:
     cluster_address: str
     listeners: tuple[Listener, ...]
     seal: SealSettings
+    storage: StorageKind = "raft"
     audit_files: tuple[Path, ...] = ()
     metrics_unauthenticated: bool = False
+    unauthenticated_rekey: bool = True  # sys/rekey and sys/generate-root without a token, as in Vault
+    default_lease_ttl_s: int = 2_764_800
+    max_lease_ttl_s: int = 2_764_800
+    pid_file: Path | None = None
+    notices: tuple[str, ...] = ()  # what the configuration says in vain: for the log
     heartbeat_s: float = 0.1
     election_timeout_s: float = 1.0
     log_level: str = "info"
@@ -112,8 +119,11 @@ def load(
     if not files:
         raise ConfigError("No configuration: name a file with -config, or use -dev to try things out.")
     merged: dict[str, Any] = {}
+    notices: list[str] = []
     for path in files:
-        merged.update(read(path))
+        said, in_vain = read(path)
+        merged.update(said)
+        notices += in_vain
     overlay = _overlay(environ, overrides)
     if (key_file := overlay.pop("seal_key_file", None)) is not None:
         if any("static" not in block for block in merged.get("seal", ())):
@@ -122,7 +132,7 @@ def load(
             )
         merged["seal"] = [{"static": {"key_file": key_file}}]
     merged.update(overlay)
-    return _settings(msgspec.convert(merged, FileSettings))
+    return _settings(msgspec.convert(merged, FileSettings), notices)
 
 
 def dev_settings(
@@ -140,17 +150,18 @@ def dev_settings(
     told = _overlay(environ or {}, overrides)
     kept = {key: told[key] for key in _DEV_KEYS if key in told}
     file = msgspec.convert({"node_id": "dev", "log_format": "standard"} | kept, FileSettings)
-    listener = _listener(Tcp(address=listen, tls_disable=True), where="-dev-listen-address")
+    only = listener(Tcp(address=listen, tls_disable=True), where="-dev-listen-address")
     _check_names(file)
     return Settings(
         node_id=file.node_id,
         region=file.region,
         cluster_name=file.cluster_name,
         data_dir=data_dir.absolute(),
-        api_address=f"http://{_join(listener.host, listener.port)}",
-        cluster_address=_join(listener.host, _next_port(listener)),
-        listeners=(listener,),
-        seal=SealSettings(kind="dev"),
+        api_address=f"http://{join(only.host, only.port)}",
+        cluster_address=join(only.host, next_port(only)),
+        listeners=(only,),
+        seal=SealSettings(kind="shamir"),
+        storage="inmem",
         log_level=_log_level(file.log_level),
         log_format=file.log_format,
         dev=True,
@@ -173,12 +184,15 @@ def _overlay(environ: Mapping[str, str], overrides: Mapping[str, str | None] | N
 # --- from what was said to what is meant -------------------------------------------------------------------
 
 
-def _settings(file: FileSettings) -> Settings:
+def _settings(file: FileSettings, notices: list[str]) -> Settings:
+    storage = file.storage[0] if file.storage else StorageBlock()
+    _place_storage(file, storage)
     _check_names(file)
-    blocks = [block.tcp for block in file.listener] or [Tcp(address="127.0.0.1:8200")]
-    listeners = tuple(_listener(tcp, where=f"listener[{i}]") for i, tcp in enumerate(blocks))
-    api_address = _api_address(file.api_addr, listeners[0])
-    cluster_address = _cluster_address(file.cluster_addr, listeners)
+    blocks = [block.tcp for block in file.listener] or [Tcp()]
+    listeners = tuple(listener(tcp, where=f"listener[{i}]") for i, tcp in enumerate(blocks))
+    cluster_addr = file.cluster_addr or next(
+        (tcp.cluster_address for tcp in blocks if tcp.cluster_address), ""
+    )
     raft = file.raft[0] if file.raft else Raft()
     heartbeat_s = seconds(raft.heartbeat, where="raft.heartbeat")
     election_timeout_s = seconds(raft.election_timeout, where="raft.election_timeout")
@@ -187,26 +201,90 @@ def _settings(file: FileSettings) -> Settings:
             "raft.election_timeout must be at least three heartbeats, and both more than zero: a follower "
             "that gives up after one lost heartbeat never lets a leader work."
         )
-    return Settings(
+    default_ttl_s, max_ttl_s = _lease_ttls(file)
+    settings = Settings(
         node_id=file.node_id or _host_name(),
         region=file.region,
         cluster_name=file.cluster_name,
-        data_dir=Path(file.data_dir).absolute(),
-        api_address=api_address,
-        cluster_address=cluster_address,
+        data_dir=Path(file.data_dir or _DATA_DIR).absolute(),
+        api_address=_api_address(file.api_addr, listeners[0]),
+        cluster_address=_cluster_address(cluster_addr, listeners),
         listeners=listeners,
-        seal=_seal(file.seal, listeners),
-        audit_files=_audit_files(file.audit),
-        metrics_unauthenticated=bool(file.telemetry) and file.telemetry[0].unauthenticated_metrics_access,
+        seal=_seal(file.seal, listeners, assumed=bool(file.storage)),
+        storage="inmem" if storage.inmem is not None else "raft",
+        audit_files=_audit_files(file.audit, assumed_none=bool(file.storage)),
+        metrics_unauthenticated=_metrics_unauthenticated(file, blocks),
+        unauthenticated_rekey=not any(
+            flag(tcp.disable_unauthed_rekey_endpoints, "disable_unauthed_rekey_endpoints") for tcp in blocks
+        ),
+        default_lease_ttl_s=default_ttl_s,
+        max_lease_ttl_s=max_ttl_s,
+        pid_file=Path(file.pid_file).absolute() if file.pid_file else None,
+        notices=tuple(notices),
         heartbeat_s=heartbeat_s,
         election_timeout_s=election_timeout_s,
         log_level=_log_level(file.log_level),
         log_format=file.log_format,
     )
+    return replace(settings, **_request_limits(blocks))
+
+
+def _place_storage(file: FileSettings, storage: StorageBlock) -> None:
+    """Vault's storage stanza names the directory and the node; so do keys of ours."""
+    if storage.inmem is not None:
+        if file.data_dir or any(block.static is not None for block in file.seal):
+            raise ConfigError('storage "inmem" keeps nothing: it has no data_dir, and its seal is "shamir".')
+        return
+    if storage.raft is None:
+        return
+    for key, told in (("data_dir", storage.raft.path), ("node_id", storage.raft.node_id)):
+        if told and getattr(file, key) not in ("", told):
+            raise ConfigError(f'{key} is "{getattr(file, key)}", but storage "raft" says "{told}".')
+        setattr(file, key, told or getattr(file, key))
+    if not file.data_dir:
+        raise ConfigError('storage "raft" needs a path.')
+
+
+def _lease_ttls(file: FileSettings) -> tuple[int, int]:
+    default_s = int(seconds(file.default_lease_ttl, where="default_lease_ttl"))
+    max_s = int(seconds(file.max_lease_ttl, where="max_lease_ttl"))
+    if not 0 < default_s <= max_s:
+        raise ConfigError("default_lease_ttl must be more than zero and at most max_lease_ttl.")
+    return default_s, max_s
+
+
+def _metrics_unauthenticated(file: FileSettings, blocks: list[Tcp]) -> bool:
+    key = "unauthenticated_metrics_access"
+    if file.telemetry and flag(file.telemetry[0].unauthenticated_metrics_access, f"telemetry.{key}"):
+        return True
+    said = {flag(tcp.telemetry.unauthenticated_metrics_access, f"telemetry.{key}") for tcp in blocks}
+    if len(said) > 1:
+        raise ConfigError(f"{key} must be the same in every listener: the listeners serve the same paths.")
+    return said.pop()
+
+
+def _request_limits(blocks: list[Tcp]) -> dict[str, Any]:
+    """The smallest of what the listeners say, where any does."""
+    sizes = [_size_bytes(tcp.max_request_size) for tcp in blocks]
+    durations = [seconds(tcp.max_request_duration, where="max_request_duration") for tcp in blocks]
+    limits: dict[str, Any] = {}
+    if any(sizes):
+        limits["body_bytes_max"] = min(size for size in sizes if size)
+    if any(durations):
+        limits["request_timeout_s"] = min(duration for duration in durations if duration)
+    return limits
+
+
+def _size_bytes(value: int | str) -> int:
+    if (isinstance(value, str) and not value.isascii()) or not str(value).isdigit():
+        raise ConfigError(f'max_request_size is "{value}"; it must be a number of bytes.')
+    return int(value)
 
 
 def seconds(value: Duration, *, where: str) -> float:
     """A duration in seconds: a number, or text such as "100ms", "30s", "1h30m". Raises ConfigError."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return float(value)
     if isinstance(value, str):
         parts = _DURATION_PART.findall(value)
         if parts and "".join(number + unit for number, unit in parts) == value:
@@ -236,68 +314,52 @@ def _host_name() -> str:
 
 
 def _log_level(told: str) -> str:
-    level = {"warn": "warning"}.get(told.lower(), told.lower())
+    level = _LOG_LEVEL_NAMES.get(told.lower(), told.lower())
     if level not in _LOG_LEVELS:
         raise ConfigError(f'log_level is "{told}"; it must be one of {", ".join(_LOG_LEVELS)}.')
     return level
 
 
-def _listener(tcp: Tcp, *, where: str) -> Listener:
-    host, port = _host_port(tcp.address, where=f"{where} address")
-    if bool(tcp.tls_cert_file) != bool(tcp.tls_key_file):
-        raise ConfigError(f"{where} has one of tls_cert_file and tls_key_file; it needs both or neither.")
-    if tcp.tls_disable and tcp.tls_cert_file:
-        raise ConfigError(f"{where} has tls_disable and certificate files; remove one of them.")
-    if tcp.tls_disable and not _is_loopback(host):
-        raise ConfigError(
-            f"{where} has tls_disable on {tcp.address}; plain HTTP is served on a loopback address only, "
-            "because tokens and secrets travel in it."
-        )
-    return Listener(
-        host=host,
-        port=port,
-        tls_cert_file=Path(tcp.tls_cert_file).absolute() if tcp.tls_cert_file else None,
-        tls_key_file=Path(tcp.tls_key_file).absolute() if tcp.tls_key_file else None,
-        tls_disable=tcp.tls_disable,
-    )
-
-
 def _api_address(told: str, first: Listener) -> str:
     if not told:
-        if _is_wildcard(first.host):
+        if is_wildcard(first.host):
             raise ConfigError(
                 f"api_addr must be given: the listener's {first.host} is no address to reach it by."
             )
-        return f"{'http' if first.tls_disable else 'https'}://{_join(first.host, first.port)}"
+        return f"{'http' if first.tls_disable else 'https'}://{join(first.host, first.port)}"
     url = urlsplit(told)
     superfluous = url.path.strip("/") or url.query or url.fragment or "@" in url.netloc
     if url.scheme not in ("http", "https") or superfluous:
         raise ConfigError(f'api_addr is "{told}"; it must look like https://host:port.')
-    host, port = _host_port(url.netloc, where="api_addr")
-    if url.scheme == "http" and not _is_loopback(host):
+    host, port = host_port(url.netloc, where="api_addr")
+    if url.scheme == "http" and not is_loopback(host):
         raise ConfigError(f'api_addr is "{told}"; http:// is allowed for a loopback address only.')
-    return f"{url.scheme}://{_join(host, port)}"
+    return f"{url.scheme}://{join(host, port)}"
 
 
 def _cluster_address(told: str, listeners: tuple[Listener, ...]) -> str:
     first = listeners[0]
-    host, port = _host_port(told, where="cluster_addr") if told else (first.host, _next_port(first))
-    if _is_wildcard(host):
+    told = told.removeprefix("https://").rstrip("/")  # Vault writes a URL
+    host, port = host_port(told, where="cluster_addr") if told else (first.host, next_port(first))
+    if is_wildcard(host):
         raise ConfigError(
             f"cluster_addr must be an address that other nodes can reach; {host} is only one to bind."
         )
-    if any(port == other.port and (host == other.host or _is_wildcard(other.host)) for other in listeners):
-        raise ConfigError(f"cluster_addr is {_join(host, port)}, which a listener for clients uses already.")
-    return _join(host, port)
+    if any(port == other.port and (host == other.host or is_wildcard(other.host)) for other in listeners):
+        raise ConfigError(f"cluster_addr is {join(host, port)}, which a listener for clients uses already.")
+    return join(host, port)
 
 
-def _seal(blocks: list[SealBlock], listeners: tuple[Listener, ...]) -> SealSettings:
+def _seal(blocks: list[SealBlock], listeners: tuple[Listener, ...], *, assumed: bool) -> SealSettings:
+    """`assumed`: without a block it is "shamir", as in Vault."""
     said = [kind for block in blocks for kind in ("static", "shamir") if getattr(block, kind) is not None]
+    if not blocks and assumed:
+        said = ["shamir"]
     if len(said) != 1:
         raise ConfigError(
             'Exactly one seal is needed: seal "static" { key_file = "..." } or seal "shamir" {}.'
         )
-    if blocks[0].static is not None:
+    if blocks and blocks[0].static is not None:
         return SealSettings(kind="static", key_file=Path(blocks[0].static.key_file).absolute())
     if any(not x.tls_disable and x.tls_cert_file is None for x in listeners):
         raise ConfigError(
@@ -307,12 +369,13 @@ def _seal(blocks: list[SealBlock], listeners: tuple[Listener, ...]) -> SealSetti
     return SealSettings(kind="shamir")
 
 
-def _audit_files(blocks: list[AuditBlock]) -> tuple[Path, ...]:
+def _audit_files(blocks: list[AuditBlock], *, assumed_none: bool) -> tuple[Path, ...]:
+    """`assumed_none`: a configuration in Vault's form that names no device has none."""
     files = tuple(Path(block.file.path).absolute() for block in blocks if block.file is not None)
     none = any(block.none is not None for block in blocks)
     if none and files:
         raise ConfigError('audit "none" and audit "file" exclude each other.')
-    if not none and not files:
+    if not none and not files and not assumed_none:
         raise ConfigError(
             'No audit log: say audit "file" { path = "..." }, '
             'or audit "none" {} to keep no record of who did what.'
@@ -320,36 +383,3 @@ def _audit_files(blocks: list[AuditBlock]) -> tuple[Path, ...]:
     if len(set(files)) < len(files):
         raise ConfigError('Two audit "file" blocks name the same path.')
     return files
-
-
-# --- addresses ---------------------------------------------------------------------------------------------
-
-
-def _host_port(text: str, *, where: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        host = ""  # an IPv6 address without brackets: which part is the port?
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f'{where} is "{text}"; it must be host:port (an IPv6 host in [brackets]).')
-    return host, int(port)
-
-
-def _next_port(listener: Listener) -> int:
-    return listener.port + 1 if listener.port < 65535 else listener.port - 1
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_wildcard(host: str) -> bool:
-    return host in ("0.0.0.0", "::", "*")  # noqa: S104 - recognised in order to be refused

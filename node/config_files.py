@@ -1,86 +1,20 @@
-"""The configuration files: which there are, what they may say, and where a mistake in one stands."""
+"""The configuration files: which there are, what is in them, and where a mistake in one stands."""
 
 import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from node import hcl
+from node.config_schema import BLOCKS, ConfigError, FileSettings
+from node.config_vault import translated
+
 FILE_BYTES_MAX = 64 * 1024
 FILES_MAX = 64
-NESTING_MAX = 16  # the parsers recurse; nothing here needs more than 3
-
-Duration = int | float | str
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used. The message is for the operator: where, what, and what to do."""
-
-
-class _Strict(msgspec.Struct, forbid_unknown_fields=True):
-    """What a file may say; msgspec names the path of whatever else it says."""
-
-
-class Tcp(_Strict):
-    address: str
-    tls_cert_file: str = ""
-    tls_key_file: str = ""
-    tls_disable: bool = False
-
-
-class _ListenerBlock(_Strict):
-    tcp: Tcp
-
-
-class _Static(_Strict):
-    key_file: str
-
-
-class SealBlock(_Strict):
-    static: _Static | None = None
-    shamir: _Strict | None = None
-
-
-class _AuditFile(_Strict):
-    path: str
-
-
-class AuditBlock(_Strict):
-    file: _AuditFile | None = None
-    none: _Strict | None = None
-
-
-class _Telemetry(_Strict):
-    unauthenticated_metrics_access: bool = False
-
-
-class Raft(_Strict):
-    heartbeat: Duration = "100ms"
-    election_timeout: Duration = "1s"
-
-
-_AT_MOST_ONE = msgspec.Meta(max_length=1)
-
-
-class FileSettings(_Strict):
-    node_id: str = ""
-    region: str = "local"
-    cluster_name: str = "strongroom"
-    data_dir: str = "/var/lib/strongroom"
-    api_addr: str = ""
-    cluster_addr: str = ""
-    log_level: str = "info"
-    log_format: str = "json"
-    listener: list[_ListenerBlock] = []
-    seal: Annotated[list[SealBlock], _AT_MOST_ONE] = []
-    audit: list[AuditBlock] = []
-    telemetry: Annotated[list[_Telemetry], _AT_MOST_ONE] = []
-    raft: Annotated[list[Raft], _AT_MOST_ONE] = []
-
-
-_BLOCKS = ("listener", "seal", "audit", "telemetry", "raft")
+NESTING_MAX = 16  # the parsers recurse; nothing here needs more than 5
 
 
 def find(paths: Iterable[Path]) -> Iterable[Path]:
@@ -96,8 +30,11 @@ def find(paths: Iterable[Path]) -> Iterable[Path]:
             yield path
 
 
-def read(path: Path) -> dict[str, Any]:
-    """One file, checked by itself, so that a mistake is reported with the file that holds it."""
+def read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """One file, checked by itself, so that a mistake is reported with the file that holds it; and notices for the log.
+
+    HCL or JSON, whatever the name: JSON begins with a brace. Raises ConfigError.
+    """
     try:
         with path.open("rb") as stream:
             raw = stream.read(FILE_BYTES_MAX + 1)
@@ -111,15 +48,31 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text.") from e
     if _nesting(text) > NESTING_MAX:
         raise ConfigError(f"{path} nests brackets deeper than {NESTING_MAX}.")
-    parsed = _parse_json(path, text) if path.suffix == ".json" else _parse_hcl(path, text)
-    for name in _BLOCKS:
-        if isinstance(parsed.get(name), dict):  # JSON may leave out the list around a single block
-            parsed[name] = [parsed[name]]
+    is_json = path.suffix == ".json" or text.lstrip()[:1] == "{"
+    parsed = _parse_json(path, text) if is_json else _parse_hcl(path, text)
+    for name in (*BLOCKS, "backend"):
+        if name in parsed:
+            parsed[name] = _blocks(parsed[name])
+    parsed, notices = translated(parsed, where=str(path))
     try:
         msgspec.convert(parsed, FileSettings)
     except msgspec.ValidationError as e:
         raise ConfigError(_explained(path, str(e), parsed)) from e
-    return parsed
+    return parsed, notices
+
+
+def _blocks(given: Any) -> Any:
+    """A list of blocks with one label each: JSON may leave out the list around one, or repeat under a label."""
+    blocks = []
+    for block in given if isinstance(given, list) else [given]:
+        if not isinstance(block, dict):
+            return given
+        if not block or any(not isinstance(body, dict | list) for body in block.values()):
+            blocks.append(block)  # a block without a label
+            continue
+        for label, bodies in block.items():
+            blocks += [{label: body} for body in (bodies if isinstance(bodies, list) else [bodies])]
+    return blocks
 
 
 def _nesting(text: str) -> int:
@@ -147,25 +100,32 @@ def _parse_json(path: Path, text: str) -> dict[str, Any]:
 
 
 def _parse_hcl(path: Path, text: str) -> dict[str, Any]:
-    import hcl2  # 70 ms, which only a server start should pay
-    from lark.exceptions import LarkError
-
-    options = hcl2.SerializationOptions(strip_string_quotes=True, with_comments=False)
     try:
-        parsed = hcl2.loads(text if text.endswith("\n") else text + "\n", serialization_options=options)
-    except LarkError as e:
-        place = f"{path}:{getattr(e, 'line', '?')}:{getattr(e, 'column', '?')}"
-        raise ConfigError(f"{place} is not HCL: {str(e).splitlines()[0].strip()}") from e
-    return {key: _plain(value, path=path, where=key) for key, value in parsed.items()}
+        return _plain(hcl.loads(text), path=path, where="")
+    except hcl.HclError as e:
+        raise ConfigError(f"{path}:{e.line}:{e.column} is not HCL: {e.what}.") from e
 
 
-def _plain(value: Any, *, path: Path, where: str) -> Any:
-    """The parser's tree without its marks. An expression would be kept as text, unevaluated: refuse it."""
-    if isinstance(value, dict):
-        value.pop("__is_block__", None)
-        return {k: _plain(v, path=path, where=f"{where}.{k}") for k, v in value.items()}
+def _plain(body: hcl.Block, *, path: Path, where: str) -> dict[str, Any]:
+    """Entries as a dictionary: a block that is repeated becomes a list."""
+    plain: dict[str, Any] = {}
+    for key, value in body:
+        place = f"{where}.{key}".lstrip(".")
+        found = _value(value, path=path, where=place)
+        if key in plain:
+            if not isinstance(value, hcl.Block):
+                raise ConfigError(f"{path}: {place} is given twice.")
+            before = plain[key] if isinstance(plain[key], list) else [plain[key]]
+            found = [*before, found]
+        plain[key] = found
+    return plain
+
+
+def _value(value: Any, *, path: Path, where: str) -> Any:
+    if isinstance(value, hcl.Block):
+        return _plain(value, path=path, where=where)
     if isinstance(value, list):
-        return [_plain(v, path=path, where=where) for v in value]
+        return [_value(each, path=path, where=where) for each in value]
     if isinstance(value, str) and "${" in value:
         raise ConfigError(f"{path}: {where} is an expression; only plain values are understood.")
     return value
@@ -176,6 +136,6 @@ def _explained(path: Path, message: str, parsed: Mapping[str, Any]) -> str:
     where = at.strip("`").removeprefix("$.") or "the top level"
     if what.startswith("Object contains unknown field"):
         return f"{path}: unknown key {what.removeprefix('Object contains unknown field ')} at {where}."
-    if where in _BLOCKS and isinstance(parsed.get(where), list) and len(parsed[where]) > 1:
+    if where in BLOCKS and isinstance(parsed.get(where), list) and len(parsed[where]) > 1:
         return f"{path}: {where} is said {len(parsed[where])} times; once is allowed."
     return f"{path}: {where}: {what[:1].lower()}{what[1:]}."

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from node import hcl
 from node.auth.fields import duration_ns
 from node.errors import InvalidRequest
-from node.policy import hcl
 
 POLICY_BYTES_MAX = 64 * 1024
 NAME_CHARACTERS_MAX = 256

@@ -1,7 +1,8 @@
-"""The part of HCL that policies are written in: attributes, blocks, lists, objects, literals, comments.
+"""The part of HCL that policies and configurations are written in: attributes, blocks, lists, objects, literals.
 
-No expressions, templates or functions: a policy is data. Linear in the length of the text, depth and size
+No expressions, templates or functions: both are data. Linear in the length of the text, depth and size
 bounded, and unlike a general HCL library it refuses an attribute given twice, of which one would silently win.
+Attributes of a one-line block may follow each other without a comma, which HCL 1 took and HCL 2 does not.
 """
 
 import re
@@ -23,7 +24,11 @@ _WORDS = {"true": True, "false": False}
 
 
 class HclError(ValueError):
-    """Not HCL, or more of it than a policy needs. The message says where."""
+    """Not HCL, or more of it than is needed here. The message says where, and so do line and column."""
+
+    def __init__(self, what: str, line: int, column: int) -> None:
+        super().__init__(f"{what} at line {line} column {column}")
+        self.what, self.line, self.column = what, line, column
 
 
 class Block(list[tuple[str, Any]]):
@@ -151,4 +156,4 @@ class _Parser:
     def _fail(self, message: str) -> NoReturn:
         line = self._text.count("\n", 0, self._start) + 1
         column = self._start - (self._text.rfind("\n", 0, self._start) + 1) + 1
-        raise HclError(f"{message} at line {line} column {column}")
+        raise HclError(message, line, column)

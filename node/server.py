@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
@@ -31,16 +31,19 @@ from node.dev import DevLifecycle
 from node.engines import catalog
 from node.hardening import harden, raise_descriptor_limit
 from node.identity import Layout
-from node.lifecycle import NodeLifecycle
 from node.listener_tls import ListenerTLS
 from node.listeners import Listeners
-from node.pki import Credentials, listener_context
+from node.memory import MemoryLifecycle
 from node.policy.cache import PolicyCache
+from node.reload import CertificateError, ListenerFiles, reload
 from node.telemetry import logs
 from node.telemetry.logs import where
 from node.telemetry.metrics import Metrics, NodeState
 from storage.errors import StorageError
 from storage.secret import Secret
+
+if TYPE_CHECKING:
+    from node.lifecycle import NodeLifecycle
 
 GC_THRESHOLDS = (50_000, 20, 1_000)  # full collections are rare: they cost p99 with many connections
 TOKEN_FILE = Path("~/.vault-token")
@@ -52,42 +55,69 @@ class StartError(Exception):
     """The node cannot start; the message says what to mend."""
 
 
-def run(settings: Settings, *, dev_root_token: str | None = None, store_token: bool = True) -> int:
-    """Run a node until SIGTERM or SIGINT. Returns the process's exit code: 0, or 1 if it could not start or go on."""
+def run(
+    settings: Settings,
+    *,
+    dev_root_token: str | None = None,
+    store_token: bool = True,
+    read_settings: Callable[[], Settings] | None = None,
+) -> int:
+    """Run a node until SIGTERM or SIGINT. Returns the process's exit code: 0, or 1 if it could not start or go on.
+
+    `read_settings` reads the configuration again, on SIGHUP.
+    """
     harden()
     raise_descriptor_limit()
     logs.configure(
         level=settings.log_level, form=settings.log_format, node_id=settings.node_id, region=settings.region
     )
+    for notice in settings.notices:
+        log.warning("configuration", notice=notice)
     try:
-        if settings.dev:
-            return uvloop.run(_serve_dev(settings, dev_root_token, store_token=store_token))
-        Layout(settings.data_dir).prepare()
-        with _locked(settings.data_dir):
-            return uvloop.run(_serve(settings))
-    except (StartError, StorageError, ConsensusError, OSError) as error:
+        with _pid_file(settings.pid_file):
+            if settings.dev:
+                return uvloop.run(_serve_dev(settings, dev_root_token, store_token=store_token))
+            if settings.storage == "inmem":
+                return uvloop.run(_serve_memory(settings, read_settings))
+            Layout(settings.data_dir).prepare()
+            with _locked(settings.data_dir):
+                return uvloop.run(_serve_disk(settings, read_settings))
+    except (StartError, CertificateError, StorageError, ConsensusError, OSError) as error:
         log.critical("node cannot run", reason=f"{type(error).__name__}: {error}")
         return 1
 
 
-async def _serve(settings: Settings) -> int:
-    stopping, failed = asyncio.Event(), asyncio.Event()
+async def _serve_disk(settings: Settings, read_settings: Callable[[], Settings] | None) -> int:
+    from node.lifecycle import NodeLifecycle  # what only a node with a disk needs to load
 
-    def fail() -> None:
-        failed.set()
-        stopping.set()
-
+    running = _Running()
     layout = Layout(settings.data_dir)
     tls = ListenerTLS(settings, layout)
     tls.open()
-    lifecycle = NodeLifecycle(settings=settings, tls=tls, layout=layout, on_failure=fail)
+    lifecycle = NodeLifecycle(settings=settings, tls=tls, layout=layout, on_failure=running.fail)
+    return await _serve(running, settings, lifecycle, tls.context, read_settings)
+
+
+async def _serve_memory(settings: Settings, read_settings: Callable[[], Settings] | None) -> int:
+    running = _Running()
+    lifecycle = MemoryLifecycle(settings, running.fail)
+    return await _serve(running, settings, lifecycle, None, read_settings)
+
+
+async def _serve(
+    running: "_Running",
+    settings: Settings,
+    lifecycle: "NodeLifecycle | MemoryLifecycle",
+    automatic: ssl.SSLContext | None,
+    read_settings: Callable[[], Settings] | None,
+) -> int:
+    """`automatic` is the context of listeners that have no files."""
     core = lifecycle.core = compose(settings, lifecycle)
-    listeners = Listeners(core)
-    _on_signals(stopping, core)
-    asyncio.get_running_loop().set_exception_handler(_stop_on_bug(fail))
+    listeners, files = Listeners(core), ListenerFiles()
+    running.on_signals(lambda: reload(files, core.audit, read_settings))
     try:
         for listener in settings.listeners:
-            await listeners.listen(listener.host, listener.port, _context(listener, tls.context))
+            await listeners.listen(listener.host, listener.port, _context(listener, automatic, files))
         log.info(
             "listening",
             addresses=[f"{item.host}:{item.port}" for item in settings.listeners],
@@ -95,7 +125,7 @@ async def _serve(settings: Settings) -> int:
         )
         await lifecycle.start()
         _settle_collector()
-        await stopping.wait()
+        await running.stopping.wait()
         log.info("stopping")
         await lifecycle.hand_over()
         await listeners.drain(settings.drain_timeout_s)
@@ -104,33 +134,33 @@ async def _serve(settings: Settings) -> int:
         await listeners.drain(0)
         core.audit.close()
     log.info("stopped")
-    return 1 if failed.is_set() else 0
+    return 1 if running.failed else 0
 
 
 async def _serve_dev(settings: Settings, root_token: str | None, *, store_token: bool) -> int:
-    stopping = asyncio.Event()
-    lifecycle = DevLifecycle(settings)
+    running = _Running()
+    lifecycle = DevLifecycle(settings, running.fail)
     core = lifecycle.core = compose(settings, lifecycle)
     listeners = Listeners(core)
-    _on_signals(stopping, core)
+    running.on_signals(core.audit.reopen)
     listener = settings.listeners[0]
     try:
         await listeners.listen(listener.host, listener.port, None)
-        token = await lifecycle.start(root_token)
+        token = await lifecycle.open(root_token)
         if store_token:
             _store_token(token)
         _print_dev_banner(settings, lifecycle, token, stored=store_token)
         _settle_collector()
-        await stopping.wait()
+        await running.stopping.wait()
         await listeners.drain(settings.drain_timeout_s)
     finally:
         await lifecycle.stop()
         await listeners.drain(0)
         core.audit.close()
-    return 0
+    return 1 if running.failed else 0
 
 
-def compose(settings: Settings, lifecycle: NodeLifecycle | DevLifecycle) -> Core:
+def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") -> Core:
     """The parts that answer requests, wired; the store comes and goes with the seal."""
     metrics = Metrics()
     audit = AuditLog(settings.audit_files)
@@ -160,37 +190,40 @@ def compose(settings: Settings, lifecycle: NodeLifecycle | DevLifecycle) -> Core
     )
 
 
-def _context(listener: Listener, automatic: ssl.SSLContext | None) -> ssl.SSLContext | None:
+def _context(
+    listener: Listener, automatic: ssl.SSLContext | None, files: ListenerFiles
+) -> ssl.SSLContext | None:
     if listener.tls_disable:
         return None
-    if listener.tls_cert_file is None or listener.tls_key_file is None:
-        return automatic
-    try:
-        own = Credentials(listener.tls_cert_file.read_bytes(), Secret(listener.tls_key_file.read_bytes()))
-        return listener_context(own)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(f"listener {listener.host}:{listener.port}: {error}") from error
+    return automatic if listener.tls_cert_file is None else files.context(listener)
 
 
-def _on_signals(stopping: asyncio.Event, core: Core) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, core.audit.reopen)
+class _Running:
+    """Until when, and how it ends."""
 
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.failed = False
+        asyncio.get_running_loop().set_exception_handler(self._stop_on_bug)
 
-def _stop_on_bug(fail: Callable[[], None]) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
-    """An exception that reached nobody is a bug: whatever it left half done, this node must not go on."""
+    def fail(self) -> None:
+        self.failed = True
+        self.stopping.set()
 
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def on_signals(self, hang_up: Callable[[], object]) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+
+    def _stop_on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception that reached nobody is a bug: whatever it left half done, this node must not go on."""
         error = context.get("exception")
         if isinstance(error, OSError | ssl.SSLError):  # a client's connection, gone at a bad moment
             log.info("connection lost", error=type(error).__name__)
             return
         log.critical("unhandled", error=type(error).__name__, where=where(error) if error is not None else [])
-        fail()
-
-    return handle
+        self.fail()
 
 
 def _settle_collector() -> None:
@@ -198,6 +231,20 @@ def _settle_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+@contextmanager
+def _pid_file(path: Path | None) -> Iterator[None]:
+    """The process's number in a file, as long as it runs."""
+    if path is None:
+        yield
+        return
+    path.write_text(f"{os.getpid()}\n")
+    path.chmod(0o644)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ def configure(*, level: str, form: str, node_id: str, region: str, stream: TextI
     """Send every log of the process, also the standard library's, to one stream (stderr by default)."""
     target = stream or sys.stderr
     shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.filter_by_level,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -31,22 +32,27 @@ def configure(*, level: str, form: str, node_id: str, region: str, stream: TextI
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS["debug"]),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=shared[1:],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(LEVELS[level])
+    set_level(level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(node=node_id, region=region)
+
+
+def set_level(level: str, name: str = "") -> None:
+    """From now on show events of this level and above: of one logger, or of all that have no level of their own."""
+    logging.getLogger(name).setLevel(LEVELS[level])
 
 
 # Exceptions are rendered without local variables: those may hold what a client sent.

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from consensus.identity import peer_name
+from node import pki
 
 DAY = datetime.timedelta(days=1)
 
@@ -70,3 +71,13 @@ class Authority:
             .not_valid_before(now - DAY)
             .not_valid_after(now + 30 * DAY)
         )
+
+
+def self_signed(directory: Path) -> tuple[Path, Path]:
+    """cert.pem and key.pem for a listener on loopback; cert.pem holds its authority too, to verify it by."""
+    ca = pki.new_ca("test")
+    own = pki.credentials(ca, pki.listener_names([]))
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    cert.write_bytes(own.certificate + ca.certificate)
+    key.write_bytes(own.key.reveal())
+    return cert, key

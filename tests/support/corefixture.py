@@ -26,7 +26,7 @@ async def open_core(tmp_path: Path, **changes: Any) -> Core:
     )
     lifecycle = DevLifecycle(settings)
     core = lifecycle.core = compose(settings, lifecycle)
-    await lifecycle.start(ROOT_TOKEN)
+    await lifecycle.open(ROOT_TOKEN)
     return core
 
 

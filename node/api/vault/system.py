@@ -90,7 +90,10 @@ async def leader(core: Core, request: Request, params: dict[str, str]) -> Respon
     """Who leads, as far as this node knows."""
     store = core.unsealed
     status = store.status()
-    body: dict[str, Any] = {"ha_enabled": not core.settings.dev, "is_self": status.role is Role.LEADER}
+    body: dict[str, Any] = {
+        "ha_enabled": core.settings.storage == "raft",
+        "is_self": status.role is Role.LEADER,
+    }
     body["active_time"] = "0001-01-01T00:00:00Z"
     known = {node.node_id: node for node in store.reads.nodes()}
     node = known.get(status.leader_id or "")
@@ -115,8 +118,8 @@ def _seal_status(core: Core) -> dict[str, Any]:
         "version": VERSION,
         "build_date": "",
         "migration": False,
-        "storage_type": "inmem" if core.settings.dev else "raft",
-        "ha_enabled": not core.settings.dev,
+        "storage_type": core.settings.storage,
+        "ha_enabled": core.settings.storage == "raft",
     }
     return body | _cluster(core) if core.store is not None else body
 

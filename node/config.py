@@ -93,6 +93,7 @@ class Settings:
     notices: tuple[str, ...] = ()  # what the configuration says in vain: for the log
     heartbeat_s: float = 0.1
     election_timeout_s: float = 1.0
+    read_leases: bool = True
     log_level: str = "info"
     log_format: str = "json"
     dev: bool = False
@@ -223,6 +224,7 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         notices=tuple(notices),
         heartbeat_s=heartbeat_s,
         election_timeout_s=election_timeout_s,
+        read_leases=raft.read_leases,
         log_level=_log_level(file.log_level),
         log_format=file.log_format,
     )

@@ -66,6 +66,7 @@ class _Telemetry(_Strict):
 class Raft(_Strict):
     heartbeat: Duration = "100ms"
     election_timeout: Duration = "1s"
+    read_leases: bool = True
 
 
 class _Inmem(_Strict):

@@ -58,6 +58,7 @@ def open_group(
             heartbeat_s=settings.heartbeat_s,
             election_min_s=settings.election_timeout_s,
             election_max_s=settings.election_timeout_s * ELECTION_SPREAD,
+            read_leases=settings.read_leases,
         ),
     )
     parts = Parts(observe_fsync=observe_fsync)

@@ -125,12 +125,19 @@ class Store:
         """Whether local reads, made before anything is awaited, are as good as after fresh()."""
         return self._group.fresh_now()
 
-    async def fresh(self) -> None:
-        """After this, a local read sees everything acknowledged in the region before the call. NoQuorum."""
-        if self._group.fresh_now():
+    def age_s(self) -> float | None:
+        """Local reads see everything acknowledged so many seconds ago, or earlier; None: nobody knows."""
+        return self._group.age_s()
+
+    async def fresh(self, *, confirm: bool = False) -> None:
+        """After this, a local read sees everything acknowledged in the region before the call. NoQuorum.
+
+        With `confirm` a quorum says so, whatever lease there is.
+        """
+        if not confirm and self._group.fresh_now():
             return
         try:
-            await self._group.read_index(READ_INDEX_TIMEOUT_S)
+            await self._group.read_index(READ_INDEX_TIMEOUT_S, confirm=confirm)
         except raft_errors.ConsensusError as error:
             raise NoQuorum("no quorum confirms that this node is up to date") from error
 

@@ -57,6 +57,9 @@ raft {
   # At least three heartbeats must fit into the timeout.
   # heartbeat        = "100ms"
   # election_timeout = "1s"
+  # Nodes answer reads alone while leases allow it, which leans on their clocks running at about the same speed
+  # (not on the time that they show). Without, every read asks a quorum.
+  # read_leases = true
 }
 
 # debug, info, warning or error.

@@ -4,6 +4,8 @@ import base64
 import binascii
 import hashlib
 import json
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,8 +16,9 @@ from aiohttp.helpers import rfc822_formatted_time
 from node import errors
 from node.api import paths
 from node.api.plain import PlainRequest
+from node.auth.fields import SECOND_NS, duration_ns
 from node.core.core import Core
-from node.core.request import Consistency, Operation
+from node.core.request import Consistency, Operation, Request
 from node.store import Store
 
 TOKEN = "X-Vault-Token"  # noqa: S105 - a header's name
@@ -25,6 +28,7 @@ INDEX = "X-Vault-Index"
 INCONSISTENT = "X-Vault-Inconsistent"
 REQUEST_ID = "X-Strongroom-Request-Id"
 CONSISTENCY = "X-Strongroom-Consistency"
+STALENESS = "X-Strongroom-Staleness-Ms"
 BEARER = "bearer "
 
 REQUEST_ID_BYTES = 16
@@ -57,6 +61,7 @@ class Head:
 
     token: bytes
     consistency: Consistency
+    staleness_s: float
     content_type: str
 
 
@@ -66,7 +71,7 @@ def read_head(raw: Raw) -> Head:
         known: Head = raw.memo["head"]
         return known
     _check_headers(raw)
-    head = Head(_token(raw), _consistency(raw), raw.headers.get(hdrs.CONTENT_TYPE, ""))
+    head = Head(_token(raw), *_consistency(raw), raw.headers.get(hdrs.CONTENT_TYPE, ""))
     if isinstance(raw, PlainRequest):
         raw.memo["head"] = head
     return head
@@ -130,11 +135,27 @@ def request_identity(raw: Raw, operation: Operation, path: str, token: bytes) ->
     return digest.digest()[:REQUEST_ID_BYTES]
 
 
-def _consistency(raw: Raw) -> Consistency:
+def _consistency(raw: Raw) -> tuple[Consistency, float]:
+    """What the caller demands of a read, and the bound in seconds of "max-staleness=DURATION"."""
+    kind, given, bound = raw.headers.get(CONSISTENCY, Consistency.FRESH).partition("=")
     try:
-        return Consistency(raw.headers.get(CONSISTENCY, Consistency.FRESH))
+        consistency = Consistency(kind)
+        if bool(given) is not (consistency is Consistency.BOUNDED) or (given and not bound):
+            raise ValueError("only max-staleness has a bound")
     except ValueError:
-        raise errors.InvalidRequest(f'{CONSISTENCY} must be "fresh" or "stale-ok"') from None
+        raise errors.InvalidRequest(
+            f'{CONSISTENCY} must be "fresh", "linearizable", "max-staleness=DURATION" or "stale-ok"'
+        ) from None
+    return consistency, duration_ns(bound, Consistency.BOUNDED) / SECOND_NS
+
+
+def staleness(request: Request) -> dict[str, str]:
+    """How old the answer to a read that accepts old state can be, counted until now; nothing for others."""
+    if request.consistency not in (Consistency.STALE_OK, Consistency.BOUNDED):
+        return {}
+    if request.as_of is None:
+        return {STALENESS: "unknown"}
+    return {STALENESS: str(math.ceil((time.monotonic() - request.as_of) * 1000))}
 
 
 def parse_index(header: str) -> tuple[str, int]:

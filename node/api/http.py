@@ -23,6 +23,7 @@ from node.api.head import (
     parse_index,
     read_head,
     request_identity,
+    staleness,
 )
 from node.api.plain import PlainRequest
 from node.api.protocol import Refused, Server
@@ -102,6 +103,8 @@ class Gateway:
             rendered = render.message(HTTPStatus.INTERNAL_SERVER_ERROR, f"internal error (request {call.id})")
         finally:
             core.metrics.request_finished()
+        if call.request is not None:
+            rendered.headers.update(staleness(call.request))
         core.metrics.observe(call.operation, rendered.status, now() - began)
         return call, rendered
 
@@ -140,6 +143,7 @@ class _Call:
     id: str
     operation: str = "none"
     close: bool = False
+    request: Request | None = None
 
 
 def _target(raw: Raw) -> paths.Target | paths.Redirect:
@@ -160,7 +164,7 @@ def _request(call: _Call, target: paths.Target) -> Request:
     path = target.path
     if operation in LISTINGS and not path.endswith("/"):
         path += "/"  # what a policy's "folder/*" is meant to cover, as in Vault
-    return Request(
+    call.request = Request(
         id=call.id,
         operation=operation,
         path=path,
@@ -169,8 +173,10 @@ def _request(call: _Call, target: paths.Target) -> Request:
         remote=raw.remote or "",
         request_id=request_identity(raw, operation, path, head.token),
         consistency=head.consistency,
+        staleness_s=head.staleness_s,
         content_type=head.content_type,
     )
+    return call.request
 
 
 def _check_patch_type(raw: Raw) -> None:

@@ -3,11 +3,13 @@
 1. route: which table answers; a path nobody answers is still authenticated and authorised first, so that
    it tells a stranger nothing
 2. gate: the view of tokens and policies that decides is as fresh as the answer (a revoked token is refused
-   on every node as soon as its revocation was acknowledged)
+   on every node as soon as its revocation was acknowledged). Only reads may ask for less
 3. authenticate, authorise
 4. the audit record of the request, before anything happens; then the handler; then the record of the
    answer, before it leaves. Either record failing withholds the answer.
 """
+
+import time
 
 from node.core import fields
 from node.core.core import Core
@@ -58,8 +60,17 @@ async def _gate(core: Core, request: Request, match: Match | None) -> None:
     if match is not None and match.route.sealed:
         return
     store = core.unsealed
-    if request.consistency is Consistency.FRESH and (match is None or match.route.fresh):
-        await store.fresh()
+    if match is not None and not match.route.fresh:
+        return
+    wanted = Consistency.FRESH if request.operation in WRITES else request.consistency
+    began = time.monotonic()
+    if wanted in (Consistency.STALE_OK, Consistency.BOUNDED):
+        age_s = store.age_s()
+        request.as_of = None if age_s is None else began - age_s
+        if wanted is Consistency.STALE_OK or (age_s is not None and age_s <= request.staleness_s):
+            return
+    await store.fresh(confirm=wanted is Consistency.LINEARIZABLE)
+    request.as_of = began
 
 
 async def _authorise(core: Core, request: Request, match: Match | None) -> None:

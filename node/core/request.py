@@ -25,7 +25,13 @@ class Consistency(enum.StrEnum):
     """What a read demands of this node's view (header X-Strongroom-Consistency)."""
 
     FRESH = "fresh"  # sees everything acknowledged anywhere in the region before the request
-    STALE_OK = "stale-ok"  # whatever this node has; the answer carries its index
+    LINEARIZABLE = (
+        "linearizable"  # the same, confirmed by a quorum: without leases, so without trust in clocks
+    )
+    BOUNDED = (
+        "max-staleness"  # sees everything acknowledged longer ago than a bound; older state is not shown
+    )
+    STALE_OK = "stale-ok"  # whatever this node has; the answer carries its index and how old it may be
 
 
 class Shape(enum.StrEnum):
@@ -49,6 +55,8 @@ class Request:
     remote: str = ""
     request_id: bytes = b""  # 16 bytes: the identity under which a write is applied at most once
     consistency: Consistency = Consistency.FRESH
+    staleness_s: float = 0.0  # the bound of Consistency.BOUNDED
+    as_of: float | None = None  # monotonic seconds: what was acknowledged before is in the view that is shown
     content_type: str = ""
     has_body: bool = False
     mount: Mount | None = None

@@ -209,10 +209,41 @@ async def test_an_index_of_another_cluster_is_refused(wire):
     assert (answer.status, "another cluster" in answer.json["errors"][0]) == (400, True)
 
 
-async def test_consistency_is_fresh_or_stale_ok(wire):
-    for value, status in (("fresh", 404), ("stale-ok", 404), ("eventually", 400)):
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ("fresh", 404),
+        ("linearizable", 404),
+        ("stale-ok", 404),
+        ("max-staleness=5s", 404),
+        ("max-staleness=1h30m", 404),
+        ("max-staleness=0", 404),
+        ("eventually", 400),
+        ("max-staleness", 400),
+        ("max-staleness=", 400),
+        ("max-staleness=-1s", 400),
+        ("max-staleness=5parsecs", 400),
+        ("max-staleness=9999999999999999999999s", 400),
+        ("fresh=5s", 400),
+        ("stale-ok=", 400),
+    ],
+)
+async def test_the_words_of_consistency(wire, value, status):
+    answer = await wire.ask("GET", "/v1/secret/data/a", headers={"X-Strongroom-Consistency": value})
+    assert answer.status == status
+
+
+async def test_only_answers_that_may_be_old_say_how_old(wire):
+    for value, told in (
+        ("stale-ok", True),
+        ("max-staleness=5s", True),
+        ("fresh", False),
+        ("linearizable", False),
+    ):
         answer = await wire.ask("GET", "/v1/secret/data/a", headers={"X-Strongroom-Consistency": value})
-        assert answer.status == status
+        assert ("x-strongroom-staleness-ms" in answer.headers) is told
+        if told:
+            assert 0 <= int(answer.headers["x-strongroom-staleness-ms"]) < 10_000
 
 
 async def test_the_same_request_id_writes_once(wire):

@@ -21,14 +21,24 @@ import uvloop
 
 from consensus.errors import ConsensusError
 from node import VERSION
-from node.api.vault import capabilities, cluster, mount_lookup, mounts, policies, remount, system, tokens
+from node.api.vault import (
+    capabilities,
+    cluster,
+    mount_lookup,
+    mounts,
+    policies,
+    remount,
+    system,
+    tokens,
+    wrapping,
+)
 from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
 from node.config import Listener, Settings
 from node.core.core import Core
 from node.core.router import Table
 from node.dev import DevLifecycle
-from node.engines import catalog
+from node.engines import catalog, cubbyhole
 from node.hardening import harden, raise_descriptor_limit
 from node.identity import Layout
 from node.listener_tls import ListenerTLS
@@ -171,6 +181,8 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         *mount_lookup.routes(),
         *mounts.routes(),
         *remount.routes(),
+        *wrapping.routes(),
+        *cubbyhole.routes(),
         *policies.routes(),
         *capabilities.routes(),
         *tokens.routes(),

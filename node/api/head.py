@@ -16,7 +16,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from node import errors
 from node.api import paths
 from node.api.plain import PlainRequest
-from node.auth.fields import SECOND_NS, duration_ns
+from node.auth.fields import SECOND_NS, duration_ns, go_duration
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request
 from node.store import Store
@@ -24,6 +24,7 @@ from node.store import Store
 TOKEN = "X-Vault-Token"  # noqa: S105 - a header's name
 NAMESPACE = "X-Vault-Namespace"
 WRAP_TTL = "X-Vault-Wrap-TTL"
+WRAP_FORMAT = "X-Vault-Wrap-Format"
 INDEX = "X-Vault-Index"
 INCONSISTENT = "X-Vault-Inconsistent"
 REQUEST_ID = "X-Strongroom-Request-Id"
@@ -31,11 +32,22 @@ CONSISTENCY = "X-Strongroom-Consistency"
 STALENESS = "X-Strongroom-Staleness-Ms"
 BEARER = "bearer "
 
+WRAP_TTL_MAX_NS = 768 * 3600 * SECOND_NS
 REQUEST_ID_BYTES = 16
 INDEX_CHARACTERS_MAX = 512
 INDEX_MAX = 2**63 - 1
 
-_ONCE = (TOKEN, hdrs.AUTHORIZATION, NAMESPACE, WRAP_TTL, INDEX, INCONSISTENT, REQUEST_ID, CONSISTENCY)
+_ONCE = (
+    TOKEN,
+    hdrs.AUTHORIZATION,
+    NAMESPACE,
+    WRAP_TTL,
+    WRAP_FORMAT,
+    INDEX,
+    INCONSISTENT,
+    REQUEST_ID,
+    CONSISTENCY,
+)
 _ROOT_NAMESPACE = frozenset({"", "/", "root", "root/"})
 _OPERATIONS = {
     "GET": Operation.READ,
@@ -63,6 +75,7 @@ class Head:
     consistency: Consistency
     staleness_s: float
     content_type: str
+    wrap_ttl_ns: int
 
 
 def read_head(raw: Raw) -> Head:
@@ -71,7 +84,7 @@ def read_head(raw: Raw) -> Head:
         known: Head = raw.memo["head"]
         return known
     _check_headers(raw)
-    head = Head(_token(raw), *_consistency(raw), raw.headers.get(hdrs.CONTENT_TYPE, ""))
+    head = Head(_token(raw), *_consistency(raw), raw.headers.get(hdrs.CONTENT_TYPE, ""), _wrap_ttl_ns(raw))
     if isinstance(raw, PlainRequest):
         raw.memo["head"] = head
     return head
@@ -102,8 +115,6 @@ def _check_headers(raw: Raw) -> None:
             raise errors.InvalidRequest(f"the header {name} is given twice")
     if headers.get(NAMESPACE, "") not in _ROOT_NAMESPACE:
         raise errors.NotFound("namespace not found")
-    if WRAP_TTL in headers:
-        raise errors.InvalidRequest("response wrapping is not offered")
 
 
 def _token(raw: Raw) -> bytes:
@@ -113,6 +124,26 @@ def _token(raw: Raw) -> bytes:
         if authorization[: len(BEARER)].lower() == BEARER:
             token = authorization[len(BEARER) :].strip()
     return token.encode("utf-8", "surrogateescape")
+
+
+def _wrap_ttl_ns(raw: Raw) -> int:
+    """For how long the answer is to be wrapped, 0 for not at all. Raises InvalidRequest."""
+    given = raw.headers.get(WRAP_TTL, "")
+    if not given:
+        return 0
+    try:
+        ttl_ns = duration_ns(given, WRAP_TTL)
+    except errors.InvalidRequest:
+        raise errors.InvalidRequest(
+            f"error parsing {WRAP_TTL} header: not a duration: {given[:64]!r}"
+        ) from None
+    if ttl_ns > WRAP_TTL_MAX_NS:
+        raise errors.InvalidRequest(
+            f"error parsing {WRAP_TTL} header: the longest lifetime is {go_duration(WRAP_TTL_MAX_NS)}"
+        )
+    if ttl_ns and raw.headers.get(WRAP_FORMAT, "").lower() == "jwt":
+        raise errors.InvalidRequest("wrapping tokens in JWT format are not offered by this server")
+    return ttl_ns
 
 
 def request_identity(raw: Raw, operation: Operation, path: str, token: bytes) -> bytes:

@@ -175,6 +175,7 @@ def _request(call: _Call, target: paths.Target) -> Request:
         consistency=head.consistency,
         staleness_s=head.staleness_s,
         content_type=head.content_type,
+        wrap_ttl_ns=head.wrap_ttl_ns,
     )
     return call.request
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from node.auth.fields import SECOND_NS, rfc3339
-from node.core.request import Operation, Request, Response
+from node.core.request import Operation, Request, Response, WrapInfo
 from storage.rows import Mount, Token
 from storage.secret import Secret
 
@@ -237,8 +237,23 @@ def _response(hasher: Hasher, request: Request, response: Response) -> dict[str,
         entry["auth"] = _issued(hasher, response.auth)
     if response.data is not None:
         entry["data"] = hasher.tree(_bounded(request, response.data))
+    if response.wrap_info is not None:
+        entry["wrap_info"] = _wrap_info(hasher, response.wrap_info)
     if response.warnings:
         entry["warnings"] = response.warnings
+    return entry
+
+
+def _wrap_info(hasher: Hasher, info: WrapInfo) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "token": hasher.data(info.token.reveal()),
+        "accessor": hasher.text(info.accessor),
+        "ttl": info.ttl_s,
+        "creation_time": info.creation_time,
+        "creation_path": info.creation_path,
+    }
+    if info.wrapped_accessor:
+        entry["wrapped_accessor"] = hasher.text(info.wrapped_accessor)
     return entry
 
 

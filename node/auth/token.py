@@ -15,6 +15,7 @@ from node.auth.fields import SECOND_NS
 from node.auth.identity import ROOT
 from node.errors import InvalidRequest
 from node.policy.default import NAME as DEFAULT
+from node.policy.default import WRAPPING
 from node.policy.parse import PolicyError, policy_name
 from node.store import Store
 from storage.command import TokensExpire
@@ -162,6 +163,8 @@ def canonical_policies(names: Sequence[str]) -> tuple[str, ...]:
         canonical = {policy_name(name) for name in names}
     except PolicyError as error:
         raise InvalidRequest(str(error)) from None
+    if WRAPPING in canonical:
+        raise InvalidRequest(f'cannot assign policy "{WRAPPING}"')
     return (ROOT,) if ROOT in canonical else tuple(sorted(canonical))
 
 

@@ -11,12 +11,13 @@
 
 import time
 
-from node.core import fields
+from node.core import fields, wrapping
 from node.core.core import Core
-from node.core.request import Consistency, Operation, Request, Response
+from node.core.request import Consistency, Operation, Request, Response, Shape
 from node.core.router import Match
-from node.errors import AuditFailed, NodeError, NotFound, PermissionDenied, Unsupported
+from node.errors import AuditFailed, NodeError, NotFound, OutcomeUnknown, PermissionDenied, Unsupported
 
+OK = 200
 WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
 
 
@@ -32,6 +33,8 @@ async def handle(core: Core, request: Request) -> tuple[Response, Match | None]:
             core.audit.request(request)
             recorded = True
         response = await _act(core, request, match)
+        if request.wrap_ttl_ns and response.status == OK:
+            response = await _wrap(core, request, response, match)
     except AuditFailed:
         raise
     except NodeError as error:
@@ -88,8 +91,19 @@ async def _authorise(core: Core, request: Request, match: Match | None) -> None:
     acl = core.acl(request.token_row)
     if not acl.allows(
         request.operation, request.path, request.data, sudo=match is not None and match.route.sudo
-    ):
+    ) or not acl.wraps(request.path, request.wrap_ttl_ns):
         raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
+
+
+async def _wrap(core: Core, request: Request, response: Response, match: Match | None) -> Response:
+    if match is not None and match.route.shape is Shape.RAW:
+        return response  # no envelope, nothing to hide
+    try:
+        return await wrapping.wrap(core, request, response)
+    except NodeError as error:
+        if request.operation not in WRITES:
+            raise
+        raise OutcomeUnknown("the request was carried out, but its answer could not be wrapped") from error
 
 
 async def _act(core: Core, request: Request, match: Match | None) -> Response:

@@ -59,6 +59,7 @@ class Request:
     as_of: float | None = None  # monotonic seconds: what was acknowledged before is in the view that is shown
     content_type: str = ""
     has_body: bool = False
+    wrap_ttl_ns: int = 0  # for how long the answer is to be put away, instead of being sent; 0: it is sent
     mount: Mount | None = None
     token_row: Token | None = None
     audited: object = None  # what node/audit/ keeps between the record of the request and that of the answer
@@ -73,6 +74,18 @@ class Lease:
     renewable: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class WrapInfo:
+    """Where an answer went that its caller asked to have wrapped."""
+
+    token: Secret
+    accessor: str
+    ttl_s: int
+    creation_time: str  # RFC 3339
+    creation_path: str
+    wrapped_accessor: str = ""  # of the token or secret id inside
+
+
 @dataclass(slots=True)
 class Response:
     """One answer. data=None with status 204 is an empty body."""
@@ -82,6 +95,8 @@ class Response:
     auth: dict[str, Any] | None = None
     warnings: list[str] | None = None
     lease: Lease | None = None
+    wrap_info: WrapInfo | None = None  # the answer itself is put away
+    request_id: str = ""  # of the request that it answers, where that is an earlier one
     headers: dict[str, str] = field(default_factory=dict)
     shape: Shape | None = None  # None: the route's
     body: bytes | None = None  # a body that is not JSON (metrics), with its Content-Type in headers

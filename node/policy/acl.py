@@ -48,6 +48,8 @@ class _Grant:
     required: list[str] = field(default_factory=list)
     allowed: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     denied: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    min_wrapping_ttl_ns: int = 0
+    max_wrapping_ttl_ns: int = 0
 
     def add(self, rule: Rule) -> None:
         """Unite with another rule on the same pattern; once denied, always denied."""
@@ -58,6 +60,8 @@ class _Grant:
         self.required += [name for name in rule.required if name not in self.required]
         _unite(self.allowed, rule.allowed)
         _unite(self.denied, rule.denied)
+        self.min_wrapping_ttl_ns = _smaller(self.min_wrapping_ttl_ns, rule.min_wrapping_ttl_ns)
+        self.max_wrapping_ttl_ns = _smaller(self.max_wrapping_ttl_ns, rule.max_wrapping_ttl_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class ACL:
             for rule in policy.rules:
                 if rule.pattern is not Pattern.TEMPLATE:
                     tables[rule.pattern].setdefault(rule.path, _Grant()).add(rule)
+        grants = [grant for table in tables.values() for grant in table.values()]
+        self._limits_wrapping = any(each.min_wrapping_ttl_ns or each.max_wrapping_ttl_ns for each in grants)
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
         self._wildcards = sorted(
             (_wildcard(path, grant) for path, grant in wildcards.items()),
@@ -130,6 +136,16 @@ class ACL:
         if sudo and not grant.capabilities & SUDO:
             return False
         return operation not in _WITH_PARAMETERS or _parameters_allowed(grant, data)
+
+    def wraps(self, path: str, ttl_ns: int) -> bool:
+        """Whether an answer may be wrapped for `ttl_ns` (0: sent as it is), where a policy insists on something."""
+        grant = self._grant(path, listing=path.endswith("/")) if self._limits_wrapping else None
+        if grant is None:
+            return True
+        shortest, longest = grant.min_wrapping_ttl_ns, grant.max_wrapping_ttl_ns
+        if not shortest and not longest:
+            return True
+        return ttl_ns > 0 and ttl_ns >= shortest and (not longest or ttl_ns <= longest)
 
     def capabilities(self, path: str) -> list[str]:
         """Sorted; ["root"] for root and ["deny"] when nothing is granted."""
@@ -208,6 +224,11 @@ def _wildcard(path: str, grant: _Grant) -> _Wildcard:
     # fewer "+", longer, lexicographically greater.
     rank = (path.index("+"), not prefix, -segments.count("+"), len(bare), bare)
     return _Wildcard(segments, prefix, rank, grant)
+
+
+def _smaller(one: int, other: int) -> int:
+    """The smaller of two limits, 0 meaning that there is none."""
+    return min(one, other) if one and other else one or other
 
 
 def _unite(target: dict[str, tuple[Any, ...]], more: Parameters | None) -> None:

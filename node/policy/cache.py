@@ -4,6 +4,7 @@ import weakref
 from collections import OrderedDict
 
 from node.policy.acl import ACL, NOTHING, ROOT_ACL
+from node.policy.default import WRAPPING, WRAPPING_POLICY
 from node.policy.parse import Policy, PolicyError, parse
 from node.store import Store
 
@@ -40,7 +41,7 @@ class PolicyCache:
     def _compile(self, store: Store, names: tuple[str, ...]) -> ACL:
         if ROOT in names:
             return ROOT_ACL
-        texts = ((name, store.reads.policy(name)) for name in names)
+        texts = ((name, WRAPPING_POLICY if name == WRAPPING else store.reads.policy(name)) for name in names)
         try:
             return ACL([self._parse(name, text) for name, text in texts if text is not None])
         except PolicyError:

@@ -1,6 +1,20 @@
-"""The policy that every token gets unless it asks not to: to look after itself, and nothing else."""
+"""The policies that are always there: what every token gets unless it asks not to, and what wrapping tokens may do."""
 
 NAME = "default"
+
+WRAPPING = "response-wrapping"  # the policy of wrapping tokens; nobody writes it and nobody assigns it
+
+WRAPPING_POLICY = """\
+path "cubbyhole/response" {
+    capabilities = ["read"]
+}
+path "sys/wrapping/unwrap" {
+    capabilities = ["update"]
+}
+path "auth/token/revoke-self" {
+    capabilities = ["update"]
+}
+"""
 
 DEFAULT_POLICY = """\
 # A token may look itself up, renew itself and give itself up.

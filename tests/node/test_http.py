@@ -176,11 +176,6 @@ async def test_namespaces_but_root_do_not_exist(wire):
     assert (answer.status, answer.json) == (404, {"errors": ["namespace not found"]})
 
 
-async def test_wrapping_is_refused_rather_than_forgotten(wire):
-    answer = await wire.ask("GET", "/v1/secret/data/a", headers={"X-Vault-Wrap-TTL": "60"})
-    assert (answer.status, answer.json) == (400, {"errors": ["response wrapping is not offered"]})
-
-
 async def test_a_request_waits_for_the_index_that_its_caller_has_seen(site, wire):
     cluster = site.core.lifecycle.cluster_id
     seen = (await wire.ask("POST", "/v1/secret/data/a", {"data": {}})).headers["x-vault-index"]

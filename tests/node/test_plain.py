@@ -136,7 +136,7 @@ def comparable(answer: Answer) -> Any:
 
 def _blank(value: Any) -> Any:
     moving = {"request_id", "created_time", "updated_time", "deletion_time", "server_time_utc", "version", "versions",
-              "current_version", "oldest_version", "ttl", "creation_time"}  # fmt: skip
+              "current_version", "oldest_version", "ttl", "creation_time", "token", "accessor"}  # fmt: skip
     if isinstance(value, dict):
         return {key: None if key in moving else _blank(item) for key, item in value.items()}
     return [_blank(item) for item in value] if isinstance(value, list) else value

@@ -10,6 +10,7 @@ from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
 from node.policy.default import NAME as DEFAULT
+from node.policy.default import WRAPPING, WRAPPING_POLICY
 from node.policy.parse import PolicyError, parse, policy_name
 from storage.command import PolicyDelete, PolicyPut
 
@@ -59,7 +60,7 @@ async def read_old(core: Core, request: Request, params: dict[str, str]) -> Resp
 def _text(core: Core, name: str) -> str:
     if name == ROOT:
         return ""  # root is no text: it is everything
-    text = core.unsealed.reads.policy(name)
+    text = WRAPPING_POLICY if name == WRAPPING else core.unsealed.reads.policy(name)
     if text is None:
         raise NotFound
     return text
@@ -70,6 +71,8 @@ async def write(core: Core, request: Request, params: dict[str, str]) -> Respons
     name = _name(core, request, params)
     if name == ROOT:
         raise InvalidRequest('cannot update "root" policy')
+    if name == WRAPPING:
+        raise InvalidRequest(f'cannot update "{WRAPPING}" policy')
     text = fields.text(request.data.get("policy") or request.data.get("rules"), "policy")
     if not text:
         raise InvalidRequest("'policy' parameter not supplied or empty")
@@ -90,6 +93,8 @@ async def delete(core: Core, request: Request, params: dict[str, str]) -> Respon
         raise InvalidRequest('cannot delete "root" policy')
     if name == DEFAULT:
         raise InvalidRequest("cannot delete default policy")
+    if name == WRAPPING:
+        raise InvalidRequest(f'cannot delete "{WRAPPING}" policy')
     store = core.unsealed
     await store.submit(PolicyDelete(time_ns=store.now_ns(), name=name), request_id=request.request_id)
     return Response(NO_CONTENT)

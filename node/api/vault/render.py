@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from node import errors
-from node.core.request import NO_CONTENT, Lease, Response, Shape
+from node.core.request import NO_CONTENT, Lease, Response, Shape, WrapInfo
 
 JSON = "application/json"  # exactly: hvac reads the errors of a body only then
 
@@ -51,21 +51,34 @@ def answer(response: Response, *, request_id: str, shape: Shape) -> Rendered:
     if response.data is None and response.status == NO_CONTENT:
         return Rendered(response.status, b"", dict(response.headers))
     shape = response.shape or shape
-    if shape is Shape.RAW:
+    if shape is Shape.RAW and response.wrap_info is None:
         return Rendered(response.status, _encode(response.data), headers)
     lease = response.lease or _NO_LEASE
-    body: dict[str, Any] = dict(response.data or {}) if shape is Shape.DOUBLE else {}
+    body: dict[str, Any] = (
+        dict(response.data or {}) if shape is Shape.DOUBLE and response.wrap_info is None else {}
+    )
     body |= {
-        "request_id": request_id,
+        "request_id": "" if response.wrap_info is not None else response.request_id or request_id,
         "lease_id": lease.id,
         "renewable": lease.renewable,
         "lease_duration": lease.duration_s,
         "data": response.data,
-        "wrap_info": None,
+        "wrap_info": None if response.wrap_info is None else _wrap_info(response.wrap_info),
         "warnings": response.warnings,
         "auth": response.auth,
     }
     return Rendered(response.status, _encode(body), headers)
+
+
+def _wrap_info(info: WrapInfo) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "token": info.token.reveal().decode(),
+        "accessor": info.accessor,
+        "ttl": info.ttl_s,
+        "creation_time": info.creation_time,
+        "creation_path": info.creation_path,
+    }
+    return shown | ({"wrapped_accessor": info.wrapped_accessor} if info.wrapped_accessor else {})
 
 
 def failure(error: errors.NodeError) -> Rendered:

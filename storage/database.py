@@ -7,7 +7,8 @@ Everything runs on the owner's thread except checkpoint() and copy_to(), which u
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ _SCHEMA = Path(__file__).with_name("schema.sql")
 Row = tuple[Any, ...]
 
 
+@dataclass(slots=True)
+class SlotMemory:
+    """What data_keys.py remembers of its table, and what it has yet to write there: content by slot."""
+
+    free: list[int] | None = None  # some of the free slots; None: not looked up
+    next: int = 0  # behind the last slot; 0: not known
+    rewritten: dict[int, bytes] = field(default_factory=dict)
+    added: dict[int, bytes] = field(default_factory=dict)
+
+
 class Database:
     """One connection with statements by text, and the file below it. One thread, save where it says so."""
 
@@ -55,7 +66,7 @@ class Database:
                 raise Corrupt(f"{path.name} is cut")  # SQLite would begin a new database in it
         self.index = 0  # of the log entry that is being applied
         self.clock_ns = 0  # the latest stamp so far, that of this entry included
-        self.free_slots: int | None = None  # data_keys.py's count of free slots; None: not counted yet
+        self.slots = SlotMemory()
         self._connection = self._open()
 
     def one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
@@ -87,8 +98,10 @@ class Database:
             raise _translate(error) from error
         return count
 
-    def run_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+    def run_many(self, sql: str, rows: Collection[Sequence[object]]) -> None:
         """Execute one write for each row of parameters."""
+        if not rows:
+            return
         try:
             self._connection.executemany(sql, rows)
         except sqlcipher.DatabaseError as error:
@@ -104,7 +117,7 @@ class Database:
             self.run("COMMIT")
 
     def rollback(self) -> None:
-        self.free_slots = None
+        self.slots = SlotMemory()
         if self._connection.in_transaction:
             self.run("ROLLBACK")
 
@@ -181,14 +194,14 @@ class Database:
             files.remove(log, _sibling(self.path, "-shm"))
             files.replace(incoming, self.path)
             self._connection = self._open()
-            self.free_slots = None
+            self.slots = SlotMemory()
 
     def _replace_in_memory(self, source: Path, read_index: str, at_least: int) -> None:
         self._verify(source, read_index, at_least)
         with contextlib.closing(self._connect(source)) as copy, _translated():
             self._connection.close()
             self._connection = self._open()
-            self.free_slots = None
+            self.slots = SlotMemory()
             self.run("BEGIN IMMEDIATE")
             for (table,) in self.all("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"):
                 self.run(f'DELETE FROM "{table}"')  # noqa: S608 - names of our own schema

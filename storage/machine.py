@@ -17,8 +17,9 @@ import msgspec
 from storage import cluster, entries, kv, mounts, tokens
 from storage import command as c
 from storage.command import Done, Outcome, Reason, Rejected
-from storage.database import FORMAT, Database
+from storage.database import FORMAT, Database, SlotMemory
 from storage.reads import Reads
+from storage.recent import Recent
 
 OUTCOME_RETENTION_NS = 5 * 60 * 10**9
 COMMAND_AGE_MAX_NS = 4 * 60 * 10**9
@@ -44,7 +45,6 @@ _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics t
     c.MountTune: (mounts.tune, ("mounts",)),
     c.MountMove: (mounts.move, ("mounts",)),
     c.MountRemove: (mounts.remove, ("mounts", "tokens", "entries")),
-    c.KvPut: (kv.put, ()),
     c.KvDelete: (kv.delete, ()),
     c.KvUndelete: (kv.undelete, ()),
     c.KvDestroy: (kv.destroy, ()),
@@ -63,6 +63,16 @@ _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics t
     c.EntriesDelete: (entries.delete_below, ("entries",)),
     c.EntriesExpire: (entries.expire, ("entries",)),
 }
+
+# Commands that neither read nor change mounts' limits and KV tables: what Recent keeps stays as it is.
+_APART = frozenset(
+    {
+        *(c.ClusterInit, c.KeyTermAdd, c.SystemSecretPut, c.NodePut, c.NodeRemove),
+        *(c.JoinTokenPut, c.JoinTokenTake, c.PolicyPut, c.PolicyDelete),
+        *(c.TokenPut, c.TokenRenew, c.TokenRevoke, c.TokenUse, c.TokensExpire),
+        *(c.EntryPut, c.EntryDelete, c.EntriesDelete, c.EntriesExpire),
+    }
+)
 
 # What state_digest() covers, in this order; surrogate row numbers are left out.
 _DIGESTED = (
@@ -98,7 +108,8 @@ class Machine:
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self.reads = Reads(database)
+        self._recent = Recent(database)
+        self.reads = Reads(database, self._recent)
         self._generations = dict.fromkeys(TOPICS, 0)
         self._failed = False
         self._applied_index = self._clock_ns = self._oldest_ns = 0
@@ -162,6 +173,7 @@ class Machine:
         """Close the open transaction, applied_index included: survives kill -9."""
         self._check_usable()
         if self._db.in_transaction:
+            self._recent.flush()
             self._save_outcomes()
             self._db.run(
                 "UPDATE state SET applied_index = ?, clock_ns = ?", (self._applied_index, self._clock_ns)
@@ -191,6 +203,7 @@ class Machine:
 
     def state_digest(self) -> str:
         """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node."""
+        self._recent.flush()
         self._save_outcomes()
         digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, self._clock_ns)))
         for number, query in enumerate(_DIGESTED):
@@ -211,6 +224,7 @@ class Machine:
             raise AssertionError("the schema puts one row into state")
         self._applied_index, self._clock_ns = row
         self._unsaved.clear()
+        self._recent.forget()
         self._request_ids = dict(self._db.each("SELECT request_id, idx FROM outcomes"))
         self._find_oldest()
 
@@ -249,13 +263,16 @@ class Machine:
             return Rejected(Reason.MALFORMED)
         if any(isinstance(each, c.Batch) or not _is_sane(each) for each in commands):
             return Rejected(Reason.MALFORMED)
+        self._recent.forget()
         self._db.run("SAVEPOINT batch")
         results = []
         for each in commands:
             outcome = self._dispatch(each)
+            self._recent.flush()
             if isinstance(outcome, Rejected):
                 self._db.run("ROLLBACK TO batch")
-                self._db.free_slots = None
+                self._db.slots = SlotMemory()
+                self._recent.forget()
                 self._db.run("RELEASE batch")
                 return outcome
             results.append(outcome.value)
@@ -263,6 +280,10 @@ class Machine:
         return Done({"results": results})
 
     def _dispatch(self, command: c.AnyCommand) -> Outcome:
+        if type(command) is c.KvPut:
+            return self._recent.put(command)
+        if type(command) not in _APART:
+            self._recent.forget()
         handler, topics = _HANDLERS[type(command)]
         outcome = handler(self._db, command)
         if topics and isinstance(outcome, Done):

@@ -8,6 +8,7 @@ import msgspec
 from storage import data_keys
 from storage.command import Sealed
 from storage.database import Database, Row
+from storage.recent import Recent
 from storage.rows import Entry, KeyTerm, KvConfig, KvKey, KvVersion, Mount, Node, Token
 
 LIST_ENTRIES_MAX = 100_000  # what one call hands out unless told otherwise; go on with after=
@@ -16,10 +17,6 @@ _LIST_PAGE_ROWS = 64
 _MOUNT = (
     "SELECT path, mount_id, accessor, kind, version, description, default_lease_ttl_ns, max_lease_ttl_ns,"
     " details FROM mounts"
-)
-_KEY = (
-    "SELECT path, current_version, oldest_version, created_ns, updated_ns, max_versions, cas_required,"
-    " delete_version_after_ns, custom_metadata FROM kv_keys WHERE mount_id = ? AND path = ?"
 )
 _KV_PATHS = "SELECT path FROM kv_keys WHERE mount_id = ?"
 _ENTRY_PATHS = "SELECT path FROM entries WHERE view = ?"
@@ -36,45 +33,21 @@ _strings_decode = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 class Reads:
     """Answers from one node's state. Same thread as the machine; stays valid across a restore."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, database: Database, recent: Recent) -> None:
+        self._db, self._recent = database, recent
 
     # --- KV ---
 
     def kv_key(self, mount_id: str, path: str) -> KvKey | None:
-        row = self._db.one(_KEY, (mount_id, path))
-        if row is None:
-            return None
-        custom = None if row[8] is None else _map_decode(row[8])
-        return KvKey(
-            path=row[0],
-            current_version=row[1],
-            oldest_version=row[2],
-            created_ns=row[3],
-            updated_ns=row[4],
-            max_versions=row[5],
-            cas_required=bool(row[6]),
-            delete_version_after_ns=row[7],
-            custom_metadata=custom,
-        )
+        return self._recent.key(mount_id, path)
 
     def kv_version(self, mount_id: str, path: str, version: int = 0) -> KvVersion | None:
         """One version with its value; 0 asks for the current one. None if there is no such version."""
-        row = self._db.one(
-            "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key, v.ciphertext"
-            " FROM kv_keys k JOIN kv_versions v"
-            " ON v.key_id = k.id AND v.version = iif(?3 = 0, k.current_version, ?3)"
-            " LEFT JOIN data_keys d USING (slot) WHERE k.mount_id = ?1 AND k.path = ?2",
-            (mount_id, path, version),
-        )
-        if row is None:
-            return None
-        destroyed = bool(row[3])
-        value = None if destroyed else Sealed(row[4], data_keys.content(row[5]), row[6])
-        return KvVersion(row[0], row[1], row[2], destroyed, value)
+        return self._recent.version(mount_id, path, version)
 
     def kv_versions(self, mount_id: str, path: str) -> list[KvVersion]:
         """The versions that a key has, oldest first, without their values."""
+        self._recent.flush()
         rows = self._db.all(
             "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed FROM kv_keys k"
             " JOIN kv_versions v ON v.key_id = k.id WHERE k.mount_id = ? AND k.path = ? ORDER BY v.version",
@@ -89,12 +62,14 @@ class Reads:
 
         Only entries greater than `after`, and at most `limit`. A folder costs one step however much it holds.
         """
+        self._recent.flush()
         return _take(self._children(_KV_PATHS, mount_id, _folder(prefix), after), limit)
 
     def kv_scan(
         self, mount_id: str, prefix: str, after: str = "", limit: int = LIST_ENTRIES_MAX
     ) -> list[str]:
         """Every key below the folder `prefix`, at any depth, sorted, relative to it."""
+        self._recent.flush()
         return self._below(_KV_PATHS, mount_id, _folder(prefix), after, limit)
 
     def kv_config(self, mount_id: str) -> KvConfig:

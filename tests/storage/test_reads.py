@@ -77,6 +77,7 @@ def test_a_big_folder_costs_a_step_not_a_scan(node):
     for number in range(3000):
         node.ok(put(f"big/{number:05}", 1))
     fill(node, *(f"zz/{number}" for number in range(3000)))
+    node.machine.commit()
     steps = 0
 
     def count() -> int:

@@ -1,0 +1,306 @@
+"""Versions of secrets between their command and the tables: written many at once, read as if they were there.
+
+A KvPut is decided by the head of its key (the row of kv_keys) and the limits of its mount. Both are kept in memory,
+and what it changes waits here until flush(), which writes every table with one statement for all rows. Whatever
+else looks at these tables, or changes them, flushes first. Nothing waits beyond the machine's commit().
+
+The rules are those of HashiCorp Vault's kv-v2 (vault-plugin-secrets-kv, path_data.go): how many versions are kept is
+the larger of the mount's and the key's number, the lifetime of a version is the smaller of theirs, and the oldest
+version moves when a write fills the window.
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from storage import data_keys
+from storage.command import Done, KvPut, Outcome, Reason, Rejected, Sealed
+from storage.database import Database, Row
+from storage.rows import KvKey, KvVersion
+
+VERSIONS_DEFAULT = 10  # what max_versions = 0 means
+HEADS_MAX = 16_384
+SLOTS_KNOWN_MAX = 16  # of one key
+WAITING_ROWS_MAX = 512
+WAITING_BYTES_MAX = 4 << 20
+
+_HEAD = (
+    "SELECT id, current_version, oldest_version, created_ns, updated_ns, max_versions, cas_required,"
+    " delete_version_after_ns, custom_metadata FROM kv_keys WHERE mount_id = ? AND path = ?"
+)
+_MOUNT = "SELECT max_versions, cas_required, delete_version_after_ns FROM mounts WHERE mount_id = ?"
+_VERSION = (
+    "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key, v.ciphertext"
+    " FROM kv_versions v LEFT JOIN data_keys d USING (slot) WHERE v.key_id = ? AND v.version = ?"
+)
+_NEW_KEY = (
+    "INSERT INTO kv_keys (current_version, oldest_version, updated_ns, id, mount_id, path, created_ns)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_KEY = "UPDATE kv_keys SET current_version = ?, oldest_version = ?, updated_ns = ? WHERE id = ?"
+_NEW_VERSION = (
+    "INSERT INTO kv_versions (version, created_ns, deletion_ns, term, slot, ciphertext, key_id)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_REPLACED_VERSION = (
+    "UPDATE kv_versions SET version = ?, created_ns = ?, deletion_ns = ?, destroyed = 0, term = ?, slot = ?,"
+    " ciphertext = ? WHERE key_id = ? AND version = ?"
+)
+
+_map_decode = msgspec.msgpack.Decoder(dict[str, str]).decode
+
+Place = tuple[str, str]  # mount id and path
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a mount asks for; 0 means nothing, a negative lifetime means never delete."""
+
+    max_versions: int
+    cas_required: bool
+    delete_version_after_ns: int
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A version that is not in its table yet."""
+
+    created_ns: int
+    deletion_ns: int
+    value: Sealed
+    slot: int
+    replaces: int | None  # the version whose row it takes: one that this write pushed out of the window
+
+
+@dataclass(slots=True)
+class _Head:
+    """A key as it is now, and its versions that wait."""
+
+    id: int
+    current_version: int
+    oldest_version: int
+    created_ns: int
+    updated_ns: int
+    max_versions: int
+    cas_required: bool
+    delete_version_after_ns: int
+    custom_metadata: dict[str, str] | None
+    is_new: bool = False
+    slots: dict[int, int] = field(default_factory=dict)  # of versions in the table, as far as known
+    waiting: dict[int, _Waiting] = field(default_factory=dict)
+
+
+class Recent:
+    """See the module. Belongs to the machine's thread."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._heads: dict[Place, _Head] = {}
+        self._changed: dict[Place, _Head] = {}  # those that flush() has to write
+        self._mounts: dict[str, _Limits | None] = {}
+        self._next_id = 0  # of a new key; 0: not known
+        self._rows = self._bytes = 0
+
+    # ---- writing ----
+
+    def put(self, command: KvPut) -> Outcome:
+        """See KvPut."""
+        mount = self._limits(command.mount_id)
+        if mount is None:
+            return Rejected(Reason.NO_SUCH_MOUNT)
+        place = (command.mount_id, command.path)
+        head = self._head(place)
+        current = 0 if head is None else head.current_version
+        if command.cas is None:
+            if mount.cas_required or (head is not None and head.cas_required):
+                return Rejected(Reason.CAS_REQUIRED)
+        elif command.cas != current:
+            return Rejected(Reason.CAS_MISMATCH)
+        if command.version != current + 1:
+            return Rejected(Reason.VERSION_RACED)
+        if len(command.value.wrapped_key) > data_keys.WRAPPED_KEY_BYTES_MAX:
+            return Rejected(Reason.MALFORMED)
+        if head is None:
+            head = self._create(place, command.time_ns)
+        deletion_ns = _deletion_ns(command.time_ns, mount, head)
+        self._add(place, head, command, deletion_ns, max(mount.max_versions, head.max_versions))
+        return Done(
+            {
+                "version": command.version,
+                "created_ns": command.time_ns,
+                "deletion_ns": deletion_ns,
+                "destroyed": False,
+                "custom_metadata": head.custom_metadata,
+            }
+        )
+
+    def _add(self, place: Place, head: _Head, command: KvPut, deletion_ns: int, keep: int) -> None:
+        slot, replaces = self._make_room(head, command.version, keep or VERSIONS_DEFAULT)
+        slot = data_keys.write(self._db, slot, command.value.wrapped_key)
+        head.waiting[command.version] = _Waiting(command.time_ns, deletion_ns, command.value, slot, replaces)
+        head.current_version, head.updated_ns = command.version, command.time_ns
+        self._changed[place] = head
+        self._rows += 1
+        self._bytes += len(command.value.ciphertext)
+        if self._rows >= WAITING_ROWS_MAX or self._bytes >= WAITING_BYTES_MAX:
+            self.flush()
+
+    def _make_room(self, head: _Head, version: int, keep: int) -> tuple[int | None, int | None]:
+        """Push out what no longer fits the window; returns the slot and the row that are to be used again.
+
+        When the window is full for the first time nothing goes, but the oldest version moves from 0 to 1.
+        """
+        oldest = head.oldest_version
+        if version - oldest < keep:
+            return None, None
+        last = version - keep
+        head.oldest_version = last + 1
+        if last < 1:
+            return None, None
+        if last > max(oldest, 1):  # max_versions was lowered
+            self._push_out(head, last)
+            return None, None
+        waits = head.waiting.pop(last, None)
+        if waits is not None:
+            return waits.slot, waits.replaces
+        slot = head.slots.pop(last, None)
+        if slot is not None:
+            return slot, last
+        row = self._db.one("SELECT slot FROM kv_versions WHERE key_id = ? AND version = ?", (head.id, last))
+        return (None, None) if row is None else (row[0], last)
+
+    def _push_out(self, head: _Head, last: int) -> None:
+        self.flush()
+        condition, parameters = "key_id = ? AND version <= ?", (head.id, last)
+        data_keys.erase(self._db, "kv_versions", condition, parameters)
+        self._db.run(f"DELETE FROM kv_versions WHERE {condition}", parameters)  # noqa: S608 - a constant
+        head.slots.clear()
+
+    def _create(self, place: Place, time_ns: int) -> _Head:
+        if not self._next_id:
+            row = self._db.one("SELECT coalesce(max(id), 0) + 1 FROM kv_keys")
+            self._next_id = int(row[0]) if row else 1
+        head = _Head(self._next_id, 0, 0, time_ns, time_ns, 0, False, 0, None, is_new=True)
+        self._next_id += 1
+        self._keep(place, head)
+        return head
+
+    def flush(self) -> None:
+        """Everything that waits is in the tables, in the open transaction, when this returns."""
+        if not self._changed:
+            return
+        new_keys: list[Row] = []
+        keys: list[Row] = []
+        new_versions: list[Row] = []
+        replaced: list[Row] = []
+        for place, head in self._changed.items():
+            row = (head.current_version, head.oldest_version, head.updated_ns, head.id)
+            if head.is_new:
+                new_keys.append((*row, *place, head.created_ns))
+                head.is_new = False
+            else:
+                keys.append(row)
+            for version, waits in head.waiting.items():
+                _rows_of(head, version, waits, new_versions, replaced)
+            head.waiting.clear()
+        self._changed.clear()
+        self._rows = self._bytes = 0
+        data_keys.flush(self._db)
+        run_many = self._db.run_many
+        run_many(_NEW_KEY, new_keys)
+        run_many(_KEY, keys)
+        run_many(_REPLACED_VERSION, replaced)
+        run_many(_NEW_VERSION, new_versions)
+
+    def forget(self) -> None:
+        """flush(), and look everything up anew: somebody else is about to change these tables."""
+        self.flush()
+        self._heads.clear()
+        self._mounts.clear()
+        self._next_id = 0
+
+    # ---- reading ----
+
+    def key(self, mount_id: str, path: str) -> KvKey | None:
+        """See Reads.kv_key()."""
+        head = self._head((mount_id, path))
+        if head is None:
+            return None
+        return KvKey(
+            path,
+            head.current_version,
+            head.oldest_version,
+            head.created_ns,
+            head.updated_ns,
+            head.max_versions,
+            head.cas_required,
+            head.delete_version_after_ns,
+            head.custom_metadata,
+        )
+
+    def version(self, mount_id: str, path: str, version: int) -> KvVersion | None:
+        """See Reads.kv_version()."""
+        head = self._head((mount_id, path))
+        if head is None:
+            return None
+        version = version or head.current_version
+        waits = head.waiting.get(version)
+        if waits is not None:
+            return KvVersion(version, waits.created_ns, waits.deletion_ns, False, waits.value)
+        if version < head.oldest_version:
+            return None  # its row may wait to be used again
+        row = self._db.one(_VERSION, (head.id, version))
+        if row is None:
+            return None
+        destroyed = bool(row[3])
+        value = None if destroyed else Sealed(row[4], data_keys.content(row[5]), row[6])
+        return KvVersion(row[0], row[1], row[2], destroyed, value)
+
+    def _head(self, place: Place) -> _Head | None:
+        head = self._heads.get(place)
+        if head is not None:
+            return head
+        head = self._changed.get(place)
+        if head is None:
+            row = self._db.one(_HEAD, place)
+            if row is None:
+                return None
+            custom = None if row[8] is None else _map_decode(row[8])
+            head = _Head(row[0], row[1], row[2], row[3], row[4], row[5], bool(row[6]), row[7], custom)
+        self._keep(place, head)
+        return head
+
+    def _keep(self, place: Place, head: _Head) -> None:
+        if len(self._heads) >= HEADS_MAX:
+            self._heads.clear()  # those that wait to be written are in _changed too
+        self._heads[place] = head
+
+    def _limits(self, mount_id: str) -> _Limits | None:
+        if mount_id not in self._mounts:
+            row = self._db.one(_MOUNT, (mount_id,))
+            if row is None:
+                return None
+            self._mounts[mount_id] = _Limits(row[0], bool(row[1]), row[2])
+        return self._mounts[mount_id]
+
+
+def _rows_of(
+    head: _Head, version: int, waits: _Waiting, new_versions: list[Row], replaced: list[Row]
+) -> None:
+    """Adds the row of a waiting version to one of the two lists."""
+    value = waits.value
+    row = (version, waits.created_ns, waits.deletion_ns, value.term, waits.slot, value.ciphertext, head.id)
+    if waits.replaces is None:
+        new_versions.append(row)
+    else:
+        replaced.append((*row, waits.replaces))
+    if len(head.slots) >= SLOTS_KNOWN_MAX:
+        head.slots.clear()
+    head.slots[version] = waits.slot
+
+
+def _deletion_ns(created_ns: int, mount: _Limits, key: _Head) -> int:
+    if mount.delete_version_after_ns < 0:
+        return 0
+    lifetimes = [ns for ns in (mount.delete_version_after_ns, key.delete_version_after_ns) if ns > 0]
+    return created_ns + min(lifetimes) if lifetimes else 0

@@ -59,6 +59,7 @@ _ENVIRONMENT = {
     "STRONGROOM_LOG_LEVEL": "log_level",
     "STRONGROOM_LOG_FORMAT": "log_format",
 }
+VALUE_CACHE_MIB_MAX = 64 * 1024
 _OVERRIDABLE = frozenset(_ENVIRONMENT.values())
 _DEV_KEYS = ("node_id", "region", "cluster_name", "log_level", "log_format")
 
@@ -107,6 +108,8 @@ class Settings:
     drain_timeout_s: float = 10.0
     index_wait_s: float = 2.0
     list_keys_max: int = 100_000
+    value_cache_bytes_max: int = 64 * 1024 * 1024  # decrypted values kept in memory; 0 keeps none
+    read_lane: bool = True  # plain reads are answered at once (node/api/lane.py)
 
 
 def load(
@@ -227,6 +230,8 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         read_leases=raft.read_leases,
         log_level=_log_level(file.log_level),
         log_format=file.log_format,
+        value_cache_bytes_max=_value_cache_bytes(file.value_cache_mib),
+        read_lane=file.read_lane,
     )
     return replace(settings, **_request_limits(blocks))
 
@@ -281,6 +286,12 @@ def _size_bytes(value: int | str) -> int:
     if (isinstance(value, str) and not value.isascii()) or not str(value).isdigit():
         raise ConfigError(f'max_request_size is "{value}"; it must be a number of bytes.')
     return int(value)
+
+
+def _value_cache_bytes(mib: int) -> int:
+    if not 0 <= mib <= VALUE_CACHE_MIB_MAX:
+        raise ConfigError(f"value_cache_mib is {mib}; it must be 0 (keep none) to {VALUE_CACHE_MIB_MAX}.")
+    return mib * 1024 * 1024
 
 
 def seconds(value: Duration, *, where: str) -> float:

@@ -96,6 +96,8 @@ class FileSettings(_Strict):
     log_level: str = "info"
     log_format: str = "json"
     pid_file: str = ""
+    value_cache_mib: int = 64
+    read_lane: bool = True
     default_lease_ttl: Duration = "768h"
     max_lease_ttl: Duration = "768h"
     listener: list[_ListenerBlock] = []

@@ -32,6 +32,7 @@ from node.raft import Start, open_group
 from node.renewal import renew
 from node.store import Store
 from node.telemetry.logs import where
+from storage.cache import ValueCache
 from storage.command import NodeRemove
 from storage.errors import StorageError, WrongKey
 from storage.keyring import AUDIT_HMAC, DATABASE, PEER_IDENTITY, Keyring, RootKey
@@ -225,6 +226,7 @@ class NodeLifecycle:
             self.core.audit.set_key(None)
             self.core.tokens.forget()
             self.core.policies.clear()
+            opened.store.values.close()
             await self._close(opened)
             log.info("node sealed")
 
@@ -331,7 +333,10 @@ class NodeLifecycle:
     async def _run(
         self, root: RootKey, identity: Identity, *, start: Start, members: tuple[Member, ...] = ()
     ) -> Unsealed:
-        machine = await asyncio.to_thread(Machine.open, self._layout.database, key=root.derive(DATABASE))
+        values = ValueCache(self._settings.value_cache_bytes_max)
+        machine = await asyncio.to_thread(
+            Machine.open, self._layout.database, key=root.derive(DATABASE), values=values
+        )
         tls = pki.peer_contexts(identity.ca_certificate, identity.peer)
         try:
             group = await asyncio.to_thread(

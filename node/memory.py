@@ -24,6 +24,7 @@ from node.genesis import genesis
 from node.housekeeping import Housekeeping
 from node.store import Store
 from node.telemetry.logs import where
+from storage.cache import ValueCache
 from storage.errors import StorageError
 from storage.keyring import AUDIT_HMAC, Keyring, RootKey
 from storage.machine import Machine
@@ -127,7 +128,8 @@ class MemoryLifecycle:
         root, cluster_id = RootKey.generate(), str(uuid.uuid4())
         seal, keys = create_shamir(root, cluster_id=cluster_id, shares=shares, threshold=threshold)
         ca = new_ca(self._settings.cluster_name)
-        machine = Machine.open(None, key=os.urandom(DATABASE_KEY_BYTES))
+        values = ValueCache(self._settings.value_cache_bytes_max)
+        machine = Machine.open(None, key=os.urandom(DATABASE_KEY_BYTES), values=values)
         group = SoloGroup(machine, self._settings.node_id)
         keyring = Keyring(root, cluster_id)
         store = Store(machine=machine, group=group, keyring=keyring, root=root)
@@ -191,6 +193,8 @@ class MemoryLifecycle:
             self.core.audit.set_key(None)
             self.core.tokens.forget()
             self.core.policies.clear()
+            if self._kept is not None:
+                self._kept.machine.values.clear()
             if self._chores is not None:
                 self._chores.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

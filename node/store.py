@@ -11,6 +11,7 @@ from typing import Any
 from consensus import errors as raft_errors
 from consensus.api import Group, Status
 from node.errors import NoQuorum, OutcomeUnknown, TooBusy
+from storage.cache import ValueCache
 from storage.command import AnyCommand, Done, Rejected, Sealed, encode
 from storage.keyring import Context, Keyring, RootKey
 from storage.machine import Machine
@@ -51,6 +52,11 @@ class Store:
     def reads(self) -> Reads:
         """Typed queries of this node's own state."""
         return self._machine.reads
+
+    @property
+    def values(self) -> ValueCache:
+        """Decrypted values; the machine forgets what changes."""
+        return self._machine.values
 
     @property
     def applied_index(self) -> int:

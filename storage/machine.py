@@ -16,6 +16,7 @@ import msgspec
 
 from storage import cluster, entries, kv, mounts, tokens
 from storage import command as c
+from storage.cache import ValueCache
 from storage.command import Done, Outcome, Reason, Rejected
 from storage.database import FORMAT, Database, SlotMemory
 from storage.reads import Reads
@@ -74,6 +75,8 @@ _APART = frozenset(
     }
 )
 
+_OF_ONE_KEY = (c.KvDelete, c.KvUndelete, c.KvDestroy, c.KvMetadataPut, c.KvMetadataDelete)
+
 # What state_digest() covers, in this order; surrogate row numbers are left out.
 _DIGESTED = (
     "SELECT idx, request_id, time_ns, outcome FROM outcomes ORDER BY idx",
@@ -106,8 +109,9 @@ class Remembered:
 class Machine:
     """A state machine over one encrypted database. One thread, except checkpoint() and snapshot()."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, values: ValueCache | None = None) -> None:
         self._db = database
+        self.values = ValueCache(0) if values is None else values
         self._recent = Recent(database)
         self.reads = Reads(database, self._recent)
         self._generations = dict.fromkeys(TOPICS, 0)
@@ -120,12 +124,12 @@ class Machine:
         self._load()
 
     @classmethod
-    def open(cls, path: Path | None, *, key: bytes) -> "Machine":
-        """Open or create the state at `path` (None: in memory) under a 32-byte key.
+    def open(cls, path: Path | None, *, key: bytes, values: ValueCache | None = None) -> "Machine":
+        """Open or create the state at `path` (None: in memory) under a 32-byte key; `values` forgets what changes.
 
         Raises WrongKey, Corrupt, Incompatible.
         """
-        return cls(Database(path, key=key))
+        return cls(Database(path, key=key), values)
 
     @property
     def applied_index(self) -> int:
@@ -198,6 +202,7 @@ class Machine:
         self.commit()
         self._db.replace_by(path, _READ_INDEX, at_least=self._applied_index)
         self._load()
+        self.values.clear()
         for topic in TOPICS:
             self._generations[topic] += 1
 
@@ -214,6 +219,7 @@ class Machine:
 
     def close(self) -> None:
         """Commit what is open, unless a failure left it half done, and close the file."""
+        self.values.close()
         if not self._failed:
             self.commit()
         self._db.close()
@@ -281,11 +287,16 @@ class Machine:
 
     def _dispatch(self, command: c.AnyCommand) -> Outcome:
         if type(command) is c.KvPut:
+            self.values.forget(command.mount_id, command.path)
             return self._recent.put(command)
         if type(command) not in _APART:
             self._recent.forget()
         handler, topics = _HANDLERS[type(command)]
         outcome = handler(self._db, command)
+        if isinstance(command, _OF_ONE_KEY):
+            self.values.forget(command.mount_id, command.path)
+        elif "mounts" in topics:
+            self.values.clear()
         if topics and isinstance(outcome, Done):
             for topic in topics:
                 self._generations[topic] += 1

@@ -246,7 +246,9 @@ class Recent:
         version = version or head.current_version
         waits = head.waiting.get(version)
         if waits is not None:
-            return KvVersion(version, waits.created_ns, waits.deletion_ns, False, waits.value)
+            return KvVersion(
+                version, waits.created_ns, waits.deletion_ns, False, waits.value, head.custom_metadata
+            )
         if version < head.oldest_version:
             return None  # its row may wait to be used again
         row = self._db.one(_VERSION, (head.id, version))
@@ -254,7 +256,7 @@ class Recent:
             return None
         destroyed = bool(row[3])
         value = None if destroyed else Sealed(row[4], data_keys.content(row[5]), row[6])
-        return KvVersion(row[0], row[1], row[2], destroyed, value)
+        return KvVersion(row[0], row[1], row[2], destroyed, value, head.custom_metadata)
 
     def _head(self, place: Place) -> _Head | None:
         head = self._heads.get(place)

@@ -59,13 +59,17 @@ class KvKey:
 
 @dataclass(frozen=True, slots=True)
 class KvVersion:
-    """One version; value is None once destroyed. deletion_ns may lie in the future (delete_version_after)."""
+    """One version; value is None once destroyed, and where it was not asked for.
+
+    deletion_ns may lie in the future (delete_version_after).
+    """
 
     version: int
     created_ns: int
     deletion_ns: int
     destroyed: bool
     value: Sealed | None
+    custom_metadata: dict[str, str] | None = None  # its key's
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,12 @@ raft {
   # read_leases = true
 }
 
+# Memory for decrypted values that are read often; 0 keeps none.
+# value_cache_mib = 64
+
+# Plain KV v2 reads are answered on the spot; false sends them the ordinary way, with the same answers.
+# read_lane = true
+
 # debug, info, warning or error.
 # log_level = "info"
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from node.core.fields import Field
 from node.core.request import Operation, Request, Response, Shape
+from storage.cache import CachedValue
 
 if TYPE_CHECKING:
     from node.core.core import Core
+    from node.store import Store
 
 Handler = Callable[["Core", Request, dict[str, str]], Awaitable[Response]]
 Exists = Callable[["Core", Request, dict[str, str]], bool]
+AtOnce = Callable[["Store", Request, dict[str, str]], tuple[CachedValue, Response] | None]
 Anonymous = Callable[[Request], bool]
 
 
@@ -33,6 +36,9 @@ class Route:
     audited: bool = True
     fresh: bool = True  # reads wait for a read index, unless the caller accepts staleness
     shape: Shape = Shape.LOGICAL
+    at_once: AtOnce | None = (
+        None  # answers a read without waiting for anything, or gives up (node/api/lane.py)
+    )
     exists: Exists | None = None  # decides whether a write is `create` or `update` for the policies
     summary: str = ""  # one sentence, for help and the OpenAPI document
     fields: tuple[Field, ...] = ()  # what it takes; path parameters that are not declared are strings

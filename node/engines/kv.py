@@ -4,6 +4,7 @@ Paths, shapes and texts are those of Vault's kv-v2 API. Values travel as JSON te
 answer; only a patch and subkeys look inside. Metadata, lists and the mount's configuration: kv_metadata.py.
 """
 
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -15,10 +16,11 @@ from node.core.router import Route
 from node.engines import kv_metadata
 from node.engines.kv_values import decode, encode
 from node.engines.kv_writes import CAS_MISMATCH, Writer, place, submit
-from node.errors import InvalidRequest, NotFound
+from node.errors import InvalidRequest, NodeError, NotFound
 from node.store import Store
+from storage.cache import CachedValue
 from storage.command import KvDelete, KvDestroy, KvUndelete
-from storage.rows import KvKey, KvVersion
+from storage.rows import KvVersion
 
 VERSION_MAX = 2**53  # no key has more versions; larger numbers from a client name none
 
@@ -46,6 +48,7 @@ def routes() -> list[Route]:
                 Operation.DELETE: _delete_latest,
             },
             exists=kv_metadata.exists,
+            at_once=_read_at_once,
         ),
         Route("delete/{path...}", versions, exists=kv_metadata.exists),
         Route("undelete/{path...}", {Operation.UPDATE: _undelete}, exists=kv_metadata.exists),
@@ -84,10 +87,10 @@ class _Data:
         store, mount_id = core.unsealed, mount_of(request)
 
         def value() -> bytes:
-            key, version = _find(store, mount_id, path, 0)
-            if version.value is None or is_deleted(version, store.now_ns()):
-                raise _Answer(Response(status=404, data=version_metadata(key, version)))
-            current = decode(store.open(place(mount_id, path, version.version), version.value))
+            found = _find(store, mount_id, path, 0)
+            if not isinstance(found, CachedValue):
+                raise _Answer(Response(status=404, data=version_metadata(found)))
+            current = decode(found.value)
             return encode(changes if changes is None else merge_patch(current, changes))
 
         try:
@@ -119,24 +122,34 @@ class _Answer(Exception):
 
 
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
-    store, mount_id, path = core.unsealed, mount_of(request), params["path"]
-    key, version = _find(store, mount_id, path, _version(request))
-    metadata = version_metadata(key, version)
-    if version.value is None or is_deleted(version, store.now_ns()):
-        return Response(status=404, data={"data": None, "metadata": metadata})
-    value = store.open(place(mount_id, path, version.version), version.value)
-    return Response(data={"data": msgspec.Raw(value), "metadata": metadata})
+    found = _find(core.unsealed, mount_of(request), params["path"], _version(request))
+    if isinstance(found, CachedValue):
+        return _data_of(found)
+    return Response(status=404, data={"data": None, "metadata": version_metadata(found)})
+
+
+def _read_at_once(
+    store: Store, request: Request, params: dict[str, str]
+) -> tuple[CachedValue, Response] | None:
+    """_read(), where there is something to read."""
+    try:
+        found = _find(store, mount_of(request), params["path"], _version(request))
+    except NodeError:
+        return None
+    return (found, _data_of(found)) if isinstance(found, CachedValue) else None
+
+
+def _data_of(found: CachedValue) -> Response:
+    return Response(data={"data": msgspec.Raw(found.value), "metadata": version_metadata(found.row)})
 
 
 async def _subkeys(core: Core, request: Request, params: dict[str, str]) -> Response:
-    store, mount_id, path = core.unsealed, mount_of(request), params["path"]
     depth = number(request.query.get("depth"), "depth")
-    key, version = _find(store, mount_id, path, _version(request))
-    metadata = version_metadata(key, version)
-    if version.value is None or is_deleted(version, store.now_ns()):
-        return Response(status=404, data={"metadata": metadata, "subkeys": None})
-    value = decode(store.open(place(mount_id, path, version.version), version.value))
-    return Response(data={"metadata": metadata, "subkeys": _without_leaves(value, depth)})
+    found = _find(core.unsealed, mount_of(request), params["path"], _version(request))
+    if not isinstance(found, CachedValue):
+        return Response(status=404, data={"metadata": version_metadata(found), "subkeys": None})
+    keys = _without_leaves(decode(found.value), depth)
+    return Response(data={"metadata": version_metadata(found.row), "subkeys": keys})
 
 
 async def _delete_latest(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -255,12 +268,20 @@ def _object(value: Any, name: str) -> dict[str, Any] | None:
 # --- what the store holds ---
 
 
-def _find(store: Store, mount_id: str, path: str, version: int) -> tuple[KvKey, KvVersion]:
-    key = store.reads.kv_key(mount_id, path)
-    found = store.reads.kv_version(mount_id, path, version) if key is not None else None
-    if key is None or found is None:
+def _find(store: Store, mount_id: str, path: str, version: int) -> CachedValue | KvVersion:
+    """A version (0: the current one) with its value, or its row if there is nothing to read. Raises NotFound."""
+    found = store.values.get(mount_id, path, version)
+    if found is not None and not is_deleted(found.row, store.now_ns()):
+        return found
+    row = store.reads.kv_version(mount_id, path, version)
+    if row is None:
         raise NotFound
-    return key, found
+    if row.value is None or is_deleted(row, store.now_ns()):
+        return row
+    plaintext = store.open(place(mount_id, path, row.version), row.value)
+    fresh = CachedValue(dataclasses.replace(row, value=None), plaintext)
+    store.values.put(mount_id, path, version, fresh)
+    return fresh
 
 
 def is_deleted(version: KvVersion, now_ns: int) -> bool:
@@ -268,14 +289,14 @@ def is_deleted(version: KvVersion, now_ns: int) -> bool:
     return 0 < version.deletion_ns <= now_ns
 
 
-def version_metadata(key: KvKey, version: KvVersion) -> dict[str, Any]:
+def version_metadata(version: KvVersion) -> dict[str, Any]:
     """A version's metadata as it stands in answers."""
     return _metadata(
         version=version.version,
         created_ns=version.created_ns,
         deletion_ns=version.deletion_ns,
         destroyed=version.destroyed,
-        custom_metadata=key.custom_metadata,
+        custom_metadata=version.custom_metadata,
     )
 
 

@@ -1,0 +1,110 @@
+"""Decrypted values that are read often, bounded in bytes, and gone the moment that apply touches their key.
+
+The machine forgets a key's values when it applies a command on the key, and all of them when mounts change or the
+state is replaced. Reads fill the cache between two applies, on the same thread, so what it holds is what the
+database holds. What is dropped is emptied: whoever still refers to it finds no plaintext there.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+from storage.rows import KvVersion
+
+VALUE_OVERHEAD_BYTES = 1024  # what Python and the indexes need for one value, roughly
+
+
+class CachedValue:
+    """The plaintext of one version that can be read: neither destroyed nor deleted, though deletion_ns may come.
+
+    `row` is what else the database says of it. `attached` is for what a reader derived from it, and lives as long.
+    """
+
+    __slots__ = ("attached", "key", "live", "row", "size_bytes", "used", "value")
+
+    def __init__(self, row: KvVersion, value: bytes) -> None:
+        self.row = row
+        self.value = value
+        self.attached: Any = None
+        self.live = False  # in the cache: what it says still holds
+        self.used = False  # since it was last looked over for eviction
+        self.size_bytes = len(value) + VALUE_OVERHEAD_BYTES
+        self.key: tuple[str, str] = ("", "")
+
+    def __repr__(self) -> str:
+        return f"CachedValue(version={self.row.version}, live={self.live})"
+
+
+class ValueCache:
+    """Values by (mount id, path) and by the version that was asked for, 0 being the current one.
+
+    When it is full, what was not used since the last look goes first (the clock algorithm: a hit costs one store).
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._keys: OrderedDict[tuple[str, str], dict[int, CachedValue]] = OrderedDict()
+        self.size_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"ValueCache({len(self._keys)} keys, {self.size_bytes} bytes)"
+
+    def get(self, mount_id: str, path: str, version: int) -> CachedValue | None:
+        """What was put for exactly this question, if nothing has touched the key since."""
+        versions = self._keys.get((mount_id, path))
+        found = None if versions is None else versions.get(version)
+        if found is not None:
+            found.used = True
+        return found
+
+    def put(self, mount_id: str, path: str, version: int, value: CachedValue) -> None:
+        """Keep what the database holds now. What does not fit is not kept."""
+        if value.size_bytes > self._bytes_max:
+            return
+        value.key = (mount_id, path)
+        versions = self._keys.setdefault(value.key, {})
+        if version in versions:
+            self._drop(versions[version])
+        versions[version] = value
+        value.live = True
+        self.size_bytes += value.size_bytes
+        self._shrink()
+
+    def attach(self, value: CachedValue, attached: object, size_bytes: int) -> None:
+        """Keep something derived from a cached value along with it; its size counts."""
+        if value.live:
+            value.attached = attached
+            value.size_bytes += size_bytes
+            self.size_bytes += size_bytes
+            self._shrink()
+
+    def forget(self, mount_id: str, path: str) -> None:
+        """The key was touched."""
+        for value in self._keys.pop((mount_id, path), {}).values():
+            self._drop(value)
+
+    def close(self) -> None:
+        """Forget everything, and keep nothing from now on: the node is sealed."""
+        self._bytes_max = -1
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: mounts have changed, or the whole state."""
+        for versions in self._keys.values():
+            for value in versions.values():
+                self._drop(value)
+        self._keys.clear()
+
+    def _shrink(self) -> None:
+        while self.size_bytes > self._bytes_max:
+            key, versions = next(iter(self._keys.items()))
+            if any(value.used for value in versions.values()):
+                for value in versions.values():
+                    value.used = False
+                self._keys.move_to_end(key)
+            else:
+                self.forget(*key)
+
+    def _drop(self, value: CachedValue) -> None:
+        value.live = False
+        value.value, value.attached = b"", None
+        self.size_bytes -= value.size_bytes

@@ -1,5 +1,5 @@
 """What a node does by itself, on a timer: renew its certificates, fold its database's log in; and
-the leader: match the members to the registered nodes, expire tokens.
+the leader: match the members to the registered nodes, expire tokens, take back leases.
 
 Each step is idempotent and proposes ordinary commands, so it does no harm that an old leader and a new one
 may both try for a moment, or that one stops halfway.
@@ -15,6 +15,7 @@ from consensus import errors as raft_errors
 from consensus.api import Group, Member, Role
 from node.auth.token import expire_tokens
 from node.errors import NodeError
+from node.leases.manager import Revokers, sweep
 from node.store import CommandRejected, Store
 from node.telemetry.metrics import Metrics
 from node.view import expire_entries
@@ -37,11 +38,13 @@ class Housekeeping:
         store: Store,
         group: Group,
         metrics: Metrics,
+        revokers: Revokers,
         renew: Callable[[], None],
         checkpoint: Callable[[], int],
     ) -> None:
         """`checkpoint` (blocking, any thread) makes the state durable, so that its write-ahead log stays short."""
         self._renew, self._checkpoint = renew, checkpoint
+        self._revokers = revokers
         self._store = store
         self._group = group
         self._metrics = metrics
@@ -65,6 +68,7 @@ class Housekeeping:
                 if ticks % SWEEP_EVERY_TICKS == 0:
                     await expire_tokens(self._store)
                     await expire_entries(self._store)
+                await sweep(self._store, self._revokers)
             except (NodeError, CommandRejected, raft_errors.ConsensusError) as error:
                 log.warning("housekeeping step put off", reason=str(error))
 

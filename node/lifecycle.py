@@ -364,6 +364,7 @@ class NodeLifecycle:
             store=store,
             group=group,
             metrics=self.core.metrics,
+            revokers=self.core.revokers,
             renew=self._renew,
             checkpoint=machine.checkpoint,
         )

@@ -173,6 +173,7 @@ class MemoryLifecycle:
             store=store,
             group=kept.group,
             metrics=self.core.metrics,
+            revokers=self.core.revokers,
             renew=lambda: None,
             checkpoint=lambda: 0,
         )

@@ -24,6 +24,7 @@ from node import VERSION
 from node.api.vault import (
     capabilities,
     cluster,
+    leases,
     mount_lookup,
     mounts,
     policies,
@@ -182,6 +183,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         *mounts.routes(),
         *remount.routes(),
         *wrapping.routes(),
+        *leases.routes(),
         *cubbyhole.routes(),
         *policies.routes(),
         *capabilities.routes(),
@@ -198,6 +200,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         tokens=TokenAuthority(),
         metrics=metrics,
         system=Table(routes),
+        revokers=catalog.revokers(),
         engines=catalog.tables(),
     )
 

@@ -18,7 +18,7 @@ from sqlcipher3 import dbapi2 as sqlcipher
 from storage import files
 from storage.errors import Corrupt, Incompatible, WrongKey
 
-FORMAT = 3
+FORMAT = 4
 KEY_BYTES = 32
 CACHE_KIB = 64 * 1024
 STATEMENTS_CACHED_MAX = 256

@@ -44,6 +44,7 @@ REGION_IDENTITY = "region-identity"
 KIND_KV = "kv"
 KIND_SYSTEM = "system"
 KIND_ENTRY = "entry"
+KIND_LEASE = "lease"
 _KIND_KEY_TERM = "key-term"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from storage import cluster, entries, kv, mounts, tokens
+from storage import cluster, entries, kv, leases, mounts, tokens
 from storage import command as c
 from storage.cache import ValueCache
 from storage.command import Done, Outcome, Reason, Rejected
@@ -63,6 +63,11 @@ _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics t
     c.EntryDelete: (entries.delete, ("entries",)),
     c.EntriesDelete: (entries.delete_below, ("entries",)),
     c.EntriesExpire: (entries.expire, ("entries",)),
+    c.LeasePut: (leases.put, ()),
+    c.LeaseRenew: (leases.renew, ()),
+    c.LeasesEnd: (leases.end, ()),
+    c.LeaseFailed: (leases.failed, ()),
+    c.LeasesRemove: (leases.remove, ()),
 }
 
 # Commands that neither read nor change mounts' limits and KV tables: what Recent keeps stays as it is.
@@ -93,6 +98,9 @@ _DIGESTED = (
        ORDER BY k.mount_id, k.path, v.version""",
     """SELECT e.view, e.path, e.revision, e.created_ns, e.updated_ns, e.expires_ns, e.owner, e.term,
        d.wrapped_key, e.ciphertext FROM entries e LEFT JOIN data_keys d USING (slot) ORDER BY e.view, e.path""",
+    """SELECT l.lease_id, l.mount_id, l.owner, l.issued_ns, l.ttl_ns, l.expires_ns, l.max_ns, l.renewed_ns, l.renewable,
+       l.ending, l.due_ns, l.attempts, l.problem, l.irrevocable, l.term, d.wrapped_key, l.ciphertext
+       FROM leases l LEFT JOIN data_keys d USING (slot) ORDER BY l.lease_id""",
     "SELECT * FROM policies ORDER BY name",
     "SELECT * FROM tokens ORDER BY digest",
 )

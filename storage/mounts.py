@@ -2,7 +2,7 @@
 
 import msgspec
 
-from storage import entries, kv, tokens
+from storage import entries, kv, leases, tokens
 from storage.command import (
     Done,
     MountMove,
@@ -75,6 +75,7 @@ def remove(db: Database, command: MountRemove) -> Outcome:
     if row is not None:
         kv.remove_all(db, row[0])
         entries.remove_all(db, row[0])
+        leases.remove_all(db, row[0])
         tokens.revoke_issued(db, row[0])
         db.run("DELETE FROM mounts WHERE path = ?", (command.path,))
     return Done()

@@ -9,7 +9,7 @@ from storage import data_keys
 from storage.command import Sealed
 from storage.database import Database, Row
 from storage.recent import Recent
-from storage.rows import Entry, KeyTerm, KvConfig, KvKey, KvVersion, Mount, Node, Token
+from storage.rows import Entry, KeyTerm, KvConfig, KvKey, KvVersion, Lease, Mount, Node, Token
 
 LIST_ENTRIES_MAX = 100_000  # what one call hands out unless told otherwise; go on with after=
 _LIST_PAGE_ROWS = 64
@@ -20,6 +20,12 @@ _MOUNT = (
 )
 _KV_PATHS = "SELECT path FROM kv_keys WHERE mount_id = ?"
 _ENTRY_PATHS = "SELECT path FROM entries WHERE view = ?"
+_LEASE_IDS = "SELECT lease_id AS path FROM leases WHERE ? = ''"
+_LEASE = (
+    "SELECT l.lease_id, l.mount_id, l.owner, l.issued_ns, l.ttl_ns, l.expires_ns, l.max_ns, l.renewed_ns, l.renewable,"
+    " l.ending, l.due_ns, l.attempts, l.problem, l.irrevocable, l.term, d.wrapped_key, l.ciphertext"
+    " FROM leases l JOIN data_keys d USING (slot)"
+)
 _BEARER = (
     "SELECT digest, accessor, parent, policies, path, display_name, metadata, num_uses, ttl_ns,"
     " explicit_max_ttl_ns, period_ns, renewable, created_ns, expires_ns, last_renewal_ns, entity_id, role,"
@@ -107,6 +113,45 @@ class Reads:
         sql = "SELECT 1 FROM entries WHERE expires_ns > 0 AND expires_ns <= ? LIMIT 1"
         return self._db.one(sql, (now_ns,)) is not None
 
+    # --- leases ---
+
+    def lease(self, lease_id: str) -> Lease | None:
+        """A lease, ending ones too."""
+        rows = self._leases("l.lease_id = ?", (lease_id,))
+        return rows[0] if rows else None
+
+    def leases_due(self, now_ns: int, limit: int) -> list[Lease]:
+        """What the engines should take back now, longest due first."""
+        return self._leases(
+            "l.irrevocable = 0 AND l.due_ns <= ? ORDER BY l.due_ns, l.lease_id LIMIT ?", (now_ns, limit)
+        )
+
+    def leases_ending(self, prefix: str, after: str, limit: int) -> list[Lease]:
+        """Leases that have ended and are not taken back yet, put off or not, whose id begins with `prefix`."""
+        condition = (
+            "l.lease_id >= ? AND substr(l.lease_id, 1, ?) = ? AND l.lease_id > ? AND l.ending = 1"
+            " ORDER BY l.lease_id LIMIT ?"
+        )
+        return self._leases(condition, (prefix, len(prefix), prefix, after, limit))
+
+    def leases_irrevocable(self, limit: int) -> list[Lease]:
+        return self._leases("l.irrevocable = 1 ORDER BY l.lease_id LIMIT ?", (limit,))
+
+    def lease_counts(self, *, irrevocable: bool) -> dict[str, int]:
+        """How many leases there are, by the id of their mount."""
+        sql = (
+            "SELECT mount_id, count(*) FROM leases WHERE irrevocable = ? GROUP BY mount_id ORDER BY mount_id"
+        )
+        return dict(self._db.each(sql, (irrevocable,)))
+
+    def lease_list(self, prefix: str, after: str = "", limit: int = LIST_ENTRIES_MAX) -> list[str]:
+        """The children of a folder of lease ids, as kv_list() gives them."""
+        return _take(self._children(_LEASE_IDS, "", _folder(prefix), after), limit)
+
+    def _leases(self, condition: str, parameters: tuple[object, ...]) -> list[Lease]:
+        rows = self._db.all(f"{_LEASE} WHERE {condition}", parameters)
+        return [_lease(row) for row in rows]
+
     # --- mounts and policies ---
 
     def mounts(self) -> list[Mount]:
@@ -144,6 +189,11 @@ class Reads:
             "SELECT accessor FROM tokens WHERE accessor > ? ORDER BY accessor LIMIT ?", (after, max(limit, 0))
         )
         return [accessor for (accessor,) in rows]
+
+    def tokens_by_path(self, prefix: str, limit: int) -> list[bytes]:
+        """Digests of tokens that expire and that were made at a path which begins with `prefix`."""
+        sql = "SELECT digest FROM tokens WHERE expires_ns > 0 AND substr(path, 1, ?) = ? ORDER BY digest LIMIT ?"
+        return [digest for (digest,) in self._db.all(sql, (len(prefix), prefix, limit))]
 
     def token_children(self, digest: bytes, limit: int = LIST_ENTRIES_MAX) -> list[bytes]:
         """Digests of the direct children."""
@@ -227,6 +277,12 @@ def _end_of(folder: str) -> str | bytes:
 def _mount(row: Row) -> Mount:
     fields: list[Any] = [*row[:-1], _details_decode(row[-1])]
     return Mount(*fields)
+
+
+def _lease(row: Row) -> Lease:
+    value = Sealed(row[14], data_keys.content(row[15]), row[16])
+    fields: list[Any] = [*row[:8], bool(row[8]), bool(row[9]), *row[10:13], bool(row[13]), value]
+    return Lease(*fields)
 
 
 def _token(row: Row | None) -> Token | None:

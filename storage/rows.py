@@ -38,6 +38,27 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """What an engine handed out. ending: it is to be taken back, from due_ns on."""
+
+    lease_id: str
+    mount_id: str
+    owner: bytes | None
+    issued_ns: int
+    ttl_ns: int
+    expires_ns: int
+    max_ns: int
+    renewed_ns: int
+    renewable: bool
+    ending: bool
+    due_ns: int
+    attempts: int
+    problem: str  # of the last attempt to take it back
+    irrevocable: bool
+    value: Sealed
+
+
+@dataclass(frozen=True, slots=True)
 class KvConfig:
     max_versions: int
     cas_required: bool

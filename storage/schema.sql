@@ -91,6 +91,33 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_expiry ON entries (expires_ns) WHERE expires_ns > 0;
 CREATE INDEX entries_by_owner ON entries (owner) WHERE owner IS NOT NULL;
 
+-- What engines handed out for a time. ending: the engine is to take it back, from due_ns on; a live lease falls due when
+-- it expires. owner is the digest of a token with which it ends. irrevocable: given up after `attempts` failures.
+CREATE TABLE leases (
+    id          INTEGER PRIMARY KEY,
+    lease_id    TEXT NOT NULL UNIQUE,
+    mount_id    TEXT NOT NULL,
+    owner       BLOB,
+    issued_ns   INTEGER NOT NULL,
+    ttl_ns      INTEGER NOT NULL,
+    expires_ns  INTEGER NOT NULL,
+    max_ns      INTEGER NOT NULL,
+    renewed_ns  INTEGER NOT NULL DEFAULT 0,
+    renewable   INTEGER NOT NULL,
+    ending      INTEGER NOT NULL DEFAULT 0,
+    due_ns      INTEGER NOT NULL,
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    problem     TEXT NOT NULL DEFAULT '',
+    irrevocable INTEGER NOT NULL DEFAULT 0,
+    term        INTEGER NOT NULL,
+    slot        INTEGER NOT NULL,
+    ciphertext  BLOB NOT NULL
+) STRICT;
+CREATE INDEX leases_by_due ON leases (due_ns) WHERE irrevocable = 0;
+CREATE INDEX leases_irrevocable ON leases (lease_id) WHERE irrevocable = 1;
+CREATE INDEX leases_by_owner ON leases (owner) WHERE owner IS NOT NULL;
+CREATE INDEX leases_by_mount ON leases (mount_id);
+
 -- KV v2 keys. custom_metadata is a msgpack map or NULL.
 CREATE TABLE kv_keys (
     id                      INTEGER PRIMARY KEY,
@@ -107,7 +134,7 @@ CREATE TABLE kv_keys (
     UNIQUE (mount_id, path)
 ) STRICT;
 
--- The wrapped data keys of versions and entries, in slots of one size that are overwritten in place and used again, never
+-- The wrapped data keys of versions, entries and leases, in slots of one size that are overwritten in place and used again, never
 -- deleted: when rows go, SQLite moves others between pages and leaves copies of them in slack space, which no
 -- later destroy would reach. Here nothing ever moves. Without its data key a ciphertext is noise.
 CREATE TABLE data_keys (

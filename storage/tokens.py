@@ -2,7 +2,7 @@
 
 import msgspec
 
-from storage import entries
+from storage import entries, leases
 from storage.command import (
     Done,
     Outcome,
@@ -80,6 +80,7 @@ def revoke(db: Database, command: TokenRevoke) -> Outcome:
             return Done({"revoked": 0})
         db.run("UPDATE tokens SET parent = NULL WHERE parent = ?", (command.digest,))
         entries.remove_owned(db, "?", (command.digest,))
+        leases.end_owned(db, "?", (command.digest,))
         return Done({"revoked": 1})
     return Done({"revoked": _revoke_tree(db, command.digest)})
 
@@ -118,8 +119,9 @@ def revoke_issued(db: Database, mount_id: str) -> None:
 
 
 def _revoke_tree(db: Database, digest: bytes) -> int:
-    """With what the tokens own."""
+    """With what the tokens own; what they hold on lease falls due."""
     entries.remove_owned(db, _TREE, (digest,))
+    leases.end_owned(db, _TREE, (digest,))
     return db.run(f"DELETE FROM tokens WHERE digest IN ({_TREE})", (digest,))  # noqa: S608 - a constant
 
 

@@ -9,6 +9,7 @@ from node.auth.identity import TokenAuthority
 from node.config import Settings
 from node.core.router import Table
 from node.errors import Sealed
+from node.leases.manager import Revokers
 from node.policy.acl import ACL
 from node.policy.cache import PolicyCache
 from node.store import Store
@@ -60,6 +61,7 @@ class Core:
     metrics: Metrics
     system: Table  # the routes of sys/ and auth/token/
     engines: Mapping[str, Table]  # Mount.engine -> its routes, relative to the mount
+    revokers: Revokers  # Mount.engine -> how it takes back what it handed out
     store: Store | None = None
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from node.core.router import Table
 from node.engines import kv, kv_v1
 from node.errors import InvalidRequest
+from node.leases.manager import Revokers
 
 KV_VERSIONS = frozenset({"1", "2"})
 
@@ -21,6 +22,11 @@ def tables() -> dict[str, Table]:
     """Routes relative to a mount, by Mount.engine."""
     unversioned = Table(kv_v1.routes())
     return {"kv-v1": unversioned, "generic-v1": unversioned, "kv-v2": Table(kv.routes())}
+
+
+def revokers() -> Revokers:
+    """How the engines that hand out leases take back what they gave, by Mount.engine."""
+    return {}
 
 
 def engine(kind: str, version: str) -> Engine:

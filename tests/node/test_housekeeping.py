@@ -29,7 +29,12 @@ async def test_the_database_is_folded_in_and_durable_without_anybody_asking(
     await group.start()
     store = Store(machine=machine, group=group, keyring=Keyring(root, "c1"), root=root)
     chores = housekeeping.Housekeeping(
-        store=store, group=group, metrics=Metrics(), renew=lambda: None, checkpoint=machine.checkpoint
+        store=store,
+        group=group,
+        metrics=Metrics(),
+        revokers={},
+        renew=lambda: None,
+        checkpoint=machine.checkpoint,
     )
     await store.submit(PolicyPut(time_ns=store.now_ns(), name="p", text='path "a" {}'))
     assert _policies_in_main_file(tmp_path) == []

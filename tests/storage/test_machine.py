@@ -67,6 +67,7 @@ def test_the_digest_notices_every_table(node):
         c.JoinTokenPut(now, b"j", now + MINUTE),
         c.PolicyPut(now, "p", "x"),
         c.EntryPut(now, "sys:x", "e", sealed()),
+        c.LeasePut(now, "full/a", "full", b"t", 0, now + MINUTE, now + MINUTE, True, sealed()),
     ):
         node.do(command)
     db = node.machine._db

@@ -26,6 +26,7 @@ from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.engines import catalog, kv_v1
 from node.errors import InvalidRequest, NodeError, OutcomeUnknown
+from node.leases.manager import end_with_mount
 from node.store import CommandRejected, Store
 from storage.command import (
     AnyCommand,
@@ -199,6 +200,8 @@ async def _remove(core: Core, request: Request, params: dict[str, str]) -> Respo
 async def remove(core: Core, request: Request, path: str) -> None:
     """Unmount what is at `path`, with everything in it. An absent mount is a success."""
     store = core.unsealed
+    if at(store, path) is not None:
+        await end_with_mount(store, core.revokers, path)
     await store.submit(MountRemove(time_ns=store.now_ns(), path=path), request_id=request.request_id)
 
 

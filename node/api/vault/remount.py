@@ -17,6 +17,7 @@ from node.core.fields import Field
 from node.core.request import Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest, NotFound
+from node.leases.manager import end_with_mount
 from node.store import CommandRejected
 from storage.command import MountMove
 
@@ -52,6 +53,8 @@ async def _move(core: Core, request: Request, params: dict[str, str]) -> Respons
     if "/" in (source, target):
         raise InvalidRequest("both 'from' and 'to' path must be specified as a string")
     _check(source, target)
+    if at(store, source) is not None:
+        await end_with_mount(store, core.revokers, source)  # their names say where they came from
     command = MountMove(time_ns=store.now_ns(), source=source, target=target)
     try:
         await store.submit(command, request_id=request.request_id)

@@ -1,0 +1,1 @@
+"""Leases: credentials that engines hand out for a time and take back."""

@@ -109,8 +109,19 @@ class StateMachine(Protocol):
         """Blocking, any thread: write a consistent copy to a new file; returns the copy's applied index."""
         ...
 
+    def stage(self, path: Path) -> None:
+        """Blocking, any thread: verify a copy that another node's snapshot() wrote and lay it beside the state,
+        so that restore(path) is quick. What the state answers and takes stays as it was. Until restore() or
+        unstage(), checkpoint() and snapshot() wait.
+        """
+        ...
+
+    def unstage(self) -> None:
+        """Forget what stage() laid ready, if anything."""
+        ...
+
     def restore(self, path: Path) -> None:
-        """Replace the whole state by a copy that another node's snapshot() wrote. Crash-safe."""
+        """Replace the whole state by such a copy; blocking for long only if it was not staged. Crash-safe."""
         ...
 
 

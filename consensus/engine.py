@@ -12,26 +12,26 @@ import logging
 import random
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NoReturn
 
 from consensus import wire
-from consensus.api import REQUEST_ID_BYTES, Applied, Member, Role, StateMachine
+from consensus.api import REQUEST_ID_BYTES, Applied, Role, StateMachine
 from consensus.changes import Changes
 from consensus.disk import DiskRunner
 from consensus.errors import ConsensusError, MembershipRefused, ReadNotConfirmed
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
+from consensus.intake import Intake
 from consensus.journal import Batch
 from consensus.membership import REGULAR
 from consensus.opening import Disk, GroupConfig
 from consensus.parts import Counters, Parts, Run, Transport
 from consensus.proposals import Proposals
 from consensus.pysyncobj_log import Log
-from consensus.records import Entry
+from consensus.records import Base, Entry
 from consensus.replica import Replica
 from consensus.replication import ChunkSource
-from consensus.snapshot import SnapshotMeta, SnapshotRefused
+from consensus.shipping import Shipping
 from consensus.transport import BadFrame, PeerHandler, PeerTransport
 from consensus.upkeep import Upkeep
 
@@ -47,8 +47,7 @@ class Engine:
     def __init__(self, config: GroupConfig, machine: StateMachine, disk: Disk, parts: Parts) -> None:
         self.config, self.options, self.machine = config, config.options, machine
         self.clock, self.boottime, self._parts = parts.clock, parts.boottime, parts
-        self._journal, self._snapshots = disk.journal, disk.snapshots
-        self._receiver = disk.snapshots.receiver()
+        self._journal = disk.journal
         found = disk.recovered
         log = Log(disk.journal, found.base, found.entries, found.hard)
         self.replica = Replica(
@@ -64,9 +63,8 @@ class Engine:
         self.change_questions = ChangeQuestions(self)
         self.changes = Changes(self.replica, self.until)
         self._threads: list[ThreadPoolExecutor] = []
-        self._run_disk, self._run_upkeep = (
-            parts.run or self._thread("fsync"),
-            parts.run or self._thread("upkeep"),
+        self._run_disk, run_upkeep, run_files = (
+            parts.run or self._thread(name) for name in ("fsync", "upkeep", "files")
         )
         self._run_lone = parts.run or DiskRunner(self._run_disk)
         self.upkeep = Upkeep(
@@ -74,13 +72,25 @@ class Engine:
             machine=machine,
             snapshots=disk.snapshots,
             close_batch=self._close_batch,
-            run=self._run_upkeep,
+            run=run_upkeep,
+            clock=parts.clock,
+        )
+        self.shipping = Shipping(self, run=run_files, spawn=self._spawn)
+        self.intake = Intake(
+            self,
+            machine=machine,
+            snapshots=disk.snapshots,
+            run=run_files,
+            spawn=self._spawn,
+            clock=parts.clock,
+            patience_s=config.options.election_max_s,
         )
         self.inbound = Inbound(self, self._guard)
         self.net = parts.transport(self) if parts.transport is not None else _peer_transport(self, config)
         self.counters = Counters()
         self._dirty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._jobs: set[asyncio.Task[None]] = set()
         self._tick_due: asyncio.Handle | None = None
         self._commit_due: asyncio.TimerHandle | None = None
         self._unclosed = 0
@@ -106,7 +116,7 @@ class Engine:
         self.proposals.stop()
         self.reads.news()
         self.change_questions.news()
-        tasks = [*self._tasks, *self.inbound.tasks]
+        tasks = [*self._tasks, *self._jobs, *self.inbound.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -135,6 +145,13 @@ class Engine:
             _log.exception("a task of the group failed")
             self.fatal(f"{type(error).__name__} in a task")
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that ends by itself, or with the engine."""
+        task = asyncio.create_task(self._guard(work), name="raft-job")
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return task
+
     async def _clockwork(self) -> None:
         while True:
             await asyncio.sleep(self.options.heartbeat_s / TICKS_PER_HEARTBEAT)
@@ -151,7 +168,8 @@ class Engine:
                 self.replica.taken()
                 batch = self._take_all()
                 started = self.clock()
-                lone = self.lsn - self.durable_lsn <= LONE_RECORDS_MAX
+                lone = self.lsn - self.durable_lsn <= LONE_RECORDS_MAX and not self.replica.log.trimmed
+                self.replica.log.trimmed = False
                 await (self._run_lone if lone else self._run_disk)(self._journal.write, batch)
                 self.counters.fsyncs += 1
                 self._parts.observe_fsync(self.clock() - started)
@@ -298,24 +316,28 @@ class Engine:
             self._unclosed = 0
             self.machine.commit()
 
-    def accept_chunk(self, chunk: wire.SnapshotChunk) -> Path | None:
-        members = tuple(Member(node_id, address) for node_id, address in chunk.members)
-        meta = SnapshotMeta(chunk.index, chunk.index_term, members, chunk.size_bytes, chunk.sha256)
-        try:
-            return self._receiver.accept(meta, chunk.offset, chunk.data, chunk.last)
-        except SnapshotRefused as error:
-            _log.warning("a snapshot chunk was refused: %s", error)
-            return None
+    def offered(self, peer: str, offer: wire.SnapshotOffer) -> None:
+        self.intake.offered(peer, offer)
 
-    def restore(self, path: Path, index: int) -> None:
+    def shipment(self, peer: str, sha256: bytes) -> ChunkSource | None:
+        progress = self.replica.replicator.progress.get(peer)
+        source = None if progress is None else progress.snapshot
+        return source if source is not None and source.sha256 == sha256 else None
+
+    def begin_install(self, base: Base) -> bool:
         self._close_batch()
-        try:
-            self.machine.restore(path)
-        except Exception as error:  # noqa: BLE001 - the journal starts at the snapshot already (P15)
-            self.fatal(f"restoring the snapshot at {index} raised {type(error).__name__}")
-        self._snapshots.done_install()
-        self.counters.snapshots_installed += 1
+        begun = self.replica.follower.begin_install(base)
+        self.kick()
+        return begun
+
+    async def durable(self) -> None:
+        lsn = self.lsn
+        await self.until(lambda: self.durable_lsn >= lsn)
+
+    def installed(self, index: int) -> None:
+        self.replica.follower.installed(index)
         self.proposals.restored()
+        self.kick()
 
     def role_changed(self) -> None:
         self.kick()
@@ -339,6 +361,7 @@ class Engine:
         counters, replica = self.counters, self.replica
         counters.elections, counters.truncations = replica.campaigns, replica.follower.truncations
         counters.snapshots_sent = replica.replicator.snapshots_sent
+        counters.snapshots_installed, counters.snapshots_refused = self.intake.installed, self.intake.refused
         counters.proposals, counters.compactions = self.proposals.count, self.upkeep.compactions
         return counters
 

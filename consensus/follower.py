@@ -5,10 +5,8 @@ leader. So it gets only what is new and verified, and the answers are ours (P9, 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from consensus import membership, wire
-from consensus.api import Member
 from consensus.elections import Elections
 from consensus.host import Host
 from consensus.outbox import Durability, Outbox
@@ -38,6 +36,7 @@ class Follower:
         self._verified_commit = core.commit_index
         self._accepted = False
         self.truncations = 0
+        self.installing = False  # the log begins at a snapshot that the state machine does not hold yet
 
     def durable(self) -> None:
         """More of the log is on disk: what is committed and durable here may be applied."""
@@ -72,21 +71,44 @@ class Follower:
             self._reconfigure()
         self._answer(peer, frame.term, frame.seq, verified, news=bool(entries))
 
-    def on_chunk(self, peer: str, frame: wire.SnapshotChunk) -> None:
+    def on_offer(self, peer: str, frame: wire.SnapshotOffer) -> None:
+        """The log here ends before the leader's begins."""
         if not self._heard(peer, frame.term, frame.seq):
             return
         log = self._log
-        # A chunk verifies nothing of the log: it only says who leads, and commits nothing (P14).
+        # An offer verifies nothing of the log: it only says who leads, and commits nothing (P14).
         self._take(peer, frame.term, log.last_index, log.last_term, [], commit=0)
         match = 0
-        if log.term_at(frame.index) == frame.index_term or frame.index <= self._core.applied_index:
+        if self._holds(frame.index, frame.index_term):
             # The log has it, and entries after it may count for a commit: they stay. It is committed, though.
             match = frame.index
             self._verified_commit = max(self._verified_commit, frame.index)
-        elif (path := self._host.accept_chunk(frame)) is not None:
-            self._install(frame, path)
-            match = frame.index
+        elif not self.installing:
+            self._host.offered(peer, frame)
         self._answer(peer, frame.term, frame.seq, match, news=False)
+
+    def _holds(self, index: int, term: int) -> bool:
+        return self._log.term_at(index) == term or index <= self._core.applied_index
+
+    def begin_install(self, base: Base) -> bool:
+        """A verified snapshot is about to take the place of log and state: the log begins anew at it.
+
+        From now on until installed() nothing is applied. False, and nothing has changed, if the log has
+        grown beyond it or this member leads or campaigns by now.
+        """
+        if self.installing or not self._core.following or self._holds(base.index, base.term):
+            return False
+        self.installing = True
+        self._log.reset(base)
+        self._durability.truncated(0)  # until the journal has the new beginning, nothing here is durable
+        self._verified_commit = base.index
+        self._reconfigure()
+        return True
+
+    def installed(self, index: int) -> None:
+        """The state machine holds the snapshot at `index`: go on from there."""
+        self.installing = False
+        self._core.restored(index)
 
     def _heard(self, peer: str, term: int, seq: int) -> bool:
         """A frame from a leader: is it today's? A stale one is told the newer term (P9)."""
@@ -160,14 +182,3 @@ class Follower:
             self._outbox.acknowledge(peer, wire.Ack(term, seq, verified))
         else:
             self._outbox.send(peer, wire.Ack(term, seq, min(verified, self._durability.index)))
-
-    def _install(self, frame: wire.SnapshotChunk, path: Path) -> None:
-        """The file is durable and whole: the journal starts anew at its index, then the state is replaced."""
-        members = tuple(Member(node_id, address) for node_id, address in frame.members)
-        self._log.reset(Base(frame.index, frame.index_term, members))
-        self._host.sync()
-        self._durability.reset(frame.index)
-        self._verified_commit = frame.index
-        self._host.restore(path, frame.index)
-        self._core.restored(frame.index)
-        self._reconfigure()

@@ -1,6 +1,5 @@
 """What a replica needs from whoever runs it: engine.Engine, or a test."""
 
-from pathlib import Path
 from typing import NoReturn, Protocol
 
 from consensus import wire
@@ -32,11 +31,10 @@ class Host(Links, Protocol):
         ...
 
     def apply(self, entry: Entry) -> None: ...
-    def accept_chunk(self, chunk: wire.SnapshotChunk) -> Path | None:
-        """The path of a whole snapshot, durable and verified, if this chunk completed it."""
+    def offered(self, peer: str, offer: wire.SnapshotOffer) -> None:
+        """The leader `peer` has a snapshot that this member needs."""
         ...
 
-    def restore(self, path: Path, index: int) -> None: ...
     def role_changed(self) -> None:
         """Leader, term or own role may be others now."""
         ...

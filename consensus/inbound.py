@@ -9,8 +9,10 @@ from consensus.api import Member
 from consensus.changes import Changes
 from consensus.errors import MembershipRefused
 from consensus.forwarding import ChangeQuestions, ReadQuestions
+from consensus.intake import Intake
 from consensus.proposals import Proposals
 from consensus.replica import Replica
+from consensus.shipping import Shipping
 
 CHANGES_SERVED_MAX = 8
 
@@ -25,6 +27,8 @@ class Local(Protocol):
     reads: ReadQuestions
     changes: Changes
     change_questions: ChangeQuestions
+    shipping: Shipping
+    intake: Intake
 
     @property
     def accepting(self) -> bool: ...
@@ -57,6 +61,10 @@ class Inbound:
                 local.reads.answered(frame.number, frame.index)
             case wire.Change():
                 self._serve_change(peer, frame)
+            case wire.FileWanted():
+                local.shipping.wanted(peer, frame)
+            case wire.FilePiece():
+                local.intake.piece(peer, frame)
             case wire.ChangeReply():
                 local.change_questions.answered(frame)
 

@@ -18,11 +18,13 @@ class RaftOptions:
     compact_entries: int = 100_000
     compact_bytes: int = 64 << 20
     trailing_entries: int = 10_000
+    trailing_bytes: int = 16 << 20
+    held_entries_max: int = 400_000  # of the log, for a member that is getting a snapshot
+    held_bytes_max: int = 256 << 20
     batch_bytes: int = 512 << 10
     batch_entries: int = 2_000
     window_entries: int = 20_000
     backlog_bytes_max: int = 4 << 20
-    snapshot_backlog_bytes_max: int = 1 << 20
     apply_per_tick_max: int = 256
     apply_commit_entries_max: int = 1024
     apply_commit_s: float = 0.5

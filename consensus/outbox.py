@@ -36,9 +36,6 @@ class Durability:
     def truncated(self, last: int) -> None:
         self.index, self._in_flight = min(self.index, last), min(self._in_flight, last)
 
-    def reset(self, last: int) -> None:
-        self.index = self._in_flight = last
-
 
 class Outbox:
     """Frames that wait for the journal, in order, and the one acknowledgement that stands for many."""

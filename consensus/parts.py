@@ -40,6 +40,7 @@ class Counters:
     truncations: int = 0
     snapshots_sent: int = 0
     snapshots_installed: int = 0
+    snapshots_refused: int = 0
     compactions: int = 0
 
 

@@ -33,6 +33,7 @@ class Log(list[Entry]):
         self.base = base
         self.hard = hard
         self.bytes = 0
+        self.trimmed = False  # the next write of the journal may delete files: not on the event loop
         self.changes: list[Change] = []
         for entry in entries:
             if entry[1] != self.last_index + 1 or entry[2] < self.last_term:
@@ -61,7 +62,7 @@ class Log(list[Entry]):
     def reset(self, base: Base) -> None:
         """Forget everything: a snapshot at `base` takes its place."""
         self[:] = [(BASE_PAYLOAD, base.index, base.term)]
-        self.base, self.bytes = base, 0
+        self.base, self.bytes, self.trimmed = base, 0, True
         self.changes.clear()
         self.journal.reset(base)
 
@@ -71,7 +72,7 @@ class Log(list[Entry]):
         base = Base(index, self[position][2], tuple(self.members(index).values()))
         self.bytes -= sum(len(entry[0]) for entry in self[1 : position + 1])
         self[: position + 1] = [(BASE_PAYLOAD, base.index, base.term)]
-        self.base = base
+        self.base, self.trimmed = base, True
         self.changes = [change for change in self.changes if change.index > index]
         self.journal.compact(base)
 

@@ -172,6 +172,10 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
         return self.state == LEADER
 
     @property
+    def following(self) -> bool:
+        return self.state == FOLLOWER
+
+    @property
     def leader_id(self) -> str | None:
         node = self._SyncObj__raftLeader
         return None if node is None else str(node.id)
@@ -244,8 +248,9 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
         self._SyncObj__raftLastApplied = index
 
     def restored(self, index: int) -> None:
-        """A snapshot at `index` took the place of log and state."""
-        self._SyncObj__raftCommitIndex = self._SyncObj__raftLastApplied = index
+        """A snapshot at `index` took the place of the state, and of the log up to there."""
+        self._SyncObj__raftCommitIndex = max(self.commit_index, index)
+        self._SyncObj__raftLastApplied = index
 
     def set_others(self, others: Collection[str], now: float) -> None:
         """The other voters from now on."""

@@ -119,6 +119,8 @@ class Replica:
     def apply_committed(self) -> None:
         """A bounded number of entries a tick, so that a long replay stops neither heartbeats nor clients."""
         core, log = self.core, self.log
+        if self.follower.installing:
+            return
         last = min(core.commit_index, core.applied_index + self.options.apply_per_tick_max)
         for index in range(core.applied_index + 1, last + 1):
             self._host.apply(log[index - log.base.index])
@@ -307,8 +309,8 @@ class Replica:
         if peer == self.core.leader_id:
             self.leasing.heard(peer)
 
-    def _on_chunk(self, peer: str, frame: wire.SnapshotChunk) -> None:
-        self.follower.on_chunk(peer, frame)
+    def _on_offer(self, peer: str, frame: wire.SnapshotOffer) -> None:
+        self.follower.on_offer(peer, frame)
 
     # ---- read leases ----
 
@@ -331,7 +333,7 @@ class Replica:
     def _gate_campaign(self) -> None:
         """pysyncobj campaigns when its deadline has passed: only after a pre-vote or on TimeoutNow (P10)."""
         core, now = self.core, self._host.clock()
-        if not self.voter:
+        if not self.voter or self.follower.installing:
             core.deadline = now + self.options.election_max_s
             return
         if core.deadline >= now and not self.elections.campaign_now:
@@ -400,7 +402,8 @@ class Replica:
             self.dropped += 1
 
     def _on_timeout_now(self, peer: str, frame: wire.TimeoutNow) -> None:
-        if self.voter and frame.term == self.core.term and peer == self.core.leader_id:
+        able = self.voter and not self.follower.installing
+        if able and frame.term == self.core.term and peer == self.core.leader_id:
             self.core.step(peer, {"type": "timeout_now", "term": frame.term})
 
     # ---- configuration ----
@@ -428,7 +431,7 @@ class Replica:
         wire.Append: _on_append,
         wire.Ack: _on_ack,
         wire.Reject: _on_reject,
-        wire.SnapshotChunk: _on_chunk,
+        wire.SnapshotOffer: _on_offer,
         wire.VoteRequest: _on_vote_request,
         wire.Vote: _on_vote,
         wire.PreVoteRequest: _on_pre_vote_request,

@@ -19,8 +19,11 @@ class ChunkSource(Protocol):
     @property
     def index(self) -> int: ...
 
-    def next_chunk(self, *, term: int, seq: int) -> wire.SnapshotChunk: ...
-
+    @property
+    def sha256(self) -> bytes: ...
+    def offer(self, *, term: int, seq: int) -> wire.SnapshotOffer: ...
+    def read(self, offset: int, bytes_max: int) -> bytes: ...
+    def spoil(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -92,6 +95,9 @@ class Replicator:
             progress.contact = now
             progress.match = max(progress.match, match)
             progress.next = max(progress.next, progress.match + 1)
+            if progress.snapshot is not None and progress.match >= progress.snapshot.index:
+                progress.drop_snapshot()
+                self.snapshots_sent += 1
 
     def rejected(self, peer: str, *, seq: int, hint: int, now: float) -> bool:
         """Go back to `hint`. Returns whether that changed anything."""
@@ -162,24 +168,15 @@ class Replicator:
         return wire.encode(frame), first + len(entries)
 
     def _send_snapshot(self, peer: str, progress: Progress, *, term: int, seq: int, heartbeat: bool) -> None:
-        """Chunks as far as the link takes them; each is answered, and each answer calls for more."""
+        """Offer one, at first and with each heartbeat; the peer asks for its pieces (shipping.py)."""
         if progress.snapshot is None:
             progress.snapshot = self._links.snapshot_for(peer)
-        while progress.snapshot is not None:
-            if self._links.backlog(peer) > self._options.snapshot_backlog_bytes_max:
-                return
-            chunk = progress.snapshot.next_chunk(term=term, seq=seq)
-            if not self._links.send(peer, wire.encode(chunk)):
-                progress.drop_snapshot()
-                return
-            heartbeat = False
-            if chunk.last:
-                progress.drop_snapshot()
-                progress.next = chunk.index + 1
-                progress.reset_seq = seq + 1
-                self.snapshots_sent += 1
-                return
-        if heartbeat:
+            heartbeat = heartbeat or progress.snapshot is not None
+        if not heartbeat:
+            return
+        if progress.snapshot is not None:
+            self._links.send(peer, wire.encode(progress.snapshot.offer(term=term, seq=seq)))
+        else:
             _, index, index_term = self._log[-1]
             self._links.send(peer, wire.encode(wire.Append(term, seq, index, index_term, 0, [])))
 

@@ -1,12 +1,13 @@
-"""What a follower behind the log is sent: taking a snapshot, cutting it into chunks, receiving it whole.
+"""What a follower behind the log is sent, as files: taken here, received there, whole or not at all.
 
-The file is the state machine's and opaque here (storage has encrypted it). A file counts only once its
+The content is the state machine's and opaque here (storage has encrypted it). A file counts only once its
 `.meta` is there, which is written last: a crash at any moment leaves the old snapshot, the new one, or
-none, never half.
+none, never half. What has arrived of a file stays on disk under its digest, so that a transfer goes on where a
+lost link or a restart stopped it; the digest of the whole decides in the end.
 
-Installation: file durable (Receiver) -> journal.reset(base) durable -> machine.restore(path) ->
-done_install(). At start, a journal whose base is above machine.applied_index, with a pending install at or
-above that base, means: finish the restore.
+Installation: file durable (arrived) -> machine.stage(path) -> journal.reset(base) durable ->
+machine.restore(path) -> done_install(). At start, a journal whose base is above machine.applied_index, with
+a pending install at or above that base, means: finish the restore.
 """
 
 import hashlib
@@ -24,19 +25,19 @@ from consensus.api import Member, StateMachine
 from consensus.errors import ConsensusError, Corrupt
 from consensus.records import encode_members, invariant, members_of, unpack_strict
 
-CHUNK_BYTES = 256 << 10
 SNAPSHOT_BYTES_MAX = 8 << 30
 META_BYTES_MAX = 64 << 10
 
 _FORMAT = 1
 _INDEX_MAX = (1 << 63) - 1
-_OUTGOING, _INCOMING, _RECEIVING = "outgoing", "incoming", "receiving"
+_OUTGOING, _INCOMING = "outgoing", "incoming"
+_PART = "receiving-*.part"
 
 MembersAt = Callable[[int], tuple[int, tuple[Member, ...]]]
 
 
 class SnapshotRefused(ConsensusError):
-    """The chunk does not follow what was received, or exceeds a limit; begin again at offset 0."""
+    """The file exceeds a limit, or is not what was announced: what was received of it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +116,23 @@ class SnapshotFiles:
                 return None
             return Sender(files.open_file(self._data_path(_OUTGOING, self._outgoing)), self._outgoing)
 
+    def discard_outgoing(self, meta: SnapshotMeta) -> None:
+        """The kept snapshot is no good (any more): the next one who needs one gets a new one."""
+        with self._taking:
+            if self._outgoing == meta:
+                files.remove(self._meta_path(_OUTGOING))
+                files.remove(self._data_path(_OUTGOING, meta))
+                self._outgoing = None
+
     def receiver(self) -> "Receiver":
-        """The one receiving end; what another one had begun is overwritten."""
-        return Receiver(
-            self._directory / (_RECEIVING + files.TMP_SUFFIX), self._size_bytes_max, self._arrived
-        )
+        """The one receiving end."""
+        return Receiver(self._directory, self._size_bytes_max)
+
+    def arrived(self, part: Path, meta: SnapshotMeta) -> Path:
+        """Blocking: what Receiver.finish() gave is the snapshot to install from now on. Returns its path."""
+        self._commit(_INCOMING, part, meta)
+        self._incoming = meta
+        return self._data_path(_INCOMING, meta)
 
     def pending_install(self) -> tuple[Path, SnapshotMeta] | None:
         """A received snapshot that done_install() has not closed. Blocking: hashes it again.
@@ -143,11 +156,6 @@ class SnapshotFiles:
             files.remove(self._data_path(_INCOMING, self._incoming))
             self._incoming = None
 
-    def _arrived(self, tmp: Path, meta: SnapshotMeta) -> Path:
-        self._commit(_INCOMING, tmp, meta)
-        self._incoming = meta
-        return self._data_path(_INCOMING, meta)
-
     def _commit(self, role: str, tmp: Path, meta: SnapshotMeta) -> None:
         """`tmp` is durable; from the moment that its meta is, it is the snapshot in that role."""
         files.rename(tmp, self._data_path(role, meta))
@@ -165,10 +173,13 @@ class SnapshotFiles:
             raise Corrupt(f"the description of the {role} snapshot cannot be read") from None
 
     def _sweep(self) -> None:
-        """Remove all that a crash left without a meta, and an outgoing meta without its file (take again)."""
+        """Remove all that a crash left without a meta, and an outgoing meta without its file (take again).
+
+        One unfinished file stays: its transfer may go on.
+        """
         if self._outgoing is not None and not self._data_path(_OUTGOING, self._outgoing).exists():
             self._outgoing = None
-        keep = set()
+        keep = set(sorted(self._directory.glob(_PART))[:1])
         for role, meta in ((_OUTGOING, self._outgoing), (_INCOMING, self._incoming)):
             if meta is not None:
                 keep |= {self._meta_path(role), self._data_path(role, meta)}
@@ -184,93 +195,122 @@ class SnapshotFiles:
 
 
 class Sender:
-    """Reads one snapshot from its start to its end. One per peer and attempt."""
+    """Reads one snapshot anywhere. read() in one thread at a time; close() in any."""
 
     def __init__(self, fd: int, meta: SnapshotMeta) -> None:
-        self._fd, self.meta, self._offset, self._ended = fd, meta, 0, False
+        self._fd, self.meta = fd, meta
+        self._lock = threading.Lock()
+        self._reading = self._closed = False
 
-    def next_chunk(self) -> tuple[SnapshotMeta, int, bytes, bool]:
-        """(meta, offset, at most CHUNK_BYTES, whether it is the last). Do not call it again after the last.
+    def read(self, offset: int, bytes_max: int) -> bytes:
+        """Blocking: what stands at `offset`; b"" once the sender was closed.
 
         Raises Corrupt if the file has become shorter than it was.
         """
-        invariant(not self._ended, "the snapshot was sent to its end, or the sender was closed")
-        want = min(CHUNK_BYTES, self.meta.size_bytes - self._offset)
-        data = os.pread(self._fd, want, self._offset)
-        if len(data) != want:
-            raise Corrupt("a snapshot is shorter than it was when it was taken")
-        offset, self._offset = self._offset, self._offset + len(data)
-        self._ended = self._offset == self.meta.size_bytes
-        return self.meta, offset, data, self._ended
+        if not self._enter():
+            return b""
+        try:
+            want = max(0, min(bytes_max, self.meta.size_bytes - offset))
+            data = os.pread(self._fd, want, offset)
+            if len(data) != want:
+                raise Corrupt("a snapshot is shorter than it was when it was taken")
+            return data
+        finally:
+            self._leave()
+
+    def _enter(self) -> bool:
+        with self._lock:
+            self._reading = not self._closed
+            return self._reading
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._reading = False
+            if self._closed:
+                os.close(self._fd)
 
     def close(self) -> None:
-        """Release the file; also how a transfer is cancelled. May be called again."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd, self._ended = -1, True
+        """Release the file, without waiting for a read; also how a transfer is cancelled. May be called again."""
+        with self._lock:
+            if not self._closed and not self._reading:
+                os.close(self._fd)
+            self._closed = True
 
 
 class Receiver:
-    """Puts one snapshot together, in order. One call at a time, and none while an install is going on."""
+    """Puts one file together, in order. Blocking: one call at a time, all in one worker thread."""
 
-    def __init__(self, tmp: Path, size_bytes_max: int, arrived: Callable[[Path, SnapshotMeta], Path]) -> None:
-        self._tmp, self._size_bytes_max, self._arrived = tmp, size_bytes_max, arrived
+    def __init__(self, directory: Path, size_bytes_max: int) -> None:
+        self._directory, self._size_bytes_max = directory, size_bytes_max
+        self._part: Path | None = None
         self._fd = -1
-        self._meta: SnapshotMeta | None = None
-        self._offset = 0
+        self._size_bytes = self._offset = 0
+        self._sha256 = b""
         self._hash = hashlib.sha256()
 
-    def accept(self, meta: SnapshotMeta, offset: int, data: bytes, last: bool) -> Path | None:
-        """The path when this was the last chunk, size and hash are right, and it is durable; else None.
+    def begin(self, size_bytes: int, sha256: bytes) -> int:
+        """How many bytes of that file are here already. Another file's beginning is dropped.
 
-        Offset 0 begins a transfer and drops an unfinished one. Blocking (the last chunk syncs the file):
-        call it in a worker thread. Raises SnapshotRefused, and forgets the transfer, for a chunk that does
-        not follow.
+        Raises SnapshotRefused for a file over the limit.
         """
-        try:
-            self._check(meta, offset, data, last)
-            if offset == 0:
-                self._begin(meta)
-            files.write_at(self._fd, data, offset)
-        except BaseException:
-            self.cancel()
-            raise
+        if size_bytes > self._size_bytes_max:
+            raise SnapshotRefused(f"a file of {size_bytes} bytes is over {self._size_bytes_max}")
+        part = self._directory / f"receiving-{sha256.hex()}.part"
+        if self._part != part or self._fd < 0:
+            self._close()
+            for other in self._directory.glob(_PART):
+                if other != part:
+                    other.unlink()
+            self._part, self._size_bytes, self._sha256 = part, size_bytes, sha256
+            self._open(part)
+        return self._offset
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Append what stands at `offset`. Raises SnapshotRefused if it does not follow what is here."""
+        invariant(self._fd >= 0, "begin() comes first")
+        if offset != self._offset or offset + len(data) > self._size_bytes:
+            raise SnapshotRefused(f"a piece at {offset} does not follow what was received")
+        files.write_at(self._fd, data, offset)
         self._hash.update(data)
         self._offset += len(data)
-        return self._complete(meta) if last else None
 
-    def cancel(self) -> None:
-        """Forget the unfinished transfer, if any."""
+    def finish(self) -> Path:
+        """The whole file, verified and durable. Raises SnapshotRefused, and drops it, if it is another one."""
+        if self._offset != self._size_bytes or self._hash.digest() != self._sha256:
+            self.drop()
+            raise SnapshotRefused("the received file is not the one that was announced")
+        files.sync_file(self._fd)
+        part = self._part
+        self._close()
+        if part is None:
+            raise AssertionError("begin() comes first")
+        return part
+
+    def drop(self) -> None:
+        """Forget what has arrived."""
+        part = self._part
+        self._close()
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+    def _open(self, part: Path) -> None:
+        """Go on with what is there, or anew. What a power cut spoiled is found out at the end."""
+        try:
+            self._fd = files.open_file(part, writable=True)
+        except FileNotFoundError:
+            self._fd = files.create_file(part)
+        self._hash, self._offset = hashlib.sha256(), 0
+        while data := os.pread(self._fd, files.READ_BYTES, self._offset):
+            self._hash.update(data)
+            self._offset += len(data)
+        if self._offset > self._size_bytes:
+            os.ftruncate(self._fd, 0)
+            self._hash, self._offset = hashlib.sha256(), 0
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
-            self._tmp.unlink(missing_ok=True)
-        self._meta = None
-
-    def _check(self, meta: SnapshotMeta, offset: int, data: bytes, last: bool) -> None:
-        if meta.size_bytes > self._size_bytes_max:
-            raise SnapshotRefused(f"a snapshot of {meta.size_bytes} bytes is over {self._size_bytes_max}")
-        if offset != 0 and (meta != self._meta or offset != self._offset):
-            raise SnapshotRefused(f"a chunk at {offset} does not follow what was received")
-        if len(data) > CHUNK_BYTES or (not data and not last):
-            raise SnapshotRefused("a chunk is empty or over CHUNK_BYTES")
-        end = offset + len(data)
-        if end > meta.size_bytes or last != (end == meta.size_bytes):
-            raise SnapshotRefused("a chunk contradicts the snapshot's size")
-
-    def _begin(self, meta: SnapshotMeta) -> None:
-        self.cancel()
-        self._fd = files.create_file(self._tmp)
-        self._meta, self._offset, self._hash = meta, 0, hashlib.sha256()
-
-    def _complete(self, meta: SnapshotMeta) -> Path:
-        if self._hash.digest() != meta.sha256:
-            self.cancel()
-            raise SnapshotRefused("the received snapshot is not the one that was announced")
-        files.sync_file(self._fd)
-        os.close(self._fd)
-        self._fd, self._meta = -1, None
-        return self._arrived(self._tmp, meta)
+        self._fd, self._part, self._offset = -1, None, 0
 
 
 def _sync_and_hash(path: Path) -> tuple[int, bytes]:

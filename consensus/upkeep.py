@@ -9,11 +9,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from consensus import wire
 from consensus.api import Member, StateMachine
 from consensus.replica import Replica
 from consensus.replication import ChunkSource
-from consensus.snapshot import Sender, SnapshotFiles, SnapshotRefused
+from consensus.shipping import Shipment
+from consensus.snapshot import SnapshotFiles, SnapshotRefused
 
 _log = logging.getLogger(__name__)
 
@@ -24,27 +24,6 @@ class Sync(Protocol):
     """Called before a thread reads the machine's closed state."""
 
     def __call__(self) -> None: ...
-
-
-class _Chunks:
-    """A snapshot file on its way to one peer, as frames."""
-
-    def __init__(self, sender: Sender) -> None:
-        self._sender = sender
-
-    @property
-    def index(self) -> int:
-        return self._sender.meta.index
-
-    def next_chunk(self, *, term: int, seq: int) -> wire.SnapshotChunk:
-        meta, offset, data, last = self._sender.next_chunk()
-        members = [(member.id, member.address) for member in meta.members]
-        return wire.SnapshotChunk(
-            term, seq, meta.index, meta.term, members, meta.size_bytes, meta.sha256, offset, data, last
-        )
-
-    def close(self) -> None:
-        self._sender.close()
 
 
 class Upkeep:
@@ -58,9 +37,10 @@ class Upkeep:
         snapshots: SnapshotFiles,
         close_batch: Sync,
         run: Run,
+        clock: Callable[[], float],
     ) -> None:
         self._replica, self._machine, self._snapshots = replica, machine, snapshots
-        self._close_batch, self._run = close_batch, run
+        self._close_batch, self._run, self._clock = close_batch, run, clock
         self._wake = asyncio.Event()
         self._wanted = False
         self.compactions = self.snapshots_taken = 0
@@ -74,7 +54,8 @@ class Upkeep:
         kept = self._snapshots.outgoing
         if kept is not None and self._replica.log.term_at(kept.index) == kept.term:
             sender = self._snapshots.open_sender()
-            return None if sender is None else _Chunks(sender)
+            if sender is not None:
+                return Shipment(sender, self._snapshots.discard_outgoing, self._clock)
         self._wanted = True
         self._wake.set()
         return None
@@ -104,28 +85,45 @@ class Upkeep:
         log = self._replica.log
         term = log.term_at(index)
         if term is None:
-            raise AssertionError("the log was compacted beyond what the state machine holds")
+            raise SnapshotRefused("the log began anew while the snapshot was taken")
         return term, tuple(log.members(index).values())
 
     def _compaction_due(self) -> bool:
         log, options = self._replica.log, self._replica.options
-        if len(log) <= options.trailing_entries + 1 or self._last_droppable() <= log.base.index:
+        beyond_tail = len(log) - 1 - options.trailing_entries
+        if beyond_tail <= options.compact_entries and log.bytes <= options.compact_bytes:
             return False
-        extra = len(log) - options.trailing_entries
-        if extra <= options.compact_entries and log.bytes <= options.compact_bytes:
+        if log.changes and log.changes[-1].index > self._replica.core.applied_index:
             return False
-        return not log.changes or log.changes[-1].index <= self._replica.core.applied_index
+        return self._last_droppable() > log.base.index
 
     def _last_droppable(self) -> int:
-        limit = self._replica.core.applied_index - self._replica.options.trailing_entries
-        floor = self._replica.replicator.snapshot_floor
-        return limit if floor is None else min(limit, floor)
+        """Applied, and neither in the tail that is kept nor needed behind a snapshot that is on its way."""
+        replica = self._replica
+        limit = min(self._before_tail(), replica.core.applied_index)
+        floor = replica.replicator.snapshot_floor
+        return limit if floor is None or self._too_long() else min(limit, floor)
+
+    def _before_tail(self) -> int:
+        """The last index before the newest entries that are kept: so many, or so many bytes."""
+        log, options = self._replica.log, self._replica.options
+        size_bytes = 0
+        for kept, entry in enumerate(reversed(log)):
+            size_bytes += len(entry[0])
+            if kept >= options.trailing_entries or size_bytes > options.trailing_bytes:
+                return entry[1]
+        return log.base.index
+
+    def _too_long(self) -> bool:
+        """A member that takes its snapshot too slowly cannot make the log grow for ever: it gets another."""
+        log, options = self._replica.log, self._replica.options
+        return len(log) > options.held_entries_max or log.bytes > options.held_bytes_max
 
     async def _compact(self) -> None:
         """Drop what the state machine holds durably, but a tail for members that are only a little behind."""
         self._close_batch()
         durable: int = await self._run(self._machine.checkpoint)
-        index = min(self._last_droppable(), durable - self._replica.options.trailing_entries)
+        index = min(self._last_droppable(), durable)
         if index > self._replica.log.base.index and self._compaction_due():
             self._replica.log.compact(index)
             self.compactions += 1

@@ -69,20 +69,6 @@ class Reject(_Frame, frozen=True, tag=3):
     hint: Count
 
 
-class SnapshotChunk(_Frame, frozen=True, tag=4):
-    """A piece of the snapshot described by the fields up to `sha256`."""
-
-    seq: Count
-    index: Count
-    index_term: Count
-    members: Members
-    size_bytes: Count
-    sha256: Digest
-    offset: Count
-    data: Chunk
-    last: bool
-
-
 class VoteRequest(_Frame, frozen=True, tag=5):
     """`transfer` says that the leader itself asked for this election (Raft thesis, section 3.10)."""
 
@@ -186,11 +172,36 @@ class LeaseReturned(_Frame, frozen=True, tag=19):
     number: Count
 
 
+class SnapshotOffer(_Frame, frozen=True, tag=20):
+    """The leader's heartbeat to a member that the log no longer reaches: there is this snapshot. Ask for it."""
+
+    seq: Count
+    index: Count
+    index_term: Count
+    members: Members
+    size_bytes: Count
+    sha256: Digest
+
+
+class FileWanted(_Frame, frozen=True, tag=21):
+    """Of the file `sha256` this member holds the first `offset` bytes: send what follows, a window of it."""
+
+    sha256: Digest
+    offset: Count
+
+
+class FilePiece(_Frame, frozen=True, tag=22):
+    """A piece of the file that was asked for."""
+
+    sha256: Digest
+    offset: Count
+    data: Chunk
+
+
 Frame = (
     Append
     | Ack
     | Reject
-    | SnapshotChunk
     | VoteRequest
     | Vote
     | PreVoteRequest
@@ -206,6 +217,9 @@ Frame = (
     | LeaseAnswer
     | LeaseRecall
     | LeaseReturned
+    | SnapshotOffer
+    | FileWanted
+    | FilePiece
 )
 
 _VERSION = bytes([PROTOCOL_VERSION])

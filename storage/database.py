@@ -2,7 +2,8 @@
 
 SQLCipher encrypts and authenticates every page under a raw 256-bit key. SQLite's write-ahead log with
 synchronous=NORMAL makes a commit survive a killed process; checkpoint() makes it survive a power loss.
-Everything runs on the owner's thread except checkpoint() and copy_to(), which use a connection of their own.
+Everything runs on the owner's thread except checkpoint(), copy_to() and stage(), which use connections of
+their own.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from storage.errors import Corrupt, Incompatible, WrongKey
 FORMAT = 4
 KEY_BYTES = 32
 CACHE_KIB = 64 * 1024
+HELPER_CACHE_KIB = 4 * 1024  # of connections that go through everything once: copies, checks, checkpoints
 STATEMENTS_CACHED_MAX = 256
 BUSY_TIMEOUT_S = 10.0
 CHECKPOINT_BUSY_TIMEOUT_S = 1.0  # then the log is synced instead of folded in
@@ -67,6 +69,7 @@ class Database:
         self.index = 0  # of the log entry that is being applied
         self.clock_ns = 0  # the latest stamp so far, that of this entry included
         self.slots = SlotMemory()
+        self._staged: Path | None = None  # what stage() laid ready; it holds _swapping then
         self._connection = self._open()
 
     def one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
@@ -127,6 +130,7 @@ class Database:
 
     def close(self) -> None:
         """Close; what was not committed is gone."""
+        self.unstage()
         with self._swapping:
             self._connection.close()
 
@@ -166,42 +170,78 @@ class Database:
         files.sync_directory(target.parent)
         return index
 
-    def replace_by(self, source: Path, read_index: str, *, at_least: int) -> None:
-        """Swap the content for a copy that copy_to() wrote anywhere. `source` is left as it is.
+    def stage(self, source: Path, read_index: str, *, at_least: int) -> None:
+        """Any thread: verify a copy that copy_to() wrote anywhere, and lay it beside the file for replace_by().
 
-        After a crash at any moment the file is the old one (with all it committed) or the new one, whole.
+        From then on until replace_by() or unstage(), checkpoint() and copy_to() wait. `source` is left as it is.
         Raises WrongKey, Corrupt, Incompatible (also when the copy is older than `at_least`): nothing changed.
         """
         if self.path is None:
-            self._replace_in_memory(source, read_index, at_least)
+            self._verify(source, read_index, at_least)
+            self._staged = source
             return
         incoming = _incoming(self.path)
         incoming.unlink(missing_ok=True)
         try:
             files.copy_durable(source, incoming)
             self._verify(incoming, read_index, at_least)
+            self.checkpoint(read_index)  # closing the old content folds its log in: let there be little of it
         except BaseException:
             incoming.unlink(missing_ok=True)
             raise
-        with self._swapping:
-            self.rollback()
-            self._connection.close()  # the last connection: checkpoints, then removes the log
-            log = _sibling(self.path, "-wal")
-            if log.exists() and log.stat().st_size > 0:
-                self._connection = self._open()
-                raise Corrupt("the write-ahead log could not be folded into the database before a swap")
-            # A log left behind would be replayed into the new file: it must be gone before the rename.
-            files.remove(log, _sibling(self.path, "-shm"))
-            files.replace(incoming, self.path)
-            self._connection = self._open()
-            self.slots = SlotMemory()
+        self._swapping.acquire()
+        self._staged = source
 
-    def _replace_in_memory(self, source: Path, read_index: str, at_least: int) -> None:
-        self._verify(source, read_index, at_least)
+    def staged(self, sql: str) -> list[Row]:
+        """Any thread: what a query gives in the copy that was laid ready."""
+        where = self._staged if self.path is None else _incoming(self.path)
+        if self._staged is None or where is None:
+            raise RuntimeError("nothing was laid ready")
+        with contextlib.closing(self._connect(where)) as connection, _translated():
+            rows: list[Row] = connection.execute(sql).fetchall()
+            return rows
+
+    def unstage(self) -> None:
+        """Forget what stage() laid ready, if anything."""
+        if self._staged is not None:
+            self._staged = None
+            if self.path is not None:
+                _incoming(self.path).unlink(missing_ok=True)
+                self._swapping.release()
+
+    def replace_by(self, source: Path, read_index: str, *, at_least: int) -> None:
+        """Swap the content for a copy, which is staged first unless it was. Raises what stage() raises.
+
+        After a crash at any moment the file is the old one (with all it committed) or the new one, whole.
+        """
+        if self._staged != source:
+            self.unstage()
+            self.stage(source, read_index, at_least=at_least)
+        try:
+            self.rollback()
+            if self.path is None:
+                self._replace_in_memory(source)
+            else:
+                self._swap(self.path)
+        finally:
+            self.unstage()
+        self.slots = SlotMemory()
+
+    def _swap(self, path: Path) -> None:
+        self._connection.close()  # the last connection: checkpoints, then removes the log
+        log = _sibling(path, "-wal")
+        if log.exists() and log.stat().st_size > 0:
+            self._connection = self._open()
+            raise Corrupt("the write-ahead log could not be folded into the database before a swap")
+        # A log left behind would be replayed into the new file: it must be gone before the rename.
+        files.remove(log, _sibling(path, "-shm"))
+        files.replace(_incoming(path), path)
+        self._connection = self._open()
+
+    def _replace_in_memory(self, source: Path) -> None:
         with contextlib.closing(self._connect(source)) as copy, _translated():
             self._connection.close()
             self._connection = self._open()
-            self.slots = SlotMemory()
             self.run("BEGIN IMMEDIATE")
             for (table,) in self.all("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"):
                 self.run(f'DELETE FROM "{table}"')  # noqa: S608 - names of our own schema
@@ -222,7 +262,7 @@ class Database:
 
     def _open(self) -> Any:
         """The owner's connection, with the schema in place."""
-        connection = self._connect(self.path)
+        connection = self._connect(self.path, cache_kib=CACHE_KIB)
         try:
             with _translated():
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -234,7 +274,7 @@ class Database:
             raise
         return connection
 
-    def _connect(self, path: Path | None) -> Any:
+    def _connect(self, path: Path | None, *, cache_kib: int = HELPER_CACHE_KIB) -> Any:
         connection = sqlcipher.connect(
             ":memory:" if path is None else str(path),
             isolation_level=None,
@@ -250,7 +290,7 @@ class Database:
                 connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             except sqlcipher.DatabaseError as error:
                 raise self._unreadable(error, path) from None
-            for pragma in _PRAGMAS:
+            for pragma in (*_PRAGMAS, f"PRAGMA cache_size = -{cache_kib}"):
                 connection.execute(pragma).fetchall()
         except BaseException:
             connection.close()
@@ -278,7 +318,6 @@ _PRAGMAS = (
     # Locking and wiping every allocation costs a lot and wins little here: the keys are Python objects too,
     # which cannot be wiped. Core dumps and swap are the process's concern.
     "PRAGMA cipher_memory_security = OFF",
-    f"PRAGMA cache_size = -{CACHE_KIB}",
     f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}",
 )
 

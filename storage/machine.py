@@ -32,6 +32,7 @@ INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
 TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity")
 
 _READ_INDEX = "SELECT applied_index FROM state"
+_REQUEST_IDS = "SELECT request_id, idx FROM outcomes"
 
 _Handler = Callable[[Database, Any], Outcome]
 _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics that a command moves
@@ -115,7 +116,7 @@ class Remembered:
 
 
 class Machine:
-    """A state machine over one encrypted database. One thread, except checkpoint() and snapshot()."""
+    """A state machine over one encrypted database. One thread, except checkpoint(), snapshot() and stage()."""
 
     def __init__(self, database: Database, values: ValueCache | None = None) -> None:
         self._db = database
@@ -129,6 +130,7 @@ class Machine:
         self._unsaved: dict[
             int, tuple[int, bytes, int, bytes]
         ] = {}  # outcomes that commit() will write, by index
+        self._staged_ids: dict[bytes, int] | None = None
         self._load()
 
     @classmethod
@@ -200,16 +202,31 @@ class Machine:
         """Any thread, blocking: write what was committed to a new file; returns its applied index."""
         return self._db.copy_to(path, _READ_INDEX)
 
+    def stage(self, path: Path) -> None:
+        """Any thread, blocking: verify a snapshot and lay it beside the state, so that restore() is quick.
+
+        Until restore() or unstage(), checkpoint() and snapshot() wait. Raises WrongKey, Corrupt, Incompatible
+        (also for a snapshot older than this state): nothing changed.
+        """
+        self._db.stage(path, _READ_INDEX, at_least=self._applied_index)
+        self._staged_ids = dict(self._db.staged(_REQUEST_IDS))
+
+    def unstage(self) -> None:
+        """Forget what stage() laid ready, if anything."""
+        self._staged_ids = None
+        self._db.unstage()
+
     def restore(self, path: Path) -> None:
-        """Replace the whole state by a snapshot, which is verified first and left where it is.
+        """Replace the whole state by a snapshot, which is left where it is; staged first unless it was.
 
         `reads` stays valid and every generation moves. Crash-safe: the state is the old or the new one.
-        Raises WrongKey, Corrupt, Incompatible (also for a snapshot older than this state): nothing changed.
+        Raises what stage() raises: nothing changed.
         """
         self._check_usable()
         self.commit()
         self._db.replace_by(path, _READ_INDEX, at_least=self._applied_index)
-        self._load()
+        self._load(self._staged_ids)
+        self._staged_ids = None
         self.values.clear()
         for topic in TOPICS:
             self._generations[topic] += 1
@@ -232,14 +249,14 @@ class Machine:
             self.commit()
         self._db.close()
 
-    def _load(self) -> None:
+    def _load(self, request_ids: dict[bytes, int] | None = None) -> None:
         row = self._db.one("SELECT applied_index, clock_ns FROM state")
         if row is None:
             raise AssertionError("the schema puts one row into state")
         self._applied_index, self._clock_ns = row
         self._unsaved.clear()
         self._recent.forget()
-        self._request_ids = dict(self._db.each("SELECT request_id, idx FROM outcomes"))
+        self._request_ids = dict(self._db.each(_REQUEST_IDS)) if request_ids is None else request_ids
         self._find_oldest()
 
     def _advance(self, index: int) -> None:

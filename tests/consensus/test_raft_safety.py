@@ -1,7 +1,6 @@
 """Each fault of stock pysyncobj 0.3.17 that loses or forks a log, against the real adapter (DESIGN.md, P1 to P18)."""
 
 import pickle
-from pathlib import Path
 
 import pysyncobj.journal
 import pysyncobj.pickle
@@ -309,42 +308,80 @@ def test_entries_before_the_base_are_known_to_be_the_same(monkeypatch: pytest.Mo
 # ---- P14, P15: snapshots ----
 
 
-def chunk(term: int, index: int, index_term: int, *, last: bool = False) -> wire.SnapshotChunk:
+def offer(term: int, index: int, index_term: int) -> wire.SnapshotOffer:
     members = [("n1", "h1:1"), ("n2", "h2:1"), ("n3", "h3:1")]
-    return wire.SnapshotChunk(term, 1, index, index_term, members, 4, bytes(32), 0, b"part", last)
+    return wire.SnapshotOffer(term, 1, index, index_term, members, 4, bytes(32))
 
 
-def test_a_snapshot_chunk_commits_nothing_of_the_log(node: OneReplica) -> None:
+def install(node: OneReplica, index: int, index_term: int) -> bool:
+    """What intake.py does when the file is here and verified; the disk syncs in between."""
+    begun = node.replica.follower.begin_install(Base(index, index_term, node.members))
+    if begun:
+        node.sync_disk()
+        node.replica.follower.installed(index)
+    return begun
+
+
+def test_an_offered_snapshot_commits_nothing_of_the_log(node: OneReplica) -> None:
     node.append("n2", 1, (0, 0), *entries(1, 10, 1))
-    node.frame("n3", chunk(5, 1000, 4))
+    node.frame("n3", offer(5, 1000, 4))
     assert (node.core.commit_index, node.applied) == (0, [])
     assert node.last(wire.Ack).match == 0
+    assert [asked.index for asked in node.offers] == [1000]
 
 
 def test_an_installed_snapshot_replaces_the_log_and_acknowledges_its_own_index(node: OneReplica) -> None:
     node.append("n2", 1, (0, 0), *entries(1, 10, 1))
-    node.ready_snapshot = Path("whole")
-    node.frame("n3", chunk(5, 1000, 4, last=True))
-    assert node.restored == [1000]
+    node.frame("n3", offer(5, 1000, 4))
+    assert install(node, 1000, 4)
+    node.frame("n3", offer(5, 1000, 4))
     assert (node.log.last_index, node.core.commit_index, node.core.applied_index) == (1000, 1000, 1000)
     assert node.last(wire.Ack).match == 1000
-    assert node.journal.read()[0].index == 1000
 
 
-def test_a_snapshot_that_the_log_already_holds_does_not_drop_the_acknowledged_suffix(
-    node: OneReplica,
-) -> None:
+def test_a_new_beginning_of_the_log_is_not_acknowledged_before_it_is_on_disk(node: OneReplica) -> None:
+    node.append("n2", 1, (0, 0), *entries(1, 10, 1))
+    assert node.replica.follower.begin_install(Base(1000, 4, node.members))
+    node.frame("n3", offer(5, 1000, 4), sync=False)
+    assert 1000 not in [ack.match for ack in node.of(wire.Ack)]
+    node.sync_disk()
+    node.frame("n3", offer(5, 1000, 4))
+    assert node.last(wire.Ack).match == 1000
+
+
+def test_nothing_is_applied_and_nobody_campaigns_between_the_log_and_the_state(node: OneReplica) -> None:
+    """The log begins at the snapshot, the state machine does not hold it yet."""
+    node.append("n2", 1, (0, 0), *entries(1, 10, 1))
+    assert node.replica.follower.begin_install(Base(1000, 4, node.members))
+    node.append("n3", 5, (1000, 4), *entries(1001, 1005, 5), commit=1005)
+    assert node.applied == []
+    node.pass_time(10 * node.options.election_max_s)
+    node.frame("n3", wire.TimeoutNow(5))
+    assert (node.of(wire.PreVoteRequest), node.of(wire.VoteRequest)) == ([], [])
+    node.replica.follower.installed(1000)
+    node.replica.tick()
+    assert [entry[1] for entry in node.applied] == [1001, 1002, 1003, 1004, 1005]
+
+
+def test_a_snapshot_that_the_log_has_outgrown_changes_nothing(node: OneReplica) -> None:
     node.append("n2", 1, (0, 0), *entries(1, 100, 1))
-    node.ready_snapshot = Path("whole")
-    node.frame("n2", chunk(1, 90, 1, last=True))
-    assert (node.restored, node.log.last_index, node.last(wire.Ack).match) == ([], 100, 90)
+    node.frame("n2", offer(1, 90, 1))
+    assert (node.offers, node.log.last_index, node.last(wire.Ack).match) == ([], 100, 90)
+    assert not install(node, 90, 1)
+    assert node.log.last_index == 100
 
 
-def test_an_older_snapshot_never_takes_the_state_back(node: OneReplica) -> None:
-    node.ready_snapshot = Path("whole")
-    node.frame("n3", chunk(5, 1000, 4, last=True))
-    node.frame("n3", chunk(5, 900, 4, last=True))
-    assert node.restored == [1000]
+def test_a_leader_installs_nothing(node: OneReplica) -> None:
+    node.lead()
+    assert not install(node, 1000, 4)
+
+
+def test_an_older_snapshot_than_the_state_is_not_asked_for(node: OneReplica) -> None:
+    node.frame("n3", offer(5, 1000, 4))
+    assert install(node, 1000, 4)
+    node.frame("n3", offer(5, 900, 4))
+    assert [asked.index for asked in node.offers] == [1000]
+    assert not install(node, 900, 4)
 
 
 # ---- P17: membership ----

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import stat
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import pytest
 
 from consensus.api import Applied, Member
 from consensus.errors import Corrupt
-from consensus.snapshot import CHUNK_BYTES, Sender, SnapshotFiles, SnapshotMeta, SnapshotRefused
+from consensus.intake import PIECE_BYTES
+from consensus.snapshot import Sender, SnapshotFiles, SnapshotMeta, SnapshotRefused
 
 MEMBERS = (Member("n1", "h1:1"), Member("n2", "h2:2"))
 
@@ -33,6 +33,12 @@ class Machine:
         with path.open("xb") as file:
             file.write(self.content)
         return self.index
+
+    def stage(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def unstage(self) -> None:
+        raise NotImplementedError
 
     def restore(self, path: Path) -> None:
         self.content = path.read_bytes()
@@ -57,10 +63,10 @@ def content(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-SIZES = [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 77]
-BIG = content(3 * CHUNK_BYTES + 77)
+SIZES = [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 77]
+BIG = content(3 * PIECE_BYTES + 77)
 
-Chunk = tuple[SnapshotMeta, int, bytes, bool]
+Part = tuple[int, bytes]
 
 
 def at(index: int) -> tuple[int, tuple[Member, ...]]:
@@ -73,19 +79,30 @@ def source(directory: Path, data: bytes = BIG, index: int = 50) -> SnapshotFiles
     return snapshots
 
 
-def chunks(snapshots: SnapshotFiles) -> list[Chunk]:
-    sender = snapshots.open_sender()
-    assert sender is not None
-    result = drain(sender)
-    sender.close()
-    return result
+def read_all(sender: Sender) -> bytes:
+    return b"".join(data for _, data in parts_of(sender))
 
 
-def drain(sender: Sender) -> list[Chunk]:
-    result = [sender.next_chunk()]
-    while not result[-1][3]:
-        result.append(sender.next_chunk())
-    return result
+def parts_of(sender: Sender) -> list[Part]:
+    offsets = range(0, sender.meta.size_bytes, PIECE_BYTES)
+    return [(offset, sender.read(offset, PIECE_BYTES)) for offset in offsets]
+
+
+class Sent:
+    """A snapshot, cut into pieces."""
+
+    def __init__(self, snapshots: SnapshotFiles) -> None:
+        sender = snapshots.open_sender()
+        assert sender is not None
+        self.meta, self.parts = sender.meta, parts_of(sender)
+        sender.close()
+
+    def to(self, snapshots: SnapshotFiles) -> Path:
+        receiver = snapshots.receiver()
+        assert receiver.begin(self.meta.size_bytes, self.meta.sha256) == 0
+        for part in self.parts:
+            receiver.write(*part)
+        return snapshots.arrived(receiver.finish(), self.meta)
 
 
 def target(directory: Path, **options: int) -> SnapshotFiles:
@@ -93,8 +110,8 @@ def target(directory: Path, **options: int) -> SnapshotFiles:
 
 
 @pytest.fixture
-def sent(tmp_path: Path) -> list[Chunk]:
-    return chunks(source(tmp_path / "source"))
+def sent(tmp_path: Path) -> Sent:
+    return Sent(source(tmp_path / "source"))
 
 
 # ---- the way it should go
@@ -104,14 +121,9 @@ def sent(tmp_path: Path) -> list[Chunk]:
 def test_a_snapshot_arrives_as_it_was_taken(tmp_path: Path, size: int) -> None:
     data = content(size)
     snapshots = target(tmp_path / "b")
-    receiver = snapshots.receiver()
-    parts = chunks(source(tmp_path / "a", data))
-    results = [receiver.accept(*part) for part in parts]
-    path = results[-1]
-    assert results[:-1] == [None] * (len(parts) - 1)
-    assert path is not None
+    sent = Sent(source(tmp_path / "a", data))
+    path, meta = sent.to(snapshots), sent.meta
     assert path.read_bytes() == data
-    meta = parts[0][0]
     assert (meta.index, meta.term, meta.members, meta.size_bytes) == (50, 5, MEMBERS, size)
     assert snapshots.pending_install() == (path, meta)
     assert target(tmp_path / "b").pending_install() == (path, meta)  # after a crash, too
@@ -121,6 +133,56 @@ def test_a_snapshot_arrives_as_it_was_taken(tmp_path: Path, size: int) -> None:
     assert list((tmp_path / "b").iterdir()) == []
 
 
+def test_a_transfer_goes_on_where_a_restart_stopped_it(tmp_path: Path, sent: Sent) -> None:
+    receiver = target(tmp_path / "b").receiver()
+    receiver.begin(sent.meta.size_bytes, sent.meta.sha256)
+    receiver.write(*sent.parts[0])
+    receiver.write(*sent.parts[1])
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    assert receiver.begin(sent.meta.size_bytes, sent.meta.sha256) == sent.parts[2][0]
+    assert receiver.begin(sent.meta.size_bytes, sent.meta.sha256) == sent.parts[2][0]
+    for part in sent.parts[2:]:
+        receiver.write(*part)
+    assert snapshots.arrived(receiver.finish(), sent.meta).read_bytes() == BIG
+
+
+def test_the_beginning_of_another_file_is_dropped(tmp_path: Path, sent: Sent) -> None:
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    receiver.begin(sent.meta.size_bytes, sent.meta.sha256)
+    receiver.write(*sent.parts[0])
+    other = Sent(source(tmp_path / "other", b"another"))
+    assert receiver.begin(other.meta.size_bytes, other.meta.sha256) == 0
+    receiver.write(*other.parts[0])
+    assert snapshots.arrived(receiver.finish(), other.meta).read_bytes() == b"another"
+    assert len(list((tmp_path / "b").iterdir())) == 2
+
+
+def test_what_a_power_cut_spoiled_of_a_beginning_is_found_and_dropped(tmp_path: Path, sent: Sent) -> None:
+    receiver = target(tmp_path / "b").receiver()
+    receiver.begin(sent.meta.size_bytes, sent.meta.sha256)
+    receiver.write(*sent.parts[0])
+    part = next((tmp_path / "b").glob("*.part"))
+    part.write_bytes(bytes(part.stat().st_size))
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    receiver.begin(sent.meta.size_bytes, sent.meta.sha256)
+    for piece in sent.parts[1:]:
+        receiver.write(*piece)
+    with pytest.raises(SnapshotRefused, match="announced"):
+        receiver.finish()
+    assert sent.to(snapshots).read_bytes() == BIG
+
+
+def test_a_closed_sender_gives_nothing_more(tmp_path: Path) -> None:
+    sender = source(tmp_path / "a").open_sender()
+    assert sender is not None
+    sender.close()
+    sender.close()
+    assert sender.read(0, 10) == b""
+
+
 def test_one_snapshot_is_kept_and_a_transfer_survives_its_replacement(tmp_path: Path) -> None:
     machine = Machine(BIG, 50)
     snapshots = SnapshotFiles(tmp_path / "a", machine)
@@ -128,26 +190,27 @@ def test_one_snapshot_is_kept_and_a_transfer_survives_its_replacement(tmp_path: 
     snapshots.take(at)
     old = snapshots.open_sender()
     assert old is not None
-    first = old.next_chunk()
     machine.content, machine.index = content(999, 2), 60
     newer = snapshots.take(at)
-    assert b"".join(part[2] for part in [first, *drain(old)]) == BIG
-    old.close()
+    assert read_all(old) == BIG
     old.close()
     assert snapshots.outgoing == newer
     assert len(list((tmp_path / "a").iterdir())) == 2  # the file and its meta
     again = target(tmp_path / "a")
     assert again.outgoing == newer
-    assert chunks(again)[0][2] == machine.content
+    sender = again.open_sender()
+    assert sender is not None
+    assert read_all(sender) == machine.content
+    sender.close()
+    again.discard_outgoing(newer)
+    assert (again.open_sender(), list((tmp_path / "a").iterdir())) == (None, [])
 
 
-def test_files_are_private(tmp_path: Path, sent: list[Chunk]) -> None:
+def test_files_are_private(tmp_path: Path, sent: Sent) -> None:
     old = os.umask(0)
     try:
         snapshots = source(tmp_path / "a")
-        receiver = snapshots.receiver()
-        for part in sent:
-            receiver.accept(*part)
+        sent.to(snapshots)
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
@@ -174,66 +237,59 @@ def test_what_a_crash_left_is_swept_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_flipped_byte_on_the_way_is_detected(tmp_path: Path, sent: list[Chunk], seed: int) -> None:
+def test_a_flipped_byte_on_the_way_is_detected(tmp_path: Path, sent: Sent, seed: int) -> None:
     rng = random.Random(seed)
     snapshots = target(tmp_path / "b")
-    receiver = snapshots.receiver()
-    victim = rng.randrange(len(sent))
+    victim = rng.randrange(len(sent.parts))
+    offset, data = sent.parts[victim]
+    altered = bytearray(data)
+    altered[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    good = sent.parts[victim]
+    sent.parts[victim] = (offset, bytes(altered))
     with pytest.raises(SnapshotRefused, match="announced"):
-        for number, (meta, offset, data, last) in enumerate(sent):
-            altered = bytearray(data)
-            if number == victim:
-                altered[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-            assert receiver.accept(meta, offset, bytes(altered), last) is None
+        sent.to(snapshots)
     assert snapshots.pending_install() is None
+    assert list((tmp_path / "b").iterdir()) == []
+    sent.parts[victim] = good
+    assert sent.to(snapshots).read_bytes() == BIG
+
+
+def test_pieces_that_do_not_follow_are_refused_and_harm_nothing(tmp_path: Path, sent: Sent) -> None:
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    receiver.begin(sent.meta.size_bytes, sent.meta.sha256)
+    receiver.write(*sent.parts[0])
+    for wrong in (sent.parts[0], sent.parts[2], (-1, b"x"), (sent.parts[1][0], BIG)):
+        with pytest.raises(SnapshotRefused):
+            receiver.write(*wrong)
+    for part in sent.parts[1:]:
+        receiver.write(*part)
+    with pytest.raises(SnapshotRefused):
+        receiver.write(len(BIG), b"x")
+    assert snapshots.arrived(receiver.finish(), sent.meta).read_bytes() == BIG
+
+
+def test_half_a_file_is_no_snapshot(tmp_path: Path, sent: Sent) -> None:
+    snapshots = target(tmp_path / "b")
+    receiver = snapshots.receiver()
+    receiver.begin(sent.meta.size_bytes, sent.meta.sha256)
+    receiver.write(*sent.parts[0])
+    with pytest.raises(SnapshotRefused):
+        receiver.finish()
     assert list((tmp_path / "b").iterdir()) == []
 
 
-def test_chunks_that_do_not_follow_are_refused_and_a_restart_succeeds(
-    tmp_path: Path, sent: list[Chunk]
-) -> None:
-    snapshots = target(tmp_path / "b")
-    receiver = snapshots.receiver()
-    meta, offset, data, _ = sent[1]
-    bad = {
-        "before any first chunk": [sent[1]],
-        "a hole": [sent[0], sent[2]],
-        "twice": [sent[0], sent[1], sent[1]],
-        "other meta": [sent[0], (replace(meta, term=9), offset, data, False)],
-        "last too early": [sent[0], (meta, offset, data, True)],
-        "last denied": [*sent[:-1], (*sent[-1][:3], False)],
-        "beyond the size": [*sent[:-1], (meta, sent[-1][1], sent[-1][2] + b"x", True)],
-        "empty": [sent[0], (meta, offset, b"", False)],
-        "too large a chunk": [(meta, 0, BIG[: CHUNK_BYTES + 1], False)],
-        "negative": [sent[0], (meta, -1, data, False)],
-    }
-    for name, parts in bad.items():
-        with pytest.raises(SnapshotRefused):
-            for part in parts:
-                assert receiver.accept(*part) is None, name
-        with pytest.raises(SnapshotRefused):  # the transfer is forgotten: it cannot go on
-            receiver.accept(*sent[1])
-        assert snapshots.pending_install() is None
-    receiver.accept(*sent[0])
-    for part in sent[:-1]:  # a sender that begins again
-        assert receiver.accept(*part) is None
-    assert receiver.accept(*sent[-1]) is not None
-
-
-def test_a_snapshot_over_the_limit_is_refused_at_once(tmp_path: Path, sent: list[Chunk]) -> None:
+def test_a_snapshot_over_the_limit_is_refused_at_once(tmp_path: Path, sent: Sent) -> None:
     receiver = target(tmp_path / "b", size_bytes_max=len(BIG) - 1).receiver()
     with pytest.raises(SnapshotRefused):
-        receiver.accept(*sent[0])
+        receiver.begin(sent.meta.size_bytes, sent.meta.sha256)
     assert list((tmp_path / "b").iterdir()) == []
     with pytest.raises(SnapshotRefused):
         SnapshotFiles(tmp_path / "c", Machine(BIG, 5), size_bytes_max=len(BIG) - 1).take(at)
 
 
-def test_a_received_file_that_changed_on_disk_is_corrupt(tmp_path: Path, sent: list[Chunk]) -> None:
-    snapshots = target(tmp_path / "b")
-    receiver = snapshots.receiver()
-    path = [receiver.accept(*part) for part in sent][-1]
-    assert path is not None
+def test_a_received_file_that_changed_on_disk_is_corrupt(tmp_path: Path, sent: Sent) -> None:
+    path = sent.to(target(tmp_path / "b"))
     seed = 11
     print("seed", seed)
     rng = random.Random(seed)
@@ -262,7 +318,7 @@ def test_a_file_that_shrank_is_not_sent(tmp_path: Path) -> None:
     assert sender is not None
     os.truncate(next((tmp_path / "a").glob("*.snap")), 100)
     with pytest.raises(Corrupt):
-        sender.next_chunk()
+        sender.read(0, PIECE_BYTES)
     sender.close()
 
 
@@ -291,7 +347,7 @@ def crashing(patch: pytest.MonkeyPatch, after: int) -> None:
     patch.setattr(Path, "rename", wrap(Path.rename))
 
 
-def test_a_crash_while_receiving_leaves_the_old_the_new_or_none(tmp_path: Path, sent: list[Chunk]) -> None:
+def test_a_crash_while_receiving_leaves_the_old_the_new_or_none(tmp_path: Path, sent: Sent) -> None:
     seen = set()
     for before in (None, b"older"):
         for after in range(12):
@@ -299,18 +355,16 @@ def test_a_crash_while_receiving_leaves_the_old_the_new_or_none(tmp_path: Path, 
             shutil.rmtree(directory, ignore_errors=True)
             snapshots = target(directory)
             if before is not None:
-                for part in chunks(source(tmp_path / "older", before, 40)):
-                    snapshots.receiver().accept(*part)
-            receiver = snapshots.receiver()
+                Sent(source(tmp_path / "older", before, 40)).to(snapshots)
             with pytest.MonkeyPatch.context() as patch:
                 crashing(patch, after)
                 with contextlib.suppress(Crash):
-                    for part in sent:
-                        receiver.accept(*part)
+                    sent.to(snapshots)
             pending = target(directory).pending_install()
             found = None if pending is None else pending[0].read_bytes()
             assert found in (before, BIG)
-            assert len(list(directory.iterdir())) == (0 if found is None else 2)
+            kept = [path for path in directory.iterdir() if path.suffix != ".part"]
+            assert len(kept) == (0 if found is None else 2)
             seen.add((before, found))
     assert seen == {(None, None), (None, BIG), (b"older", b"older"), (b"older", BIG)}
 
@@ -328,20 +382,20 @@ def test_a_crash_while_taking_leaves_the_old_or_the_new(tmp_path: Path) -> None:
             crashing(patch, after)
             with contextlib.suppress(Crash):
                 snapshots.take(at)
-        found = b"".join(part[2] for part in chunks(target(directory)))
-        seen.add(found)
+        sender = target(directory).open_sender()
+        assert sender is not None
+        seen.add(read_all(sender))
+        sender.close()
         assert len(list(directory.iterdir())) == 2
     assert seen == {b"old", b"newer"}
 
 
-def test_a_crash_inside_done_install_can_only_install_again(tmp_path: Path, sent: list[Chunk]) -> None:
+def test_a_crash_inside_done_install_can_only_install_again(tmp_path: Path, sent: Sent) -> None:
     for after in range(3):
         directory = tmp_path / "b"
         shutil.rmtree(directory, ignore_errors=True)
         snapshots = target(directory)
-        receiver = snapshots.receiver()
-        for part in sent:
-            receiver.accept(*part)
+        sent.to(snapshots)
         with pytest.MonkeyPatch.context() as patch:
             crashing(patch, after)
             with contextlib.suppress(Crash):

@@ -1,7 +1,6 @@
 """One real Replica (the adapter to pysyncobj and all) with hand-fed frames, clock and disk: for directed tests."""
 
 import random
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pysyncobj.syncobj
@@ -103,8 +102,7 @@ class OneReplica:
             self.journal.disk.append(("reset", Base(0, 0, self.members)))
         self.sent: list[tuple[str, wire.Frame]] = []
         self.applied: list[Entry] = []
-        self.ready_snapshot: Path | None = None
-        self.restored: list[int] = []
+        self.offers: list[wire.SnapshotOffer] = []
         self.kicked = 0
         self.options = options or RaftOptions(heartbeat_s=0.1, election_min_s=0.5, election_max_s=1.0)
         base, entries, hard = self.journal.read()
@@ -150,11 +148,8 @@ class OneReplica:
     def apply(self, entry: Entry) -> None:
         self.applied.append(entry)
 
-    def accept_chunk(self, chunk: wire.SnapshotChunk) -> Path | None:
-        return self.ready_snapshot if chunk.last else None
-
-    def restore(self, path: Path, index: int) -> None:
-        self.restored.append(index)
+    def offered(self, peer: str, offer: wire.SnapshotOffer) -> None:
+        self.offers.append(offer)
 
     def role_changed(self) -> None:
         """Nobody waits here."""

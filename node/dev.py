@@ -3,6 +3,7 @@
 import base64
 import uuid
 
+from node.ceremonies import Shares
 from node.memory import MemoryLifecycle
 from storage.command import MountPut
 from storage.secret import Secret
@@ -15,8 +16,8 @@ class DevLifecycle(MemoryLifecycle):
 
     async def open(self, root_token: str | None) -> Secret:
         """Make the store and open it; returns the root token."""
-        keys, token = await self._initialize(1, 1, root_token)
-        self.unseal_key = base64.b64encode(keys[0]).decode()
+        made = await self._initialize(Shares(1, 1), root_token)
+        self.unseal_key = base64.b64encode(made.keys[0]).decode()
         await self.unseal(share=self.unseal_key, reset=False)
         store = self.core.unsealed
         await store.submit(
@@ -32,4 +33,4 @@ class DevLifecycle(MemoryLifecycle):
                 max_lease_ttl_ns=0,
             )
         )
-        return token
+        return made.root_token

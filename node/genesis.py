@@ -1,5 +1,8 @@
 """The first command of a store: one atomic batch, so that a store is never half made."""
 
+import msgspec
+
+from node import seals
 from node.config import Settings
 from node.enrol import CA_CONTEXT
 from node.policy.default import DEFAULT_POLICY
@@ -7,14 +10,16 @@ from storage.command import (
     AnyCommand,
     Batch,
     ClusterInit,
+    EntryPut,
     KeyTermAdd,
     NodePut,
     PolicyPut,
     SystemSecretPut,
     batch,
 )
-from storage.keyring import Keyring
+from storage.keyring import KIND_ENTRY, Context, Keyring
 from storage.rows import KeyTerm
+from storage.seal import SealFile
 from storage.secret import Secret
 
 FIRST_TERM = 1
@@ -39,8 +44,9 @@ def genesis(
     keyring: Keyring,
     ca_key: Secret,
     root_token: AnyCommand,
+    recovery: SealFile | None = None,
 ) -> Batch:
-    """Everything that a new store holds: its name, keys, CA, first node, default policy and root token."""
+    """Everything that a new store holds: its name, keys, CA, first node, default policy, root token, recovery seal."""
     wrapped = keyring.new_term(FIRST_TERM)
     keyring.load([KeyTerm(term=FIRST_TERM, wrapped_key=wrapped, created_ns=now_ns)])
     return batch(
@@ -51,4 +57,13 @@ def genesis(
         node_record(settings, now_ns),
         PolicyPut(time_ns=now_ns, name="default", text=DEFAULT_POLICY),
         root_token,
+        *_recovery(keyring, now_ns, recovery),
     )
+
+
+def _recovery(keyring: Keyring, now_ns: int, file: SealFile | None) -> list[AnyCommand]:
+    if file is None:
+        return []
+    place = Context(kind=KIND_ENTRY, mount_id=seals.VIEW, path=seals.RECOVERY, version=0)
+    value = keyring.seal(place, msgspec.json.encode(file.as_dict()))
+    return [EntryPut(time_ns=now_ns, view=seals.VIEW, path=seals.RECOVERY, value=value, expect=0)]

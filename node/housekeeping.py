@@ -7,7 +7,7 @@ may both try for a moment, or that one stops halfway.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -15,6 +15,7 @@ from consensus import errors as raft_errors
 from consensus.api import Group, Member, Role
 from node.auth.token import expire_tokens
 from node.errors import NodeError
+from node.key_rotation import rotate_if_due
 from node.leases.manager import Revokers, sweep
 from node.store import CommandRejected, Store
 from node.telemetry.metrics import Metrics
@@ -24,6 +25,7 @@ TICK_S = 1.0
 SWEEP_EVERY_TICKS = 5
 RENEW_EVERY_TICKS = 3600
 CHECKPOINT_EVERY_TICKS = 30
+ROTATE_EVERY_TICKS = 60
 MEMBER_TIMEOUT_S = 30.0
 
 log = structlog.get_logger("housekeeping")
@@ -41,10 +43,12 @@ class Housekeeping:
         revokers: Revokers,
         renew: Callable[[], None],
         checkpoint: Callable[[], int],
+        follow_seal: Callable[[], Awaitable[None]],
     ) -> None:
         """`checkpoint` (blocking, any thread) makes the state durable, so that its write-ahead log stays short."""
-        self._renew, self._checkpoint = renew, checkpoint
         self._revokers = revokers
+        self._renew, self._checkpoint, self._follow_seal = renew, checkpoint, follow_seal
+        self._entries_generation = -1
         self._store = store
         self._group = group
         self._metrics = metrics
@@ -61,6 +65,7 @@ class Housekeeping:
                 self._renew()
             if ticks % CHECKPOINT_EVERY_TICKS == 0:
                 await asyncio.to_thread(self._checkpoint)
+            await self._follow_rekeys()
             if self._group.status().role is not Role.LEADER:
                 continue
             try:
@@ -69,8 +74,17 @@ class Housekeeping:
                     await expire_tokens(self._store)
                     await expire_entries(self._store)
                 await sweep(self._store, self._revokers)
+                if ticks % ROTATE_EVERY_TICKS == 0:
+                    await rotate_if_due(self._store)
             except (NodeError, CommandRejected, raft_errors.ConsensusError) as error:
                 log.warning("housekeeping step put off", reason=str(error))
+
+    async def _follow_rekeys(self) -> None:
+        """Every node keeps the newest seal that it has applied; entries that did not change need no look."""
+        generation = self._store.generation("entries")
+        if generation != self._entries_generation:
+            await self._follow_seal()
+            self._entries_generation = generation
 
     async def _match_members(self) -> None:
         """Registered nodes become members (learners first, voters once caught up); others are taken out."""

@@ -6,7 +6,6 @@ Everything that holds a key lives in one `Unsealed`, so that sealing is dropping
 """
 
 import asyncio
-import base64
 import contextlib
 import dataclasses
 import shutil
@@ -20,9 +19,10 @@ import structlog
 
 from consensus.api import Member, Status
 from consensus.group import RaftGroup
-from node import enrol, pki
+from node import enrol, pki, seals
+from node.ceremonies import Shares
 from node.config import Settings
-from node.core.core import Core
+from node.core.core import Core, Initialized
 from node.errors import InvalidRequest, NotInitialized, Sealed
 from node.genesis import genesis
 from node.housekeeping import Housekeeping
@@ -34,10 +34,10 @@ from node.store import Store
 from node.telemetry.logs import where
 from storage.cache import ValueCache
 from storage.command import NodeRemove
-from storage.errors import StorageError, WrongKey
+from storage.errors import WrongKey
 from storage.keyring import AUDIT_HMAC, DATABASE, PEER_IDENTITY, Keyring, RootKey
 from storage.machine import Machine
-from storage.seal import SealFile, Unsealer, create_shamir, create_static
+from storage.seal import SealFile, Unsealer, create_static
 from storage.seal.static import read_key_file
 
 log = structlog.get_logger("lifecycle")
@@ -81,6 +81,7 @@ class NodeLifecycle:
         self._unsealed: Unsealed | None = None
         self._unsealer: Unsealer | None = None
         self._admitted: Admitted | None = None
+        self._seal_file: SealFile | None = None  # as it was last read or written
         self.core: Core  # set by the composition root, which needs this object to make it
 
     # --- what is ---
@@ -109,11 +110,21 @@ class NodeLifecycle:
 
     @property
     def seal_file(self) -> SealFile:
-        return self._admitted.seal if self._admitted is not None else SealFile.read(self._layout.seal)
+        """seal.json: sealed key material, worth nothing without the seal."""
+        if self._admitted is not None:
+            return self._admitted.seal
+        if self._seal_file is None:
+            self._seal_file = SealFile.read(self._layout.seal)
+        return self._seal_file
 
-    def seal_file_fields(self) -> dict[str, Any]:
-        """seal.json, as a joining node gets it: sealed key material, worth nothing without the seal."""
-        return self.seal_file.as_dict()
+    async def adopt_seal(self, file: SealFile) -> None:
+        """Keep a newer seal: from the next start on, its shares are the ones that open this node."""
+        if file.generation > self.seal_file.generation:
+            await asyncio.to_thread(file.write, self._layout.seal)
+            self._seal_file = file
+            log.info(
+                "seal replaced", generation=file.generation, shares=file.shares, threshold=file.threshold
+            )
 
     def raft_status(self) -> Status | None:
         """Raft's view, while there is one."""
@@ -154,14 +165,15 @@ class NodeLifecycle:
         async with self._transition:
             await self._open(self._static_root())
 
-    async def initialize(self, *, shares: int, threshold: int) -> dict[str, Any]:
+    async def initialize(self, *, seal: Shares, recovery: Shares | None) -> Initialized:
         """Make a new store with this node as its only member. See Lifecycle.initialize."""
         async with self._transition:
             if self.initialized:
                 raise InvalidRequest("Vault is already initialized")
             self._clear_unfinished()
             root, cluster_id = RootKey.generate(), str(uuid.uuid4())
-            seal, keys = self._new_seal(root, cluster_id, shares=shares, threshold=threshold)
+            file, keys = self._new_seal(root, cluster_id, seal)
+            reserve, recovery_keys = recovery.seal(root, cluster_id) if recovery else (None, [])
             ca = self._tls.take_authority()
             identity = self._new_identity(root, cluster_id, ca)
             opened = await self._run(root, identity, start=Start.CREATE)
@@ -175,23 +187,20 @@ class NodeLifecycle:
                         keyring=Keyring(root, cluster_id),
                         ca_key=ca.key,
                         root_token=minted.command,
+                        recovery=reserve,
                     )
                 )
-                await asyncio.to_thread(seal.write, self._layout.seal)
+                await asyncio.to_thread(file.write, self._layout.seal)
             except BaseException:
                 await self._close(opened)
                 raise
             self._tls.forget_authority()
-            if seal.type == "shamir":
+            if file.type == "shamir":
                 await self._close(opened)
             else:
                 self._serve(opened)
-            log.info("store initialised", cluster_id=cluster_id, seal=seal.type)
-            return {
-                "keys": [key.hex() for key in keys],
-                "keys_base64": [base64.b64encode(key).decode() for key in keys],
-                "root_token": minted.token.reveal().decode(),
-            }
+            log.info("store initialised", cluster_id=cluster_id, seal=file.type)
+            return Initialized(minted.token, keys, recovery_keys)
 
     async def unseal(self, *, share: str, reset: bool) -> None:
         """Offer one share. Raises InvalidRequest for a bad share or a set that does not open the store."""
@@ -207,10 +216,7 @@ class NodeLifecycle:
             if reset:
                 self._unsealer.reset()
                 return
-            try:
-                root = self._unsealer.offer(share)
-            except StorageError as error:
-                raise InvalidRequest(f"Unseal failed: {error}") from None
+            root = seals.offer(self._unsealer, share, wrong="Unseal failed")
             if root is not None:
                 self._unsealer = None
                 await (self._open(root) if self._admitted is None else self._enter(self._admitted, root))
@@ -227,6 +233,7 @@ class NodeLifecycle:
             self.core.tokens.forget()
             self.core.policies.clear()
             opened.store.values.close()
+            self.core.ceremonies.forget()
             await self._close(opened)
             log.info("node sealed")
 
@@ -367,6 +374,7 @@ class NodeLifecycle:
             revokers=self.core.revokers,
             renew=self._renew,
             checkpoint=machine.checkpoint,
+            follow_seal=lambda: seals.follow(store, self),
         )
         task = asyncio.create_task(chores.run(), name="housekeeping")
         task.add_done_callback(self._chores_done)
@@ -413,11 +421,9 @@ class NodeLifecycle:
         write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
         return identity
 
-    def _new_seal(
-        self, root: RootKey, cluster_id: str, *, shares: int, threshold: int
-    ) -> tuple[SealFile, list[bytes]]:
+    def _new_seal(self, root: RootKey, cluster_id: str, shares: Shares) -> tuple[SealFile, list[bytes]]:
         if self._settings.seal.kind == "shamir":
-            return create_shamir(root, cluster_id=cluster_id, shares=shares, threshold=threshold)
+            return shares.seal(root, cluster_id)
         assert self._settings.seal.key_file is not None
         return create_static(root, cluster_id=cluster_id, key_file=self._settings.seal.key_file), []
 

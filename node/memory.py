@@ -5,7 +5,6 @@ is sealed: the root key is gone from memory until enough shares bring it back.
 """
 
 import asyncio
-import base64
 import contextlib
 import os
 import uuid
@@ -17,19 +16,19 @@ import structlog
 
 from consensus.api import Status
 from consensus.memory import SoloGroup
+from node import seals
+from node.ceremonies import Shares
 from node.config import Settings
-from node.core.core import Core
+from node.core.core import Core, Initialized
 from node.errors import InvalidRequest, NotInitialized
 from node.genesis import genesis
 from node.housekeeping import Housekeeping
 from node.store import Store
 from node.telemetry.logs import where
 from storage.cache import ValueCache
-from storage.errors import StorageError
 from storage.keyring import AUDIT_HMAC, Keyring, RootKey
 from storage.machine import Machine
-from storage.seal import SealFile, Unsealer, create_shamir
-from storage.secret import Secret
+from storage.seal import SealFile, Unsealer
 
 DATABASE_KEY_BYTES = 32
 NOT_IN_MEMORY = "a store in memory has one node: there is nobody to join or to remove"
@@ -92,8 +91,16 @@ class MemoryLifecycle:
             "recovery_seal": False,
         }
 
-    def seal_file_fields(self) -> dict[str, Any]:
-        raise InvalidRequest(NOT_IN_MEMORY)
+    @property
+    def seal_file(self) -> SealFile:
+        if self._kept is None:
+            raise NotInitialized("Vault is not initialized")
+        return self._kept.seal
+
+    async def adopt_seal(self, file: SealFile) -> None:
+        """See Lifecycle."""
+        if self._kept is not None and file.generation > self._kept.seal.generation:
+            self._kept.seal, self._kept.unsealer = file, Unsealer(file)
 
     def raft_status(self) -> Status | None:
         return self._kept.group.status() if self._kept and self.unsealed else None
@@ -107,26 +114,20 @@ class MemoryLifecycle:
         """At process start."""
         log.info("node is not initialised: `operator init` makes a new store, which is gone when this ends")
 
-    async def initialize(self, *, shares: int, threshold: int) -> dict[str, Any]:
+    async def initialize(self, *, seal: Shares, recovery: Shares | None) -> Initialized:
         """See Lifecycle.initialize. The store is sealed afterwards."""
         async with self._transition:
-            keys, token = await self._initialize(shares, threshold, None)
+            made = await self._initialize(seal, None)
             log.info("store initialised", cluster_id=self.cluster_id, seal="shamir")
-            return {
-                "keys": [key.hex() for key in keys],
-                "keys_base64": [base64.b64encode(key).decode() for key in keys],
-                "root_token": token.reveal().decode(),
-            }
+            return made
 
-    async def _initialize(
-        self, shares: int, threshold: int, root_token: str | None
-    ) -> tuple[list[bytes], Secret]:
+    async def _initialize(self, shares: Shares, root_token: str | None) -> Initialized:
         from node.pki import new_ca  # nobody waits for it at start
 
         if self._kept is not None:
             raise InvalidRequest("Vault is already initialized")
         root, cluster_id = RootKey.generate(), str(uuid.uuid4())
-        seal, keys = create_shamir(root, cluster_id=cluster_id, shares=shares, threshold=threshold)
+        seal, keys = shares.seal(root, cluster_id)
         ca = new_ca(self._settings.cluster_name)
         values = ValueCache(self._settings.value_cache_bytes_max)
         machine = Machine.open(None, key=os.urandom(DATABASE_KEY_BYTES), values=values)
@@ -145,7 +146,7 @@ class MemoryLifecycle:
             )
         )
         self._kept = Kept(cluster_id, ca.certificate, seal, Unsealer(seal), machine, group)
-        return keys, minted.token
+        return Initialized(minted.token, keys)
 
     async def unseal(self, *, share: str, reset: bool) -> None:
         """Offer one share. Raises InvalidRequest for a bad share or a set that does not open the store."""
@@ -158,10 +159,7 @@ class MemoryLifecycle:
             if reset:
                 kept.unsealer.reset()
                 return
-            try:
-                root = kept.unsealer.offer(share)
-            except StorageError as error:
-                raise InvalidRequest(f"Unseal failed: {error}") from None
+            root = seals.offer(kept.unsealer, share, wrong="Unseal failed")
             if root is not None:
                 self._open(kept, root)
 
@@ -176,6 +174,7 @@ class MemoryLifecycle:
             revokers=self.core.revokers,
             renew=lambda: None,
             checkpoint=lambda: 0,
+            follow_seal=lambda: seals.follow(store, self),
         )
         self._chores = asyncio.create_task(chores.run(), name="housekeeping")
         self._chores.add_done_callback(self._chores_done)
@@ -196,6 +195,7 @@ class MemoryLifecycle:
             self.core.policies.clear()
             if self._kept is not None:
                 self._kept.machine.values.clear()
+            self.core.ceremonies.forget()
             if self._chores is not None:
                 self._chores.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

@@ -24,11 +24,15 @@ from node import VERSION
 from node.api.vault import (
     capabilities,
     cluster,
+    generate_root,
+    keys,
     leases,
     mount_lookup,
     mounts,
     policies,
+    rekey,
     remount,
+    seal,
     system,
     tokens,
     wrapping,
@@ -178,6 +182,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
     metrics.registry.register(NodeState(lifecycle, audit))
     routes = [
         *system.routes(),
+        *seal.routes(),
         *cluster.routes(),
         *mount_lookup.routes(),
         *mounts.routes(),
@@ -188,6 +193,9 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         *policies.routes(),
         *capabilities.routes(),
         *tokens.routes(),
+        *keys.routes(),
+        *rekey.routes(),
+        *generate_root.routes(),
     ]
     if settings.metrics_unauthenticated:
         routes = [route for route in routes if route.pattern != "sys/metrics"]

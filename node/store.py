@@ -96,6 +96,11 @@ class Store:
         """Changes whenever rows of `topic` may have: what caches compare."""
         return self._machine.generation(topic)
 
+    @property
+    def wraps(self) -> int:
+        """How many data keys the newest key term has wrapped."""
+        return self._machine.wraps
+
     def status(self) -> Status:
         return self._group.status()
 

@@ -26,7 +26,10 @@ def init(db: Database, command: ClusterInit) -> Outcome:
 def key_term_add(db: Database, command: KeyTermAdd) -> Outcome:
     if db.one("SELECT 1 FROM key_terms WHERE term = ?", (command.term,)):
         return Rejected(Reason.TERM_EXISTS)
-    db.run("INSERT INTO key_terms VALUES (?, ?, ?)", (command.term, command.wrapped_key, command.time_ns))
+    db.run(
+        "INSERT INTO key_terms (term, wrapped_key, created_ns) VALUES (?, ?, ?)",
+        (command.term, command.wrapped_key, command.time_ns),
+    )
     return Done()
 
 

@@ -7,7 +7,7 @@ of one already forgotten. Proposers therefore stamp max(their clock, clock_ns).
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from storage.command import Done, Outcome, Reason, Rejected
 from storage.database import FORMAT, Database, SlotMemory
 from storage.reads import Reads
 from storage.recent import Recent
+from storage.wraps import Wraps
 
 OUTCOME_RETENTION_NS = 5 * 60 * 10**9
 COMMAND_AGE_MAX_NS = 4 * 60 * 10**9
@@ -127,6 +128,7 @@ class Machine:
         self._failed = False
         self._applied_index = self._clock_ns = self._oldest_ns = 0
         self._request_ids: dict[bytes, int] = {}  # of all outcomes, with their index
+        self._wraps = Wraps(database)
         self._unsaved: dict[
             int, tuple[int, bytes, int, bytes]
         ] = {}  # outcomes that commit() will write, by index
@@ -149,6 +151,11 @@ class Machine:
     def clock_ns(self) -> int:
         """The latest time that an applied command was stamped with."""
         return self._clock_ns
+
+    @property
+    def wraps(self) -> int:
+        """How many data keys the newest key term has wrapped."""
+        return self._wraps.count
 
     def generation(self, topic: str) -> int:
         """A number that grows whenever rows of `topic` (one of TOPICS) may have changed; not persistent."""
@@ -190,7 +197,8 @@ class Machine:
             self._recent.flush()
             self._save_outcomes()
             self._db.run(
-                "UPDATE state SET applied_index = ?, clock_ns = ?", (self._applied_index, self._clock_ns)
+                "UPDATE state SET applied_index = ?, clock_ns = ?, wraps = ?",
+                (self._applied_index, self._clock_ns, self._wraps.count),
             )
             self._db.commit()
 
@@ -235,7 +243,7 @@ class Machine:
         """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node."""
         self._recent.flush()
         self._save_outcomes()
-        digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, self._clock_ns)))
+        digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, self._clock_ns, self._wraps.count)))
         for number, query in enumerate(_DIGESTED):
             digest.update(msgspec.msgpack.encode(number))
             for row in self._db.each(query):
@@ -254,6 +262,7 @@ class Machine:
         if row is None:
             raise AssertionError("the schema puts one row into state")
         self._applied_index, self._clock_ns = row
+        self._wraps.load()
         self._unsaved.clear()
         self._recent.forget()
         self._request_ids = dict(self._db.each(_REQUEST_IDS)) if request_ids is None else request_ids
@@ -283,7 +292,17 @@ class Machine:
         self._clock_ns = self._db.clock_ns = max(self._clock_ns, command.time_ns)
         if isinstance(command, c.Batch):
             return self._batch(command)
-        return self._dispatch(command)
+        outcome = self._dispatch(command)
+        self._count((command,))
+        return outcome
+
+    def _count(self, commands: Iterable[c.AnyCommand]) -> None:
+        """What was sealed for commands that are in the log, refused or not."""
+        for command in commands:
+            if isinstance(command, c.KeyTermAdd):
+                self._wraps.turn()
+        for command in commands:
+            self._wraps.add(command)
 
     def _batch(self, batch: c.Batch) -> Outcome:
         if len(batch.commands) > BATCH_COMMANDS_MAX:
@@ -295,6 +314,11 @@ class Machine:
         if any(isinstance(each, c.Batch) or not _is_sane(each) for each in commands):
             return Rejected(Reason.MALFORMED)
         self._recent.forget()
+        outcome = self._all_or_none(commands)
+        self._count(commands)
+        return outcome
+
+    def _all_or_none(self, commands: list[c.AnyCommand]) -> Outcome:
         self._db.run("SAVEPOINT batch")
         results = []
         for each in commands:

@@ -216,7 +216,7 @@ class Reads:
         return [Node(*row) for row in rows]
 
     def key_terms(self) -> list[KeyTerm]:
-        rows = self._db.all("SELECT term, wrapped_key, created_ns FROM key_terms ORDER BY term")
+        rows = self._db.all("SELECT term, wrapped_key, created_ns, wraps FROM key_terms ORDER BY term")
         return [KeyTerm(*row) for row in rows]
 
     def system_secret(self, name: str) -> Sealed | None:

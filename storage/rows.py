@@ -131,3 +131,4 @@ class KeyTerm:
     term: int
     wrapped_key: bytes
     created_ns: int
+    wraps: int = 0  # data keys wrapped while it was not the newest; see Machine.wraps

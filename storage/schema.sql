@@ -1,13 +1,15 @@
 -- The state of a store. Times and durations are nanoseconds, 0 means none. Every row is a function of the
 -- replicated log alone, except state.applied_index, which says how much of it. PRAGMA user_version is the format.
 
--- How far the log has been applied, and the latest time that any command was stamped with.
+-- How far the log has been applied, the latest time that any command was stamped with, and how many data keys the
+-- newest key term has wrapped (older terms: key_terms.wraps).
 CREATE TABLE state (
     id            INTEGER PRIMARY KEY CHECK (id = 1),
     applied_index INTEGER NOT NULL,
-    clock_ns      INTEGER NOT NULL
+    clock_ns      INTEGER NOT NULL,
+    wraps         INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO state VALUES (1, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0);
 
 -- The outcome of recent commands by request id, so that a retry is answered and not repeated.
 -- time_ns never decreases with idx, so the oldest are found at the small end of idx. The machine keeps the ids in
@@ -30,7 +32,8 @@ CREATE TABLE cluster (
 CREATE TABLE key_terms (
     term        INTEGER PRIMARY KEY,
     wrapped_key BLOB NOT NULL,
-    created_ns  INTEGER NOT NULL
+    created_ns  INTEGER NOT NULL,
+    wraps       INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Secrets of the cluster's own, enveloped like values.

@@ -138,9 +138,11 @@ class TokenAuthority:
             characters.append(BASE62[position])
         return "".join(characters)
 
-    def root_token_commands(self, store: Store, token: str | None = None) -> Minted:
-        """A root token: no parent, no end. `token` is for `dev`, where the operator chooses it."""
-        return self.mint(store, policies=(ROOT,), path="auth/token/root", token=token, display_name=ROOT)
+    def root_token_commands(self, store: Store, token: str | None = None, *, seed: bytes = b"") -> Minted:
+        """A root token: no parent, no end. `token` is for `dev`, where the operator chooses it; seed: see mint()."""
+        return self.mint(
+            store, policies=(ROOT,), path="auth/token/root", token=token, seed=seed, display_name=ROOT
+        )
 
 
 def live(row: Token | None, now_ns: int) -> Token | None:

@@ -1,11 +1,12 @@
 """What a request handler can reach: a handful of parts, made by the composition root (node/server.py)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
+from node.ceremonies import Ceremonies, Shares
 from node.config import Settings
 from node.core.router import Table
 from node.errors import Sealed
@@ -15,6 +16,17 @@ from node.policy.cache import PolicyCache
 from node.store import Store
 from node.telemetry.metrics import Metrics
 from storage.rows import Token
+from storage.seal import SealFile
+from storage.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Initialized:
+    """What a new store hands out, once."""
+
+    root_token: Secret
+    keys: list[bytes] = field(default_factory=list, repr=False)
+    recovery_keys: list[bytes] = field(default_factory=list, repr=False)
 
 
 class Lifecycle(Protocol):
@@ -25,8 +37,8 @@ class Lifecycle(Protocol):
     @property
     def cluster_id(self) -> str: ...
 
-    async def initialize(self, *, shares: int, threshold: int) -> dict[str, Any]:
-        """Create the store: {"keys": [hex], "keys_base64": [...], "root_token": "..."}."""
+    async def initialize(self, *, seal: Shares, recovery: Shares | None) -> Initialized:
+        """Create the store: `seal` counts where people open it, `recovery` where a key file does."""
         ...
 
     async def unseal(self, *, share: str, reset: bool) -> None: ...
@@ -36,8 +48,13 @@ class Lifecycle(Protocol):
     async def remove(self, node_id: str, timeout: float) -> None: ...
     def seal_status(self) -> dict[str, Any]: ...
 
-    def seal_file_fields(self) -> dict[str, Any]:
-        """The sealed root key, as a joining node keeps it."""
+    @property
+    def seal_file(self) -> SealFile:
+        """The sealed root key, as this node keeps it (and a joining node gets it)."""
+        ...
+
+    async def adopt_seal(self, file: SealFile) -> None:
+        """Keep a newer one from now on; an older one changes nothing."""
         ...
 
     @property
@@ -63,6 +80,7 @@ class Core:
     engines: Mapping[str, Table]  # Mount.engine -> its routes, relative to the mount
     revokers: Revokers  # Mount.engine -> how it takes back what it handed out
     store: Store | None = None
+    ceremonies: Ceremonies = field(default_factory=Ceremonies)
 
     @property
     def unsealed(self) -> Store:

@@ -60,6 +60,7 @@ class SealFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: int
     nonce: str  # base64
     wrapped_root_key: str  # base64
+    generation: int = 0  # grows with every rekey: of two files, which came later
 
     def unwrap(self, key: bytes) -> RootKey:
         """The root key. Raises WrongKey if `key` (or the file) is not the one that sealed it."""
@@ -110,12 +111,20 @@ class SealFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return fields
 
     def _aad(self) -> bytes:
-        bound = (self.format, self.type.value, self.cluster_id, self.threshold, self.shares)
+        bound: tuple[object, ...] = (
+            self.format,
+            self.type.value,
+            self.cluster_id,
+            self.threshold,
+            self.shares,
+        )
+        if self.generation:
+            bound += (self.generation,)
         return b"strongroom seal" + msgspec.msgpack.encode(bound)
 
 
 def create_shamir(
-    root: RootKey, *, cluster_id: str, shares: int, threshold: int
+    root: RootKey, *, cluster_id: str, shares: int, threshold: int, generation: int = 0
 ) -> tuple[SealFile, list[bytes]]:
     """Seal the root key under a fresh key that is split. The shares are returned once and kept nowhere.
 
@@ -123,7 +132,7 @@ def create_shamir(
     """
     key = secrets.token_bytes(KEY_BYTES)
     parts = shamir.split(key, shares, threshold)
-    return _create(root, key, SealType.SHAMIR, cluster_id, threshold, shares), parts
+    return _create(root, key, SealType.SHAMIR, cluster_id, threshold, shares, generation), parts
 
 
 def create_static(root: RootKey, *, cluster_id: str, key_file: Path) -> SealFile:
@@ -132,7 +141,13 @@ def create_static(root: RootKey, *, cluster_id: str, key_file: Path) -> SealFile
 
 
 def _create(
-    root: RootKey, key: bytes, kind: SealType, cluster_id: str, threshold: int, shares: int
+    root: RootKey,
+    key: bytes,
+    kind: SealType,
+    cluster_id: str,
+    threshold: int,
+    shares: int,
+    generation: int = 0,
 ) -> SealFile:
     empty = SealFile(
         format=FORMAT,
@@ -142,6 +157,7 @@ def _create(
         shares=shares,
         nonce="",
         wrapped_root_key="",
+        generation=generation,
     )
     nonce = os.urandom(NONCE_BYTES)
     wrapped = AESGCM(key).encrypt(nonce, root.reveal(), empty._aad())
@@ -159,6 +175,11 @@ class Unsealer:
         self._file = file
         self._shares: list[bytes] = []
         self.nonce = ""
+
+    @property
+    def file(self) -> SealFile:
+        """What the shares are for."""
+        return self._file
 
     @property
     def threshold(self) -> int:
@@ -219,4 +240,4 @@ def _decode_share(text: str) -> bytes:
     try:
         return base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidShare("a share is hexadecimal or base64") from None
+        raise InvalidShare("'key' must be a valid hex or base64 string") from None

@@ -35,6 +35,7 @@ async def test_the_database_is_folded_in_and_durable_without_anybody_asking(
         revokers={},
         renew=lambda: None,
         checkpoint=machine.checkpoint,
+        follow_seal=_nothing,
     )
     await store.submit(PolicyPut(time_ns=store.now_ns(), name="p", text='path "a" {}'))
     assert _policies_in_main_file(tmp_path) == []

@@ -201,7 +201,7 @@ def test_every_field_of_the_file_is_bound(tmp_path):
     """Nobody turns a file into another store's, or 3 of 5 into 1 of 5, without being noticed."""
     path = key_file(tmp_path)
     file = create_static(ROOT, cluster_id="cluster", key_file=path)
-    changes = {"cluster_id": "other", "type": "shamir", "threshold": 2, "shares": 2}
+    changes = {"cluster_id": "other", "type": "shamir", "threshold": 2, "shares": 2, "generation": 1}
     assert set(changes) | {"format", "nonce", "wrapped_root_key"} == set(file.as_dict())
     for name, value in changes.items():
         with pytest.raises(WrongKey):

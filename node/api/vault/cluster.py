@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from consensus import errors as raft_errors
-from node import VERSION, enrol
+from node import VERSION, enrol, seals
 from node.auth.fields import duration_ns
 from node.core.core import Core
 from node.core.request import NO_CONTENT, Operation, Request, Response
@@ -129,7 +129,10 @@ async def join(core: Core, request: Request, params: dict[str, str]) -> Response
         raise InvalidRequest(f"malformed join request: more than {HOSTS_MAX} hosts")
     lifecycle = core.lifecycle
     admission = await enrol.admit(
-        core, wanted, ca_certificate=lifecycle.ca_certificate, seal_file=lifecycle.seal_file_fields()
+        core,
+        wanted,
+        ca_certificate=lifecycle.ca_certificate,
+        seal_file=seals.in_force(core.unsealed, lifecycle).as_dict(),
     )
     return Response(data=admission)
 

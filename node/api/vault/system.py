@@ -1,30 +1,25 @@
 """sys/: the node itself. Health, leader, seal, init, step-down, metrics."""
 
 import time
-from http import HTTPStatus
 from typing import Any
 
 from consensus.api import Role
 from node import VERSION
-from node.auth.fields import boolean, integer
+from node.api.vault.leader import elsewhere
+from node.api.vault.seal import cluster_names, open_route
 from node.core.core import Core
-from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
-from node.core.router import Handler, Route
-from node.errors import InvalidRequest, NoQuorum
+from node.core.request import NO_CONTENT, Operation, Request, Response
+from node.core.router import Route
+from node.errors import InvalidRequest
 
-SHARES_MAX = 255
 STARTED_NS = time.time_ns()
 
 
 def routes() -> list[Route]:
     """The table of this module."""
     return [
-        _open("sys/health", {Operation.READ: health}),
-        _open("sys/leader", {Operation.READ: leader}),
-        _open("sys/seal-status", {Operation.READ: seal_status}),
-        _open("sys/init", {Operation.READ: init_status, Operation.UPDATE: init}, audited=True),
-        _open("sys/unseal", {Operation.UPDATE: unseal}, audited=True),
-        Route("sys/seal", {Operation.UPDATE: seal}, sudo=True, fresh=False),
+        open_route("sys/health", {Operation.READ: health}),
+        open_route("sys/leader", {Operation.READ: leader}),
         Route("sys/step-down", {Operation.UPDATE: step_down}, sudo=True),
         Route("sys/metrics", {Operation.READ: metrics}, fresh=False),
     ]
@@ -32,13 +27,7 @@ def routes() -> list[Route]:
 
 def open_metrics_route() -> Route:
     """sys/metrics without a token, for those who configured it so."""
-    return _open("sys/metrics", {Operation.READ: metrics})
-
-
-def _open(pattern: str, handlers: dict[Operation, Handler], *, audited: bool = False) -> Route:
-    return Route(
-        pattern, handlers, authenticated=False, sealed=True, fresh=False, audited=audited, shape=Shape.RAW
-    )
+    return open_route("sys/metrics", {Operation.READ: metrics})
 
 
 async def health(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -56,7 +45,7 @@ async def health(core: Core, request: Request, params: dict[str, str]) -> Respon
         "version": VERSION,
     }
     if core.store is not None:
-        body |= _cluster(core)
+        body |= cluster_names(core)
     if not core.lifecycle.initialized:
         code = _code(request, "uninitcode", 501)
     elif core.store is None:
@@ -81,11 +70,6 @@ def _flag(request: Request, name: str) -> bool:
     return name in request.query and request.query[name].lower() not in {"false", "0", "f"}
 
 
-def _cluster(core: Core) -> dict[str, Any]:
-    cluster = core.unsealed.reads.cluster()
-    return {"cluster_name": cluster[1], "cluster_id": cluster[0]} if cluster else {}
-
-
 async def leader(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Who leads, as far as this node knows."""
     store = core.unsealed
@@ -107,75 +91,10 @@ async def leader(core: Core, request: Request, params: dict[str, str]) -> Respon
     return Response(data=body)
 
 
-async def seal_status(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return Response(data=_seal_status(core))
-
-
-def _seal_status(core: Core) -> dict[str, Any]:
-    body = core.lifecycle.seal_status() | {
-        "initialized": core.lifecycle.initialized,
-        "sealed": core.store is None,
-        "version": VERSION,
-        "build_date": "",
-        "migration": False,
-        "storage_type": core.settings.storage,
-        "ha_enabled": core.settings.storage == "raft",
-    }
-    return body | _cluster(core) if core.store is not None else body
-
-
-async def init_status(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return Response(data={"initialized": core.lifecycle.initialized})
-
-
-async def init(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """Make a new store; the answer is the only time that its keys and root token are shown."""
-    for unsupported in ("pgp_keys", "root_token_pgp_key", "recovery_pgp_keys"):
-        if request.data.get(unsupported):
-            raise InvalidRequest(f"{unsupported}: encrypting keys with PGP is not offered")
-    shamir = core.settings.seal.kind == "shamir"
-    shares = integer(request.data.get("secret_shares") or (5 if shamir else 1), "secret_shares")
-    threshold = integer(request.data.get("secret_threshold") or (3 if shamir else 1), "secret_threshold")
-    if not 1 <= shares <= SHARES_MAX or threshold < 1:
-        raise InvalidRequest("invalid seal configuration: shares and threshold must be at least 1")
-    if threshold > shares:
-        raise InvalidRequest("invalid seal configuration: threshold cannot be larger than shares")
-    if threshold == 1 < shares:
-        raise InvalidRequest(
-            "invalid seal configuration: threshold must be greater than one for multiple shares"
-        )
-    return Response(data=await core.lifecycle.initialize(shares=shares, threshold=threshold))
-
-
-async def unseal(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """One share of the unseal key, base64 or hex."""
-    if not core.lifecycle.initialized:
-        raise InvalidRequest("Vault is not initialized")
-    share, reset = request.data.get("key") or "", boolean(request.data.get("reset") or False, "reset")
-    if not isinstance(share, str) or (not share and not reset):
-        raise InvalidRequest("'key' must be specified in request body as JSON, or 'reset' set to true")
-    if boolean(request.data.get("migrate") or False, "migrate"):
-        raise InvalidRequest("seal migration is not offered")
-    await core.lifecycle.unseal(share=share, reset=reset)
-    return Response(data=_seal_status(core))
-
-
-async def seal(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """Seal this node only, leader or not."""
-    await core.lifecycle.seal()
-    return Response(status=NO_CONTENT)
-
-
 async def step_down(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Only the leader can; a follower sends the client there, instead of a success that changed nothing."""
-    store = core.unsealed
-    status = store.status()
-    if status.role is not Role.LEADER:
-        leading = next((node for node in store.reads.nodes() if node.node_id == status.leader_id), None)
-        if leading is None:
-            raise NoQuorum("no leader is known; nothing happened")
-        location = f"{leading.api_address}/v1/{request.path}"
-        return Response(status=HTTPStatus.TEMPORARY_REDIRECT, body=b"", headers={"Location": location})
+    if (response := elsewhere(core, request)) is not None:
+        return response
     await core.lifecycle.step_down()
     return Response(status=NO_CONTENT)
 

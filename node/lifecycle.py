@@ -234,6 +234,7 @@ class NodeLifecycle:
             self.core.policies.clear()
             opened.store.values.close()
             self.core.ceremonies.forget()
+            self.core.directory.clear()
             await self._close(opened)
             log.info("node sealed")
 

@@ -196,6 +196,7 @@ class MemoryLifecycle:
             if self._kept is not None:
                 self._kept.machine.values.clear()
             self.core.ceremonies.forget()
+            self.core.directory.clear()
             if self._chores is not None:
                 self._chores.cancel()
                 with contextlib.suppress(asyncio.CancelledError):

@@ -22,6 +22,7 @@ import uvloop
 from consensus.errors import ConsensusError
 from node import VERSION
 from node.api.vault import (
+    auth_mounts,
     capabilities,
     cluster,
     generate_root,
@@ -39,11 +40,14 @@ from node.api.vault import (
 )
 from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
+from node.auth.methods.catalog import auth_methods
+from node.auth.methods.lockout import Lockout
 from node.config import Listener, Settings
 from node.core.core import Core
 from node.core.router import Table
 from node.dev import DevLifecycle
 from node.engines import catalog, cubbyhole
+from node.entities.directory import Directory
 from node.hardening import harden, raise_descriptor_limit
 from node.identity import Layout
 from node.listener_tls import ListenerTLS
@@ -177,13 +181,15 @@ async def _serve_dev(settings: Settings, root_token: str | None, *, store_token:
 
 def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") -> Core:
     """The parts that answer requests, wired; the store comes and goes with the seal."""
-    metrics = Metrics()
+    metrics, directory, lockout = Metrics(), Directory(), Lockout()
+    methods = auth_methods(lockout)
     audit = AuditLog(settings.audit_files)
     metrics.registry.register(NodeState(lifecycle, audit))
     routes = [
         *system.routes(),
         *seal.routes(),
         *cluster.routes(),
+        *auth_mounts.routes(lockout),
         *mount_lookup.routes(),
         *mounts.routes(),
         *remount.routes(),
@@ -205,11 +211,13 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         lifecycle=lifecycle,
         audit=audit,
         policies=PolicyCache(),
-        tokens=TokenAuthority(),
+        tokens=TokenAuthority(directory),
+        directory=directory,
         metrics=metrics,
         system=Table(routes),
         revokers=catalog.revokers(),
-        engines=catalog.tables(),
+        engines=catalog.tables() | {kind: method.table for kind, method in methods.items()},
+        methods=methods,
     )
 
 

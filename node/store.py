@@ -62,14 +62,22 @@ class Store:
     def applied_index(self) -> int:
         return self._machine.applied_index
 
-    def mount_for(self, path: str) -> Mount | None:
-        """The mount that `path` lies in, as Reads.mount_for() tells it."""
+    def mounts(self) -> tuple[Mount, ...]:
+        """All of them, by path."""
         generation = self._machine.generation("mounts")
         if generation != self._mounts_generation:
             self._mounts = tuple(self.reads.mounts())
             self._mounts_generation = generation
+        return self._mounts
+
+    def has_mount(self, mount_id: str) -> bool:
+        """Whether this mount still exists, wherever it was moved to."""
+        return any(mount.mount_id == mount_id for mount in self.mounts())
+
+    def mount_for(self, path: str) -> Mount | None:
+        """The mount that `path` lies in, as Reads.mount_for() tells it."""
         inside = path if path.endswith("/") else path + "/"
-        for mount in self._mounts:
+        for mount in self.mounts():
             if inside.startswith(mount.path):
                 return mount
         return None

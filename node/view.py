@@ -54,6 +54,11 @@ class View:
         raw = self._store.open(self._context(path), entry.value)
         return Item(raw, entry.revision, entry.created_ns, entry.updated_ns, entry.expires_ns)
 
+    def revision(self, path: str) -> int:
+        """What a put() that must find this place empty expects: 0, or what an expired entry still has."""
+        entry = self._store.reads.entry(self._name, path)
+        return entry.revision if entry else 0
+
     def children(self, prefix: str = "", after: str = "", limit: int = LIST_ENTRIES_MAX) -> list[str]:
         """Children of a folder, sorted, folders with a "/"; may name entries that have just expired."""
         return self._store.reads.entry_list(self._name, prefix, after, limit)

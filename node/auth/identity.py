@@ -9,18 +9,25 @@ import hmac
 import secrets
 import string
 from dataclasses import dataclass
+from typing import Any
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from node.auth import batch
+from node.auth.cidr import inside
+from node.entities.directory import Directory
 from node.errors import PermissionDenied
 from node.store import CommandRejected, Store
 from storage.command import Reason, TokenPut, TokenRevoke, TokenUse
-from storage.keyring import TOKEN_DIGEST
+from storage.keyring import BATCH_TOKEN, TOKEN_DIGEST
 from storage.rows import Token
 from storage.secret import Secret
 
-TOKEN_BYTES_MAX = 512  # longer ones cannot be ours; spares hashing what a stranger sends
+TOKEN_BYTES_MAX = 512  # longer service tokens cannot be ours; spares hashing what a stranger sends
 RANDOM_CHARACTERS = 24  # of base 62: 142 bits
 BASE62 = string.ascii_letters + string.digits
 ROOT = "root"
+_BATCH = batch.PREFIX.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +39,13 @@ class Minted:
 
 
 class TokenAuthority:
-    """Tells valid tokens from others. Keeps nothing but the digest key of the store that it saw last."""
+    """Tells valid tokens from others. Keeps nothing but keys of the store that it saw last."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
         self._store: Store | None = None
         self._key = b""
+        self._batch_key: AESGCM | None = None
 
     def digest(self, store: Store, token: Secret) -> bytes:
         """What the store knows a token by."""
@@ -45,31 +54,64 @@ class TokenAuthority:
     def _digest_key(self, store: Store) -> bytes:
         if store is not self._store:
             self._key = store.root.derive(TOKEN_DIGEST)
+            self._batch_key = AESGCM(store.root.derive(BATCH_TOKEN))
             self._store = store
         return self._key
 
     def forget(self) -> None:
-        """Drop the digest key: the node is sealed."""
-        self._store, self._key = None, b""
+        """Drop the keys: the node is sealed."""
+        self._store, self._key, self._batch_key = None, b"", None
 
     def find(self, store: Store, token: Secret) -> Token | None:
         """The row of a live token: neither expired nor used up, whether or not it was swept yet."""
-        if len(token.reveal()) > TOKEN_BYTES_MAX:
+        presented = token.reveal()
+        if presented.startswith(_BATCH):
+            return self._carried(store, token)
+        if len(presented) > TOKEN_BYTES_MAX:
             return None
         return live(store.token(self.digest(store, token)), store.now_ns())
 
-    async def authenticate(self, store: Store, token: Secret | None) -> Token:
-        """The row of the presented token, one use spent if it has a limit (last use: num_uses is -1).
+    def _carried(self, store: Store, token: Secret) -> Token | None:
+        """The row that a batch token holds, if all that it depends on lives."""
+        presented = token.reveal()
+        if len(presented) > batch.BATCH_TOKEN_BYTES_MAX:
+            return None
+        digest, now_ns = self.digest(store, token), store.now_ns()
+        assert self._batch_key is not None, "digest() has made it"
+        row = live(batch.unseal(self._batch_key, presented, digest), now_ns)
+        if row is None or (row.parent is not None and live(store.token(row.parent), now_ns) is None):
+            return None
+        if row.issuer and not store.has_mount(row.issuer):
+            return None
+        return row
 
-        The count is replicated: two nodes cannot both spend the last use, and the row is gone before the last
-        request acts. Raises PermissionDenied, NoQuorum or OutcomeUnknown.
-        """
+    def seal_batch(self, store: Store, row: Token) -> Secret:
+        """The batch token that carries this row. Raises InvalidRequest if it is too long."""
+        self._digest_key(store)
+        assert self._batch_key is not None
+        return batch.seal(self._batch_key, row)
+
+    async def authenticate(self, store: Store, token: Secret | None, remote: str) -> Token:
+        """The row of the token that `remote`, an address, presents: see permit(). Raises as that does."""
         row = None if token is None else self.find(store, token)
         if row is None:
             raise PermissionDenied("permission denied")
-        if row.num_uses == 0:
-            return row
-        return await self._spend(store, row)
+        return await self.permit(store, row, remote)
+
+    async def permit(self, store: Store, row: Token, remote: str) -> Token:
+        """A live token's row, one use spent if it has a limit (last use: num_uses is -1): the one place that decides.
+
+        Refused from outside the networks that it is bound to, and if its entity is disabled or gone. The count is
+        replicated: two nodes cannot both spend the last use, and the row is gone before the last request acts.
+        Raises PermissionDenied, NoQuorum or OutcomeUnknown.
+        """
+        if row.bound_cidrs and not inside(remote, row.bound_cidrs):
+            raise PermissionDenied("permission denied")
+        if row.entity_id:
+            identity = self._directory.find(store, row.entity_id)
+            if identity is None or identity.entity.disabled:
+                raise PermissionDenied("permission denied")
+        return row if row.num_uses == 0 else await self._spend(store, row)
 
     async def _spend(self, store: Store, row: Token) -> Token:
         try:
@@ -101,11 +143,13 @@ class TokenAuthority:
         period_ns: int = 0,
         renewable: bool = False,
         expires_ns: int | None = None,
+        **bound: Any,
     ) -> Minted:
         """A service token "s." + 24 base-62 characters (or the given one) with an accessor of its own.
 
         Durations in nanoseconds, 0 for none; expires_ns is the clock plus ttl_ns unless given. With a seed,
         the same one gives the same token and accessor again, and tells nobody without the key what they are.
+        `bound`: entity_id, role, bound_cidrs and issuer of TokenPut.
         """
         drawn = self._seeded(store, b"token", seed) if seed else random_base62()
         accessor = self._seeded(store, b"accessor", seed) if seed else random_base62()
@@ -126,6 +170,7 @@ class TokenAuthority:
             period_ns=period_ns,
             renewable=renewable,
             expires_ns=expires_ns if expires_ns is not None else (now_ns + ttl_ns if ttl_ns else 0),
+            **bound,
         )
         return Minted(secret, command)
 

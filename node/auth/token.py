@@ -1,4 +1,4 @@
-"""The rules of service tokens: what may be created by whom, how long it lives, what others see of it.
+"""The rules of the token store: what may be created by whom, how long it lives, what others see of it.
 
 Pure, but for the sweep at the end; the clock comes in. The semantics are those of Vault's token store
 (https://developer.hashicorp.com/vault/api-docs/auth/token), and so are the texts of errors and warnings,
@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node.auth import fields
+from node.auth import fields, token_roles
 from node.auth.fields import SECOND_NS
 from node.auth.identity import ROOT
+from node.auth.token_roles import Role
+from node.auth.ttl import Limits, grant
 from node.errors import InvalidRequest
 from node.policy.default import NAME as DEFAULT
 from node.policy.default import WRAPPING
@@ -21,13 +23,12 @@ from node.store import Store
 from storage.command import TokensExpire
 from storage.rows import Token
 
-DEFAULT_TTL_NS = 768 * 3600 * SECOND_NS
-MAX_TTL_NS = 768 * 3600 * SECOND_NS
 EXPIRE_STEP_TOKENS_MAX = 256  # per command, so that a great expiry holds up no other write
 EXPIRE_STEPS_MAX = 64  # per sweep
 ID_CHARACTERS_MAX = 256
 DISPLAY_NAME_CHARACTERS_MAX = 256
 METADATA_BYTES_MAX = 16 * 1024
+USES_MAX = 2**31
 
 _DISPLAY_NAME = re.compile(r"[^a-zA-Z0-9-]")
 _ID_PREFIXES = ("s.", "hvs.", "b.", "hvb.", "r.", "hvr.")
@@ -38,8 +39,10 @@ class Wanted:
     """A token that may be created, checked against its creator. Names as in storage.command.TokenPut."""
 
     token: str | None  # None: to be drawn
+    batch: bool
     parent: bytes | None
     policies: tuple[str, ...]
+    path: str
     display_name: str
     metadata: dict[str, str] | None
     num_uses: int
@@ -47,92 +50,152 @@ class Wanted:
     explicit_max_ttl_ns: int
     period_ns: int
     renewable: bool
+    entity_id: str
+    entity_alias: str  # of the token store, whose entity the token shall have; "": entity_id
+    role: str
+    bound_cidrs: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-def wanted(creator: Token, data: Mapping[str, Any], *, sudo: bool, orphan: bool, now_ns: int) -> Wanted:
+def wanted(
+    creator: Token,
+    data: Mapping[str, Any],
+    *,
+    sudo: bool,
+    orphan: bool,
+    now_ns: int,
+    bounds: Limits,
+    role: Role | None = None,
+) -> Wanted:
     """What `creator` gets if it asks for `data`; `sudo` if its policies grant that on the path.
 
-    Raises InvalidRequest where Vault does; nothing is granted beyond the creator's own policies without sudo,
-    and nothing at all makes a root token but a root token.
+    Raises InvalidRequest where Vault does; nothing is granted beyond the creator's own policies without sudo or
+    a role that says so, and nothing at all makes a root token but a root token.
     """
+    if creator.kind == "batch":
+        raise InvalidRequest("batch tokens cannot create more tokens")
     if creator.num_uses != 0:
         raise InvalidRequest("restricted use token cannot generate child tokens")
-    _check_type(data)
+    batch = _is_batch(data, role)
     token = _custom_id(data, sudo=sudo)
-    if fields.boolean(data.get("no_parent"), "no_parent"):
-        _privileged(sudo, "create orphan token")
-        orphan = True
-    period_ns = fields.duration_ns(data.get("period"), "period")
-    if period_ns:
-        _privileged(sudo, "create periodic token")
-    policies = _policies(creator, data, sudo=sudo)
-    explicit_max_ns = fields.duration_ns(data.get("explicit_max_ttl"), "explicit_max_ttl")
-    asked_ns = fields.duration_ns(data.get("ttl"), "ttl") or fields.duration_ns(data.get("lease"), "lease")
-    ttl_ns = 0
-    warnings: list[str] = []
-    if period_ns or asked_ns or explicit_max_ns or ROOT not in policies:
-        ttl_ns, warnings = grant_ttl(
-            asked_ns=asked_ns or (explicit_max_ns if ROOT in policies else 0),
-            period_ns=period_ns,
-            explicit_max_ns=explicit_max_ns,
-            created_ns=now_ns,
-            now_ns=now_ns,
-        )
-    elif creator.expires_ns:
-        raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens")
+    orphan = _orphan(data, role, sudo=sudo, orphan=orphan)
+    period_ns, explicit_max_ns = _durations(data, role, sudo=sudo)
+    policies = _policies(creator, data, role, sudo=sudo)
+    if batch:
+        _check_batch(token, period_ns, explicit_max_ns, _num_uses(data, role), policies)
+    ttl_ns, warnings = _ttl(creator, data, policies, period_ns, explicit_max_ns, bounds, now_ns)
     return Wanted(
         token=token,
+        batch=batch,
         parent=None if orphan else creator.digest,
         policies=policies,
+        path=_path(role),
         display_name=_display_name(data),
         metadata=_metadata(data),
-        num_uses=_num_uses(data),
+        num_uses=_num_uses(data, role),
         ttl_ns=ttl_ns,
         explicit_max_ttl_ns=explicit_max_ns,
         period_ns=period_ns,
-        renewable=ttl_ns > 0 and _renewable(data),
+        renewable=not batch and ttl_ns > 0 and _renewable(data) and (role is None or role.renewable),
+        entity_id="" if orphan else creator.entity_id,
+        entity_alias=_entity_alias(data, role),
+        role=role.name if role else "",
+        bound_cidrs=_bound_cidrs(creator, role, orphan=orphan),
         warnings=tuple(warnings),
     )
 
 
-def grant_ttl(
-    *, asked_ns: int, period_ns: int, explicit_max_ns: int, created_ns: int, now_ns: int
+def _ttl(
+    creator: Token,
+    data: Mapping[str, Any],
+    policies: tuple[str, ...],
+    period_ns: int,
+    explicit_max_ns: int,
+    bounds: Limits,
+    now_ns: int,
 ) -> tuple[int, list[str]]:
-    """How long from now, and warnings if that is less than asked for.
-
-    A periodic token gets its period each time, and ends only by its explicit maximum; any other ends at the
-    latest when the maximum has passed since its creation. InvalidRequest once that has happened.
-    """
-    maximum_ns = min(explicit_max_ns or MAX_TTL_NS, MAX_TTL_NS)
-    ttl_ns = period_ns or asked_ns or DEFAULT_TTL_NS
-    ends_ns = created_ns + maximum_ns if explicit_max_ns or not period_ns else now_ns + MAX_TTL_NS
-    left_ns = ends_ns - now_ns
-    if left_ns <= 0:
-        raise InvalidRequest("past the max TTL, cannot renew")
-    if ttl_ns <= left_ns:
-        return ttl_ns, []
-    subject = ("period", "period value") if period_ns else ("TTL", "TTL value")
-    warning = (
-        f'{subject[0]} of "{_short(ttl_ns)}" exceeded the effective max_ttl of "{_short(maximum_ns)}"; '
-        f"{subject[1]} is capped accordingly"
+    asked_ns = fields.duration_ns(data.get("ttl"), "ttl") or fields.duration_ns(data.get("lease"), "lease")
+    if not (period_ns or asked_ns or explicit_max_ns) and ROOT in policies:
+        if creator.expires_ns:
+            raise InvalidRequest("expiring root tokens cannot create non-expiring root tokens")
+        return 0, []
+    return grant(
+        bounds,
+        asked_ns=asked_ns or (explicit_max_ns if ROOT in policies else 0),
+        period_ns=period_ns,
+        explicit_max_ns=explicit_max_ns,
+        created_ns=now_ns,
+        now_ns=now_ns,
     )
-    return left_ns, [warning]
 
 
-def _short(nanoseconds: int) -> str:
-    text = fields.go_duration(nanoseconds)
-    return re.sub(r"(?<=[hm])0[ms](0s)?$", "", text)
-
-
-def _check_type(data: Mapping[str, Any]) -> None:
+def _is_batch(data: Mapping[str, Any], role: Role | None) -> bool:
     kind = fields.text(data.get("type"), "type")
-    if kind == "batch":
-        raise InvalidRequest("batch tokens are not offered by this server; ask for a service token")
-    if kind not in ("", "default", "service", "default-service"):
+    if kind not in ("", "default", "service", "default-service", "batch"):
         raise InvalidRequest("invalid 'token_type' value")
-    if fields.text(data.get("entity_alias"), "entity_alias"):
+    if role is None or (role.type.startswith("default") and kind in ("service", "batch")):
+        return kind == "batch"
+    return role.type.endswith("batch")
+
+
+def _check_batch(
+    token: str | None, period_ns: int, explicit_max_ns: int, num_uses: int, policies: tuple[str, ...]
+) -> None:
+    """What needs a row in the store, a batch token cannot have."""
+    given = {"explicit_max_ttl": explicit_max_ns, "num_uses": num_uses, "period": period_ns, "id": token}
+    for name, value in given.items():
+        if value:
+            raise InvalidRequest(f'batch tokens cannot have "{name}" set')
+    if ROOT in policies:
+        raise InvalidRequest("batch tokens cannot be root tokens")
+
+
+def _orphan(data: Mapping[str, Any], role: Role | None, *, sudo: bool, orphan: bool) -> bool:
+    if role is not None:
+        return role.orphan
+    if fields.boolean(data.get("no_parent"), "no_parent"):
+        _privileged(sudo, "create orphan token")
+        return True
+    return orphan
+
+
+def _durations(data: Mapping[str, Any], role: Role | None, *, sudo: bool) -> tuple[int, int]:
+    """Period and explicit maximum: a role's hold, and what is asked for may only be less."""
+    period_ns = fields.duration_ns(data.get("period"), "period")
+    if period_ns and not (role and role.period_ns):
+        _privileged(sudo, "create periodic token")
+    explicit_max_ns = fields.duration_ns(data.get("explicit_max_ttl"), "explicit_max_ttl")
+    if role is not None:
+        period_ns = _lesser(period_ns, role.period_ns)
+        explicit_max_ns = _lesser(explicit_max_ns, role.explicit_max_ttl_ns)
+    return period_ns, explicit_max_ns
+
+
+def _lesser(asked: int, limit: int) -> int:
+    return min(asked, limit) if asked and limit else asked or limit
+
+
+def _path(role: Role | None) -> str:
+    if role is None:
+        return "auth/token/create"
+    return f"auth/token/create/{role.name}" + (f"/{role.path_suffix}" if role.path_suffix else "")
+
+
+def _entity_alias(data: Mapping[str, Any], role: Role | None) -> str:
+    alias = fields.text(data.get("entity_alias"), "entity_alias")
+    if not alias:
+        return ""
+    if role is None:
         raise InvalidRequest("'entity_alias' is only allowed in combination with token role")
+    if len(alias) > ID_CHARACTERS_MAX or not token_roles.allows_alias(role, alias):
+        raise InvalidRequest("invalid 'entity_alias' value")
+    return alias
+
+
+def _bound_cidrs(creator: Token, role: Role | None, *, orphan: bool) -> tuple[str, ...]:
+    """A child is bound like its parent: it cannot be carried where the parent could not."""
+    inherited = () if orphan else creator.bound_cidrs
+    return inherited or (role.bound_cidrs if role else ())
 
 
 def _custom_id(data: Mapping[str, Any], *, sudo: bool) -> str | None:
@@ -168,9 +231,15 @@ def canonical_policies(names: Sequence[str]) -> tuple[str, ...]:
     return (ROOT,) if ROOT in canonical else tuple(sorted(canonical))
 
 
-def _policies(creator: Token, data: Mapping[str, Any], *, sudo: bool) -> tuple[str, ...]:
+def _policies(creator: Token, data: Mapping[str, Any], role: Role | None, *, sudo: bool) -> tuple[str, ...]:
     no_default = fields.boolean(data.get("no_default_policy"), "no_default_policy")
     asked = canonical_policies(fields.strings(data.get("policies"), "policies"))
+    if role is not None and role.constrains_policies:
+        names = token_roles.policies(role, asked, creator.policies, no_default=no_default)
+        if ROOT in names and ROOT not in creator.policies:
+            raise InvalidRequest("root tokens may not be created without parent token being root")
+        return names
+    no_default = no_default or (role is not None and role.no_default_policy)
     add_default = False
     if not asked:
         asked = creator.policies
@@ -184,10 +253,10 @@ def _policies(creator: Token, data: Mapping[str, Any], *, sudo: bool) -> tuple[s
         if ROOT not in creator.policies:
             raise InvalidRequest("root tokens may not be created without parent token being root")
         return (ROOT,)
-    names = set(asked) | ({DEFAULT} if add_default else set())
+    kept = set(asked) | ({DEFAULT} if add_default else set())
     if no_default:
-        names.discard(DEFAULT)
-    return tuple(sorted(names))
+        kept.discard(DEFAULT)
+    return tuple(sorted(kept))
 
 
 def _display_name(data: Mapping[str, Any]) -> str:
@@ -207,52 +276,70 @@ def _renewable(data: Mapping[str, Any]) -> bool:
     return True if asked is None else fields.boolean(asked, "renewable")
 
 
-def _num_uses(data: Mapping[str, Any]) -> int:
+def _num_uses(data: Mapping[str, Any], role: Role | None) -> int:
     num_uses = fields.integer(data.get("num_uses"), "num_uses")
     if num_uses < 0:
         raise InvalidRequest("number of uses cannot be negative")
-    return num_uses
+    if num_uses > USES_MAX:
+        raise InvalidRequest(f"number of uses cannot be more than {USES_MAX}")
+    return _lesser(num_uses, role.num_uses if role else 0)
 
 
-def renewal(row: Token, *, increment_ns: int, now_ns: int) -> tuple[int, list[str]]:
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What holds for a token's renewals: its own terms, and those that its role or its issuer has by now."""
+
+    bounds: Limits
+    period_ns: int
+    ttl_ns: int = 0  # what is granted if nothing is asked for; 0: what was granted at first
+    max_ns: int = 0
+
+
+def renewal(row: Token, terms: Renewal, *, increment_ns: int, now_ns: int) -> tuple[int, list[str]]:
     """The time that a renewal grants, from now. Raises InvalidRequest."""
+    if row.kind == "batch":
+        raise InvalidRequest("batch tokens cannot be renewed")
     if not row.renewable or row.expires_ns == 0:
         raise InvalidRequest("lease is not renewable")
-    return grant_ttl(
-        asked_ns=increment_ns or row.ttl_ns,
-        period_ns=row.period_ns,
+    return grant(
+        terms.bounds,
+        asked_ns=increment_ns or terms.ttl_ns or row.ttl_ns,
+        period_ns=terms.period_ns,
         explicit_max_ns=row.explicit_max_ttl_ns,
         created_ns=row.created_ns,
         now_ns=now_ns,
+        role_max_ns=terms.max_ns,
     )
 
 
-def auth_block(row: Token, *, client_token: str, ttl_ns: int) -> dict[str, Any]:
-    """The `auth` of an answer; lease_duration in seconds, to the nearest."""
+def auth_block(row: Token, *, client_token: str, ttl_ns: int, extra: Sequence[str] = ()) -> dict[str, Any]:
+    """The `auth` of an answer; lease_duration in seconds, to the nearest. `extra`: policies of the entity."""
+    identity = {"identity_policies": list(extra)} if extra else {}
     return {
         "client_token": client_token,
         "accessor": row.accessor,
-        "policies": list(row.policies),
+        "policies": sorted({*row.policies, *extra}),
         "token_policies": list(row.policies),
+        **identity,
         "metadata": row.metadata,
         "lease_duration": (ttl_ns + SECOND_NS // 2) // SECOND_NS,
         "renewable": row.renewable,
-        "entity_id": "",
-        "token_type": "service",
+        "entity_id": row.entity_id,
+        "token_type": row.kind,
         "orphan": row.orphan,
         "mfa_requirement": None,
         "num_uses": row.num_uses,
     }
 
 
-def lookup_data(row: Token, *, token: str, now_ns: int) -> dict[str, Any]:
-    """What a lookup tells; token is "" when it is looked up by its accessor."""
+def lookup_data(row: Token, *, token: str, now_ns: int, extra: Sequence[str] = ()) -> dict[str, Any]:
+    """What a lookup tells; token is "" when it is looked up by its accessor. `extra`: policies of the entity."""
     data: dict[str, Any] = {
         "accessor": row.accessor,
         "creation_time": row.created_ns // SECOND_NS,
         "creation_ttl": row.ttl_ns // SECOND_NS,
         "display_name": row.display_name,
-        "entity_id": "",
+        "entity_id": row.entity_id,
         "expire_time": fields.rfc3339(row.expires_ns) if row.expires_ns else None,
         "explicit_max_ttl": row.explicit_max_ttl_ns // SECOND_NS,
         "id": token,
@@ -264,14 +351,20 @@ def lookup_data(row: Token, *, token: str, now_ns: int) -> dict[str, Any]:
         "policies": list(row.policies),
         "renewable": row.renewable,
         "ttl": max(row.expires_ns - now_ns, 0) // SECOND_NS if row.expires_ns else 0,
-        "type": "service",
+        "type": row.kind,
     }
+    if extra:
+        data["identity_policies"] = list(extra)
+    if row.bound_cidrs:
+        data["bound_cidrs"] = list(row.bound_cidrs)
+    if row.role and not row.issuer:
+        data["role"] = row.role
     if row.period_ns:
         data["period"] = row.period_ns // SECOND_NS
     if row.last_renewal_ns:
         data["last_renewal"] = fields.rfc3339(row.last_renewal_ns)
         data["last_renewal_time"] = row.last_renewal_ns // SECOND_NS
-    return data
+    return dict(sorted(data.items()))
 
 
 async def expire_tokens(store: Store) -> int:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
 from node.ceremonies import Ceremonies, Shares
 from node.config import Settings
 from node.core.router import Table
+from node.entities.directory import Directory
 from node.errors import Sealed
 from node.leases.manager import Revokers
 from node.policy.acl import ACL
@@ -18,6 +19,9 @@ from node.telemetry.metrics import Metrics
 from storage.rows import Token
 from storage.seal import SealFile
 from storage.secret import Secret
+
+if TYPE_CHECKING:
+    from node.auth.methods.method import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,12 @@ class Core:
     audit: AuditLog
     policies: PolicyCache
     tokens: TokenAuthority
+    directory: Directory
     metrics: Metrics
     system: Table  # the routes of sys/ and auth/token/
     engines: Mapping[str, Table]  # Mount.engine -> its routes, relative to the mount
     revokers: Revokers  # Mount.engine -> how it takes back what it handed out
+    methods: Mapping[str, "Method"]  # the auth methods among them, by Mount.kind
     store: Store | None = None
     ceremonies: Ceremonies = field(default_factory=Ceremonies)
 
@@ -91,4 +97,6 @@ class Core:
 
     def acl(self, row: Token) -> ACL:
         """What the holder of a token may do: the one way to ask."""
-        return self.policies.acl(self.unsealed, row.policies)
+        store = self.unsealed
+        identity = self.directory.find(store, row.entity_id) if row.entity_id else None
+        return self.policies.acl(store, row, identity)

@@ -81,7 +81,7 @@ async def _authorise(core: Core, request: Request, match: Match | None) -> None:
         return
     if match is not None and match.route.anonymous is not None and match.route.anonymous(request):
         return
-    request.token_row = await core.tokens.authenticate(core.unsealed, request.token)
+    request.token_row = await core.tokens.authenticate(core.unsealed, request.token, request.remote)
     if match is not None and not match.route.acl:
         return
     if request.operation is Operation.UPDATE and match is not None:

@@ -64,7 +64,7 @@ class Pattern(enum.Enum):
     EXACT = "exact"
     PREFIX = "prefix"  # path is what stood before the "*"
     SEGMENTS = "segments"  # "+" segments; path keeps its final "*"
-    TEMPLATE = "template"  # "{{identity...}}": matches nothing, as in Vault for a token without an entity
+    TEMPLATE = "template"  # "{{identity...}}": another of these once it is filled in for a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +171,17 @@ def _checked_rule(path: str, body: hcl.Block) -> Rule:
         if key in fields:
             raise PolicyError(f'"{key}" is given twice')
         fields[key] = value
-    canonical, pattern = _pattern(path)
+    canonical, kind = pattern(path)
     capabilities = _capabilities(path, fields)
     if capabilities == DENY:
-        return Rule(canonical, pattern, DENY)
+        return Rule(canonical, kind, DENY)
     minimum = duration_ns(fields.get("min_wrapping_ttl"), "min_wrapping_ttl")
     maximum = duration_ns(fields.get("max_wrapping_ttl"), "max_wrapping_ttl")
     if 0 < maximum < minimum:
         raise PolicyError("max_wrapping_ttl cannot be less than min_wrapping_ttl")
     return Rule(
         canonical,
-        pattern,
+        kind,
         capabilities,
         required=tuple(name.lower() for name in _texts(fields, "required_parameters")),
         allowed=_parameters(fields, "allowed_parameters"),
@@ -191,7 +191,8 @@ def _checked_rule(path: str, body: hcl.Block) -> Rule:
     )
 
 
-def _pattern(path: str) -> tuple[str, Pattern]:
+def pattern(path: str) -> tuple[str, Pattern]:
+    """How a rule's path is kept and compared. Raises PolicyError."""
     if "+*" in path:
         raise PolicyError(f"path \"{path}\": invalid use of wildcards ('+*' is forbidden)")
     if "{{" in path:

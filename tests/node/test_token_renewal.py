@@ -6,12 +6,13 @@ import pytest
 from support.corefixture import ROOT_TOKEN, call, new_token, opened
 
 from node.auth import fields
-from node.auth.token import grant_ttl
+from node.auth.ttl import Limits, grant
 from node.core.core import Core
 from node.core.request import Operation
 from node.errors import InvalidRequest
 
 HOUR = 3600
+LIMITS = Limits(768 * HOUR * 10**9, 768 * HOUR * 10**9)
 
 
 async def post(core: Core, name: str, data: dict[str, Any] | None = None, *, by: str = ROOT_TOKEN) -> Any:
@@ -81,5 +82,8 @@ def test_nothing_is_granted_past_the_maximum() -> None:
     hour = HOUR * fields.SECOND_NS
     for period_ns in (0, hour):
         with pytest.raises(InvalidRequest, match="past the max TTL"):
-            grant_ttl(asked_ns=hour, period_ns=period_ns, explicit_max_ns=hour, created_ns=0, now_ns=hour)
-    assert grant_ttl(asked_ns=0, period_ns=hour, explicit_max_ns=0, created_ns=0, now_ns=10**19) == (hour, [])
+            grant(LIMITS, asked_ns=hour, period_ns=period_ns, explicit_max_ns=hour, created_ns=0, now_ns=hour)
+    assert grant(LIMITS, asked_ns=0, period_ns=hour, explicit_max_ns=0, created_ns=0, now_ns=10**19) == (
+        hour,
+        [],
+    )

@@ -13,6 +13,7 @@ from node.auth.identity import TokenAuthority
 from node.auth.token import expire_tokens
 from node.core.core import Core
 from node.core.request import Operation
+from node.entities.directory import Directory
 from node.errors import InvalidRequest, NodeError, PermissionDenied
 from storage.secret import Secret
 
@@ -160,7 +161,7 @@ async def test_warnings(tmp_path, asked, warning) -> None:
         ({"id": "s.abc"}, "custom token ID cannot have the 's.' prefix"),
         ({"id": ROOT_TOKEN}, "cannot create a token with a duplicate ID"),
         ({"id": "né"}, "a custom token ID has at most"),
-        ({"type": "batch"}, "batch tokens are not offered"),
+        ({"type": "batch"}, "batch tokens cannot be root tokens"),
         ({"type": "zz"}, "invalid 'token_type' value"),
         ({"num_uses": -1}, "number of uses cannot be negative"),
         ({"num_uses": "x"}, 'error converting input for field "num_uses"'),
@@ -390,7 +391,7 @@ async def test_the_store_never_holds_a_token(tmp_path) -> None:
         assert token not in repr(row)
         minted = core.tokens.mint(core.unsealed, policies=("default",), path="x")
         assert minted.token.reveal().decode() not in repr(minted)
-        assert TokenAuthority().digest(core.unsealed, minted.token) == minted.command.digest
+        assert TokenAuthority(Directory()).digest(core.unsealed, minted.token) == minted.command.digest
 
 
 async def test_auth_methods(tmp_path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from node import VERSION
 from node.auth.fields import SECOND_NS, boolean, duration_ns, strings, text
+from node.auth.methods import lockout
 from node.errors import InvalidRequest
 from storage.rows import Mount
 
@@ -67,6 +68,7 @@ def tuning(mount: Mount) -> dict[str, Any]:
         "max_lease_ttl": mount.max_lease_ttl_ns // SECOND_NS or TTL_DEFAULT_S,
         **mount.details.get("config", {}),
     }
+    shown |= shown.pop(lockout.CONFIG, {})
     if options(mount):
         shown["options"] = options(mount)
     if mount.details.get("external_entropy_access"):
@@ -121,6 +123,9 @@ def _config(old: Mapping[str, Any], data: Mapping[str, Any], *, auth: bool) -> d
         if kind not in TOKEN_TYPES:
             raise InvalidRequest("invalid value for 'token_type'")
         config["token_type"] = kind
+    if auth and data.get(lockout.CONFIG) is not None:
+        said = object_of(data[lockout.CONFIG], lockout.CONFIG)
+        config[lockout.CONFIG] = lockout.configured(said, config.get(lockout.CONFIG, {}))
     return {name: value for name, value in config.items() if value not in ([], "")}
 
 

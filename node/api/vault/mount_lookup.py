@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from node.api.vault.auth_mounts import auth_entries
 from node.api.vault.mount_config import entry, folder
 from node.api.vault.mounts import AUTH, builtin, secret_entries
-from node.api.vault.tokens import auth_entries
 from node.core import fields
 from node.core.core import Core
 from node.core.request import Operation, Request, Response

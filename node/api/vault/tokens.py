@@ -1,24 +1,17 @@
-"""auth/token/: thin handlers over node/auth/token.py, and the list of auth methods (there is one)."""
+"""auth/token/: thin handlers over node/auth/token.py."""
 
-import hashlib
-import uuid
-from typing import Any
+import msgspec
 
-from node.auth import fields
+from node.api.vault import token_create
+from node.auth import batch, fields, token_roles
 from node.auth.identity import live
-from node.auth.token import (
-    DEFAULT_TTL_NS,
-    MAX_TTL_NS,
-    auth_block,
-    expire_tokens,
-    lookup_data,
-    renewal,
-    wanted,
-)
+from node.auth.methods.method import refused
+from node.auth.token import Renewal, auth_block, expire_tokens, lookup_data, renewal
 from node.core.core import Core
-from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
+from node.core.fields import in_path
+from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
-from node.errors import InvalidRequest, OutcomeUnknown, PermissionDenied
+from node.errors import InvalidRequest, NotFound, PermissionDenied
 from node.store import CommandRejected
 from storage.command import Reason, TokenRenew, TokenRevoke
 from storage.rows import Token
@@ -31,8 +24,8 @@ def routes() -> list[Route]:
     """The table of this module."""
     both = {Operation.READ, Operation.UPDATE}
     return [
-        _route("create", create),
-        _route("create-orphan", create_orphan),
+        *token_create.routes(),
+        *_roles(),
         _route("lookup", lookup, both),
         _route("lookup-self", lookup_self, both),
         _route("lookup-accessor", lookup_accessor),
@@ -46,7 +39,6 @@ def routes() -> list[Route]:
         _route("tidy", tidy),
         _route("accessors", accessors, {Operation.LIST}, sudo=True),
         _route("accessors/", accessors, {Operation.LIST}, sudo=True),
-        Route("sys/auth", {Operation.READ: auth_methods}, shape=Shape.DOUBLE),
     ]
 
 
@@ -58,66 +50,6 @@ def _route(
     sudo: bool = False,
 ) -> Route:
     return Route(f"auth/token/{name}", dict.fromkeys(operations, handler), sudo=sudo)
-
-
-# --- create ------------------------------------------------------------------------------------------------
-
-
-async def create(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """A child of the asking token, unless it may ask for an orphan and does."""
-    return await _create(core, request, orphan=False)
-
-
-async def create_orphan(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """Who is granted this path may make tokens that outlive it: no sudo on top, as in Vault."""
-    return await _create(core, request, orphan=True)
-
-
-async def _create(core: Core, request: Request, *, orphan: bool) -> Response:
-    store, creator = core.unsealed, _caller(request)
-    sudo = core.acl(creator).has_sudo(request.path)
-    want = wanted(creator, request.data, sudo=sudo, orphan=orphan, now_ns=store.now_ns())
-    minted = core.tokens.mint(
-        store,
-        policies=want.policies,
-        path=request.path,
-        token=want.token,
-        # A retry under the same request id must find the token that the first attempt made.
-        seed=creator.digest + request.request_id if request.request_id else b"",
-        parent=want.parent,
-        display_name=want.display_name,
-        metadata=want.metadata,
-        num_uses=want.num_uses,
-        ttl_ns=want.ttl_ns,
-        explicit_max_ttl_ns=want.explicit_max_ttl_ns,
-        period_ns=want.period_ns,
-        renewable=want.renewable,
-    )
-    try:
-        await store.submit(minted.command, request_id=request.request_id)
-    except CommandRejected as error:
-        raise _refused(error) from None
-    row = store.reads.token(minted.command.digest)
-    if row is None:
-        raise OutcomeUnknown("this request id belongs to another request, or the token is gone already")
-    return Response(
-        auth=auth_block(row, client_token=_shown(minted.token), ttl_ns=row.ttl_ns),
-        warnings=[*want.warnings, *_missing_policies(core, row)] or None,
-    )
-
-
-def _refused(error: CommandRejected) -> Exception:
-    if error.reason == Reason.TOKEN_EXISTS:
-        return InvalidRequest("cannot create a token with a duplicate ID")
-    if error.reason == Reason.PARENT_GONE:
-        return PermissionDenied("permission denied")
-    return error
-
-
-def _missing_policies(core: Core, row: Token) -> list[str]:
-    reads = core.unsealed.reads
-    missing = (name for name in row.policies if name != "root" and reads.policy(name) is None)
-    return [f'Policy "{name}" does not exist' for name in missing]
 
 
 # --- look up -----------------------------------------------------------------------------------------------
@@ -144,7 +76,13 @@ async def lookup_accessor(core: Core, request: Request, params: dict[str, str]) 
 
 
 def _described(core: Core, row: Token, token: str) -> Response:
-    return Response(data=lookup_data(row, token=token, now_ns=core.unsealed.now_ns()))
+    extra = _identity_policies(core, row)
+    return Response(data=lookup_data(row, token=token, now_ns=core.unsealed.now_ns(), extra=extra))
+
+
+def _identity_policies(core: Core, row: Token) -> tuple[str, ...]:
+    identity = core.directory.find(core.unsealed, row.entity_id) if row.entity_id else None
+    return identity.policies if identity else ()
 
 
 # --- renew -------------------------------------------------------------------------------------------------
@@ -171,7 +109,7 @@ async def _renew(core: Core, request: Request, row: Token, token: str) -> Respon
     store = core.unsealed
     increment_ns = fields.duration_ns(request.data.get("increment"), "increment")
     now_ns = store.now_ns()
-    ttl_ns, warnings = renewal(row, increment_ns=increment_ns, now_ns=now_ns)
+    ttl_ns, warnings = renewal(row, _terms(core, row), increment_ns=increment_ns, now_ns=now_ns)
     command = TokenRenew(time_ns=now_ns, digest=row.digest, ttl_ns=ttl_ns, expires_ns=now_ns + ttl_ns)
     try:
         await store.submit(command, request_id=request.request_id)
@@ -179,7 +117,25 @@ async def _renew(core: Core, request: Request, row: Token, token: str) -> Respon
         if error.reason != Reason.NO_SUCH_TOKEN:
             raise
         raise InvalidRequest("token not found") from None
-    return Response(auth=auth_block(row, client_token=token, ttl_ns=ttl_ns), warnings=warnings or None)
+    extra = _identity_policies(core, row)
+    auth = auth_block(row, client_token=token, ttl_ns=ttl_ns, extra=extra)
+    return Response(auth=auth, warnings=warnings or None)
+
+
+def _terms(core: Core, row: Token) -> Renewal:
+    """What holds for a token's renewals by now. Raises InvalidRequest if nothing does any more."""
+    if row.issuer:
+        mount = next((each for each in core.unsealed.mounts() if each.mount_id == row.issuer), None)
+        if mount is None:
+            raise InvalidRequest("token not found")
+        return core.methods[mount.kind].terms(core, mount, row)
+    period_ns = row.period_ns
+    if row.role:
+        role = token_roles.find(core.unsealed, row.role)
+        if role is None:
+            raise InvalidRequest(f'original token role "{row.role}" could not be found, not renewing')
+        period_ns = role.period_ns or (0 if "period" in role.old_names else row.period_ns)
+    return Renewal(token_create.bounds(core), period_ns)
 
 
 # --- revoke ------------------------------------------------------------------------------------------------
@@ -187,14 +143,22 @@ async def _renew(core: Core, request: Request, row: Token, token: str) -> Respon
 
 async def revoke(core: Core, request: Request, params: dict[str, str]) -> Response:
     """With all descendants; a token that is gone already is a success."""
-    digest = core.tokens.digest(core.unsealed, Secret(_token(request).encode()))
+    digest = _revocable(core, Secret(_token(request).encode()))
     await _revoke(core, request, digest)
     return Response(NO_CONTENT)
 
 
 async def revoke_self(core: Core, request: Request, params: dict[str, str]) -> Response:
-    await _revoke(core, request, _caller(request).digest)
+    assert request.token is not None
+    await _revoke(core, request, _revocable(core, request.token))
     return Response(NO_CONTENT)
+
+
+def _revocable(core: Core, token: Secret) -> bytes:
+    """The digest of a token that is not a batch token. Raises InvalidRequest."""
+    if token.reveal().startswith(batch.PREFIX.encode()):
+        raise InvalidRequest("batch tokens cannot be revoked")
+    return core.tokens.digest(core.unsealed, token)
 
 
 async def revoke_accessor(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -207,7 +171,7 @@ async def revoke_accessor(core: Core, request: Request, params: dict[str, str]) 
 
 async def revoke_orphan(core: Core, request: Request, params: dict[str, str]) -> Response:
     """The token alone: its children live on as orphans."""
-    digest = core.tokens.digest(core.unsealed, Secret(_token(request).encode()))
+    digest = _revocable(core, Secret(_token(request).encode()))
     if not await _revoke(core, request, digest, orphan_children=True):
         raise InvalidRequest("token to revoke not found")
     return Response(NO_CONTENT)
@@ -218,6 +182,65 @@ async def _revoke(core: Core, request: Request, digest: bytes, *, orphan_childre
     command = TokenRevoke(time_ns=store.now_ns(), digest=digest, orphan_children=orphan_children)
     _, value = await store.submit(command, request_id=request.request_id)
     return int(value["revoked"])
+
+
+# --- roles ---
+
+
+def _roles() -> list[Route]:
+    listing = {Operation.LIST: _list_roles}
+    one = {Operation.READ: _read_role, Operation.UPDATE: _write_role, Operation.DELETE: _delete_role}
+    return [
+        Route("auth/token/roles", listing, summary="Lists the roles of the token store."),
+        Route("auth/token/roles/", listing, summary="Lists the roles of the token store."),
+        Route(
+            "auth/token/roles/{name}",
+            one,
+            exists=lambda core, request, params: token_roles.find(core.unsealed, params["name"]) is not None,
+            summary="Creates, shows, changes and removes a role of the token store.",
+            fields=(in_path("name", "Of the role."), *token_roles.FIELDS),
+        ),
+    ]
+
+
+async def _list_roles(core: Core, request: Request, params: dict[str, str]) -> Response:
+    names = token_roles.view(core.unsealed).children(limit=core.settings.list_keys_max)
+    if not names:
+        raise NotFound
+    return payload(keys=names)
+
+
+async def _read_role(core: Core, request: Request, params: dict[str, str]) -> Response:
+    role = token_roles.find(core.unsealed, params["name"])
+    if role is None:
+        raise NotFound
+    return Response(data=token_roles.data(role))
+
+
+async def _write_role(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """Create or change; what is not said stays."""
+    store, name = core.unsealed, params["name"]
+    view = token_roles.view(store)
+    known = token_roles.find(store, name)
+    role, warnings = token_roles.changed(known or token_roles.Role(name), request.data)
+    longest_s = token_create.bounds(core).max_ns // fields.SECOND_NS
+    if role.explicit_max_ttl_ns // fields.SECOND_NS > longest_s:
+        warnings.append(
+            f"Given explicit max TTL of {role.explicit_max_ttl_ns // fields.SECOND_NS} is greater than system/mount"
+            f" allowed value of {longest_s} seconds; tokens of this role will live that long at most"
+        )
+    command = view.put(name, msgspec.json.encode(role), expect=view.revision(name))
+    try:
+        await store.submit(command, request_id=request.request_id)
+    except CommandRejected as error:
+        raise refused(error) from None
+    return Response(warnings=warnings) if warnings else Response(NO_CONTENT)
+
+
+async def _delete_role(core: Core, request: Request, params: dict[str, str]) -> Response:
+    store = core.unsealed
+    await store.submit(token_roles.view(store).delete(params["name"]), request_id=request.request_id)
+    return Response(NO_CONTENT)
 
 
 # --- the rest ----------------------------------------------------------------------------------------------
@@ -231,37 +254,6 @@ async def tidy(core: Core, request: Request, params: dict[str, str]) -> Response
 
 async def accessors(core: Core, request: Request, params: dict[str, str]) -> Response:
     return payload(keys=core.unsealed.reads.accessors(core.settings.list_keys_max))
-
-
-async def auth_methods(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """sys/auth."""
-    return Response(data=auth_entries(core))
-
-
-def auth_entries(core: Core) -> dict[str, Any]:
-    """Every auth method by its path below auth/. Tokens are always there; their accessor and uuid are the cluster's."""
-    cluster_id = core.lifecycle.cluster_id
-    mark = hashlib.sha256(f"auth/token/{cluster_id}".encode()).digest()
-    entry: dict[str, Any] = {
-        "accessor": f"auth_token_{mark[:4].hex()}",
-        "config": {
-            "default_lease_ttl": DEFAULT_TTL_NS // fields.SECOND_NS,
-            "force_no_cache": False,
-            "max_lease_ttl": MAX_TTL_NS // fields.SECOND_NS,
-            "token_type": "default-service",
-        },
-        "description": "token based credentials",
-        "external_entropy_access": False,
-        "local": False,
-        "options": None,
-        "plugin_version": "",
-        "running_plugin_version": "",
-        "running_sha256": "",
-        "seal_wrap": False,
-        "type": "token",
-        "uuid": str(uuid.UUID(bytes=mark[4:20])),
-    }
-    return {"token/": entry}
 
 
 def _caller(request: Request) -> Token:

@@ -1,0 +1,160 @@
+"""From a proof of who somebody is to a token: what every auth method does at the end of a login.
+
+The token, a new entity if there was none, and what the proof used up (a secret id, a count of failures) are one
+atomic write: a one-time proof cannot give two tokens, and a lost race costs nothing.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from node.auth import batch
+from node.auth.cidr import inside
+from node.auth.identity import ROOT
+from node.auth.params import TokenParams
+from node.auth.token import auth_block
+from node.auth.ttl import grant, limits
+from node.core.core import Core
+from node.core.request import Request, Response
+from node.entities import directory
+from node.entities.directory import Identity
+from node.entities.draft import Draft, attempt_id
+from node.errors import InvalidRequest, OutcomeUnknown, PermissionDenied, TooBusy
+from node.store import CommandRejected
+from node.view import write
+from storage.command import AnyCommand, Reason
+from storage.rows import Mount, Token
+from storage.secret import Secret
+
+TRIES_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A proof that was accepted."""
+
+    alias: str  # what the method calls the caller: the entity's alias
+    params: TokenParams
+    role: str  # whose rules renewals follow: Method.terms()
+    metadata: dict[str, str]
+    display_name: str = ""
+    commands: tuple[
+        AnyCommand, ...
+    ] = ()  # made with the token or not at all; each with the revision it expects
+
+
+async def log_in(core: Core, request: Request, prove: Callable[[], Awaitable[Login]]) -> Response:
+    """The answer to a login. `prove` is asked again when what it read has changed meanwhile.
+
+    Raises what `prove` does, PermissionDenied for a disabled entity or a foreign network, InvalidRequest.
+    """
+    mount = _mount(request)
+    for attempt in range(TRIES_MAX):
+        login = await prove()
+        if login.params.bound_cidrs and not inside(request.remote, login.params.bound_cidrs):
+            raise PermissionDenied("permission denied")
+        draft = Draft(core.unsealed)
+        entity = directory.login(draft, mount, login.alias)
+        if entity.disabled:
+            raise PermissionDenied("permission denied")
+        identity = directory.identity(draft, entity)
+        try:
+            return await _issue(core, request, mount, login, draft, identity, attempt)
+        except CommandRejected as error:
+            if error.reason == Reason.NO_SUCH_MOUNT:
+                raise PermissionDenied("permission denied") from None
+            if error.reason != Reason.REVISION_MISMATCH:
+                raise
+    raise TooBusy("too many others log in in the same way at the same time")
+
+
+async def _issue(
+    core: Core,
+    request: Request,
+    mount: Mount,
+    login: Login,
+    draft: Draft,
+    identity: Identity,
+    attempt: int,
+) -> Response:
+    params = login.params
+    if ROOT in params.granted:
+        raise InvalidRequest("auth methods cannot create root tokens")
+    ttl_ns, warnings = grant(
+        limits(core.settings, mount),
+        asked_ns=params.ttl_ns,
+        period_ns=params.period_ns,
+        explicit_max_ns=params.explicit_max_ttl_ns,
+        created_ns=draft.now_ns,
+        now_ns=draft.now_ns,
+        role_max_ns=params.max_ttl_ns,
+    )
+    terms: dict[str, Any] = {
+        "policies": params.granted,
+        "path": request.path,
+        "display_name": "-".join(part for part in (_source(mount), login.display_name) if part),
+        "metadata": login.metadata,
+        "ttl_ns": ttl_ns,
+        "entity_id": identity.entity.id,
+        "role": login.role,
+        "bound_cidrs": (request.remote,) if params.strictly_bind_ip else params.bound_cidrs,
+        "issuer": mount.mount_id,
+    }
+    commands = [*login.commands, *draft.commands()]
+    issue = _batch if is_batch(params, mount) else _service
+    token, row = await issue(core, attempt_id(request.request_id, attempt), login, commands, terms)
+    auth = auth_block(row, client_token=token.reveal().decode(), ttl_ns=ttl_ns, extra=identity.policies)
+    return Response(auth=auth, warnings=warnings or None)
+
+
+async def _batch(
+    core: Core, request_id: bytes, login: Login, commands: list[AnyCommand], terms: dict[str, Any]
+) -> tuple[Secret, Token]:
+    """A batch token; nothing is written for its own sake."""
+    now_ns = core.unsealed.now_ns()
+    row = batch.row(b"", created_ns=now_ns, expires_ns=now_ns + terms["ttl_ns"], parent=None, **terms)
+    token = core.tokens.seal_batch(core.unsealed, row)
+    if commands:
+        await write(core.unsealed, *commands, request_id=request_id)
+    return token, row
+
+
+async def _service(
+    core: Core, request_id: bytes, login: Login, commands: list[AnyCommand], terms: dict[str, Any]
+) -> tuple[Secret, Token]:
+    """A service token. A retry under one request id finds the token of the first attempt, if it is the same login."""
+    store, params = core.unsealed, login.params
+    who = b"\x00".join((terms["issuer"].encode(), login.role.encode(), login.alias.encode(), request_id))
+    minted = core.tokens.mint(
+        store,
+        seed=who if request_id else b"",
+        num_uses=params.num_uses,
+        explicit_max_ttl_ns=params.explicit_max_ttl_ns,
+        period_ns=params.period_ns,
+        renewable=True,
+        **terms,
+    )
+    await write(store, *commands, minted.command, request_id=request_id)
+    row = store.reads.token(minted.command.digest)
+    if row is None:
+        raise OutcomeUnknown("this request id belongs to another request, or the token is gone already")
+    return minted.token, row
+
+
+def is_batch(params: TokenParams, mount: Mount) -> bool:
+    """Whether tokens are batch tokens: the mount may insist; else the role says, or else the mount."""
+    of_mount = str(mount.details.get("config", {}).get("token_type", "default-service"))
+    decided = of_mount if not of_mount.startswith("default") or params.type == "default" else params.type
+    if decided.endswith("batch") and (params.num_uses or params.period_ns):
+        raise InvalidRequest("batch tokens cannot be periodic or have a limited use count")
+    return decided.endswith("batch")
+
+
+def _source(mount: Mount) -> str:
+    """What display names begin with: the mount's path, slashes as dashes."""
+    return mount.path.removeprefix("auth/").removesuffix("/").replace("/", "-")
+
+
+def _mount(request: Request) -> Mount:
+    assert request.mount is not None, "a login is a path of a mount"
+    return request.mount

@@ -89,19 +89,20 @@ async def test_a_stranger_sees_only_what_shows_itself_and_logs_in_nowhere_else(t
         assert isinstance(await ask.refused("auth/nope/login/x", password="y"), NotFound)
 
 
-async def test_disabling_ends_the_tokens_that_it_gave_and_a_move_does_not(tmp_path) -> None:
+async def test_disabling_or_moving_ends_the_tokens_that_it_gave(tmp_path) -> None:
+    """A move ends service tokens too, as in Vault; a batch token knows its issuer wherever that is."""
     async with opened(tmp_path) as core:
         ask = Asker(core)
         await ask.post("sys/auth/up", type="userpass")
         await ask.post("auth/up/users/bob", password="pw")
-        service = (await ask.auth("auth/up/login/bob", password="pw"))["client_token"]
+        moved = (await ask.auth("auth/up/login/bob", password="pw"))["client_token"]
         await ask.post("auth/up/users/carl", password="pw", token_type="batch")
         batch = (await ask.auth("auth/up/login/carl", password="pw"))["client_token"]
         await ask.post("sys/remount", **{"from": "auth/up", "to": "auth/moved"})
-        for token in (service, batch):
+        disabled = (await ask.auth("auth/moved/login/bob", password="pw"))["client_token"]
+        for token in (disabled, batch):
             assert (await ask.by(token).get("auth/token/lookup-self"))["id"] == token
         await ask.delete("sys/auth/moved")
-        for token in (service, batch):
-            assert isinstance(
-                await ask.by(token).refused("auth/token/lookup-self", Operation.READ), PermissionDenied
-            )
+        for token in (moved, disabled, batch):
+            error = await ask.by(token).refused("auth/token/lookup-self", Operation.READ)
+            assert isinstance(error, PermissionDenied)

@@ -70,11 +70,11 @@ class ValueCache:
         self._shrink()
 
     def attach(self, value: CachedValue, attached: object, size_bytes: int) -> None:
-        """Keep something derived from a cached value along with it; its size counts."""
+        """Keep something derived from a cached value along with it, instead of what was; its size counts."""
         if value.live:
-            value.attached = attached
-            value.size_bytes += size_bytes
-            self.size_bytes += size_bytes
+            whole_bytes = len(value.value) + VALUE_OVERHEAD_BYTES + size_bytes
+            self.size_bytes += whole_bytes - value.size_bytes
+            value.attached, value.size_bytes = attached, whole_bytes
             self._shrink()
 
     def forget(self, mount_id: str, path: str) -> None:

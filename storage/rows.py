@@ -92,6 +92,10 @@ class KvVersion:
     value: Sealed | None
     custom_metadata: dict[str, str] | None = None  # its key's
 
+    def is_deleted(self, now_ns: int) -> bool:
+        """Whether it counts as deleted now: a deletion may be set for later."""
+        return 0 < self.deletion_ns <= now_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Token:

@@ -20,6 +20,7 @@ from node.auth.fields import SECOND_NS, duration_ns, go_duration
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request
 from node.store import Store
+from storage.secret import Secret
 
 TOKEN = "X-Vault-Token"  # noqa: S105 - a header's name
 NAMESPACE = "X-Vault-Namespace"
@@ -144,6 +145,27 @@ def _wrap_ttl_ns(raw: Raw) -> int:
     if ttl_ns and raw.headers.get(WRAP_FORMAT, "").lower() == "jwt":
         raise errors.InvalidRequest("wrapping tokens in JWT format are not offered by this server")
     return ttl_ns
+
+
+def request_of(raw: Raw, target: paths.Target, operation: Operation, request_id: str) -> Request:
+    """The request that these headers and this target make, without its body. Raises NodeError."""
+    assert target.path is not None
+    head, path = read_head(raw), target.path
+    if operation in LISTINGS and not path.endswith("/"):
+        path += "/"  # what a policy's "folder/*" is meant to cover, as in Vault
+    return Request(
+        id=request_id,
+        operation=operation,
+        path=path,
+        query=target.query,
+        token=Secret(head.token) if head.token else None,
+        remote=raw.remote or "",
+        request_id=request_identity(raw, operation, path, head.token),
+        consistency=head.consistency,
+        staleness_s=head.staleness_s,
+        content_type=head.content_type,
+        wrap_ttl_ns=head.wrap_ttl_ns,
+    )
 
 
 def request_identity(raw: Raw, operation: Operation, path: str, token: bytes) -> bytes:

@@ -16,15 +16,15 @@ from node.api.body import BodyReader
 from node.api.head import (
     INCONSISTENT,
     INDEX,
-    LISTINGS,
     AnswerHead,
     Raw,
     operation_of,
     parse_index,
     read_head,
-    request_identity,
+    request_of,
     staleness,
 )
+from node.api.lane import ReadLane
 from node.api.plain import PlainRequest
 from node.api.protocol import Refused, Server
 from node.api.vault import render
@@ -34,7 +34,6 @@ from node.core.core import Core
 from node.core.request import Operation, Request, Shape
 from node.telemetry.logs import where
 from node.telemetry.metrics import now
-from storage.secret import Secret
 
 _READS = frozenset({Operation.READ, Operation.LIST, Operation.SCAN})
 _WITH_BODY = frozenset({Operation.UPDATE, Operation.PATCH})
@@ -61,6 +60,7 @@ class Gateway:
     def __init__(self, core: Core, *, tls: bool) -> None:
         self._core = core
         self._head = AnswerHead(core, tls=tls)
+        self._lane = ReadLane(core, self._head) if core.settings.read_lane else None
         self._bodies = BodyReader(
             body_bytes_max=core.settings.body_bytes_max, json_depth_max=core.settings.json_depth_max
         )
@@ -74,6 +74,16 @@ class Gateway:
         if call.close:
             response.force_close()
         return response
+
+    def at_once(self, raw: PlainRequest) -> bytes | None:
+        """The answer to a plain request that needs no waiting; None: ask plain()."""
+        if self._lane is None:
+            return None
+        try:
+            return self._lane.answer(raw)
+        except Exception as error:  # noqa: BLE001 - the boundary, as in _exchange(): the ordinary way may do better
+            _log.error("read lane failed", error=type(error).__name__, where=where(error))
+            return None
 
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:
         """Answer a plain request: the bytes to send, and whether to close the connection then."""
@@ -154,29 +164,12 @@ def _target(raw: Raw) -> paths.Target | paths.Redirect:
 
 
 def _request(call: _Call, target: paths.Target) -> Request:
-    raw = call.raw
-    assert target.path is not None
-    head = read_head(raw)
-    operation = operation_of(raw.method, target)
+    read_head(call.raw)  # a bad header is told before a method that is not offered
+    operation = operation_of(call.raw.method, target)
     call.operation = operation.value
     if operation is Operation.PATCH:
-        _check_patch_type(raw)
-    path = target.path
-    if operation in LISTINGS and not path.endswith("/"):
-        path += "/"  # what a policy's "folder/*" is meant to cover, as in Vault
-    call.request = Request(
-        id=call.id,
-        operation=operation,
-        path=path,
-        query=target.query,
-        token=Secret(head.token) if head.token else None,
-        remote=raw.remote or "",
-        request_id=request_identity(raw, operation, path, head.token),
-        consistency=head.consistency,
-        staleness_s=head.staleness_s,
-        content_type=head.content_type,
-        wrap_ttl_ns=head.wrap_ttl_ns,
-    )
+        _check_patch_type(call.raw)
+    call.request = request_of(call.raw, target, operation, call.id)
     return call.request
 
 

@@ -141,6 +141,11 @@ class Connection(RequestHandler):
         if self._plain is not None:
             request = None if self._paused or self._close or self._force_close else self._plain.read(data)
             if request is not None:
+                answer = self._gateway.at_once(request)
+                if answer is not None:
+                    cast("asyncio.Transport", self.transport).write(answer)
+                    self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
+                    return
                 self._serving = self._loop.create_task(self._serve(request))
                 return
             self._plain = None
@@ -239,6 +244,7 @@ class Gateway(Protocol):
     """What answers: requests that aiohttp read, and plain ones."""
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse: ...
+    def at_once(self, raw: PlainRequest) -> bytes | None: ...
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]: ...
 
 

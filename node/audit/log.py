@@ -7,11 +7,14 @@ answer (AuditFailed); with several sinks one is enough, and the others are count
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from node.audit import record
 from node.core.request import Request, Response
 from node.errors import AuditFailed
+from storage.rows import Token
+from storage.secret import Secret
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _MODE = 0o600
@@ -56,6 +59,15 @@ class _Sink:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Pieces of both records of a request, hashed under one key."""
+
+    hasher: record.Hasher
+    what: bytes
+    outcome: bytes
 
 
 class AuditLog:
@@ -104,6 +116,25 @@ class AuditLog:
                 subject = record.asked(hasher, request)
             outcome = None if response is None else record.outcome(hasher, request, response)
             self._append(record.response_record(subject, outcome, now_ns=time.time_ns(), error=error))
+
+    @property
+    def hasher(self) -> record.Hasher:
+        """Changes when the store is sealed or unsealed, and with it everything that was prepared."""
+        return self._hasher
+
+    def prepare(self, request: Request, response: Response) -> Prepared:
+        """For exchange(): the pieces that do not depend on who asks and when."""
+        hasher = self._hasher
+        return Prepared(hasher, record.place(hasher, request), record.outcome(hasher, request, response))
+
+    def exchange(
+        self, prepared: Prepared, *, request_id: str, remote: str, row: Token, token: Secret
+    ) -> None:
+        """request() and response() in one, for what is answered on the spot and changes nothing. Raises AuditFailed."""
+        if self._sinks:
+            bearer = prepared.hasher.bearer(row, token)
+            subject = record.asked_by(prepared.what, request_id=request_id, remote=remote, bearer=bearer)
+            self._append(*record.both_records(subject, prepared.outcome, now_ns=time.time_ns()))
 
     def _append(self, *records: bytes) -> None:
         accepted = [sink.append(records) for sink in self._sinks]

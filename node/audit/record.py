@@ -19,7 +19,7 @@ import msgspec
 
 from node.auth.fields import SECOND_NS, rfc3339
 from node.core.request import Operation, Request, Response, WrapInfo
-from storage.rows import Mount, Token
+from storage.rows import Token
 from storage.secret import Secret
 
 LIST_ITEMS_MAX = 1000  # of a listing's answer; beyond it only the number is recorded
@@ -122,14 +122,7 @@ class Asked:
 def asked(hasher: Hasher, request: Request) -> Asked:
     """The part that both records share."""
     row, token = request.token_row, request.token
-    what = place(
-        hasher,
-        operation=request.operation,
-        path=request.path,
-        mount=request.mount,
-        data=request.data,
-        query=request.query,
-    )
+    what = place(hasher, request)
     if token is None:
         return asked_by(what, request_id=request.id, remote=request.remote)
     if row is None:
@@ -146,31 +139,23 @@ def asked_by(what: bytes, *, request_id: str, remote: str, bearer: Bearer | None
     return Asked(bearer.auth, b"%b,%b}" % (members, bearer.members))
 
 
-def place(
-    hasher: Hasher,
-    *,
-    operation: Operation,
-    path: str,
-    mount: Mount | None,
-    data: Mapping[str, Any],
-    query: Mapping[str, str],
-) -> bytes:
-    """What is asked for: members of a record's `request`."""
-    entry: dict[str, Any] = {"operation": operation.value, "path": path}
-    if mount is not None:
-        entry["mount_point"] = mount.path
-        entry["mount_type"] = mount.kind
-        entry["mount_accessor"] = mount.accessor
-    if data:
-        entry["data"] = hasher.tree(data)
-    if query:
-        entry["query"] = hasher.tree(query)
+def place(hasher: Hasher, request: Request) -> bytes:
+    """What is asked for: members of a record's `request`, without who asks."""
+    entry: dict[str, Any] = {"operation": request.operation.value, "path": request.path}
+    if request.mount is not None:
+        entry["mount_point"] = request.mount.path
+        entry["mount_type"] = request.mount.kind
+        entry["mount_accessor"] = request.mount.accessor
+    if request.data:
+        entry["data"] = hasher.tree(request.data)
+    if request.query:
+        entry["query"] = hasher.tree(request.query)
     return _members(entry)
 
 
 def request_record(subject: Asked, *, now_ns: int, error: str = "") -> bytes:
     """The record of what is asked, written before anything happens: a JSON object."""
-    return _record(b"request", subject, now_ns, error) + b"}"
+    return _record(b"request", subject, _moment(now_ns), error) + b"}"
 
 
 def response_record(subject: Asked, outcome: bytes | None, *, now_ns: int, error: str = "") -> bytes:
@@ -178,8 +163,15 @@ def response_record(subject: Asked, outcome: bytes | None, *, now_ns: int, error
 
     `outcome` is of outcome(), None where there is no answer but an error.
     """
-    record = _record(b"response", subject, now_ns, error)
+    record = _record(b"response", subject, _moment(now_ns), error)
     return record + b"}" if outcome is None else b'%b,"response":%b}' % (record, outcome)
+
+
+def both_records(subject: Asked, outcome: bytes, *, now_ns: int) -> tuple[bytes, bytes]:
+    """The two records of what was answered on the spot."""
+    moment = _moment(now_ns)
+    request = _record(b"request", subject, moment, "") + b"}"
+    return request, b'%b,"response":%b}' % (_record(b"response", subject, moment, ""), outcome)
 
 
 def outcome(hasher: Hasher, request: Request, response: Response) -> bytes:
@@ -187,8 +179,11 @@ def outcome(hasher: Hasher, request: Request, response: Response) -> bytes:
     return encode(_response(hasher, request, response))
 
 
-def _record(kind: bytes, subject: Asked, now_ns: int, error: str) -> bytes:
-    moment = rfc3339(now_ns).encode()
+def _moment(now_ns: int) -> bytes:
+    return rfc3339(now_ns).encode()
+
+
+def _record(kind: bytes, subject: Asked, moment: bytes, error: str) -> bytes:
     record = b'{"time":"%b","type":"%b","auth":%b,"request":%b' % (
         moment,
         kind,

@@ -14,8 +14,9 @@ import time
 from node.core import fields, wrapping
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request, Response, Shape
-from node.core.router import Match
+from node.core.router import Match, Route
 from node.errors import AuditFailed, NodeError, NotFound, OutcomeUnknown, PermissionDenied, Unsupported
+from node.policy.acl import ACL
 
 OK = 200
 WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
@@ -23,7 +24,7 @@ WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operati
 
 async def handle(core: Core, request: Request) -> tuple[Response, Match | None]:
     """Answer one request. Raises NodeError; every other exception is a bug."""
-    match = _route(core, request)
+    match = route(core, request)
     audited = match is None or match.route.audited
     recorded = False
     try:
@@ -48,7 +49,8 @@ async def handle(core: Core, request: Request) -> tuple[Response, Match | None]:
     return response, match
 
 
-def _route(core: Core, request: Request) -> Match | None:
+def route(core: Core, request: Request) -> Match | None:
+    """What answers a path, with its mount noted in the request; None if nothing does."""
     match = core.system.match(request.path)
     if match is not None or core.store is None:
         return match
@@ -88,11 +90,16 @@ async def _authorise(core: Core, request: Request, match: Match | None) -> None:
         exists = match.route.exists
         if exists is not None and not exists(core, request, match.params):
             request.operation = Operation.CREATE
-    acl = core.acl(request.token_row)
-    if not acl.allows(
-        request.operation, request.path, request.data, sudo=match is not None and match.route.sudo
-    ) or not acl.wraps(request.path, request.wrap_ttl_ns):
+    if not permits(core.acl(request.token_row), request, None if match is None else match.route):
         raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
+
+
+def permits(acl: ACL, request: Request, route: Route | None) -> bool:
+    """Whether policies let the request pass: a function of nothing else, so that the answer may be remembered."""
+    sudo = route is not None and route.sudo
+    return acl.allows(request.operation, request.path, request.data, sudo=sudo) and acl.wraps(
+        request.path, request.wrap_ttl_ns
+    )
 
 
 async def _wrap(core: Core, request: Request, response: Response, match: Match | None) -> Response:

@@ -271,22 +271,17 @@ def _object(value: Any, name: str) -> dict[str, Any] | None:
 def _find(store: Store, mount_id: str, path: str, version: int) -> CachedValue | KvVersion:
     """A version (0: the current one) with its value, or its row if there is nothing to read. Raises NotFound."""
     found = store.values.get(mount_id, path, version)
-    if found is not None and not is_deleted(found.row, store.now_ns()):
+    if found is not None and not found.row.is_deleted(store.now_ns()):
         return found
     row = store.reads.kv_version(mount_id, path, version)
     if row is None:
         raise NotFound
-    if row.value is None or is_deleted(row, store.now_ns()):
+    if row.value is None or row.is_deleted(store.now_ns()):
         return row
     plaintext = store.open(place(mount_id, path, row.version), row.value)
     fresh = CachedValue(dataclasses.replace(row, value=None), plaintext)
     store.values.put(mount_id, path, version, fresh)
     return fresh
-
-
-def is_deleted(version: KvVersion, now_ns: int) -> bool:
-    """Whether a version counts as deleted now: a deletion may be set for later."""
-    return 0 < version.deletion_ns <= now_ns
 
 
 def version_metadata(version: KvVersion) -> dict[str, Any]:

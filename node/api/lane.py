@@ -1,0 +1,190 @@
+"""The read lane: a plain read is answered on the spot, by the loop's turn that brought it.
+
+It takes a GET whose answer needs nothing to be waited for: the headers say nothing unusual, the node's view is fresh
+now (a lease), the token is known and neither counted nor bound, policies allow the read, and its route can answer at
+once. Everything else takes the ordinary way (node/api/http.py), as if it had not been looked at.
+
+Nothing is decided here. Who asks, what for, may they, and what is answered come from the functions of the ordinary
+way; their answers are remembered for as long as nothing moves that they depend on: the headers with the connection,
+the permission with the ACL, the answer with the decrypted value, which apply drops when it touches the key. What is
+left of an answer is its request id, its date, and both audit records, which are in the file before it leaves.
+"""
+
+from dataclasses import dataclass
+
+from node import errors
+from node.api import paths
+from node.api.head import AnswerHead, operation_of, read_head, request_of
+from node.api.plain import PlainRequest
+from node.api.vault import render
+from node.audit.log import Prepared
+from node.core import pipeline
+from node.core.core import Core
+from node.core.request import Consistency, Operation, Request
+from node.core.router import Route
+from node.policy.acl import ACL
+from node.store import Store
+from node.telemetry.metrics import now
+from storage.cache import CachedValue
+from storage.errors import StorageError
+from storage.rows import Token
+from storage.secret import Secret
+
+TARGETS_MAX = 65_536
+EXCHANGE_OVERHEAD_BYTES = 2048  # Python's, for one remembered answer
+OK = 200
+
+# Headers that only say who asks, or say nothing that any answer depends on. Others take the ordinary way.
+_INDIFFERENT = frozenset(
+    {
+        *(
+            "host",
+            "user-agent",
+            "accept",
+            "accept-encoding",
+            "accept-language",
+            "connection",
+            "content-length",
+        ),
+        *("content-type", "cache-control", "pragma"),
+        *("x-vault-token", "authorization", "x-vault-request"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """What a connection's header block says of who asks; without a token the ordinary way answers."""
+
+    store: Store
+    token: Secret | None
+    digest: bytes
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """A request for one target and its answer, all but the ids."""
+
+    target: str
+    request: Request
+    route: Route
+    acl: ACL  # the one that allowed it last
+    start: str
+    before: bytes  # of the body: up to the request id, and after it
+    after: bytes
+    length: int
+    audit: Prepared
+
+
+class ReadLane:
+    """Answers plain reads of one listener."""
+
+    def __init__(self, core: Core, head: AnswerHead) -> None:
+        self._core = core
+        self._head = head
+        self._known: dict[str, CachedValue] = {}  # by target
+
+    def answer(self, raw: PlainRequest) -> bytes | None:
+        """The bytes of the answer, or None: nothing has happened, and the ordinary way is to answer."""
+        core, began = self._core, now()
+        store = core.store
+        if store is None or raw.method != "GET":
+            return None
+        caller = raw.memo.get("caller")
+        if caller is None or caller.store is not store:
+            caller = raw.memo["caller"] = self._meet(raw, store)
+        if caller.token is None or not store.fresh_now():
+            return None
+        row = core.tokens.permit_at_once(store, caller.digest, raw.remote)
+        if row is None:
+            return None
+        acl = core.acl(row)
+        found = self._known.get(raw.raw_path)
+        if found is None or not found.live or found.attached.target != raw.raw_path:
+            found = self._find(raw, store, acl)
+            if found is None:
+                return None
+        exchange: _Exchange = found.attached
+        if found.row.is_deleted(store.now_ns()) or exchange.audit.hasher is not core.audit.hasher:
+            return None
+        if exchange.acl is not acl:
+            if not pipeline.permits(acl, exchange.request, exchange.route):
+                return None
+            exchange.acl = acl
+        found.used = True
+        return self._send(exchange, raw.remote, row, caller.token, began)
+
+    def _send(self, exchange: _Exchange, remote: str, row: Token, token: Secret, began: float) -> bytes:
+        """Both records, then the answer; without the records, the answer that says so."""
+        core, request_id = self._core, render.new_request_id()
+        observe, operation = core.metrics.observe, exchange.request.operation.value
+        try:
+            core.audit.exchange(exchange.audit, request_id=request_id, remote=remote, row=row, token=token)
+        except errors.AuditFailed as error:
+            failure = render.failure(error)
+            observe(operation, failure.status, now() - began)
+            start = self._head.start(failure.status, failure.headers)
+            return self._head.finish(start, len(failure.body)) + failure.body
+        observe(operation, OK, now() - began)
+        head = self._head.finish(exchange.start, exchange.length)
+        return b"%b%b%b%b" % (head, exchange.before, request_id.encode(), exchange.after)
+
+    def _meet(self, raw: PlainRequest, store: Store) -> _Caller:
+        """Who the headers say is asking, for as long as the connection repeats them."""
+        nobody = _Caller(store, None, b"")
+        if not all(name.lower() in _INDIFFERENT for name in raw.headers):
+            return nobody
+        try:
+            head = read_head(raw)
+        except errors.NodeError:
+            return nobody
+        if not head.token or head.consistency is not Consistency.FRESH or head.wrap_ttl_ns:
+            return nobody
+        token = Secret(head.token)
+        return _Caller(store, token, self._core.tokens.digest(store, token))
+
+    def _find(self, raw: PlainRequest, store: Store, acl: ACL) -> CachedValue | None:
+        """The value at a target that was not asked for lately, with its answer attached."""
+        request_id = render.new_request_id()
+        try:
+            target = paths.parse(raw.raw_path)
+            if isinstance(target, paths.Redirect) or target.path is None:
+                return None
+            request = request_of(raw, target, operation_of(raw.method, target), request_id)
+            match = pipeline.route(self._core, request)
+            if match is None or match.route.at_once is None or request.operation is not Operation.READ:
+                return None
+            if not pipeline.permits(acl, request, match.route):
+                return None
+            answered = match.route.at_once(store, request, match.params)
+        except (errors.NodeError, paths.BadPath, StorageError):
+            return None
+        if answered is None or not answered[0].live:
+            return None
+        found, response = answered
+        rendered = render.answer(response, request_id=request_id, shape=match.route.shape)
+        before, _, after = rendered.body.partition(request_id.encode())
+        request.token, request.remote = None, ""  # of whoever came first
+        audit = self._core.audit.prepare(request, response)
+        exchange = _Exchange(
+            target=raw.raw_path,
+            request=request,
+            route=match.route,
+            acl=acl,
+            start=self._head.start(rendered.status, rendered.headers),
+            before=before,
+            after=after,
+            length=len(rendered.body),
+            audit=audit,
+        )
+        size_bytes = len(rendered.body) + len(audit.what) + len(audit.outcome) + EXCHANGE_OVERHEAD_BYTES
+        self._core.unsealed.values.attach(found, exchange, size_bytes)
+        self._remember(raw.raw_path, found)
+        return found if found.live else None
+
+    def _remember(self, target: str, found: CachedValue) -> None:
+        if len(self._known) >= TARGETS_MAX:
+            self._known = {target: value for target, value in self._known.items() if value.live}
+            if len(self._known) >= TARGETS_MAX:
+                self._known.clear()
+        self._known[target] = found

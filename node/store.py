@@ -4,6 +4,7 @@ Exists only while the node is unsealed. Engines, auth methods and schedulers hol
 Raft, SQL or keys.
 """
 
+import asyncio
 import os
 import time
 from typing import Any
@@ -59,8 +60,9 @@ class Store:
         return self._machine.values
 
     @property
-    def applied_index(self) -> int:
-        return self._machine.applied_index
+    def position(self) -> int:
+        """How far this node's state is in the store's history: a number that all nodes of all regions share."""
+        return self._machine.position
 
     def mounts(self) -> tuple[Mount, ...]:
         """All of them, by path."""
@@ -160,11 +162,13 @@ class Store:
         except raft_errors.ConsensusError as error:
             raise NoQuorum("no quorum confirms that this node is up to date") from error
 
-    async def wait_applied(self, index: int, timeout: float) -> bool:
-        """Whether this node has applied `index` within `timeout` seconds."""
+    async def wait_for(self, position: int, timeout: float) -> bool:
+        """Whether this node's state has come to `position` within `timeout` seconds."""
         try:
-            await self._group.wait_applied(index, timeout)
-        except raft_errors.ConsensusError:
+            async with asyncio.timeout(timeout):
+                while self._machine.position < position:
+                    await self._group.wait_applied(self._machine.applied_index + 1, timeout)
+        except (TimeoutError, raft_errors.ConsensusError):
             return False
         return True
 

@@ -51,7 +51,7 @@ class KeyTermAdd(Command, frozen=True, tag=2):
 
 
 class SystemSecretPut(Command, frozen=True, tag=3):
-    """A secret of the cluster's own (the key of its CA), by name."""
+    """A secret of the cluster's own (the key of its CA), by name; not shared with other regions."""
 
     name: str
     value: Sealed
@@ -378,6 +378,75 @@ class LeasesRemove(Command, frozen=True, tag=84):
     lease_ids: tuple[str, ...]
 
 
+# --- regions -----------------------------------------------------------------------------------------------
+
+
+class RegionFound(Command, frozen=True, tag=90):
+    """This cluster becomes the primary region `name` of its store. Rejected(REGION_ROLE) if there are regions."""
+
+    name: str
+    endpoints: tuple[str, ...]  # URLs of nodes
+
+
+class RegionPut(Command, frozen=True, tag=91):
+    """A region that follows, or what changed of one. Rejected(REGION_ROLE) while there are no regions.
+
+    `identity` is what the region proves itself with to others; b"" leaves it as it is.
+    """
+
+    name: str
+    endpoints: tuple[str, ...]
+    identity: bytes = b""
+
+
+class RegionRemove(Command, frozen=True, tag=92):
+    """Forget a region that follows. Rejected(REGION_ROLE) if it is the one that orders writes."""
+
+    name: str
+
+
+class RegionHandover(Command, frozen=True, tag=93):
+    """The last command that the primary region orders: from here on only `target` may begin an epoch.
+
+    Rejected(NO_SUCH_REGION) if nobody follows under that name, or it is the primary itself.
+    """
+
+    target: str
+
+
+class EpochBegin(Command, frozen=True, tag=94):
+    """The first command of an epoch: `region` orders writes from here on. Only RegionPromote makes one."""
+
+    epoch: int
+    region: str
+
+
+class RegionApply(Command, frozen=True, tag=95):
+    """What the primary ordered, in a region that follows: commands from position `first` on.
+
+    `epoch` is the one in force before the first of them. Rejected(REGION_ROLE) in a region that does not follow,
+    Rejected(POSITION_GAP) if the last one applied is not first - 1 or the epoch is another one.
+    Done({"position": the last one applied}).
+    """
+
+    epoch: int
+    first: int
+    commands: tuple[tuple[bytes, bytes], ...]  # request id and encoded command
+
+
+class RegionPromote(Command, frozen=True, tag=96):
+    """This region, which followed, begins epoch `epoch`. Rejected(REGION_ROLE), or Rejected(POSITION_GAP) if the
+    epoch in force is not epoch - 1 or, with `at`, the last position applied is not `at`.
+    """
+
+    epoch: int
+    at: int | None = None
+
+
+class RegionDemote(Command, frozen=True, tag=97):
+    """This region follows from now on: it handed over, or found that another one began an epoch where it stands."""
+
+
 # --- several at once ---------------------------------------------------------------------------------------
 
 
@@ -425,7 +494,30 @@ AnyCommand = (
     | LeasesEnd
     | LeaseFailed
     | LeasesRemove
+    | RegionFound
+    | RegionPut
+    | RegionRemove
+    | RegionHandover
+    | EpochBegin
+    | RegionApply
+    | RegionPromote
+    | RegionDemote
     | Batch
+)
+
+# Commands about a region's own cluster: other regions never see them, and they have no place in the store's history.
+# Each leaves the same state when it is applied again, so their outcomes need not be remembered.
+LOCAL = frozenset(
+    {
+        NodePut,
+        NodeRemove,
+        JoinTokenPut,
+        JoinTokenTake,
+        SystemSecretPut,
+        RegionApply,
+        RegionPromote,
+        RegionDemote,
+    }
 )
 
 _encoder = msgspec.msgpack.Encoder()
@@ -491,6 +583,10 @@ class Reason:
     REVISION_MISMATCH = "revision-mismatch"
     LEASE_EXISTS = "lease-exists"
     NO_SUCH_LEASE = "no-such-lease"
+    NOT_PRIMARY = "not-primary"  # this region follows another, which orders writes
+    REGION_ROLE = "region-role"
+    NO_SUCH_REGION = "no-such-region"
+    POSITION_GAP = "position-gap"
     TOKEN_EXISTS = "token-exists"  # noqa: S105 - a name
     PARENT_GONE = "parent-gone"
     NO_SUCH_TOKEN = "no-such-token"  # noqa: S105

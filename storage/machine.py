@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from storage import cluster, entries, kv, leases, mounts, tokens
+from storage import cluster, entries, kv, leases, mounts, regions, tokens
 from storage import command as c
 from storage.cache import ValueCache
 from storage.command import Done, Outcome, Reason, Rejected
 from storage.database import FORMAT, Database, SlotMemory
+from storage.history import History
 from storage.reads import Reads
 from storage.recent import Recent
 from storage.wraps import Wraps
@@ -30,10 +31,10 @@ FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every
 BATCH_COMMANDS_MAX = 4096
 INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
 
-TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity")
+TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity", "regions")
 
 _READ_INDEX = "SELECT applied_index FROM state"
-_REQUEST_IDS = "SELECT request_id, idx FROM outcomes"
+_REQUEST_IDS = "SELECT request_id, position FROM outcomes"
 
 _Handler = Callable[[Database, Any], Outcome]
 _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics that a command moves
@@ -70,6 +71,12 @@ _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics t
     c.LeasesEnd: (leases.end, ()),
     c.LeaseFailed: (leases.failed, ()),
     c.LeasesRemove: (leases.remove, ()),
+    c.RegionFound: (regions.found, ("regions",)),
+    c.RegionPut: (regions.put, ("regions",)),
+    c.RegionRemove: (regions.remove, ("regions",)),
+    c.RegionHandover: (regions.handover, ("regions",)),
+    c.EpochBegin: (regions.epoch_begin, ("regions",)),
+    c.RegionDemote: (regions.demote, ("regions",)),
 }
 
 # Commands that neither read nor change mounts' limits and KV tables: what Recent keeps stays as it is.
@@ -79,19 +86,21 @@ _APART = frozenset(
         *(c.JoinTokenPut, c.JoinTokenTake, c.PolicyPut, c.PolicyDelete),
         *(c.TokenPut, c.TokenRenew, c.TokenRevoke, c.TokenUse, c.TokensExpire),
         *(c.EntryPut, c.EntryDelete, c.EntriesDelete, c.EntriesExpire),
+        *(c.RegionFound, c.RegionPut, c.RegionRemove, c.RegionHandover, c.EpochBegin, c.RegionDemote),
     }
 )
 
 _OF_ONE_KEY = (c.KvDelete, c.KvUndelete, c.KvDestroy, c.KvMetadataPut, c.KvMetadataDelete)
 
-# What state_digest() covers, in this order; surrogate row numbers are left out.
-_DIGESTED = (
-    "SELECT idx, request_id, time_ns, outcome FROM outcomes ORDER BY idx",
+_NOT_IN_BATCHES = frozenset({c.Batch, c.EpochBegin, c.RegionApply, c.RegionPromote, c.RegionDemote})
+
+# What digests cover, in this order; surrogate row numbers are left out. First what all regions share.
+_SHARED = (
+    "SELECT position, request_id, time_ns, outcome FROM outcomes ORDER BY position",
     "SELECT * FROM cluster",
     "SELECT * FROM key_terms ORDER BY term",
-    "SELECT * FROM system_secrets ORDER BY name",
-    "SELECT * FROM nodes ORDER BY node_id",
-    "SELECT * FROM join_tokens ORDER BY digest",
+    "SELECT * FROM regions ORDER BY name",
+    "SELECT * FROM epochs ORDER BY epoch",
     "SELECT * FROM mounts ORDER BY path",
     """SELECT mount_id, path, current_version, oldest_version, created_ns, updated_ns, max_versions,
        cas_required, delete_version_after_ns, custom_metadata FROM kv_keys ORDER BY mount_id, path""",
@@ -106,11 +115,18 @@ _DIGESTED = (
     "SELECT * FROM policies ORDER BY name",
     "SELECT * FROM tokens ORDER BY digest",
 )
+_OWN = (
+    "SELECT * FROM system_secrets ORDER BY name",
+    "SELECT * FROM nodes ORDER BY node_id",
+    "SELECT * FROM join_tokens ORDER BY digest",
+    "SELECT * FROM region",
+    "SELECT * FROM history ORDER BY position",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """The outcome of a command that was applied at `index`."""
+    """The outcome of a command that was applied at `index` or before."""
 
     index: int
     result: Outcome
@@ -126,12 +142,13 @@ class Machine:
         self.reads = Reads(database, self._recent)
         self._generations = dict.fromkeys(TOPICS, 0)
         self._failed = False
-        self._applied_index = self._clock_ns = self._oldest_ns = 0
-        self._request_ids: dict[bytes, int] = {}  # of all outcomes, with their index
+        self._applied_index = self._position = self._clock_ns = self._oldest_ns = 0
+        self._role = regions.ALONE
+        self.history = History(database)
+        self._request_ids: dict[bytes, int] = {}  # of all outcomes, with their position
         self._wraps = Wraps(database)
-        self._unsaved: dict[
-            int, tuple[int, bytes, int, bytes]
-        ] = {}  # outcomes that commit() will write, by index
+        # Outcomes that commit() will write, by position.
+        self._unsaved: dict[int, tuple[int, bytes, int, bytes]] = {}
         self._staged_ids: dict[bytes, int] | None = None
         self._load()
 
@@ -146,6 +163,11 @@ class Machine:
     @property
     def applied_index(self) -> int:
         return self._applied_index
+
+    @property
+    def position(self) -> int:
+        """How many commands of the store's history have been applied: the same number in every region."""
+        return self._position
 
     @property
     def clock_ns(self) -> int:
@@ -168,13 +190,11 @@ class Machine:
         if known is not None:
             return known.result
         try:
-            outcome = self._decide(command)
-            self._remember(index, request_id, outcome)
+            return self._apply(request_id, command)
         except BaseException:
             self._failed = True  # a bug, or a broken disk: what is half done must never be committed
             self._db.rollback()
             raise
-        return outcome
 
     def skip(self, index: int) -> None:
         """The entry at `index` holds no command."""
@@ -182,13 +202,13 @@ class Machine:
 
     def outcome(self, request_id: bytes) -> Remembered | None:
         """What became of a command, if it was applied and is not yet forgotten."""
-        index = self._request_ids.get(request_id)
-        if index is None:
+        position = self._request_ids.get(request_id)
+        if position is None:
             return None
-        if index in self._unsaved:
-            return Remembered(index, c.outcome_decode(self._unsaved[index][3]))
-        row = self._db.one("SELECT outcome FROM outcomes WHERE idx = ?", (index,))
-        return Remembered(index, c.outcome_decode(row[0])) if row else None
+        if position in self._unsaved:
+            return Remembered(self._applied_index, c.outcome_decode(self._unsaved[position][3]))
+        row = self._db.one("SELECT outcome FROM outcomes WHERE position = ?", (position,))
+        return Remembered(self._applied_index, c.outcome_decode(row[0])) if row else None
 
     def commit(self) -> None:
         """Close the open transaction, applied_index included: survives kill -9."""
@@ -196,9 +216,10 @@ class Machine:
         if self._db.in_transaction:
             self._recent.flush()
             self._save_outcomes()
+            self.history.flush()
             self._db.run(
-                "UPDATE state SET applied_index = ?, clock_ns = ?, wraps = ?",
-                (self._applied_index, self._clock_ns, self._wraps.count),
+                "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?, wraps = ?",
+                (self._applied_index, self._position, self._clock_ns, self._wraps.count),
             )
             self._db.commit()
 
@@ -239,12 +260,29 @@ class Machine:
         for topic in TOPICS:
             self._generations[topic] += 1
 
+    def settle(self, region: str) -> None:
+        """Make this state, restored from another region's, that of a new region which follows: it has no nodes."""
+        self._check_usable()
+        self._db.begin()
+        regions.settle(self._db, region)
+        self._role = regions.SECONDARY
+        self.commit()
+
     def state_digest(self) -> str:
         """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node."""
+        return self._digest(_SHARED + _OWN)
+
+    def history_digest(self) -> str:
+        """SHA-256 (hex) over what all regions share: equal at equal positions, in any region."""
+        return self._digest(_SHARED)
+
+    def _digest(self, queries: tuple[str, ...]) -> str:
         self._recent.flush()
         self._save_outcomes()
-        digest = hashlib.sha256(msgspec.msgpack.encode((FORMAT, self._clock_ns, self._wraps.count)))
-        for number, query in enumerate(_DIGESTED):
+        self.history.flush()
+        shared = (FORMAT, self._position, self._clock_ns, self._wraps.count)
+        digest = hashlib.sha256(msgspec.msgpack.encode(shared))
+        for number, query in enumerate(queries):
             digest.update(msgspec.msgpack.encode(number))
             for row in self._db.each(query):
                 digest.update(msgspec.msgpack.encode(row))
@@ -258,13 +296,16 @@ class Machine:
         self._db.close()
 
     def _load(self, request_ids: dict[bytes, int] | None = None) -> None:
-        row = self._db.one("SELECT applied_index, clock_ns FROM state")
+        row = self._db.one("SELECT applied_index, position, clock_ns FROM state")
         if row is None:
             raise AssertionError("the schema puts one row into state")
-        self._applied_index, self._clock_ns = row
+        self._applied_index, self._position, self._clock_ns = row
+        self._db.index, self._db.clock_ns = self._position, self._clock_ns
+        self._role = regions.own(self._db)[1]
         self._wraps.load()
         self._unsaved.clear()
         self._recent.forget()
+        self.history.load(self._position)
         self._request_ids = dict(self._db.each(_REQUEST_IDS)) if request_ids is None else request_ids
         self._find_oldest()
 
@@ -273,19 +314,63 @@ class Machine:
         if index != self._applied_index + 1:
             raise ValueError(f"entry {index} does not follow {self._applied_index}")
         self._db.begin()
-        self._applied_index = self._db.index = index
+        self._applied_index = index
 
     def _check_usable(self) -> None:
         if self._failed:
             raise RuntimeError("an earlier failure left this state machine unusable; open it again")
 
-    def _decide(self, data: bytes) -> Outcome:
-        try:
-            command = c.decode(data)
-        except c.MalformedCommand:
-            # No detail: it is replicated state, and the wording of a library's error is not for ever.
+    def _apply(self, request_id: bytes, data: bytes) -> Outcome:
+        command = _decoded(data)
+        if command is not None and _is_local(command):
+            return self._apply_local(request_id, command)
+        if type(command) is c.EpochBegin:
             return Rejected(Reason.MALFORMED)
+        if self._role in (regions.SECONDARY, regions.LEAVING):
+            return Rejected(Reason.NOT_PRIMARY)  # not remembered: a retry may find this region promoted
+        return self._apply_shared(request_id, data, command)
+
+    def _apply_shared(self, request_id: bytes, data: bytes, command: c.AnyCommand | None) -> Outcome:
+        """The next command of the store's history."""
+        self._position += 1
+        self._db.index = self._position
+        outcome = self._decide(command)
+        self._remember(request_id, outcome)
+        if self._role == regions.ALONE:
+            self.history.skip(self._position)
+        else:
+            self.history.append(self._position, request_id, data)
+        return outcome
+
+    def _apply_local(self, request_id: bytes, command: Any) -> Outcome:
+        """A command about this region's own cluster."""
         if not _is_sane(command):
+            return Rejected(Reason.MALFORMED)
+        if isinstance(command, c.RegionApply):
+            return self._follow(command)
+        if isinstance(command, c.RegionPromote):
+            begin = regions.promotion(self._db, command)
+            if isinstance(begin, Rejected):
+                return begin
+            self._role = regions.PRIMARY
+            return self._apply_shared(request_id, c.encode(begin), begin)
+        return self._batch(command) if isinstance(command, c.Batch) else self._dispatch(command)
+
+    def _follow(self, command: c.RegionApply) -> Outcome:
+        """What another region ordered: the same commands at the same positions."""
+        if self._role != regions.SECONDARY:
+            return Rejected(Reason.REGION_ROLE)
+        if (command.epoch, command.first) != (regions.newest_epoch(self._db)[0], self._position + 1):
+            return Rejected(Reason.POSITION_GAP, str(self._position))
+        for request_id, data in command.commands:
+            self._apply_shared(request_id, data, _decoded(data))
+        return Done({"position": self._position})
+
+    def _decide(self, command: c.AnyCommand | None) -> Outcome:
+        """`command` None: bytes that are none. No detail is told: it is replicated state, and the wording of a
+        library's error is not for ever.
+        """
+        if command is None or not _is_sane(command):
             return Rejected(Reason.MALFORMED)
         if command.time_ns < self._clock_ns - COMMAND_AGE_MAX_NS:
             return Rejected(Reason.STALE)
@@ -297,7 +382,7 @@ class Machine:
         return outcome
 
     def _count(self, commands: Iterable[c.AnyCommand]) -> None:
-        """What was sealed for commands that are in the log, refused or not."""
+        """What was sealed for commands of the history, refused or not. Of a region's own there are only a few."""
         for command in commands:
             if isinstance(command, c.KeyTermAdd):
                 self._wraps.turn()
@@ -311,11 +396,16 @@ class Machine:
             commands = [c.decode(data) for data in batch.commands]
         except c.MalformedCommand:
             return Rejected(Reason.MALFORMED)
-        if any(isinstance(each, c.Batch) or not _is_sane(each) for each in commands):
+        kinds = [type(each) for each in commands]
+        local = [kind in c.LOCAL for kind in kinds]
+        if any(kind in _NOT_IN_BATCHES for kind in kinds) or not all(map(_is_sane, commands)):
             return Rejected(Reason.MALFORMED)
+        if any(local) and not all(local) and kinds[0] is not c.ClusterInit:
+            return Rejected(Reason.MALFORMED)  # but for the one that makes a store
         self._recent.forget()
         outcome = self._all_or_none(commands)
-        self._count(commands)
+        if not all(local):
+            self._count(commands)
         return outcome
 
     def _all_or_none(self, commands: list[c.AnyCommand]) -> Outcome:
@@ -349,20 +439,23 @@ class Machine:
         if topics and isinstance(outcome, Done):
             for topic in topics:
                 self._generations[topic] += 1
+            if "regions" in topics:
+                self._role = regions.own(self._db)[1]
             if getattr(command, "view", None) == entries.IDENTITY:
                 self._generations["identity"] += 1
         return outcome
 
-    def _remember(self, index: int, request_id: bytes, outcome: Outcome) -> None:
-        self._unsaved[index] = (index, request_id, self._clock_ns, c.outcome_encode(outcome))
-        self._request_ids[request_id] = index
+    def _remember(self, request_id: bytes, outcome: Outcome) -> None:
+        row = (self._position, request_id, self._clock_ns, c.outcome_encode(outcome))
+        self._unsaved[self._position] = row
+        self._request_ids[request_id] = self._position
         self._oldest_ns = min(self._oldest_ns, self._clock_ns)
         if self._oldest_ns < self._clock_ns - OUTCOME_RETENTION_NS - FORGET_EVERY_NS:
             self._forget()
 
     def _save_outcomes(self) -> None:
         """Many rows at once cost much less than one with each command."""
-        sql = "INSERT INTO outcomes (idx, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)"
+        sql = "INSERT INTO outcomes (position, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)"
         self._db.run_many(sql, self._unsaved.values())
         self._unsaved.clear()
 
@@ -370,17 +463,33 @@ class Machine:
         """Delete a few of the outcomes that are past their retention, oldest first."""
         self._save_outcomes()  # every node looks at the same rows, whenever it last committed
         rows = self._db.all(
-            "SELECT idx, request_id FROM outcomes WHERE time_ns < ? ORDER BY idx LIMIT ?",
+            "SELECT position, request_id FROM outcomes WHERE time_ns < ? ORDER BY position LIMIT ?",
             (self._clock_ns - OUTCOME_RETENTION_NS, FORGET_ROWS_MAX),
         )
-        self._db.run("DELETE FROM outcomes WHERE idx <= ?", (rows[-1][0],))
+        self._db.run("DELETE FROM outcomes WHERE position <= ?", (rows[-1][0],))
         for _, request_id in rows:
-            del self._request_ids[request_id]
+            self._request_ids.pop(request_id, None)  # none: another region's history named it twice
         self._find_oldest()
 
     def _find_oldest(self) -> None:
-        row = self._db.one("SELECT time_ns FROM outcomes ORDER BY idx LIMIT 1")
+        row = self._db.one("SELECT time_ns FROM outcomes ORDER BY position LIMIT 1")
         self._oldest_ns = row[0] if row else INTEGER_MAX
+
+
+def _is_local(command: c.AnyCommand) -> bool:
+    """Whether it is about a region's own cluster; of a batch the first one tells, and all must agree."""
+    if isinstance(command, c.Batch) and command.commands:
+        first = _decoded(command.commands[0])
+        return type(first) in c.LOCAL
+    return type(command) in c.LOCAL
+
+
+def _decoded(data: bytes) -> c.AnyCommand | None:
+    """The command, or None if the bytes are none of this version."""
+    try:
+        return c.decode(data)
+    except c.MalformedCommand:
+        return None
 
 
 def _is_sane(value: msgspec.Struct | tuple[Any, ...]) -> bool:

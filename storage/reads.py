@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from storage import data_keys
+from storage import data_keys, regions
 from storage.command import Sealed
 from storage.database import Database, Row
 from storage.recent import Recent
-from storage.rows import Entry, KeyTerm, KvConfig, KvKey, KvVersion, Lease, Mount, Node, Token
+from storage.rows import Entry, Epoch, KeyTerm, KvConfig, KvKey, KvVersion, Lease, Mount, Node, Region, Token
 
 LIST_ENTRIES_MAX = 100_000  # what one call hands out unless told otherwise; go on with after=
 _LIST_PAGE_ROWS = 64
@@ -214,6 +214,20 @@ class Reads:
             "SELECT node_id, region, api_address, cluster_address FROM nodes ORDER BY node_id"
         )
         return [Node(*row) for row in rows]
+
+    def region(self) -> tuple[str, str]:
+        """(name, role) of this region; the name is "" while there are none."""
+        return regions.own(self._db)
+
+    def regions(self) -> list[Region]:
+        rows = self._db.all("SELECT name, endpoints, identity, created_ns FROM regions ORDER BY name")
+        return [Region(row[0], _strings_decode(row[1]), row[2], row[3]) for row in rows]
+
+    def epochs(self) -> list[Epoch]:
+        """Who ordered which part of the history, oldest first."""
+        return [
+            Epoch(*row) for row in self._db.all("SELECT epoch, region, position FROM epochs ORDER BY epoch")
+        ]
 
     def key_terms(self) -> list[KeyTerm]:
         rows = self._db.all("SELECT term, wrapped_key, created_ns, wraps FROM key_terms ORDER BY term")

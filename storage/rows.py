@@ -59,6 +59,25 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """A region that holds the store's history."""
+
+    name: str
+    endpoints: tuple[str, ...]
+    identity: bytes
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """From `position` on, and until the next epoch, `region` orders the history."""
+
+    epoch: int
+    region: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
 class KvConfig:
     max_versions: int
     cas_required: bool

@@ -1,21 +1,51 @@
 -- The state of a store. Times and durations are nanoseconds, 0 means none. Every row is a function of the
 -- replicated log alone, except state.applied_index, which says how much of it. PRAGMA user_version is the format.
 
--- How far the log has been applied, the latest time that any command was stamped with, and how many data keys the
--- newest key term has wrapped (older terms: key_terms.wraps).
+-- How far this region's log has been applied; how many commands of the store's history, which all regions share, that
+-- was; the latest time that any of them was stamped with; and how many data keys the newest key term has wrapped (older
+-- terms: key_terms.wraps).
 CREATE TABLE state (
     id            INTEGER PRIMARY KEY CHECK (id = 1),
     applied_index INTEGER NOT NULL,
+    position      INTEGER NOT NULL,
     clock_ns      INTEGER NOT NULL,
     wraps         INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO state VALUES (1, 0, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0, 0);
+
+-- This region's part in it. The role is "alone" (there are no regions), "primary", "leaving" (it handed over) or "secondary".
+CREATE TABLE region (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    name TEXT NOT NULL,
+    role TEXT NOT NULL
+) STRICT;
+INSERT INTO region VALUES (1, '', 'alone');
+
+-- The regions that hold the store's history, and who ordered which part of it: an epoch begins with its first position.
+CREATE TABLE regions (
+    name       TEXT PRIMARY KEY,
+    endpoints  BLOB NOT NULL, -- a msgpack array of URLs
+    identity   BLOB NOT NULL, -- what it proves itself with to the others
+    created_ns INTEGER NOT NULL
+) STRICT;
+CREATE TABLE epochs (
+    epoch    INTEGER PRIMARY KEY,
+    region   TEXT NOT NULL,
+    position INTEGER NOT NULL
+) STRICT;
+
+-- The latest commands of the store's history, for regions that follow; kept once there are regions.
+CREATE TABLE history (
+    position   INTEGER PRIMARY KEY,
+    request_id BLOB NOT NULL,
+    command    BLOB NOT NULL
+) STRICT;
 
 -- The outcome of recent commands by request id, so that a retry is answered and not repeated.
--- time_ns never decreases with idx, so the oldest are found at the small end of idx. The machine keeps the ids in
+-- time_ns never decreases with position, so the oldest are found at its small end. The machine keeps the ids in
 -- memory: an index over random ids would touch a page of its own with every command.
 CREATE TABLE outcomes (
-    idx        INTEGER PRIMARY KEY,
+    position   INTEGER PRIMARY KEY,
     request_id BLOB NOT NULL,
     time_ns    INTEGER NOT NULL,
     outcome    BLOB NOT NULL
@@ -76,7 +106,7 @@ CREATE TABLE mounts (
 ) STRICT;
 
 -- What engines and auth methods keep by name. A view is a mount's id, or a name that begins with "sys:". revision is
--- the index of the last write; owner is the digest of a token with which the entry goes.
+-- the position of the last write in the store's history; owner is the digest of a token with which the entry goes.
 CREATE TABLE entries (
     id         INTEGER PRIMARY KEY,
     view       TEXT NOT NULL,

@@ -272,4 +272,4 @@ class AnswerHead:
         return f"{start}{index}{content}{end}Date: {rfc822_formatted_time()}\r\n\r\n".encode()
 
     def _index_value(self, store: Store) -> str:
-        return self._index.value(self._core.lifecycle.cluster_id, store.applied_index)
+        return self._index.value(self._core.lifecycle.cluster_id, store.position)

@@ -189,11 +189,11 @@ async def _wait_for_index(core: Core, raw: Raw) -> None:
     cluster, index = parse_index(header)
     if cluster != core.lifecycle.cluster_id:
         raise errors.InvalidRequest(f"{INDEX} is of another cluster")
-    if store.applied_index >= index:
+    if store.position >= index:
         return
     if raw.headers.get(INCONSISTENT, "") == "forward-active-node":
         await store.fresh()
     else:
-        await store.wait_applied(index, core.settings.index_wait_s)
-    if store.applied_index < index:
+        await store.wait_for(index, core.settings.index_wait_s)
+    if store.position < index:
         raise errors.NotYet

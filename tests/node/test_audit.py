@@ -169,7 +169,7 @@ async def test_a_full_disk_stops_everything(tmp_path) -> None:
     """The write is not carried out, the read is not answered, and both are counted."""
     async with opened(tmp_path) as core:
         await call(core, Operation.UPDATE, "secret/data/a", {"data": {"x": "1"}})
-        index = core.unsealed.applied_index
+        index = core.unsealed.position
         core.audit, working = AuditLog([FULL_DISK]), core.audit
         for operation, path, data in [
             (Operation.UPDATE, "secret/data/a", {"data": {"x": "2"}}),
@@ -183,7 +183,7 @@ async def test_a_full_disk_stops_everything(tmp_path) -> None:
         assert core.audit.refused == 4
         core.audit.close()
         core.audit = working
-        assert core.unsealed.applied_index == index
+        assert core.unsealed.position == index
         response = await call(core, Operation.READ, "secret/data/a")
         assert response.data is not None
         assert response.data["metadata"]["version"] == 1

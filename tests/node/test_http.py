@@ -46,7 +46,7 @@ async def test_an_answer_is_laid_out_as_vault_does(site, wire):
     assert "strict-transport-security" not in answer.headers
     assert "aiohttp" not in answer.headers["server"]
     index = json.loads(base64.b64decode(answer.headers["x-vault-index"]))
-    assert index == {"cluster": site.core.lifecycle.cluster_id, "value": str(site.core.store.applied_index)}
+    assert index == {"cluster": site.core.lifecycle.cluster_id, "value": str(site.core.store.position)}
 
 
 async def test_a_double_answer_has_its_data_on_top_too(wire):
@@ -180,7 +180,7 @@ async def test_a_request_waits_for_the_index_that_its_caller_has_seen(site, wire
     cluster = site.core.lifecycle.cluster_id
     seen = (await wire.ask("POST", "/v1/secret/data/a", {"data": {}})).headers["x-vault-index"]
     assert (await wire.ask("GET", "/v1/secret/data/a", headers={"X-Vault-Index": seen})).status == 200
-    ahead = index_header(cluster, str(site.core.store.applied_index + 1))
+    ahead = index_header(cluster, str(site.core.store.position + 1))
     answer = await wire.ask("GET", "/v1/secret/data/a", headers={"X-Vault-Index": ahead})
     assert (answer.status, answer.headers["retry-after"]) == (429, "1")
     headers = {"X-Vault-Index": ahead, "X-Vault-Inconsistent": "forward-active-node"}

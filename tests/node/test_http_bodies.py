@@ -130,10 +130,10 @@ async def test_a_body_too_large_is_refused_before_it_is_read(tmp_path):
 
 async def test_a_value_too_large_is_refused_before_it_is_proposed(site, wire):
     limit = site.core.settings.value_bytes_max
-    before = site.core.store.applied_index
+    before = site.core.store.position
     answer = await wire.ask("POST", "/v1/secret/data/a", {"data": {"k": "x" * limit}})
     assert (answer.status, str(limit) in answer.json["errors"][0]) == (413, True)
-    assert site.core.store.applied_index == before
+    assert site.core.store.position == before
     fits = await site.connect()
     assert (await fits.ask("POST", "/v1/secret/data/a", {"data": {"k": "x" * (limit - 10)}})).status == 200
 

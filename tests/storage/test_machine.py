@@ -53,6 +53,7 @@ def test_the_same_log_gives_the_same_state_and_outcomes(tmp_path, seed):
 
 def test_the_digest_notices_every_table(node):
     """One change anywhere in the replicated tables changes the digest."""
+    node.do(c.RegionFound(T0, "eu", ("https://a",)))
     for entry in random_log(1, 300):
         node.feed(entry)
     now = node.machine.clock_ns
@@ -94,7 +95,7 @@ def test_a_retry_is_answered_with_the_first_outcome_and_changes_nothing(node):
     assert node.do(put("a", 1), request_id=b"r" * 16) == first
     assert node.reads.kv_key("m1", "a").current_version == 2
     known = node.machine.outcome(b"r" * 16)
-    assert (known.index, known.result) == (2, first)
+    assert (known.index, known.result) == (node.machine.applied_index, first)
     assert node.machine.applied_index == 4
     assert node.machine.outcome(b"?" * 16) is None
 
@@ -215,7 +216,9 @@ def _field(kind, values):
         return st.tuples(values[int], values[bytes], values[bytes])
     origin = getattr(kind, "__origin__", None)
     if origin is tuple:
-        return st.lists(values[kind.__args__[0]], max_size=3)
+        item = kind.__args__[0]
+        items = values[item] if item in values else st.tuples(values[bytes], values[bytes])
+        return st.lists(items, max_size=3)
     if origin is dict:
         return st.dictionaries(values[str], values[str], max_size=2)
     if origin is None and getattr(kind, "__args__", None):
@@ -264,4 +267,8 @@ def test_generations_move_with_what_they_watch_and_not_otherwise(node):
     assert moved(c.EntryPut(T0, "sys:locks", "p", sealed())) == {"entries"}
     assert moved(c.EntryPut(T0, "sys:identity", "p", sealed())) == {"entries", "identity"}
     assert moved(c.MountRemove(T0, "kv/")) == {"mounts", "tokens", "entries"}
-    assert moved(c.batch(T0, c.PolicyPut(T0, "p", "y"), c.NodeRemove(T0, "n1"))) == {"policies", "nodes"}
+    both = c.batch(T0, c.PolicyPut(T0, "p", "y"), c.TokenRevoke(T0, b"t"))
+    assert moved(both) == {"policies", "tokens", "entries"}
+    assert moved(c.batch(T0, c.NodeRemove(T0, "n1"))) == {"nodes"}
+    assert moved(c.batch(T0, c.PolicyPut(T0, "p", "y"), c.NodeRemove(T0, "n1"))) == set()  # refused
+    assert moved(c.RegionFound(T0, "eu", ())) == {"regions"}

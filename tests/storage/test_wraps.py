@@ -16,7 +16,11 @@ def under(command: c.KvPut, number: int) -> c.KvPut:
 
 def begun(path=None) -> Node:
     node = Node(path)
-    node.ok(c.batch(T0, term(1), c.SystemSecretPut(T0, "ca-key", sealed()), mount()))
+    node.ok(
+        c.batch(
+            T0, c.ClusterInit(T0, "id", "name"), term(1), c.SystemSecretPut(T0, "ca-key", sealed()), mount()
+        )
+    )
     return node
 
 

@@ -20,6 +20,7 @@ class Node:
     def __init__(self, path: Path | None = None, key: bytes = KEY) -> None:
         self.machine = Machine.open(path, key=key)
         self.log: list[Entry] = []
+        self.salt = 0  # so that two nodes' own commands have request ids of their own
 
     @property
     def reads(self):
@@ -28,8 +29,8 @@ class Node:
     def do(self, command, *, request_id: bytes | None = None):
         """Apply the next entry; returns its outcome."""
         data = command if isinstance(command, bytes) else c.encode(command)
-        index = self.machine.applied_index + 1
-        return self.feed((request_id or index.to_bytes(16, "big"), data))
+        number = self.salt + self.machine.applied_index + 1
+        return self.feed((request_id or number.to_bytes(16, "big"), data))
 
     def feed(self, entry: Entry):
         self.log.append(entry)
@@ -158,6 +159,8 @@ def _random_command(rng: random.Random, now: int):
         lambda: c.SystemSecretPut(now, name, value),
         lambda: c.NodePut(now, name, "eu", "https://a", "b:1"),
         lambda: c.NodeRemove(now, name),
+        lambda: c.RegionPut(now, name, (f"https://{name}",), rng.choice([b"", b"key"])),
+        lambda: c.RegionRemove(now, name),
         lambda: c.JoinTokenPut(now, name.encode(), now + MINUTE),
         lambda: c.JoinTokenTake(now, name.encode(), other),
     ]

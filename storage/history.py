@@ -1,0 +1,74 @@
+"""The store's history as other regions read it: the latest commands, by position.
+
+Kept by every node of every region once there are regions, as part of the replicated state: so any node can serve it,
+it survives compaction of the log, and after a change of primary the new one has what the old one had. Rows wait in
+memory until flush(), which writes them all at once; the machine calls it before it commits.
+"""
+
+from storage.database import Database
+
+COMMANDS_MAX = 100_000
+BYTES_MAX = 256 << 20
+READ_BYTES_MAX = 512 << 10  # of one read; a single command may be larger
+
+Item = tuple[bytes, bytes]  # request id and encoded command
+
+
+class History:
+    """The commands with positions first to last, last included; empty if first > last."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._waiting: list[tuple[int, bytes, bytes]] = []
+        self.first, self.last, self._bytes = 1, 0, 0
+
+    def load(self, position: int) -> None:
+        """Know what the table holds; `position` is the last one applied."""
+        self._waiting.clear()
+        row = self._db.one("SELECT min(position), sum(length(command)) FROM history")
+        kept = row is not None and row[0] is not None
+        self.last = position
+        self.first, self._bytes = (row[0], row[1]) if row is not None and kept else (position + 1, 0)
+
+    def append(self, position: int, request_id: bytes, command: bytes) -> None:
+        """The next position; the oldest ones go where limits are passed: a function of the history alone."""
+        self._waiting.append((position, request_id, command))
+        self.last = position
+        self._bytes += len(command)
+        if self.last - self.first >= COMMANDS_MAX or self._bytes > BYTES_MAX:
+            self._drop_oldest()
+
+    def skip(self, position: int) -> None:
+        """A position that is not kept: there are no regions."""
+        self.first, self.last = position + 1, position
+
+    def flush(self) -> None:
+        if self._waiting:
+            sql = "INSERT INTO history (position, request_id, command) VALUES (?, ?, ?)"
+            self._db.run_many(sql, self._waiting)
+            self._waiting.clear()
+
+    def read(self, first: int, bytes_max: int = READ_BYTES_MAX) -> list[Item] | None:
+        """Commands from position `first` on, at least one if there is any; None if they are no longer kept."""
+        if first < self.first:
+            return None
+        self.flush()
+        items: list[Item] = []
+        size = 0
+        rows = self._db.each(
+            "SELECT request_id, command FROM history WHERE position >= ? ORDER BY position", (first,)
+        )
+        for request_id, command in rows:
+            size += len(command)
+            if items and size > bytes_max:
+                break
+            items.append((request_id, command))
+        return items
+
+    def _drop_oldest(self) -> None:
+        self.flush()
+        while self.last - self.first >= COMMANDS_MAX or (self._bytes > BYTES_MAX and self.first < self.last):
+            row = self._db.one("SELECT length(command) FROM history WHERE position = ?", (self.first,))
+            self._bytes -= row[0] if row else 0
+            self.first += 1
+        self._db.run("DELETE FROM history WHERE position < ?", (self.first,))

@@ -1,0 +1,123 @@
+"""Regions as replicated commands: who follows, who orders writes, and since which position.
+
+Every region applies the same history. `epochs` says which region ordered which part of it: two histories agree as far
+as their epochs do. `region` is this region's own part and is not shared.
+"""
+
+from typing import Any
+
+import msgspec
+
+from storage.command import (
+    Done,
+    EpochBegin,
+    Outcome,
+    Reason,
+    RegionDemote,
+    RegionFound,
+    RegionHandover,
+    RegionPromote,
+    RegionPut,
+    RegionRemove,
+    Rejected,
+)
+from storage.database import Database
+
+ALONE, PRIMARY, LEAVING, SECONDARY = "alone", "primary", "leaving", "secondary"
+REGIONS_MAX = 32
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def own(db: Database) -> tuple[str, str]:
+    """(name, role) of this region."""
+    row = db.one("SELECT name, role FROM region")
+    if row is None:
+        raise AssertionError("the schema puts one row into region")
+    return row[0], row[1]
+
+
+def newest_epoch(db: Database) -> tuple[int, str, int]:
+    """(epoch, region, first position); zeros while there are no regions."""
+    row: Any = db.one("SELECT epoch, region, position FROM epochs ORDER BY epoch DESC LIMIT 1")
+    return row or (0, "", 0)
+
+
+def found(db: Database, command: RegionFound) -> Outcome:
+    if own(db)[1] != ALONE:
+        return Rejected(Reason.REGION_ROLE)
+    _become(db, PRIMARY, command.name)
+    _put(db, command.name, command.endpoints, b"", command.time_ns)
+    db.run("INSERT INTO epochs VALUES (1, ?, ?)", (command.name, db.index))
+    return Done()
+
+
+def put(db: Database, command: RegionPut) -> Outcome:
+    count = db.one("SELECT count(*) FROM regions WHERE name != ?", (command.name,))
+    if not newest_epoch(db)[0] or (count is not None and count[0] >= REGIONS_MAX):
+        return Rejected(Reason.REGION_ROLE)
+    _put(db, command.name, command.endpoints, command.identity, command.time_ns)
+    return Done()
+
+
+def remove(db: Database, command: RegionRemove) -> Outcome:
+    if command.name == newest_epoch(db)[1]:
+        return Rejected(Reason.REGION_ROLE)
+    return Done({"removed": db.run("DELETE FROM regions WHERE name = ?", (command.name,))})
+
+
+def handover(db: Database, command: RegionHandover) -> Outcome:
+    """In the region that orders writes it is the end of that; in the others only news."""
+    name, role = own(db)
+    known = db.one("SELECT 1 FROM regions WHERE name = ?", (command.target,))
+    if known is None or command.target == newest_epoch(db)[1]:
+        return Rejected(Reason.NO_SUCH_REGION)
+    if role == PRIMARY:
+        _become(db, LEAVING, name)
+    return Done()
+
+
+def epoch_begin(db: Database, command: EpochBegin) -> Outcome:
+    if command.epoch != newest_epoch(db)[0] + 1:
+        return Rejected(Reason.POSITION_GAP)
+    db.run("INSERT INTO epochs VALUES (?, ?, ?)", (command.epoch, command.region, db.index))
+    return Done()
+
+
+def promotion(db: Database, command: RegionPromote) -> EpochBegin | Rejected:
+    """What a region that follows has to add to the history to order it from then on."""
+    name, role = own(db)
+    if role != SECONDARY:
+        return Rejected(Reason.REGION_ROLE)
+    if command.epoch != newest_epoch(db)[0] + 1 or command.at not in (None, db.index):
+        return Rejected(Reason.POSITION_GAP)
+    _become(db, PRIMARY, name)
+    return EpochBegin(time_ns=command.time_ns, epoch=command.epoch, region=name)
+
+
+def demote(db: Database, command: RegionDemote) -> Outcome:
+    name, role = own(db)
+    if role not in (PRIMARY, LEAVING):
+        return Rejected(Reason.REGION_ROLE)
+    _become(db, SECONDARY, name)
+    return Done()
+
+
+def settle(db: Database, name: str) -> None:
+    """Make another region's state, whole, that of the region `name`, which follows and has no nodes yet."""
+    _become(db, SECONDARY, name)
+    for table in ("nodes", "join_tokens", "system_secrets"):
+        db.run(f"DELETE FROM {table}")  # noqa: S608 - constants
+
+
+def _become(db: Database, role: str, name: str) -> None:
+    db.run("UPDATE region SET role = ?, name = ?", (role, name))
+
+
+def _put(db: Database, name: str, endpoints: tuple[str, ...], identity: bytes, time_ns: int) -> None:
+    db.run(
+        "INSERT INTO regions (name, endpoints, identity, created_ns) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET endpoints = excluded.endpoints,"
+        " identity = iif(excluded.identity = x'', identity, excluded.identity)",
+        (name, _encode(endpoints), identity, time_ns),
+    )

@@ -1,0 +1,160 @@
+"""Regions: one history in all of them, one region that orders it, and nothing ordered by two."""
+
+import random
+
+import pytest
+from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log
+
+from storage import command as c
+from storage import history
+from storage.command import Done, Reason, Rejected
+from storage.machine import Machine
+
+
+@pytest.fixture
+def primary():
+    node = Node()
+    node.ok(mount())
+    node.ok(c.RegionFound(T0, "eu", ("https://eu-1", "https://eu-2")))
+    node.ok(c.RegionPut(T0, "us", ("https://us-1",), b"key"))
+    return node
+
+
+def follower_of(node: Node, tmp_path, name: str = "us") -> Node:
+    """A region that begins with all that `node` has."""
+    path = tmp_path / f"{name}.db"
+    node.machine.commit()
+    node.machine.snapshot(path)
+    follower = Node()
+    follower.salt = 1 << 64
+    follower.machine = Machine.open(path, key=KEY)
+    follower.machine.settle(name)
+    return follower
+
+
+def relay(source: Node, target: Node, *, limit: int = history.READ_BYTES_MAX):
+    """One step of the stream: the outcome in the region that follows."""
+    epoch = target.reads.epochs()[-1].epoch
+    first = target.machine.position + 1
+    items = source.machine.history.read(first, limit)
+    ends = [each.position for each in source.reads.epochs() if each.position > first]
+    if ends:
+        items = items[: ends[0] - first]
+    return target.do(c.RegionApply(target.machine.clock_ns + SECOND, epoch, first, tuple(items)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_region_that_follows_has_the_same_state_at_every_position(primary, tmp_path, seed):
+    rng = random.Random(seed)
+    for entry in random_log(seed, 60):
+        primary.feed(entry)
+    follower = follower_of(primary, tmp_path)
+    for entry in random_log(seed + 1000, 400):
+        primary.feed(entry)
+        if rng.random() < 0.3:  # what a region's own nodes do is its own matter
+            follower.do(c.NodePut(T0 + rng.randrange(10**6) * MINUTE, "n1", "us", "https://n1", "n1:1"))
+        if rng.random() < 0.2:
+            relay(primary, follower, limit=rng.choice([1, 5_000, 1 << 20]))
+            if follower.machine.position == primary.machine.position:
+                assert follower.machine.history_digest() == primary.machine.history_digest()
+    while follower.machine.position < primary.machine.position:
+        assert isinstance(relay(primary, follower), Done)
+    assert follower.machine.history_digest() == primary.machine.history_digest()
+    assert follower.machine.state_digest() != primary.machine.state_digest()
+
+
+def test_a_region_that_follows_orders_nothing_itself(primary, tmp_path):
+    follower = follower_of(primary, tmp_path)
+    before = follower.machine.history_digest()
+    refused = follower.do(put("a", 1), request_id=b"r" * 16)
+    assert refused == Rejected(Reason.NOT_PRIMARY)
+    assert follower.machine.history_digest() == before
+    follower.ok(c.RegionPromote(T0, 2))
+    assert isinstance(follower.do(put("a", 1), request_id=b"r" * 16), Done)
+
+
+def test_the_stream_has_no_gap_no_repetition_and_one_epoch_at_a_time(primary, tmp_path):
+    follower = follower_of(primary, tmp_path)
+    primary.ok(put("a", 1))
+    primary.ok(put("b", 1))
+    first = follower.machine.position + 1
+    items = tuple(primary.machine.history.read(first))
+    gap = Rejected(Reason.POSITION_GAP, str(first - 1))
+    assert follower.do(c.RegionApply(T0, 1, first + 1, items[1:])) == gap
+    assert follower.do(c.RegionApply(T0, 2, first, items)) == gap
+    assert follower.ok(c.RegionApply(T0, 1, first, items)) == {"position": first + 1}
+    again = Rejected(Reason.POSITION_GAP, str(first + 1))
+    assert follower.do(c.RegionApply(T0, 1, first, items)) == again
+    assert follower.reads.kv_key("m1", "b").current_version == 1
+    assert primary.do(c.RegionApply(T0, 1, primary.machine.position + 1, items)) == Rejected(
+        Reason.REGION_ROLE
+    )
+
+
+def test_a_retry_finds_its_outcome_in_the_region_that_took_over(primary, tmp_path):
+    follower = follower_of(primary, tmp_path)
+    first = primary.do(put("a", 1), request_id=b"r" * 16)
+    relay(primary, follower)
+    follower.ok(c.RegionPromote(T0, 2))
+    assert follower.do(put("a", 1), request_id=b"r" * 16) == first
+    assert follower.reads.kv_key("m1", "a").current_version == 1
+
+
+def test_a_handover_ends_the_writes_of_one_region_before_those_of_the_other_begin(primary, tmp_path):
+    follower = follower_of(primary, tmp_path)
+    assert primary.do(c.RegionHandover(T0, "asia")) == Rejected(Reason.NO_SUCH_REGION)
+    assert primary.do(c.RegionHandover(T0, "eu")) == Rejected(Reason.NO_SUCH_REGION)
+    primary.ok(c.RegionHandover(T0, "us"))
+    assert primary.do(put("late", 1)) == Rejected(Reason.NOT_PRIMARY)
+    relay(primary, follower)
+    follower.ok(c.RegionPromote(T0, 2, at=primary.machine.position))
+    follower.ok(put("a", 1))
+    primary.ok(c.RegionDemote(T0))
+    assert isinstance(relay(follower, primary, limit=1), Done)
+    assert isinstance(relay(follower, primary), Done)
+    assert primary.machine.history_digest() == follower.machine.history_digest()
+    assert [(each.epoch, each.region) for each in primary.reads.epochs()] == [(1, "eu"), (2, "us")]
+
+
+def test_a_promotion_names_the_epoch_and_the_place_that_it_saw(primary, tmp_path):
+    follower = follower_of(primary, tmp_path)
+    at = follower.machine.position
+    assert follower.do(c.RegionPromote(T0, 3)) == Rejected(Reason.POSITION_GAP)
+    assert follower.do(c.RegionPromote(T0, 2, at=at - 1)) == Rejected(Reason.POSITION_GAP)
+    assert primary.do(c.RegionPromote(T0, 2)) == Rejected(Reason.REGION_ROLE)
+    follower.ok(c.RegionPromote(T0, 2, at=at))
+    assert follower.reads.region() == ("us", "primary")
+    assert follower.do(c.EpochBegin(T0, 3, "us")) == Rejected(Reason.MALFORMED)
+
+
+def test_history_is_bounded_alike_everywhere(primary, tmp_path, monkeypatch):
+    follower = follower_of(primary, tmp_path)
+    monkeypatch.setattr(history, "COMMANDS_MAX", 20)
+    monkeypatch.setattr(history, "BYTES_MAX", 2_000)
+    for number in range(60):
+        primary.ok(put(f"k{number}", 1))
+        relay(primary, follower)
+    kept = primary.machine.history
+    assert kept.last - kept.first < 20
+    assert kept.read(kept.first - 1) is None
+    assert (follower.machine.history.first, follower.machine.history.last) == (kept.first, kept.last)
+    primary.machine.commit()
+    reopened = history.History(primary.machine._db)
+    reopened.load(primary.machine.position)
+    assert (reopened.first, reopened._bytes) == (kept.first, kept._bytes)
+
+
+def test_what_waits_for_the_tables_is_read_too_and_survives(primary, tmp_path):
+    path = tmp_path / "kept.db"
+    node = Node(path)
+    node.ok(mount())
+    node.ok(c.RegionFound(T0, "eu", ()))
+    node.ok(put("a", 1))
+    assert len(node.machine.history.read(2)) == 2
+    position = node.machine.position
+    node.machine.close()
+    again = Machine.open(path, key=KEY)
+    assert again.position == position
+    assert len(again.history.read(2)) == 2
+    assert again.reads.region() == ("eu", "primary")
+    again.close()

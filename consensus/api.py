@@ -116,6 +116,13 @@ class StateMachine(Protocol):
         """
         ...
 
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
+        """As stage(), for a copy of any age: restore(path) makes it the state at `index`, of whose outcomes
+        none is remembered but that of `request_id`. It keeps what names the group's members. A function of the
+        copy and of the state at index - 1, which commit() has closed.
+        """
+        ...
+
     def unstage(self) -> None:
         """Forget what stage() laid ready, if anything."""
         ...
@@ -194,3 +201,10 @@ class Group(Protocol):
         ...
 
     async def remove_member(self, node_id: str, timeout: float) -> None: ...
+
+    async def restore(self, path: Path, timeout: float) -> None:
+        """Replace the state on every member by a copy that the machine can stage_reset(); returns once it is so here.
+
+        Raises RestoreRefused (nothing happened) or OutcomeUnknown.
+        """
+        ...

@@ -18,7 +18,7 @@ from consensus import wire
 from consensus.api import REQUEST_ID_BYTES, Applied, Role, StateMachine
 from consensus.changes import Changes
 from consensus.disk import DiskRunner
-from consensus.errors import ConsensusError, MembershipRefused, ReadNotConfirmed
+from consensus.errors import ConsensusError, MembershipRefused, ReadNotConfirmed, RestoreRefused
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
 from consensus.intake import Intake
@@ -31,7 +31,8 @@ from consensus.pysyncobj_log import Log
 from consensus.records import Base, Entry
 from consensus.replica import Replica
 from consensus.replication import ChunkSource
-from consensus.shipping import Shipping
+from consensus.restoring import Order, Restoring
+from consensus.shipping import Shipping, Source
 from consensus.transport import BadFrame, PeerHandler, PeerTransport
 from consensus.upkeep import Upkeep
 
@@ -71,10 +72,11 @@ class Engine:
             replica=self.replica,
             machine=machine,
             snapshots=disk.snapshots,
-            close_batch=self._close_batch,
+            close_batch=self.close_batch,
             run=run_upkeep,
             clock=parts.clock,
         )
+        staging = asyncio.Lock()
         self.shipping = Shipping(self, run=run_files, spawn=self._spawn)
         self.intake = Intake(
             self,
@@ -84,6 +86,16 @@ class Engine:
             spawn=self._spawn,
             clock=parts.clock,
             patience_s=config.options.election_max_s,
+            staging=staging,
+        )
+        self.restoring = Restoring(
+            self,
+            machine=machine,
+            snapshots=disk.snapshots,
+            run=run_files,
+            spawn=self._spawn,
+            clock=parts.clock,
+            staging=staging,
         )
         self.inbound = Inbound(self, self._guard)
         self.net = parts.transport(self) if parts.transport is not None else _peer_transport(self, config)
@@ -131,7 +143,7 @@ class Engine:
             _fail(future, MembershipRefused("this node is stopping"))
         for thread in self._threads:
             thread.shutdown(wait=True)
-        self._close_batch()
+        self.close_batch()
         try:
             self._journal.sync()
         finally:
@@ -302,12 +314,12 @@ class Engine:
             self.fatal(f"applying entry {index} raised {type(error).__name__}")
         self._unclosed += 1
         if self._unclosed >= self.options.apply_commit_entries_max:
-            self._close_batch()
+            self.close_batch()
         elif self._commit_due is None:
             loop = asyncio.get_running_loop()
-            self._commit_due = loop.call_later(self.options.apply_commit_s, self._close_batch)
+            self._commit_due = loop.call_later(self.options.apply_commit_s, self.close_batch)
 
-    def _close_batch(self) -> None:
+    def close_batch(self) -> None:
         """Reads share the machine's connection and the journal has every entry, so this can wait a little."""
         if self._commit_due is not None:
             self._commit_due.cancel()
@@ -319,13 +331,43 @@ class Engine:
     def offered(self, peer: str, offer: wire.SnapshotOffer) -> None:
         self.intake.offered(peer, offer)
 
-    def shipment(self, peer: str, sha256: bytes) -> ChunkSource | None:
+    def shipment(self, peer: str, sha256: bytes) -> Source | None:
         progress = self.replica.replicator.progress.get(peer)
         source = None if progress is None else progress.snapshot
-        return source if source is not None and source.sha256 == sha256 else None
+        if source is not None and source.sha256 == sha256:
+            return source
+        return self.restoring.source_for(peer, sha256)
+
+    def takes(self, entry: Entry) -> bool:
+        return self.restoring.takes(entry)
+
+    def restored(self, entry: Entry) -> bool:
+        try:
+            return self.restoring.apply(entry)
+        except Exception as error:  # noqa: BLE001 - the state may be half-changed
+            self.fatal(f"restoring at entry {entry[1]} raised {type(error).__name__}")
+
+    def state_replaced(self, index: int) -> None:
+        self.proposals.restored()
+        self.upkeep.compact_up_to(index)
+
+    async def ask_restore(self, order: Order) -> None:
+        if self.accepting:
+            refusal = self.restoring.append(order)
+        else:
+            refusal = ""
+            try:
+                await self.change_questions.ask_restore(order.request_id, order.sha256, order.size_bytes)
+            except MembershipRefused as error:
+                refusal = str(error)
+        if refusal:
+            raise RestoreRefused(refusal)
+
+    def connected(self) -> set[str]:
+        return self.net.connected()
 
     def begin_install(self, base: Base) -> bool:
-        self._close_batch()
+        self.close_batch()
         begun = self.replica.follower.begin_install(base)
         self.kick()
         return begun

@@ -9,6 +9,7 @@ ConsensusError
  +- OutcomeUnknown     it may have been committed, or may be later; ask again with the same request id
  +- ReadNotConfirmed   no quorum confirmed the read index within the deadline
  +- MembershipRefused  the change is not safe now (one is pending, no such member, last voter, ...)
+ +- RestoreRefused     the file was not restored: nothing changed, on no member
  +- Corrupt            what is on disk is not what was written there: the node must not start
 """
 
@@ -47,6 +48,10 @@ class ReadNotConfirmed(ConsensusError):
 
 class MembershipRefused(ConsensusError):
     """The membership change is not safe, or not possible, now."""
+
+
+class RestoreRefused(ConsensusError):
+    """The group does not restore that file; nothing changed, and nothing will by that attempt."""
 
 
 class Corrupt(ConsensusError):

@@ -45,7 +45,8 @@ class Follower:
     def on_append(self, peer: str, frame: wire.Append) -> None:
         if not self._heard(peer, frame.term, frame.seq):
             return
-        log, prev, prev_term, entries = self._log, frame.prev_index, frame.prev_term, frame.entries
+        log, prev, prev_term = self._log, frame.prev_index, frame.prev_term
+        entries = self._takeable(frame.entries)
         if prev < log.base.index:
             # Everything up to the base is committed, so the leader of this term holds the same.
             entries = entries[log.base.index - prev :]
@@ -70,6 +71,13 @@ class Follower:
         if entries and (before != len(log.changes) or any(e[0][0] == membership.MEMBER for e in entries)):
             self._reconfigure()
         self._answer(peer, frame.term, frame.seq, verified, news=bool(entries))
+
+    def _takeable(self, entries: list[Entry]) -> list[Entry]:
+        """The entries before the first one that names a file which is not here (restoring.py)."""
+        for count, entry in enumerate(entries):
+            if entry[0][0] == membership.RESTORE and not self._host.takes(entry):
+                return entries[:count]
+        return entries
 
     def on_offer(self, peer: str, frame: wire.SnapshotOffer) -> None:
         """The log here ends before the leader's begins."""

@@ -84,7 +84,7 @@ class ReadQuestions:
 
 
 class ChangeQuestions:
-    """The asking side of membership changes."""
+    """The asking side of what the leader alone can do: membership changes, and restoring a file."""
 
     def __init__(self, way: Way) -> None:
         self._way = way
@@ -93,18 +93,27 @@ class ChangeQuestions:
 
     async def ask(self, member: Member, *, adding: bool, timeout: float) -> bool:
         """True when the leader has done it; False: look again who leads. Raises MembershipRefused."""
+        timeout_ms = max(1, int(timeout * 1000))
+        return await self._ask(
+            lambda term, number: wire.Change(term, number, adding, member.id, member.address, timeout_ms)
+        )
+
+    async def ask_restore(self, request_id: bytes, sha256: bytes, size_bytes: int) -> bool:
+        """True when the leader's log holds it; False: look again who leads. Raises MembershipRefused."""
+        return await self._ask(
+            lambda term, number: wire.RestoreAsk(term, number, request_id, sha256, size_bytes)
+        )
+
+    async def _ask(self, frame: Callable[[int, int], wire.Frame]) -> bool:
         leader = self._way.leader_elsewhere
         if leader is None:
             return False
         self._number += 1
         number = self._number
-        frame = wire.Change(
-            self._way.term, number, adding, member.id, member.address, max(1, int(timeout * 1000))
-        )
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         try:
-            if not self._way.send(leader, wire.encode(frame)):
+            if not self._way.send(leader, wire.encode(frame(self._way.term, number))):
                 return False
             return await future
         finally:

@@ -1,6 +1,7 @@
 """The face of this package: one node's part of a replicated log, as `api.Group` describes it."""
 
 import asyncio
+from pathlib import Path
 from typing import Self
 
 from consensus import opening
@@ -213,6 +214,10 @@ class RaftGroup:
             return False
         await engine.changes.change(member, adding=adding)
         return True
+
+    async def restore(self, path: Path, timeout: float) -> None:
+        """See api.Group."""
+        await self._engine.restoring.restore(path, timeout)
 
     def counters(self) -> Counters:
         """What was counted so far."""

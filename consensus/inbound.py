@@ -12,6 +12,7 @@ from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.intake import Intake
 from consensus.proposals import Proposals
 from consensus.replica import Replica
+from consensus.restoring import Order, Restoring
 from consensus.shipping import Shipping
 
 CHANGES_SERVED_MAX = 8
@@ -29,6 +30,7 @@ class Local(Protocol):
     change_questions: ChangeQuestions
     shipping: Shipping
     intake: Intake
+    restoring: Restoring
 
     @property
     def accepting(self) -> bool: ...
@@ -61,12 +63,25 @@ class Inbound:
                 local.reads.answered(frame.number, frame.index)
             case wire.Change():
                 self._serve_change(peer, frame)
+            case wire.ChangeReply():
+                local.change_questions.answered(frame)
+            case _:
+                self._on_file(peer, frame)
+
+    def _on_file(self, peer: str, frame: wire.Frame) -> None:
+        local = self._local
+        match frame:
             case wire.FileWanted():
                 local.shipping.wanted(peer, frame)
             case wire.FilePiece():
                 local.intake.piece(peer, frame)
-            case wire.ChangeReply():
-                local.change_questions.answered(frame)
+                local.restoring.on_piece(peer, frame)
+            case wire.FileOffer():
+                local.restoring.on_offer(peer, frame)
+            case wire.FileHeld():
+                local.restoring.on_held(peer, frame)
+            case wire.RestoreAsk():
+                self._serve_restore(peer, frame)
 
     def _reply(self, peer: str, frame: wire.Frame) -> None:
         """If the link is gone the asker knows, and asks again."""
@@ -75,6 +90,13 @@ class Inbound:
     def _answer_read(self, peer: str, number: int, *, good: bool) -> None:
         index = self._local.replica.core.commit_index if good else -1
         self._reply(peer, wire.ReadIndexReply(self._local.term, number, index))
+
+    def _serve_restore(self, peer: str, frame: wire.RestoreAsk) -> None:
+        code, text = wire.NOT_LEADER, ""
+        if self._local.accepting:
+            text = self._local.restoring.append(Order(frame.request_id, frame.sha256, frame.size_bytes))
+            code = wire.REFUSED if text else wire.DONE
+        self._reply(peer, wire.ChangeReply(self._local.term, frame.number, code, text))
 
     def _serve_change(self, peer: str, frame: wire.Change) -> None:
         if not self._local.accepting or len(self.tasks) >= CHANGES_SERVED_MAX:

@@ -122,7 +122,10 @@ class Intake:
         spawn: Spawn,
         clock: Callable[[], float],
         patience_s: float,
+        staging: asyncio.Lock,
     ) -> None:
+        """`staging` is held by whoever lays another state beside the machine's (restoring.py does too)."""
+        self._staging = staging
         self._local, self._machine, self._snapshots = local, machine, snapshots
         self._receiver = snapshots.receiver()
         self._run, self._spawn, self._clock, self._patience_s = run, spawn, clock, patience_s
@@ -184,16 +187,16 @@ class Intake:
             self._not_before = self._clock() + REFUSED_PAUSE_S
 
     async def _install(self, path: Path, meta: SnapshotMeta) -> None:
-        try:
-            await self._stage(path)
-            if not self._local.begin_install(Base(meta.index, meta.term, meta.members)):
-                return
-            await self._local.durable()
-            self._machine.restore(path)
-            self._local.installed(meta.index)
-            self.installed += 1
-        finally:
-            self._machine.unstage()
+        async with self._staging:
+            try:
+                await self._stage(path)
+                if self._local.begin_install(Base(meta.index, meta.term, meta.members)):
+                    await self._local.durable()
+                    self._machine.restore(path)
+                    self._local.installed(meta.index)
+                    self.installed += 1
+            finally:
+                self._machine.unstage()
         await self._run(self._snapshots.done_install)
 
     async def _stage(self, path: Path) -> None:

@@ -12,7 +12,7 @@ import msgpack
 from consensus.api import Member
 from consensus.errors import Corrupt, MembershipRefused
 
-REGULAR, NOOP, MEMBER = 0, 1, 2
+REGULAR, NOOP, MEMBER, RESTORE = 0, 1, 2, 3  # the first byte of an entry's payload
 VOTERS_MAX = 9
 ADD, REMOVE = "add", "remove"
 

@@ -1,7 +1,9 @@
 """A group of one without disk or network: the same face, for the dev mode and for tests of what is above it."""
 
+from pathlib import Path
+
 from consensus.api import COMMAND_BYTES_MAX, REQUEST_ID_BYTES, Applied, Member, Role, StateMachine, Status
-from consensus.errors import MembershipRefused, ReadNotConfirmed, Shutdown, TooLarge
+from consensus.errors import MembershipRefused, ReadNotConfirmed, RestoreRefused, Shutdown, TooLarge
 
 ADDRESS = "memory:0"
 
@@ -69,3 +71,7 @@ class SoloGroup:
     async def remove_member(self, node_id: str, timeout: float) -> None:
         """Always refused."""
         raise MembershipRefused("an in-memory group has one member")
+
+    async def restore(self, path: Path, timeout: float) -> None:
+        """Always refused."""
+        raise RestoreRefused("an in-memory group has nothing to restore to")

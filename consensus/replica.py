@@ -123,7 +123,11 @@ class Replica:
             return
         last = min(core.commit_index, core.applied_index + self.options.apply_per_tick_max)
         for index in range(core.applied_index + 1, last + 1):
-            self._host.apply(log[index - log.base.index])
+            entry = log[index - log.base.index]
+            if entry[0][0] != membership.RESTORE:
+                self._host.apply(entry)
+            elif not self._host.restored(entry):
+                return
             core.applied(index)
         if last < core.commit_index:
             self._host.kick()

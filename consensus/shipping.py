@@ -11,7 +11,6 @@ from typing import Protocol
 from consensus import wire
 from consensus.errors import Corrupt
 from consensus.intake import PIECE_BYTES, REFUSED_PAUSE_S, WINDOW_BYTES, Run, Spawn
-from consensus.replication import ChunkSource
 from consensus.snapshot import Sender, SnapshotMeta
 
 _log = logging.getLogger(__name__)
@@ -59,13 +58,45 @@ class Shipment:
         self._sender.close()
 
 
+class Source(Protocol):
+    """A file on its way to one peer."""
+
+    @property
+    def sha256(self) -> bytes: ...
+    def read(self, offset: int, bytes_max: int) -> bytes: ...
+    def spoil(self) -> None:
+        """It turned out to be no good."""
+        ...
+
+
+class HeldFile:
+    """A file that this member holds, on its way to any peer (restoring.py)."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self.readers: set[str] = set()  # who has asked for a piece
+
+    @property
+    def sha256(self) -> bytes:
+        return self._sender.meta.sha256
+
+    def read(self, offset: int, bytes_max: int) -> bytes:
+        return self._sender.read(offset, bytes_max)
+
+    def spoil(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._sender.close()
+
+
 class Way(Protocol):
     """The member that sends."""
 
     @property
     def term(self) -> int: ...
     def send(self, peer: str, body: bytes) -> bool: ...
-    def shipment(self, peer: str, sha256: bytes) -> ChunkSource | None:
+    def shipment(self, peer: str, sha256: bytes) -> Source | None:
         """The file that this peer is being offered, if that is it."""
         ...
 
@@ -83,7 +114,7 @@ class Shipping:
             self._busy.add(peer)
             _ = self._spawn(self._ship(peer, shipment, frame.offset))
 
-    async def _ship(self, peer: str, shipment: ChunkSource, offset: int) -> None:
+    async def _ship(self, peer: str, shipment: Source, offset: int) -> None:
         try:
             data: bytes = await self._run(shipment.read, offset, WINDOW_BYTES)
         except (OSError, Corrupt) as error:

@@ -13,7 +13,7 @@ a pending install at or above that base, means: finish the restore.
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -31,7 +31,8 @@ META_BYTES_MAX = 64 << 10
 _FORMAT = 1
 _INDEX_MAX = (1 << 63) - 1
 _OUTGOING, _INCOMING = "outgoing", "incoming"
-_PART = "receiving-*.part"
+_HELD = "held-*.snap"
+_RECEIVING, _HOLDING = "receiving", "holding"
 
 MembersAt = Callable[[int], tuple[int, tuple[Member, ...]]]
 
@@ -125,8 +126,50 @@ class SnapshotFiles:
                 self._outgoing = None
 
     def receiver(self) -> "Receiver":
-        """The one receiving end."""
+        """The one receiving end of snapshots."""
         return Receiver(self._directory, self._size_bytes_max)
+
+    # ---- files that the log names (restoring.py): held until they are restored
+
+    def holder(self) -> "Receiver":
+        """The one receiving end of files to hold."""
+        return Receiver(self._directory, self._size_bytes_max, _HOLDING)
+
+    def hold(self, part: Path, sha256: bytes) -> Path:
+        """Blocking: what holder().finish() gave is held from now on, also after a crash."""
+        path = self.held_path(sha256)
+        files.rename(part, path)
+        return path
+
+    def hold_copy(self, source: Path) -> tuple[int, bytes]:
+        """Blocking: hold a copy of any file. Returns its size in bytes and its digest. Raises SnapshotRefused."""
+        with source.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+            size_bytes = file.tell()
+            holder = self.holder()
+            at = holder.begin(size_bytes, digest)
+            file.seek(at)
+            while data := file.read(files.READ_BYTES):
+                holder.write(at, data)
+                at += len(data)
+        self.hold(holder.finish(), digest)
+        return size_bytes, digest
+
+    def held(self, sha256: bytes) -> bool:
+        return self.held_path(sha256).exists()
+
+    def held_path(self, sha256: bytes) -> Path:
+        return self._directory / f"held-{sha256.hex()}.snap"
+
+    def open_held(self, sha256: bytes, size_bytes: int) -> "Sender":
+        """Sends a held file. Raises FileNotFoundError."""
+        return Sender(files.open_file(self.held_path(sha256)), SnapshotMeta(0, 0, (), size_bytes, sha256))
+
+    def release_held(self, keep: Collection[bytes] = ()) -> None:
+        """Forget the held files, but those of these digests."""
+        for path in self._directory.glob(_HELD):
+            if path not in {self.held_path(sha256) for sha256 in keep}:
+                path.unlink()
 
     def arrived(self, part: Path, meta: SnapshotMeta) -> Path:
         """Blocking: what Receiver.finish() gave is the snapshot to install from now on. Returns its path."""
@@ -179,7 +222,7 @@ class SnapshotFiles:
         """
         if self._outgoing is not None and not self._data_path(_OUTGOING, self._outgoing).exists():
             self._outgoing = None
-        keep = set(sorted(self._directory.glob(_PART))[:1])
+        keep = {*sorted(self._directory.glob(f"{_RECEIVING}-*.part"))[:1], *self._directory.glob(_HELD)}
         for role, meta in ((_OUTGOING, self._outgoing), (_INCOMING, self._incoming)):
             if meta is not None:
                 keep |= {self._meta_path(role), self._data_path(role, meta)}
@@ -240,8 +283,8 @@ class Sender:
 class Receiver:
     """Puts one file together, in order. Blocking: one call at a time, all in one worker thread."""
 
-    def __init__(self, directory: Path, size_bytes_max: int) -> None:
-        self._directory, self._size_bytes_max = directory, size_bytes_max
+    def __init__(self, directory: Path, size_bytes_max: int, name: str = _RECEIVING) -> None:
+        self._directory, self._size_bytes_max, self._name = directory, size_bytes_max, name
         self._part: Path | None = None
         self._fd = -1
         self._size_bytes = self._offset = 0
@@ -255,10 +298,10 @@ class Receiver:
         """
         if size_bytes > self._size_bytes_max:
             raise SnapshotRefused(f"a file of {size_bytes} bytes is over {self._size_bytes_max}")
-        part = self._directory / f"receiving-{sha256.hex()}.part"
+        part = self._directory / f"{self._name}-{sha256.hex()}.part"
         if self._part != part or self._fd < 0:
             self._close()
-            for other in self._directory.glob(_PART):
+            for other in self._directory.glob(f"{self._name}-*.part"):
                 if other != part:
                     other.unlink()
             self._part, self._size_bytes, self._sha256 = part, size_bytes, sha256

@@ -43,11 +43,17 @@ class Upkeep:
         self._close_batch, self._run, self._clock = close_batch, run, clock
         self._wake = asyncio.Event()
         self._wanted = False
+        self._at_least = 0  # the log is to begin here, whatever the limits say
         self.compactions = self.snapshots_taken = 0
 
     def poke(self) -> None:
         if self._wanted or self._compaction_due():
             self._wake.set()
+
+    def compact_up_to(self, index: int) -> None:
+        """Drop the log up to `index`, which is applied: who lacks any of it gets a snapshot."""
+        self._at_least = index
+        self.poke()
 
     def snapshot_for(self) -> ChunkSource | None:
         """The kept snapshot if the log goes on from it; else None, and a new one is begun."""
@@ -91,7 +97,8 @@ class Upkeep:
     def _compaction_due(self) -> bool:
         log, options = self._replica.log, self._replica.options
         beyond_tail = len(log) - 1 - options.trailing_entries
-        if beyond_tail <= options.compact_entries and log.bytes <= options.compact_bytes:
+        short = beyond_tail <= options.compact_entries and log.bytes <= options.compact_bytes
+        if short and self._at_least <= log.base.index:
             return False
         if log.changes and log.changes[-1].index > self._replica.core.applied_index:
             return False
@@ -100,7 +107,7 @@ class Upkeep:
     def _last_droppable(self) -> int:
         """Applied, and neither in the tail that is kept nor needed behind a snapshot that is on its way."""
         replica = self._replica
-        limit = min(self._before_tail(), replica.core.applied_index)
+        limit = min(max(self._before_tail(), self._at_least), replica.core.applied_index)
         floor = replica.replicator.snapshot_floor
         return limit if floor is None or self._too_long() else min(limit, floor)
 

@@ -198,6 +198,28 @@ class FilePiece(_Frame, frozen=True, tag=22):
     data: Chunk
 
 
+class FileOffer(_Frame, frozen=True, tag=23):
+    """The sender wants the whole group to restore this file: ask for it (FileWanted), hold it, and say so."""
+
+    sha256: Digest
+    size_bytes: Count
+
+
+class FileHeld(_Frame, frozen=True, tag=24):
+    """The file of that digest is here, verified and durable."""
+
+    sha256: Digest
+
+
+class RestoreAsk(_Frame, frozen=True, tag=25):
+    """Append the entry that restores this file, unless it is there already; answered by ChangeReply."""
+
+    number: Count
+    request_id: RequestId
+    sha256: Digest
+    size_bytes: Count
+
+
 Frame = (
     Append
     | Ack
@@ -220,6 +242,9 @@ Frame = (
     | SnapshotOffer
     | FileWanted
     | FilePiece
+    | FileOffer
+    | FileHeld
+    | RestoreAsk
 )
 
 _VERSION = bytes([PROTOCOL_VERSION])

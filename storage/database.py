@@ -8,7 +8,7 @@ their own.
 
 import contextlib
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ _SQLITE_NOTADB = 26
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
 Row = tuple[Any, ...]
+Amendment = Callable[[Any, Any], None]  # of the copy, with what is here now: two connections
 
 
 @dataclass(slots=True)
@@ -170,11 +171,22 @@ class Database:
         files.sync_directory(target.parent)
         return index
 
-    def stage(self, source: Path, read_index: str, *, at_least: int) -> None:
+    def verify(self, source: Path, read_index: str) -> None:
+        """Any thread: whether stage() would take this file, which is left as it is. Raises what stage() raises."""
+        copy = source.with_name(source.name + ".checked")
+        try:
+            files.copy_durable(source, copy)
+            self._verify(copy, read_index, 0)
+        finally:
+            for suffix in ("", "-wal", "-shm"):
+                _sibling(copy, suffix).unlink(missing_ok=True)
+
+    def stage(self, source: Path, read_index: str, *, at_least: int, amend: Amendment | None = None) -> None:
         """Any thread: verify a copy that copy_to() wrote anywhere, and lay it beside the file for replace_by().
 
         From then on until replace_by() or unstage(), checkpoint() and copy_to() wait. `source` is left as it is.
-        Raises WrongKey, Corrupt, Incompatible (also when the copy is older than `at_least`): nothing changed.
+        `amend` changes the copy, knowing what the file itself holds by then. Raises WrongKey, Corrupt,
+        Incompatible (also when the copy is older than `at_least`): nothing changed.
         """
         if self.path is None:
             self._verify(source, read_index, at_least)
@@ -185,12 +197,25 @@ class Database:
         try:
             files.copy_durable(source, incoming)
             self._verify(incoming, read_index, at_least)
+            if amend is not None:
+                self._amend(incoming, self.path, amend)
             self.checkpoint(read_index)  # closing the old content folds its log in: let there be little of it
         except BaseException:
             incoming.unlink(missing_ok=True)
             raise
         self._swapping.acquire()
         self._staged = source
+
+    def _amend(self, incoming: Path, path: Path, amend: Amendment) -> None:
+        with (
+            contextlib.closing(self._connect(incoming)) as copy,
+            contextlib.closing(self._connect(path)) as present,
+            _translated(),
+        ):
+            copy.execute("BEGIN IMMEDIATE")
+            amend(copy, present)
+            copy.execute("COMMIT")
+        files.sync_file(incoming)
 
     def staged(self, sql: str) -> list[Row]:
         """Any thread: what a query gives in the copy that was laid ready."""

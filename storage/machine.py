@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from storage import cluster, entries, kv, leases, mounts, regions, tokens
+from storage import amendments, cluster, entries, kv, leases, mounts, regions, tokens
 from storage import command as c
 from storage.cache import ValueCache
 from storage.command import Done, Outcome, Reason, Rejected
@@ -239,6 +239,24 @@ class Machine:
         """
         self._db.stage(path, _READ_INDEX, at_least=self._applied_index)
         self._staged_ids = dict(self._db.staged(_REQUEST_IDS))
+
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
+        """As stage(), for a snapshot of any age, which becomes the state at `index`. See amendments.py."""
+        outcome = c.outcome_encode(Done())
+        self._db.stage(
+            path,
+            _READ_INDEX,
+            at_least=0,
+            amend=lambda copy, present: amendments.reset(copy, present, index, request_id, outcome),
+        )
+        self._staged_ids = {request_id: index}
+
+    def verify(self, path: Path) -> None:
+        """Any thread, blocking: whether a file is a snapshot that this machine could take in.
+
+        Raises WrongKey, Corrupt, Incompatible.
+        """
+        self._db.verify(path, _READ_INDEX)
 
     def unstage(self) -> None:
         """Forget what stage() laid ready, if anything."""

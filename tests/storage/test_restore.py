@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.state import KEY, Node, mount, put, random_log
+from support.state import KEY, MINUTE, T0, Node, mount, put, random_log, sealed
 
 from storage import command as c
 from storage.errors import Corrupt, Incompatible, WrongKey
@@ -111,6 +111,95 @@ def test_what_is_no_good_snapshot_is_refused_and_changes_nothing(tmp_path, snaps
     with pytest.raises(FileNotFoundError):
         node.machine.restore(tmp_path / "missing")
     assert not list(tmp_path.glob("*.incoming"))
+    node.machine.close()
+
+
+def test_a_reset_takes_any_copy_of_the_same_store_and_every_member_makes_the_same_of_it(tmp_path):
+    """Older than the state, with other members in it, outcomes forgotten, the clock never back."""
+    machines = []
+    for name in ("a", "b"):
+        node = Node(tmp_path / f"{name}.db")
+        node.ok(c.ClusterInit(T0, "cluster", "name"))
+        node.ok(c.NodePut(T0, "gone", "eu", "https://gone", "gone:1"))
+        node.ok(c.PolicyPut(T0, "kept", "x"))
+        node.machine.commit()
+        if name == "a":
+            node.machine.snapshot(tmp_path / "backup")
+        node.ok(c.NodeRemove(T0 + MINUTE, "gone"))
+        node.ok(c.NodePut(T0 + MINUTE, "here", "eu", "https://here", "here:1"))
+        node.ok(c.PolicyPut(T0 + 5 * MINUTE, "lost", "x"))
+        node.machine.commit()
+        index = node.machine.applied_index + 1
+        node.machine.stage_reset(tmp_path / "backup", index, b"r" * 16)
+        node.machine.restore(tmp_path / "backup")
+        machines.append(node.machine)
+    assert machines[0].state_digest() == machines[1].state_digest()
+    machine = machines[0]
+    assert (machine.applied_index, machine.clock_ns) == (7, T0 + 5 * MINUTE)
+    assert machine.reads.policies() == ["kept"]
+    assert [row.node_id for row in machine.reads.nodes()] == ["here"]
+    assert machine.outcome(b"r" * 16) is not None
+    assert machine.outcome((3).to_bytes(16, "big")) is None
+    machine.close()
+    again = Machine.open(tmp_path / "a.db", key=KEY)
+    assert again.applied_index == 7
+    assert again.outcome(b"r" * 16) is not None
+    again.close()
+    machines[1].close()
+
+
+def test_a_reset_keeps_the_seal_that_people_hold_shares_of_and_every_key_term(tmp_path):
+    """A rekey after the backup: the old shares must not come back with it."""
+    node = Node(tmp_path / "a.db")
+    node.ok(c.ClusterInit(T0, "cluster", "name"))
+    node.ok(c.KeyTermAdd(T0, 1, b"first"))
+    node.ok(c.EntryPut(T0, "sys:seals", "seal", sealed("old shares")))
+    node.ok(c.EntryPut(T0, "sys:other", "x", sealed("old")))
+    node.machine.commit()
+    node.machine.snapshot(tmp_path / "backup")
+    node.ok(c.KeyTermAdd(T0, 2, b"second"))
+    node.ok(c.EntryPut(T0, "sys:seals", "seal", sealed("new shares")))
+    node.ok(c.EntryPut(T0, "sys:seals", "recovery", sealed("recovery")))
+    node.ok(c.EntryPut(T0, "sys:other", "x", sealed("new")))
+    node.machine.commit()
+    revision = node.reads.entry("sys:seals", "seal").revision
+    node.machine.stage_reset(tmp_path / "backup", node.machine.applied_index + 1, b"r" * 16)
+    node.machine.restore(tmp_path / "backup")
+    entry = node.reads.entry("sys:seals", "seal")
+    assert (entry.revision, entry.value) == (revision, sealed("new shares"))
+    assert node.reads.entry("sys:seals", "recovery").value == sealed("recovery")
+    assert node.reads.entry("sys:other", "x").value == sealed("old")
+    assert [term.term for term in node.reads.key_terms()] == [1, 2]
+    node.ok(c.EntryPut(T0, "sys:other", "y", sealed("later")))
+    node.machine.commit()
+    assert node.reads.entry("sys:seals", "seal").value == sealed("new shares")
+    node.machine.close()
+
+
+def test_a_copy_of_another_store_is_no_reset(tmp_path):
+    for name in ("one", "two"):
+        node = Node(tmp_path / f"{name}.db")
+        node.ok(c.ClusterInit(T0, name, name))
+        node.machine.commit()
+        if name == "one":
+            node.machine.snapshot(tmp_path / "backup")
+            node.machine.close()
+    before = node.machine.state_digest()
+    with pytest.raises(Incompatible):
+        node.machine.stage_reset(tmp_path / "backup", 2, b"r" * 16)
+    assert node.machine.state_digest() == before
+    node.machine.checkpoint()  # nothing waits for a state that is not laid ready
+    node.machine.close()
+
+
+def test_verifying_a_copy_leaves_it_and_the_state_alone(tmp_path, snapshot):
+    node, before = node_at(tmp_path / "late.db", 20), snapshot.read_bytes()
+    node.machine.verify(snapshot)
+    assert snapshot.read_bytes() == before
+    (tmp_path / "cut").write_bytes(before[:-4096])
+    with pytest.raises(Corrupt):
+        node.machine.verify(tmp_path / "cut")
+    assert not list(tmp_path.glob("*.checked*"))
     node.machine.close()
 
 

@@ -17,8 +17,9 @@ class DictMachine:
         self.history: list[tuple[int, str]] = []
         self.outcomes: dict[str, tuple[int, Any]] = {}
         self.index = 0
+        self.reset: dict[str, Any] | None = None  # what stage_reset() laid ready
         if path.exists():
-            self._load(path)
+            self._take(json.loads(path.read_bytes()))
 
     @property
     def applied_index(self) -> int:
@@ -60,19 +61,25 @@ class DictMachine:
     def stage(self, path: Path) -> None:
         json.loads(path.read_bytes())
 
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
+        fields = json.loads(path.read_bytes())
+        self.reset = {**fields, "index": index, "outcomes": {request_id.hex(): (index, None)}}
+
     def unstage(self) -> None:
-        """Nothing is laid ready."""
+        self.reset = None
 
     def restore(self, path: Path) -> None:
-        self._load(path)
+        if self.reset is None:
+            self._take(json.loads(path.read_bytes()))
+        else:
+            self._take(self.reset)
         self.checkpoint()
 
     def _dump(self) -> bytes:
         fields = {"index": self.index, "history": self.history, "outcomes": self.outcomes}
         return json.dumps(fields | {"values": self.values}).encode()
 
-    def _load(self, path: Path) -> None:
-        fields = json.loads(path.read_bytes())
+    def _take(self, fields: dict[str, Any]) -> None:
         self.index, self.values = fields["index"], fields["values"]
         self.history = [(index, text) for index, text in fields["history"]]
         self.outcomes = {key: (index, result) for key, (index, result) in fields["outcomes"].items()}

@@ -102,6 +102,8 @@ class OneReplica:
             self.journal.disk.append(("reset", Base(0, 0, self.members)))
         self.sent: list[tuple[str, wire.Frame]] = []
         self.applied: list[Entry] = []
+        self.files: set[bytes] = set()  # payloads of RESTORE entries whose file is here
+        self.laid_ready = False
         self.offers: list[wire.SnapshotOffer] = []
         self.kicked = 0
         self.options = options or RaftOptions(heartbeat_s=0.1, election_min_s=0.5, election_max_s=1.0)
@@ -147,6 +149,14 @@ class OneReplica:
 
     def apply(self, entry: Entry) -> None:
         self.applied.append(entry)
+
+    def takes(self, entry: Entry) -> bool:
+        return entry[0] in self.files
+
+    def restored(self, entry: Entry) -> bool:
+        if self.laid_ready:
+            self.applied.append(entry)
+        return self.laid_ready
 
     def offered(self, peer: str, offer: wire.SnapshotOffer) -> None:
         self.offers.append(offer)

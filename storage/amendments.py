@@ -1,0 +1,76 @@
+"""What is changed in a copy of another state before it becomes the state of a group that goes on.
+
+Deterministic: a function of the copy and of the present state, so every member makes the same of both. The group
+keeps what it runs on, however old the copy is: who its members are, the seal that people hold shares of, and every
+key term (each is wrapped under the same root key, and what the present seal's file is enveloped in must
+open). It forgets the outcomes of requests. The clock never runs backwards, so what has expired stays expired.
+"""
+
+from typing import Any
+
+from storage import data_keys
+from storage.errors import Incompatible
+
+_KEPT = ("nodes", "join_tokens")  # of the present state: what joining and leaving goes by
+_SEALS = "sys:seals"  # node/seals.py
+_SEAL_FIELDS = "path, revision, created_ns, updated_ns, expires_ns, owner, term"
+
+
+def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes) -> None:
+    """Make `copy` the state at `index`; `request_id` is what asked for it. Both are SQLite connections.
+
+    Raises Incompatible if it is another store's.
+    """
+    cluster = "SELECT cluster_id FROM cluster"
+    if copy.execute(cluster).fetchall() != present.execute(cluster).fetchall():
+        raise Incompatible("the copy belongs to another store")
+    for table in _KEPT:
+        copy.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+        _insert(copy, table, present.execute(f"SELECT * FROM {table}").fetchall())  # noqa: S608
+    _keep_keys(copy, present)
+    _keep_seals(copy, present)
+    clocks = [each.execute("SELECT clock_ns FROM state").fetchone()[0] for each in (copy, present)]
+    copy.execute("DELETE FROM outcomes")
+    copy.execute("UPDATE state SET applied_index = ?, clock_ns = ?", (index, max(clocks)))
+    copy.execute(
+        "INSERT INTO outcomes (idx, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",
+        (index, request_id, max(clocks), outcome),
+    )
+
+
+def _keep_keys(copy: Any, present: Any) -> None:
+    """All terms of both. Of how much each has wrapped nothing is known to be too little."""
+    known = {row[0] for row in present.execute("SELECT term FROM key_terms")}
+    rows = [row for row in copy.execute("SELECT * FROM key_terms") if row[0] not in known]
+    copy.execute("DELETE FROM key_terms")
+    _insert(copy, "key_terms", present.execute("SELECT * FROM key_terms").fetchall() + rows)
+    wraps = present.execute("SELECT wraps FROM state").fetchone()[0]
+    copy.execute("UPDATE state SET wraps = wraps + ?", (wraps,))
+
+
+def _keep_seals(copy: Any, present: Any) -> None:
+    slots = "SELECT slot FROM entries WHERE view = ?"
+    copy.execute(
+        f"UPDATE data_keys SET used = 0, wrapped_key = ? WHERE slot IN ({slots})",  # noqa: S608 - a constant
+        (bytes(data_keys.SLOT_BYTES), _SEALS),
+    )
+    copy.execute("DELETE FROM entries WHERE view = ?", (_SEALS,))
+    rows = present.execute(
+        f"SELECT {_SEAL_FIELDS}, ciphertext, wrapped_key FROM entries JOIN data_keys USING (slot)"  # noqa: S608
+        " WHERE view = ? ORDER BY path",
+        (_SEALS,),
+    ).fetchall()
+    for *fields, ciphertext, wrapped_key in rows:
+        copy.execute("INSERT INTO data_keys (used, wrapped_key) VALUES (1, ?)", (wrapped_key,))
+        slot = copy.execute("SELECT max(slot) FROM data_keys").fetchone()[0]
+        copy.execute(
+            f"INSERT INTO entries (view, {_SEAL_FIELDS}, slot, ciphertext)"  # noqa: S608
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (_SEALS, *fields, slot, ciphertext),
+        )
+
+
+def _insert(connection: Any, table: str, rows: list[tuple[Any, ...]]) -> None:
+    if rows:
+        marks = ",".join("?" * len(rows[0]))
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608

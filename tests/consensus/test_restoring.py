@@ -1,0 +1,241 @@
+"""One file becomes the state of every member, at one place of the log, whoever is asked and whoever dies."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.groups import PATIENCE_S, Cluster, eventually
+from support.machines import DictMachine
+from support.replicas import OneReplica, entries
+
+from consensus import wire
+from consensus.errors import OutcomeUnknown, RestoreRefused
+from consensus.intake import WINDOW_BYTES
+from consensus.membership import RESTORE
+from consensus.restoring import Order
+
+OLD = {"old": "x" * (WINDOW_BYTES + 1000)}
+
+
+@pytest.fixture
+async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    await cluster.boot()
+    await cluster.led()
+    await cluster.grow("n2", "n3")
+    yield cluster
+    await cluster.close()
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    """Another state, from long ago."""
+    path = tmp_path / "backup"
+    path.write_text(json.dumps({"index": 3, "history": [(3, "old=")], "outcomes": {}, "values": OLD}))
+    return path
+
+
+async def test_every_member_holds_the_restored_state_and_goes_on_from_it(
+    three: Cluster, backup: Path
+) -> None:
+    for asked in ("n1", "n2", "n3"):
+        await three.write("n2", f"{asked}=1")
+        await three.groups[asked].restore(backup, PATIENCE_S)
+        assert three.machines[asked].values == OLD
+        await three.write("n3", "after=1")
+        await three.converged()
+        assert all(set(machine.values) == {"old", "after"} for machine in three.machines.values())
+    for node_id in list(three.groups):
+        await three.stop(node_id)
+    for node_id in ("n1", "n2", "n3"):
+        await three.reopen(node_id)
+    await three.write("n1", "again=1")
+    await three.converged()
+    assert set(three.machines["n2"].values) == {"old", "after", "again"}
+    held = list(three.directory.rglob("held-*"))
+    assert held == [], "what was restored is not kept"
+
+
+async def test_writes_under_way_are_before_or_after_and_nobody_disagrees(
+    three: Cluster, backup: Path
+) -> None:
+    writes = [asyncio.create_task(three.write(f"n{1 + i % 3}", f"k{i}={i}")) for i in range(90)]
+    await asyncio.sleep(0)
+    await three.groups["n2"].restore(backup, PATIENCE_S)
+    more = [asyncio.create_task(three.write(f"n{1 + i % 3}", f"m{i}={i}")) for i in range(30)]
+    await asyncio.gather(*writes, *more)
+    await three.converged()
+    assert {f"m{i}" for i in range(30)} <= set(three.machines["n1"].values)
+    assert three.machines["n1"].values == three.machines["n3"].values
+    assert not three.fatal
+
+
+async def test_a_member_that_was_away_gets_the_restored_state(three: Cluster, backup: Path) -> None:
+    away = three.followers()[0]
+    await three.stop(away)
+    there = next(iter(three.groups))
+    await three.write(there, "lost=1")
+    await three.groups[there].restore(backup, PATIENCE_S)
+    await three.reopen(away)
+    await three.write(away, "after=1")
+    await three.converged()
+    assert set(three.machines[away].values) == {"old", "after"}
+
+
+async def test_a_member_that_cannot_take_the_file_does_not_stop_the_others(
+    three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consensus.restoring.STRAGGLERS_S", 0.3)
+    poor = three.followers()[0]
+    with monkeypatch.context() as full:
+        full.setattr(three.groups[poor]._engine.restoring, "on_offer", lambda peer, frame: None)
+        await three.groups[await three.led()].restore(backup, PATIENCE_S)
+        await three.write(await three.led(), "after=1")
+    await three.write(poor, "later=1")
+    await three.converged()
+    assert set(three.machines[poor].values) == {"old", "after", "later"}
+    assert three.groups[poor].counters().snapshots_installed == 1
+
+
+async def test_without_a_majority_nothing_is_restored(three: Cluster, backup: Path) -> None:
+    leader = await three.led()
+    for node_id in three.followers():
+        await three.stop(node_id)
+    with pytest.raises(RestoreRefused):
+        await three.groups[leader].restore(backup, 1.0)
+    assert three.machines[leader].values == {}
+    for node_id in ("n1", "n2", "n3"):
+        if node_id not in three.groups:
+            await three.reopen(node_id)
+    await three.write("n1", "after=1")
+    await three.converged()
+    assert three.machines["n1"].values == {"after": "1"}
+
+
+async def test_the_leader_dies_while_the_group_restores(
+    three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked at a follower; the entry is in logs, and the state not yet laid ready, when the leader goes."""
+    stage = DictMachine.stage_reset
+    started = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> None:
+        loop.call_soon_threadsafe(started.set)
+        time.sleep(0.5)
+        stage(self, path, index, request_id)
+
+    monkeypatch.setattr(DictMachine, "stage_reset", slowly)
+    leader = await three.led()
+    asked = three.followers()[0]
+    restoring = asyncio.create_task(three.groups[asked].restore(backup, PATIENCE_S))
+    await started.wait()
+    await three.stop(leader)
+    await restoring
+    await three.write(asked, "after=1")
+    await three.reopen(leader)
+    await three.write(leader, "later=1")
+    await three.converged()
+    assert set(three.machines[leader].values) == {"old", "after", "later"}
+
+
+async def test_heartbeats_go_on_while_the_state_is_laid_ready(
+    three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = DictMachine.stage_reset
+
+    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> None:
+        time.sleep(4 * three.options.election_max_s)
+        stage(self, path, index, request_id)
+
+    leader, term = await three.led(), three.leader().status().term
+    monkeypatch.setattr(DictMachine, "stage_reset", slowly)
+    await three.groups["n1"].restore(backup, PATIENCE_S)
+    assert (await three.led(), three.leader().status().term) == (leader, term)
+    await three.converged()
+
+
+async def test_a_restore_that_is_asked_for_twice_happens_once(
+    three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same order in the log twice, as after a leader whose answer was lost: the second changes nothing."""
+    leader = three.groups[await three.led()]
+    engine = leader._engine
+    size_bytes, sha256 = engine.restoring._snapshots.hold_copy(backup)
+    for group in three.groups.values():
+        group._engine.restoring._snapshots.hold_copy(backup)
+    order = Order(b"r" * 16, sha256, size_bytes)
+    engine.replica.append(order.payload())
+    await eventually(lambda: all(m.values == OLD for m in three.machines.values()), "the restored state")
+    await three.write("n1", "after=1")
+    for group in three.groups.values():
+        group._engine.restoring._snapshots.hold_copy(backup)
+    engine.replica.append(order.payload())
+    await three.write("n2", "later=1")
+    await three.converged()
+    assert set(three.machines["n3"].values) == {"old", "after", "later"}
+    assert not three.fatal
+
+
+async def test_two_restores_at_once_are_refused(three: Cluster, backup: Path) -> None:
+    first = asyncio.create_task(three.groups["n1"].restore(backup, PATIENCE_S))
+    await asyncio.sleep(0)
+    with pytest.raises(RestoreRefused):
+        await three.groups["n1"].restore(backup, PATIENCE_S)
+    await first
+
+
+async def test_a_deadline_after_the_entry_may_be_in_a_log_is_unknown(
+    three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = DictMachine.stage_reset
+
+    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> None:
+        time.sleep(2.0)
+        stage(self, path, index, request_id)
+
+    monkeypatch.setattr(DictMachine, "stage_reset", slowly)
+    with pytest.raises(OutcomeUnknown):
+        await three.groups["n1"].restore(backup, 1.0)
+    await eventually(lambda: all(m.values == OLD for m in three.machines.values()), "the restored state")
+
+
+# ---- one member ----
+
+
+def order(index: int, term: int) -> tuple[bytes, int, int]:
+    return (Order(b"r" * 16, bytes(32), 5).payload(), index, term)
+
+
+def test_a_follower_takes_no_entry_whose_file_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = OneReplica(monkeypatch)
+    log = [*entries(1, 3, 1), order(4, 1), *entries(5, 6, 1)]
+    node.append("n2", 1, (0, 0), *log, commit=6)
+    assert (node.log.last_index, node.last(wire.Ack).match) == (3, 3)
+    node.files.add(log[3][0])
+    node.append("n2", 1, (3, 1), *log[3:], commit=6)
+    assert (node.log.last_index, node.last(wire.Ack).match) == (6, 6)
+
+
+def test_nothing_is_applied_beyond_a_state_that_is_not_laid_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = OneReplica(monkeypatch)
+    log = [*entries(1, 3, 1), order(4, 1), *entries(5, 6, 1)]
+    node.files.add(log[3][0])
+    node.append("n2", 1, (0, 0), *log, commit=6)
+    assert [entry[1] for entry in node.applied] == [1, 2, 3]
+    kicked = node.kicked
+    node.replica.tick()
+    assert node.kicked == kicked, "it waits for news instead of asking again and again"
+    node.laid_ready = True
+    node.replica.tick()
+    assert [entry[1] for entry in node.applied] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_order_survives_its_codec() -> None:
+    made = Order(b"r" * 16, bytes(range(32)), 12345)
+    payload = made.payload()
+    assert payload[0] == RESTORE
+    assert Order.of((payload, 7, 1)) == made

@@ -67,7 +67,9 @@ class Housekeeping:
                 await asyncio.to_thread(self._checkpoint)
             await self._follow_rekeys()
             if self._group.status().role is not Role.LEADER:
+                self._store.leading_since_ns = 0
                 continue
+            self._store.leading_since_ns = self._store.leading_since_ns or time.time_ns()
             try:
                 await self._match_members()
                 if ticks % SWEEP_EVERY_TICKS == 0:

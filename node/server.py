@@ -22,6 +22,8 @@ import uvloop
 from consensus.errors import ConsensusError
 from node import VERSION
 from node.api.vault import (
+    about,
+    audit_devices,
     auth_mounts,
     capabilities,
     cluster,
@@ -30,12 +32,14 @@ from node.api.vault import (
     leases,
     mount_lookup,
     mounts,
+    plugins,
     policies,
     rekey,
     remount,
     seal,
     system,
     tokens,
+    tools,
     wrapping,
 )
 from node.audit.log import AuditLog
@@ -202,6 +206,10 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         *keys.routes(),
         *rekey.routes(),
         *generate_root.routes(),
+        *about.routes(),
+        *audit_devices.routes(),
+        *plugins.routes(),
+        *tools.routes(),
     ]
     if settings.metrics_unauthenticated:
         routes = [route for route in routes if route.pattern != "sys/metrics"]

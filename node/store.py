@@ -48,6 +48,7 @@ class Store:
         self._key: KvKey | None = None
         self._key_place = (-1, "", "")
         self.root = root
+        self.leading_since_ns = 0  # 0: another node leads, as far as housekeeping has seen
 
     @property
     def reads(self) -> Reads:

@@ -184,6 +184,11 @@ class Reads:
     def token_by_accessor(self, accessor: str) -> Token | None:
         return _token(self._db.one(f"{_BEARER} WHERE accessor = ?", (accessor,)))
 
+    def count_tokens(self) -> int:
+        """How many service tokens there are, also those that have expired and were not swept yet."""
+        row = self._db.one("SELECT count(*) FROM tokens")
+        return int(row[0]) if row else 0
+
     def accessors(self, limit: int = LIST_ENTRIES_MAX, after: str = "") -> list[str]:
         rows = self._db.all(
             "SELECT accessor FROM tokens WHERE accessor > ? ORDER BY accessor LIMIT ?", (after, max(limit, 0))

@@ -243,6 +243,9 @@ class IndexHeader:
         return self._value
 
 
+PHRASES = {int(status): status.phrase for status in HTTPStatus}  # a caller may ask for a status of its own
+
+
 class AnswerHead:
     """The heads of a listener's answers."""
 
@@ -261,7 +264,7 @@ class AnswerHead:
     def start(self, status: int, headers: Mapping[str, str]) -> str:
         """The status line and what does not change from one such answer to the next."""
         lines = [f"{name}: {value}\r\n" for name, value in (self._always | dict(headers)).items()]
-        return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n" + "".join(lines)
+        return f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n" + "".join(lines)
 
     def finish(self, start: str, length: int | None, *, close: bool = False) -> bytes:
         """The whole head of an answer with a body of `length` bytes (None: with no body)."""

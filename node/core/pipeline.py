@@ -116,7 +116,7 @@ async def _wrap(core: Core, request: Request, response: Response, match: Match |
 async def _act(core: Core, request: Request, match: Match | None) -> Response:
     if match is None:
         core.unsealed  # noqa: B018 - a sealed node says so before it says that it knows no such path
-        if request.mount is not None:
+        if request.mount is not None or request.path.startswith("sys/"):
             raise NotFound("1 error occurred:\n\t* unsupported path\n\n")
         raise NotFound(f'no handler for route "{request.path}". route entry not found.')
     wanted = Operation.UPDATE if request.operation is Operation.CREATE else request.operation

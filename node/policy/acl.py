@@ -189,6 +189,20 @@ class ACL:
     def root(self) -> bool:
         return self._root
 
+    def described(self) -> dict[str, Any]:
+        """Everything that is granted or denied, by pattern, as user interfaces of Vault read it."""
+        if self._root:
+            return {"root": True}
+        globs = {f"{path}*": grant for path, grant in self._prefixes.items()}
+        globs |= {each.rank[-1] + ("*" if each.prefix else ""): each.grant for each in self._wildcards}
+        return {
+            "root": False,
+            "exact_paths": {path: _described(grant) for path, grant in sorted(self._exact.items())},
+            "glob_paths": {
+                path.removesuffix("*"): _described(grant) for path, grant in sorted(globs.items())
+            },
+        }
+
     def _grant(self, path: str, *, listing: bool) -> _Grant | None:
         """The one rule that decides. A list of "a/b/" is also one of "a/b", where nothing says more."""
         grant = self._exact.get(path)
@@ -214,6 +228,11 @@ class ACL:
             if wildcard.matches(parts):
                 return wildcard.grant
         return grant
+
+
+def _described(grant: _Grant) -> dict[str, Any]:
+    names = sorted(name for name, bit in CAPABILITIES.items() if grant.capabilities & bit)
+    return {"capabilities": names or ["deny"]}
 
 
 def _wildcard(path: str, grant: _Grant) -> _Wildcard:

@@ -74,6 +74,12 @@ async def test_over_tls_browsers_are_told_to_stay_there(tmp_path):
         assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_health_answers_with_a_status_that_has_no_name(wire, method):
+    assert (await wire.ask(method, "/v1/sys/health?activecode=299")).status == 299
+    assert (await wire.ask(method, "/v1/sys/health?activecode=99")).status == 400
+
+
 async def test_health_may_be_asked_with_head(wire):
     answer = await wire.ask("HEAD", "/v1/sys/health")
     assert (answer.status, answer.body) == (200, b"")

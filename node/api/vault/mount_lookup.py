@@ -35,6 +35,15 @@ def routes() -> list[Route]:
             "sys/internal/ui/resultant-acl",
             {Operation.READ: _resultant_acl},
             summary="Tells what the token may do.",
+            answers={
+                Operation.READ: (
+                    fields.Field("root", fields.Kind.BOOLEAN, "Whether it may do everything."),
+                    fields.Field("exact_paths", fields.Kind.OBJECT, "Capabilities by path."),
+                    fields.Field(
+                        "glob_paths", fields.Kind.OBJECT, "Capabilities by the beginning of a path."
+                    ),
+                )
+            },
         ),
     ]
 
@@ -85,7 +94,7 @@ async def _preflight(core: Core, request: Request, params: dict[str, str]) -> Re
 
 
 async def _resultant_acl(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return Response(data={"root": _acl(core, request).root})
+    return Response(data=_acl(core, request).described())
 
 
 def _acl(core: Core, request: Request) -> Any:

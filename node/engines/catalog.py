@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from node.core.router import Table
-from node.engines import kv, kv_v1
+from node.engines import kv, kv_v1, pki
+from node.engines.pki import certs
 from node.errors import InvalidRequest
 from node.leases.manager import Revokers
 
@@ -21,12 +22,17 @@ class Engine:
 def tables() -> dict[str, Table]:
     """Routes relative to a mount, by Mount.engine."""
     unversioned = Table(kv_v1.routes())
-    return {"kv-v1": unversioned, "generic-v1": unversioned, "kv-v2": Table(kv.routes())}
+    return {
+        "kv-v1": unversioned,
+        "generic-v1": unversioned,
+        "kv-v2": Table(kv.routes()),
+        "pki": Table(pki.routes()),
+    }
 
 
 def revokers() -> Revokers:
     """How the engines that hand out leases take back what they gave, by Mount.engine."""
-    return {}
+    return {"pki": certs.end_lease}
 
 
 def engine(kind: str, version: str) -> Engine:
@@ -37,6 +43,8 @@ def engine(kind: str, version: str) -> Engine:
         if version and version not in KV_VERSIONS:
             raise InvalidRequest(f'no version "{version}" of the kv engine: there are 1 and 2')
         return Engine("kv", 1 if kind == "kv-v1" else int(version or 1))
+    if kind == "pki":
+        return Engine("pki")
     if kind == "generic":
         return Engine("generic", 1)
     raise InvalidRequest(f"plugin not found in the catalog: {kind}")

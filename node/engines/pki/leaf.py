@@ -1,0 +1,264 @@
+"""Issuing and signing: certificates for others, under a role."""
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+
+from node.auth.fields import SECOND_NS, duration_ns, go_duration, text
+from node.core.core import Core
+from node.core.fields import Field, Kind, in_path
+from node.core.request import Operation, Request, Response
+from node.core.router import Route
+from node.engines.pki import authority, names, roles
+from node.engines.pki import certificates as c
+from node.engines.shelf import Shelf, shelf
+from node.errors import InvalidRequest
+from node.leases import manager
+from node.leases.planner import DEFAULT_TTL_NS
+from storage.rows import Mount
+
+FORMATS = ("pem", "der", "pem_bundle")
+
+_FIELDS = (
+    in_path("role", "The role to issue under."),
+    Field("common_name", summary="The name that the certificate is for."),
+    Field("alt_names", Kind.STRINGS, "More host names and e-mail addresses."),
+    Field("ip_sans", Kind.STRINGS, "IP addresses."),
+    Field("uri_sans", Kind.STRINGS, "URIs."),
+    Field("ttl", Kind.DURATION, "For how long; at most the role's max_ttl."),
+    Field("format", summary="pem, der or pem_bundle."),
+    Field("private_key_format", summary="der (the kind's own format) or pkcs8."),
+    Field("exclude_cn_from_sans", Kind.BOOLEAN, "Whether the common name is no alternative name."),
+)
+_CSR = Field("csr", summary="The request to sign, PEM.")
+
+
+def routes() -> list[Route]:
+    """The paths of a mount that hand out certificates, relative to it."""
+    issue, sign, verbatim = (
+        {Operation.UPDATE: _issue},
+        {Operation.UPDATE: _sign},
+        {Operation.UPDATE: _verbatim},
+    )
+    signing = (*_FIELDS, _CSR)
+    return [
+        Route("issue/{role}", issue, summary="Makes a key and a certificate for it.", fields=_FIELDS),
+        Route("issuer/{issuer}/issue/{role}", issue, summary="As issue, by this issuer.", fields=_FIELDS),
+        Route("sign/{role}", sign, summary="Signs a request.", fields=signing),
+        Route("issuer/{issuer}/sign/{role}", sign, summary="As sign, by this issuer.", fields=signing),
+        Route("sign-verbatim", verbatim, summary="Signs a request as it stands.", fields=signing[1:]),
+        Route("sign-verbatim/{role}", verbatim, summary="Signs a request as it stands.", fields=signing),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be issued, checked."""
+
+    template: c.Template
+    signer: authority.Signer
+    ttl_ns: int
+    warnings: tuple[str, ...]
+
+
+async def _issue(core: Core, request: Request, params: dict[str, str]) -> Response:
+    role = _role(core, request, params["role"])
+    if role["key_type"] == "any":
+        raise InvalidRequest('role key type "any" not allowed for issuing certificates, only signing')
+    form = form_of(request.data)
+    wanted = names.asked(request.data)
+    order = _order(core, request, params, role, wanted)
+    key = await asyncio.to_thread(c.make_key, role["key_type"], role["key_bits"])
+    made = await _make(order, key.public_key())
+    response = await _hand_out(core, request, role, order, made)
+    assert response.data is not None
+    response.data |= private_fields(key, request.data, form)
+    if form == "pem_bundle":
+        own = c.private_pem(key, pkcs8=False)
+        response.data["certificate"] = "\n".join([own, c.to_pem(made), *response.data["ca_chain"]])
+    return response
+
+
+async def _sign(core: Core, request: Request, params: dict[str, str]) -> Response:
+    role = _role(core, request, params["role"])
+    csr = c.load_request(text(request.data.get("csr"), "csr"))
+    key = c.public_key(csr)
+    if role["key_type"] not in ("any", c.key_kind(key)):
+        raise InvalidRequest(f"role requires keys of type {role['key_type']}")
+    c.key_bits(c.key_kind(key), getattr(key, "key_size", 0))
+    wanted = names.asked(
+        request.data if not role["use_csr_sans"] else {"common_name": request.data.get("common_name")},
+        common_name=_common_name(csr) if role["use_csr_common_name"] else "",
+        csr_names=_alternative(csr) if role["use_csr_sans"] else (),
+    )
+    order = _order(core, request, params, role, wanted)
+    return await _hand_out(core, request, role, order, await _make(order, key))
+
+
+async def _verbatim(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """The subject and the names of the request as they stand; only the lifetime is the role's."""
+    role = roles.verbatim()
+    if "role" in params:
+        named = _role(core, request, params["role"])
+        role |= {name: named[name] for name in ("ttl", "max_ttl", "generate_lease", "no_store", "issuer_ref")}
+    csr = c.load_request(text(request.data.get("csr"), "csr"))
+    wanted = names.asked({}, common_name=_common_name(csr), csr_names=_alternative(csr))
+    order = _order(core, request, params, role, wanted, subject=csr.subject)
+    return await _hand_out(core, request, role, order, await _make(order, c.public_key(csr)))
+
+
+def _order(
+    core: Core,
+    request: Request,
+    params: Mapping[str, str],
+    role: Mapping[str, Any],
+    wanted: names.Names,
+    *,
+    subject: x509.Name | None = None,
+) -> _Order:
+    if not wanted.common_name and role["require_cn"]:
+        raise InvalidRequest(
+            'the common_name field is required, or must be provided in a CSR with "use_csr_common_name" set to'
+            ' true, unless "require_cn" is set to false'
+        )
+    names.check(role, wanted)
+    assert request.mount is not None
+    now_ns = core.unsealed.now_ns()
+    ttl_ns, warnings = lifetime(request.mount, role, request.data)
+    signer = authority.find_signer(shelf(core, request), params.get("issuer") or role["issuer_ref"])
+    template = c.Template(
+        subject=subject if subject is not None else names.subject(wanted.common_name, role),
+        names=wanted.general(),
+        not_before_ns=now_ns - role["not_before_duration"] * SECOND_NS,
+        not_after_ns=authority.check_end(
+            signer, now_ns + ttl_ns, chosen=bool(request.data.get("ttl") or role["ttl"])
+        ),
+        key_usage=frozenset(c.KEY_USAGES[usage.lower()] for usage in role["key_usage"]),
+        ext_key_usage=_ext_key_usage(role),
+        constrain=role["basic_constraints_valid_for_non_ca"],
+        policies=tuple(role["policy_identifiers"]),
+        urls=authority.urls(shelf(core, request)),
+    )
+    return _Order(template, signer, ttl_ns, warnings)
+
+
+def lifetime(mount: Mount, role: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
+    """For how long a certificate is good, in nanoseconds, and what to say if that is less than was asked for."""
+    ceiling_ns = mount.max_lease_ttl_ns or DEFAULT_TTL_NS
+    longest_ns = min(role["max_ttl"] * SECOND_NS or ceiling_ns, ceiling_ns)
+    asked_ns = duration_ns(data.get("ttl"), "ttl")
+    ttl_ns = asked_ns or role["ttl"] * SECOND_NS or mount.default_lease_ttl_ns or DEFAULT_TTL_NS
+    if ttl_ns <= longest_ns:
+        return ttl_ns, ()
+    if not asked_ns and not role["ttl"]:
+        return longest_ns, ()
+    asked, longest = go_duration(ttl_ns), go_duration(longest_ns)
+    return longest_ns, (
+        f'TTL "{asked}" is longer than permitted maxTTL "{longest}", so maxTTL is being used',
+    )
+
+
+def _ext_key_usage(role: Mapping[str, Any]) -> tuple[ObjectIdentifier, ...]:
+    flags = (
+        ("server_flag", ExtendedKeyUsageOID.SERVER_AUTH),
+        ("client_flag", ExtendedKeyUsageOID.CLIENT_AUTH),
+        ("code_signing_flag", ExtendedKeyUsageOID.CODE_SIGNING),
+        ("email_protection_flag", ExtendedKeyUsageOID.EMAIL_PROTECTION),
+    )
+    usages = [oid for flag, oid in flags if role[flag]]
+    usages += [c.EXT_KEY_USAGES[usage.lower()] for usage in role["ext_key_usage"]]
+    usages += [ObjectIdentifier(oid) for oid in role["ext_key_usage_oids"]]
+    return tuple(dict.fromkeys(usages))
+
+
+async def _make(order: _Order, key: c.PublicKey) -> x509.Certificate:
+    issuer, signer = order.signer.issuer.certificate, order.signer.key
+    return await asyncio.to_thread(c.make_certificate, order.template, key, issuer=issuer, signer=signer)
+
+
+async def _hand_out(
+    core: Core, request: Request, role: Mapping[str, Any], order: _Order, made: x509.Certificate
+) -> Response:
+    """Keep the certificate, with a lease if the role says so, and answer with it."""
+    view, issuer = shelf(core, request), order.signer.issuer
+    keep = [] if role["no_store"] else [authority.put_certificate(view, made, issuer.id)]
+    warnings, lease = list(order.warnings), None
+    if role["generate_lease"]:
+        data = {"serial": c.serial(made.serial_number)}
+        issued = manager.issue(
+            view.store, request, asked_ns=order.ttl_ns, longest_ns=order.ttl_ns, renewable=False, data=data
+        )
+        await manager.submit(view.store, issued, *keep)
+        lease = issued.lease
+    elif keep:
+        await view.write(*keep)
+    shown = certificate_fields(view, made, issuer, form_of(request.data))
+    shown["not_before"] = c.begins_ns(made) // SECOND_NS
+    return Response(data=shown, lease=lease, warnings=warnings or None)
+
+
+def certificate_fields(
+    view: Shelf, made: x509.Certificate, issuer: authority.Issuer, form: str
+) -> dict[str, Any]:
+    """A new certificate as it is answered."""
+    chain = [link.certificate for link in authority.chain(view, issuer)]
+    show = encoded if form == "der" else c.to_pem
+    certificate = show(made)
+    if form == "pem_bundle":
+        certificate = "\n".join([certificate, *map(c.to_pem, chain)])
+    return {
+        "ca_chain": [show(link) for link in chain],
+        "certificate": certificate,
+        "expiration": c.ends_ns(made) // SECOND_NS,
+        "issuing_ca": show(issuer.certificate),
+        "serial_number": c.serial(made.serial_number),
+    }
+
+
+def private_fields(key: c.PrivateKey, data: Mapping[str, Any], form: str) -> dict[str, Any]:
+    """A new private key as it is answered: the only time that anybody sees it."""
+    pkcs8 = text(data.get("private_key_format"), "private_key_format") == "pkcs8"
+    shown = c.private_pem(key, pkcs8=pkcs8)
+    if form == "der":
+        shown = base64.b64encode(c.private_der(key, pkcs8=pkcs8)).decode()
+    return {"private_key": shown, "private_key_type": c.key_kind(key)}
+
+
+def encoded(signed: x509.Certificate | x509.CertificateSigningRequest) -> str:
+    """DER, in base64."""
+    return base64.b64encode(c.to_der(signed)).decode()
+
+
+def form_of(data: Mapping[str, Any]) -> str:
+    """The form that certificates are wanted in. Raises InvalidRequest."""
+    form = text(data.get("format"), "format") or "pem"
+    if form not in FORMATS:
+        raise InvalidRequest('the "format" path parameter must be "pem", "der", or "pem_bundle"')
+    return form
+
+
+def _role(core: Core, request: Request, name: str) -> dict[str, Any]:
+    role = roles.find(core, request, name)
+    if role is None:
+        raise InvalidRequest(f"unknown role: {name}")
+    return role
+
+
+def _common_name(csr: x509.CertificateSigningRequest) -> str:
+    found = csr.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
+
+
+def _alternative(csr: x509.CertificateSigningRequest) -> tuple[x509.GeneralName, ...]:
+    try:
+        extension = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    except ValueError:
+        raise InvalidRequest("the request's extensions cannot be read") from None
+    return tuple(extension.value)

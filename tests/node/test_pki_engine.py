@@ -1,0 +1,374 @@
+"""The PKI engine: what it issues verifies, what a role forbids is refused, what is revoked is on the list."""
+
+import base64
+import datetime
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.verification import PolicyBuilder, Store
+from support.httpfixture import dev_core, serve
+
+EC = {"key_type": "ec", "key_bits": 256}
+WEB = EC | {"allowed_domains": "example.com", "allow_subdomains": True, "ttl": "1h", "max_ttl": "2h"}
+
+
+@pytest.fixture
+async def site(tmp_path):
+    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
+        yield site
+
+
+@pytest.fixture
+async def wire(site):
+    """A mount with a root and a role for servers."""
+    wire = await site.connect()
+    await mounted(wire, "pki")
+    assert (
+        await wire.ask("POST", "/v1/pki/root/generate/internal", {"common_name": "root"} | EC)
+    ).status == 200
+    assert (await wire.ask("POST", "/v1/pki/roles/web", WEB)).status == 200
+    return wire
+
+
+async def mounted(wire, path):
+    assert (await wire.ask("POST", f"/v1/sys/mounts/{path}", {"type": "pki"})).status == 204
+
+
+async def ok(wire, path, body=None, method="POST"):
+    answer = await wire.ask(method, f"/v1/{path}", body)
+    assert answer.status == 200, answer.body
+    return answer.json["data"]
+
+
+async def refused(wire, path, body, method="POST"):
+    answer = await wire.ask(method, f"/v1/{path}", body)
+    assert answer.status == 400, answer.body
+    return answer.json["errors"][0]
+
+
+def certificate(pem):
+    return x509.load_pem_x509_certificate(pem.encode())
+
+
+def verify(issued, roots, between=(), name="a.example.com"):
+    """As a TLS client would."""
+    verifier = PolicyBuilder().store(Store(roots)).build_server_verifier(x509.DNSName(name))
+    return verifier.verify(issued, list(between))
+
+
+async def revoked_serials(wire, mount="pki"):
+    answer = await wire.ask("GET", f"/v1/{mount}/crl/pem")
+    listed = x509.load_pem_x509_crl(answer.body)
+    return {format(each.serial_number, "x") for each in listed}
+
+
+def plain(serial):
+    return serial.replace(":", "").lstrip("0")
+
+
+def request_for(name, key=None, alternative=()):
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder(
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    )
+    if alternative:
+        names = x509.SubjectAlternativeName([x509.DNSName(each) for each in alternative])
+        builder = builder.add_extension(names, critical=False)
+    signed = builder.sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode(), key
+
+
+async def test_what_is_issued_verifies_and_belongs_to_its_key(wire):
+    body = {"common_name": "a.example.com", "alt_names": "b.example.com", "ip_sans": "127.0.0.1"}
+    issued = await ok(wire, "pki/issue/web", body)
+    root = certificate((await wire.ask("GET", "/v1/pki/ca/pem")).body.decode())
+    made = certificate(issued["certificate"])
+    for name in ("a.example.com", "b.example.com"):
+        assert verify(made, [root], name=name)[-1] == root
+    key = serialization.load_pem_private_key(issued["private_key"].encode(), None)
+    assert key.public_key() == made.public_key()
+    assert (issued["private_key_type"], issued["serial_number"].replace(":", "")) == (
+        "ec",
+        format(made.serial_number, f"0{len(issued['serial_number'].replace(':', ''))}x"),
+    )
+    assert certificate(issued["issuing_ca"]) == root
+    assert issued["expiration"] == int(made.not_valid_after_utc.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"common_name": "evil.com"}, "common name evil.com not allowed by this role"),
+        ({"common_name": "example.com"}, "common name example.com not allowed by this role"),
+        ({"common_name": "evilexample.com"}, "common name evilexample.com not allowed by this role"),
+        (
+            {"common_name": "a.example.com", "alt_names": "evil.com"},
+            "subject alternate name evil.com not allowed",
+        ),
+        (
+            {"common_name": "a.example.com", "uri_sans": "spiffe://x"},
+            "URI Subject Alternative Name spiffe://x not",
+        ),
+        ({"common_name": "a.example.com", "ip_sans": "nope"}, 'the value "nope" is not a valid IP address'),
+        ({"common_name": "a b.example.com"}, "common name a b.example.com not allowed"),
+        ({"common_name": "a.example.com\x00.evil.com"}, "common name"),
+        ({"common_name": "a.example.com", "other_sans": "1.2.3;UTF8:x"}, "other_sans are not offered"),
+        ({"common_name": "a.example.com", "format": "p12"}, 'the "format" path parameter'),
+        ({"common_name": "a.example.com", "ttl": "x"}, 'invalid duration for field "ttl"'),
+        ({}, "the common_name field is required"),
+    ],
+)
+async def test_a_role_decides_what_is_issued(wire, body, error):
+    assert (await refused(wire, "pki/issue/web", body)).startswith(error)
+    assert len((await ok(wire, "pki/certs", method="LIST"))["keys"]) == 1, "only the root has been issued"
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "allowed"),
+    [
+        ({}, "*.example.com", True),
+        ({"allow_wildcard_certificates": False}, "*.example.com", False),
+        ({"allow_bare_domains": True}, "example.com", True),
+        ({"allow_subdomains": False}, "a.example.com", False),
+        ({"allowed_domains": "web-*.example.com", "allow_glob_domains": True, "allow_subdomains": False},
+         "web-1.example.com", True),
+        ({"allowed_domains": "web-*.example.com", "allow_subdomains": False}, "web-1.example.com", False),
+        ({"allow_any_name": True}, "anything.test", True),
+        ({}, "localhost", True),
+        ({"allow_localhost": False}, "localhost", False),
+        ({"allow_any_name": True}, "Some Person", False),
+        ({"allow_any_name": True, "enforce_hostnames": False}, "Some Person", True),
+    ],
+)  # fmt: skip
+async def test_names_by_role(wire, role, name, allowed):
+    await ok(wire, "pki/roles/other", WEB | role)
+    answer = await wire.ask("POST", "/v1/pki/issue/other", {"common_name": name})
+    assert (answer.status == 200) is allowed, answer.body
+
+
+async def test_no_certificate_outlives_its_role_nor_its_issuer(wire):
+    body = {"common_name": "a.example.com", "ttl": "5h"}
+    answer = await wire.ask("POST", "/v1/pki/issue/web", body)
+    made = certificate(answer.json["data"]["certificate"])
+    assert made.not_valid_after_utc - made.not_valid_before_utc <= datetime.timedelta(hours=2, seconds=30)
+    assert answer.json["warnings"][0].startswith('TTL "5h0m0s" is longer than permitted maxTTL "2h0m0s"')
+    await mounted(wire, "short")
+    await ok(wire, "short/root/generate/internal", {"common_name": "short", "ttl": "30m"} | EC)
+    await ok(wire, "short/roles/web", WEB)
+    error = await refused(wire, "short/issue/web", {"common_name": "a.example.com"})
+    assert "is beyond the expiration of the CA certificate" in error
+
+
+async def test_a_revoked_certificate_is_on_the_list_and_stays_readable(wire):
+    first, second = [(await ok(wire, "pki/issue/web", {"common_name": "a.example.com"})) for _ in range(2)]
+    assert await revoked_serials(wire) == set()
+    serial = first["serial_number"]
+    done = await ok(wire, "pki/revoke", {"serial_number": serial.replace(":", "-").upper()})
+    assert done["state"] == "revoked"
+    assert await ok(wire, "pki/revoke", {"serial_number": serial}) == done, (
+        "again is no error and changes nothing"
+    )
+    assert await revoked_serials(wire) == {plain(serial)}
+    read = await ok(wire, f"pki/cert/{serial}", method="GET")
+    assert read["revocation_time"] == done["revocation_time"]
+    assert (await ok(wire, f"pki/cert/{second['serial_number']}", method="GET"))["revocation_time"] == 0
+    assert (await ok(wire, "pki/certs/revoked", method="LIST"))["keys"] == [serial]
+    root = certificate((await wire.ask("GET", "/v1/pki/ca/pem")).body.decode())
+    listed = x509.load_pem_x509_crl((await wire.ask("GET", "/v1/pki/crl/pem")).body)
+    assert listed.is_signature_valid(root.public_key())
+
+
+async def test_a_lease_on_a_certificate_ends_by_revoking_it(wire):
+    await ok(wire, "pki/roles/leased", WEB | {"generate_lease": True})
+    answer = (await wire.ask("POST", "/v1/pki/issue/leased", {"common_name": "a.example.com"})).json
+    assert answer["lease_id"].startswith("pki/issue/leased/")
+    assert (answer["renewable"], answer["lease_duration"]) == (False, 3600)
+    assert (await wire.ask("PUT", "/v1/sys/leases/revoke", {"lease_id": answer["lease_id"]})).status == 204
+    assert await revoked_serials(wire) == {plain(answer["data"]["serial_number"])}
+
+
+async def test_an_intermediate_of_another_mount_completes_the_chain(wire):
+    await mounted(wire, "inter")
+    made = await ok(wire, "inter/intermediate/generate/internal", {"common_name": "between"} | EC)
+    assert "private_key" not in made
+    body = {"csr": made["csr"], "common_name": "between", "max_path_length": 0}
+    signed = await ok(wire, "pki/root/sign-intermediate", body)
+    imported = await ok(wire, "inter/intermediate/set-signed", {"certificate": signed["certificate"]})
+    assert list(imported["mapping"].values()) == [made["key_id"]]
+    await ok(wire, "inter/roles/web", WEB)
+    issued = await ok(wire, "inter/issue/web", {"common_name": "a.example.com"})
+    root = certificate((await wire.ask("GET", "/v1/pki/ca/pem")).body.decode())
+    between = certificate(issued["ca_chain"][0])
+    path = verify(certificate(issued["certificate"]), [root], [between])
+    assert [each.subject.rfc4514_string() for each in path] == ["CN=a.example.com", "CN=between", "CN=root"]
+
+
+async def test_requests_are_signed_under_the_same_rules(wire):
+    csr, key = request_for("a.example.com", alternative=["b.example.com"])
+    signed = await ok(wire, "pki/sign/web", {"csr": csr})
+    made = certificate(signed["certificate"])
+    assert made.public_key() == key.public_key()
+    assert "private_key" not in signed
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert set(names.get_values_for_type(x509.DNSName)) == {"a.example.com", "b.example.com"}
+    evil, _ = request_for("a.example.com", alternative=["evil.com"])
+    assert (await refused(wire, "pki/sign/web", {"csr": evil})).startswith("subject alternate name evil.com")
+    as_it_stands = await ok(wire, "pki/sign-verbatim", {"csr": evil})
+    assert certificate(as_it_stands["certificate"]).subject.rfc4514_string() == "CN=a.example.com"
+
+
+@pytest.mark.parametrize(
+    ("csr", "error"),
+    [
+        ("", '"csr" is empty'),
+        ("nothing", "csr contains no data"),
+        (
+            "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----",
+            "certificate request could not",
+        ),
+    ],
+)
+async def test_what_is_no_request_is_refused(wire, csr, error):
+    assert (await refused(wire, "pki/sign/web", {"csr": csr})).startswith(error)
+
+
+async def test_a_request_needs_a_key_of_the_roles_kind(wire):
+    await ok(wire, "pki/roles/rsa", WEB | {"key_type": "rsa", "key_bits": 2048})
+    csr, _ = request_for("a.example.com")
+    assert await refused(wire, "pki/sign/rsa", {"csr": csr}) == "role requires keys of type rsa"
+
+
+async def test_forms_of_answers(wire):
+    body = {"common_name": "a.example.com"}
+    der = await ok(wire, "pki/issue/web", body | {"format": "der"})
+    assert x509.load_der_x509_certificate(base64.b64decode(der["certificate"])).subject
+    bundle = (await ok(wire, "pki/issue/web", body | {"format": "pem_bundle"}))["certificate"]
+    kinds = [line for line in bundle.splitlines() if line.startswith("-----BEGIN")]
+    assert kinds == ["-----BEGIN EC PRIVATE KEY-----"] + ["-----BEGIN CERTIFICATE-----"] * 2
+    pkcs8 = await ok(wire, "pki/issue/web", body | {"private_key_format": "pkcs8"})
+    assert pkcs8["private_key"].startswith("-----BEGIN PRIVATE KEY-----")
+
+
+async def test_private_keys_are_shown_only_when_asked_for(site, wire):
+    shown = await ok(
+        wire, "pki/root/generate/exported", {"common_name": "other", "issuer_name": "other"} | EC
+    )
+    assert shown["private_key"].startswith("-----BEGIN EC PRIVATE KEY-----")
+    for path in ("pki/issuer/other", "pki/issuer/default", f"pki/key/{shown['key_id']}"):
+        assert "PRIVATE" not in str(await ok(wire, path, method="GET"))
+    assert "PRIVATE" not in site.core.settings.audit_files[0].read_text()
+
+
+async def test_issuers_are_named_chosen_and_taken_out_of_use(wire):
+    await ok(wire, "pki/root/generate/internal", {"common_name": "second", "issuer_name": "second"} | EC)
+    listed = await ok(wire, "pki/issuers", method="LIST")
+    assert [each["is_default"] for each in listed["key_info"].values()].count(True) == 1
+    issued = await ok(wire, "pki/issuer/second/issue/web", {"common_name": "a.example.com"})
+    assert certificate(issued["issuing_ca"]).subject.rfc4514_string() == "CN=second"
+    await ok(wire, "pki/config/issuers", {"default": "second"})
+    assert (await ok(wire, "pki/issuer/second", {"issuer_name": "renamed"}))["issuer_name"] == "renamed"
+    assert (await ok(wire, "pki/issuer/renamed/revoke", {}))["revoked"] is True
+    assert "requested usage issuing-certificates" in await refused(
+        wire, "pki/issue/web", {"common_name": "a.example.com"}
+    )
+    answer = await wire.ask("DELETE", "/v1/pki/issuer/renamed")
+    assert answer.status == 200
+    assert "unable to find PKI issuer" in await refused(wire, "pki/issuer/renamed", None, "GET")
+
+
+async def test_an_authority_of_elsewhere_can_be_imported_once(wire):
+    made = await ok(wire, "pki/root/generate/exported", {"common_name": "elsewhere"} | EC)
+    bundle = {"pem_bundle": f"{made['private_key']}\n{made['certificate']}\n"}
+    await mounted(wire, "copy")
+    first = await ok(wire, "copy/config/ca", bundle)
+    assert (len(first["imported_issuers"]), len(first["imported_keys"])) == (1, 1)
+    again = await ok(wire, "copy/config/ca", bundle)
+    assert (again["imported_issuers"], again["existing_issuers"]) == (None, first["imported_issuers"])
+    await ok(wire, "copy/roles/web", WEB)
+    issued = await ok(wire, "copy/issue/web", {"common_name": "a.example.com"})
+    verify(certificate(issued["certificate"]), [certificate(made["certificate"])])
+    assert "no PEM" in await refused(wire, "copy/config/ca", {"pem_bundle": "/etc/ssl/ca.pem"})
+
+
+async def test_what_is_public_needs_no_token_and_the_rest_does(site, wire):
+    serial = (await ok(wire, "pki/issue/web", {"common_name": "a.example.com"}))["serial_number"]
+    stranger = await site.connect(token="")
+    for path in (
+        "ca",
+        "ca/pem",
+        "ca_chain",
+        "crl",
+        "crl/pem",
+        "cert/ca",
+        f"cert/{serial}",
+        f"cert/{serial}/raw/pem",
+    ):
+        assert (await stranger.ask("GET", f"/v1/pki/{path}")).status == 200, path
+    for method, path in (
+        ("GET", "roles/web"),
+        ("LIST", "certs"),
+        ("GET", "config/urls"),
+        ("POST", "issue/web"),
+    ):
+        answer = await stranger.ask(method, f"/v1/pki/{path}", {} if method == "POST" else None)
+        assert answer.status == 403, path
+
+
+async def test_certificates_say_where_to_look(wire):
+    said = {
+        "issuing_certificates": ["http://a/ca"],
+        "crl_distribution_points": "http://a/crl",
+        "ocsp_servers": ["http://o"],
+    }
+    shown = await ok(wire, "pki/config/urls", said)
+    assert shown["crl_distribution_points"] == ["http://a/crl"]
+    made = certificate((await ok(wire, "pki/issue/web", {"common_name": "a.example.com"}))["certificate"])
+    points = made.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    assert points[0].full_name[0].value == "http://a/crl"
+    access = made.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    assert [each.access_location.value for each in access] == ["http://o", "http://a/ca"]
+
+
+async def test_tidy_forgets_what_has_ended_and_nothing_else(site, wire):
+    await ok(wire, "pki/roles/brief", WEB | {"ttl": "1s"})
+    ended = await ok(wire, "pki/issue/brief", {"common_name": "a.example.com"})
+    await ok(wire, "pki/revoke", {"serial_number": ended["serial_number"]})
+    kept = await ok(wire, "pki/issue/web", {"common_name": "a.example.com"})
+    while site.core.unsealed.now_ns() <= (ended["expiration"] + 1) * 10**9:
+        await wire.ask("GET", "/v1/sys/health")
+    body = {"tidy_cert_store": True, "tidy_revoked_certs": True, "safety_buffer": "0s"}
+    assert (await wire.ask("POST", "/v1/pki/tidy", body)).status == 202
+    left = (await ok(wire, "pki/certs", method="LIST"))["keys"]
+    assert ended["serial_number"] not in left
+    assert kept["serial_number"] in left
+    assert (await wire.ask("LIST", "/v1/pki/certs/revoked")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("role", "error"),
+    [
+        ({"key_type": "dsa"}, "unknown key type dsa"),
+        ({"ttl": "3h", "max_ttl": "2h"}, '"ttl" value must be less than "max_ttl" value'),
+        (
+            {"key_type": "rsa", "key_bits": 1024},
+            "RSA keys < 2048 bits are unsafe and not supported: got 1024",
+        ),
+        ({"key_type": "ec", "key_bits": 1}, "unsupported bit length for EC key: 1"),
+        ({"key_usage": "Nothing"}, "unknown key usage Nothing"),
+        ({"ext_key_usage_oids": "1.x"}, '"1.x" is not a valid OID'),
+        ({"allowed_domains_template": True}, '"allowed_domains_template" is not offered'),
+    ],
+)
+async def test_roles_that_cannot_be(wire, role, error):
+    assert await refused(wire, "pki/roles/bad", role) == error
+    assert (await wire.ask("GET", "/v1/pki/roles/bad")).status == 404
+
+
+async def test_roles_are_kept_by_name(wire):
+    shown = await ok(wire, "pki/roles/web", method="GET")
+    assert (shown["allowed_domains"], shown["ttl"], shown["max_ttl"]) == (["example.com"], 3600, 7200)
+    assert (await ok(wire, "pki/roles", method="LIST"))["keys"] == ["web"]
+    assert (await wire.ask("DELETE", "/v1/pki/roles/web")).status == 204
+    assert await refused(wire, "pki/issue/web", {"common_name": "a.example.com"}) == "unknown role: web"

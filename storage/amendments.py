@@ -1,9 +1,10 @@
 """What is changed in a copy of another state before it becomes the state of a group that goes on.
 
 Deterministic: a function of the copy and of the present state, so every member makes the same of both. The group
-keeps what it runs on, however old the copy is: who its members are, the seal that people hold shares of, and every
-key term (each is wrapped under the same root key, and what the present seal's file is enveloped in must
-open). It forgets the outcomes of requests. The clock never runs backwards, so what has expired stays expired.
+keeps what it runs on, however old the copy is: who its members are, its authority, the seal that people hold
+shares of, and every key term (each is wrapped under the same root key, and what the present seal's file is
+enveloped in must open). It forgets the outcomes of requests. Neither clock nor position runs backwards: what has
+expired stays expired, and no revision is used twice.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from storage import data_keys
 from storage.errors import Incompatible
 
-_KEPT = ("nodes", "join_tokens")  # of the present state: what joining and leaving goes by
+_KEPT = ("nodes", "join_tokens", "system_secrets", "region", "regions", "epochs")  # of the present state
 _SEALS = "sys:seals"  # node/seals.py
 _SEAL_FIELDS = "path, revision, created_ns, updated_ns, expires_ns, owner, term"
 
@@ -29,12 +30,16 @@ def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes
         _insert(copy, table, present.execute(f"SELECT * FROM {table}").fetchall())  # noqa: S608
     _keep_keys(copy, present)
     _keep_seals(copy, present)
-    clocks = [each.execute("SELECT clock_ns FROM state").fetchone()[0] for each in (copy, present)]
+    states = [each.execute("SELECT clock_ns, position FROM state").fetchone() for each in (copy, present)]
+    clock_ns, position = max(row[0] for row in states), max(row[1] for row in states) + 1
+    copy.execute("DELETE FROM history")
     copy.execute("DELETE FROM outcomes")
-    copy.execute("UPDATE state SET applied_index = ?, clock_ns = ?", (index, max(clocks)))
     copy.execute(
-        "INSERT INTO outcomes (idx, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",
-        (index, request_id, max(clocks), outcome),
+        "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?", (index, position, clock_ns)
+    )
+    copy.execute(
+        "INSERT INTO outcomes (position, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",
+        (position, request_id, clock_ns, outcome),
     )
 
 

@@ -249,7 +249,7 @@ class Machine:
             at_least=0,
             amend=lambda copy, present: amendments.reset(copy, present, index, request_id, outcome),
         )
-        self._staged_ids = {request_id: index}
+        self._staged_ids = dict(self._db.staged(_REQUEST_IDS))
 
     def verify(self, path: Path) -> None:
         """Any thread, blocking: whether a file is a snapshot that this machine could take in.

@@ -34,6 +34,7 @@ DATABASE = "database"
 JOURNAL = "journal"
 AUDIT_HMAC = "audit-hmac"
 TOKEN_DIGEST = "token-digest"  # noqa: S105 - a name
+SECRET_ID_DIGEST = "secret-id-digest"  # noqa: S105
 JOIN_TOKEN_DIGEST = "join-token-digest"  # noqa: S105
 BATCH_TOKEN = "batch-token"  # noqa: S105
 KEYRING_WRAP = "keyring-wrap"

@@ -16,9 +16,10 @@ from node.auth.token import auth_block
 from node.auth.ttl import grant, limits
 from node.core.core import Core
 from node.core.request import Request, Response
+from node.draft import attempt_id
 from node.entities import directory
 from node.entities.directory import Identity
-from node.entities.draft import Draft, attempt_id
+from node.entities.draft import Draft
 from node.errors import InvalidRequest, OutcomeUnknown, PermissionDenied, TooBusy
 from node.store import CommandRejected
 from node.view import write

@@ -301,7 +301,7 @@ def renewal(row: Token, terms: Renewal, *, increment_ns: int, now_ns: int) -> tu
         raise InvalidRequest("batch tokens cannot be renewed")
     if not row.renewable or row.expires_ns == 0:
         raise InvalidRequest("lease is not renewable")
-    return grant(
+    ttl_ns, warnings = grant(
         terms.bounds,
         asked_ns=increment_ns or terms.ttl_ns or row.ttl_ns,
         period_ns=terms.period_ns,
@@ -310,6 +310,7 @@ def renewal(row: Token, terms: Renewal, *, increment_ns: int, now_ns: int) -> tu
         now_ns=now_ns,
         role_max_ns=terms.max_ns,
     )
+    return ttl_ns, warnings if increment_ns or terms.period_ns else []
 
 
 def auth_block(row: Token, *, client_token: str, ttl_ns: int, extra: Sequence[str] = ()) -> dict[str, Any]:

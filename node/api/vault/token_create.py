@@ -12,8 +12,9 @@ from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import Operation, Request, Response
 from node.core.router import Route
+from node.draft import TRIES_MAX, attempt_id
 from node.entities import directory
-from node.entities.draft import TRIES_MAX, Draft, attempt_id
+from node.entities.draft import Draft
 from node.errors import InvalidRequest, OutcomeUnknown, PermissionDenied, TooBusy
 from node.store import CommandRejected
 from node.view import write

@@ -17,6 +17,7 @@ PLAIN_BYTES_MAX = 64 * 1024
 HEADER_FIELDS_MAX = 32
 
 _START = re.compile(rb"(GET|PUT|POST|PATCH|DELETE) (/v1/[!-~]*) HTTP/1\.1\r\n")
+_TARGET = re.compile(rb"[!-~]+")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([!-~](?:[ \t!-~]*[!-~])?)?[ \t]*")
 _LENGTH = re.compile(r"[0-9]{1,6}")
 _UNUSUAL = frozenset(
@@ -51,18 +52,34 @@ class PlainRequest:
 class PlainReader:
     """Reads the plain requests of one connection; its clients repeat their header block, so the last is kept."""
 
-    __slots__ = ("_block", "_header_bytes_max", "_headers", "_length", "_memo", "_remote")
+    __slots__ = (
+        "_block",
+        "_get_bytes_max",
+        "_header_bytes_max",
+        "_headers",
+        "_length",
+        "_memo",
+        "_remote",
+        "_tail",
+    )
 
     def __init__(self, remote: str, *, header_bytes_max: int) -> None:
         self._header_bytes_max = header_bytes_max
         self._remote = remote
+        self._get_bytes_max = min(header_bytes_max, PLAIN_BYTES_MAX)
         self._block = b""
+        self._tail = b""  # how a GET with the same block ends
         self._headers: CIMultiDict[str] = CIMultiDict()
         self._length = 0
         self._memo: dict[str, Any] = {}
 
     def read(self, data: bytes) -> PlainRequest | None:
         """The request that `data` is, or None if it is anything but one plain request."""
+        tail = self._tail
+        if tail and data.endswith(tail) and data.startswith(b"GET /v1/") and len(data) <= self._get_bytes_max:
+            target = data[4 : -len(tail)]  # what is below, for the block that was read last
+            if _TARGET.fullmatch(target):
+                return PlainRequest("GET", target.decode(), self._headers, self._remote, b"", self._memo)
         start = _START.match(data)
         if start is None or len(data) > PLAIN_BYTES_MAX:
             return None
@@ -98,4 +115,5 @@ class PlainReader:
         if not _LENGTH.fullmatch(length):
             return False
         self._block, self._headers, self._length, self._memo = block, headers, int(length), {}
+        self._tail = b"" if self._length else b" HTTP/1.1\r\n%b\r\n\r\n" % block
         return True

@@ -1,11 +1,13 @@
 """Every metric of a node, in one place. Labels are bounded: never a path, a token or an address."""
 
+import itertools
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from consensus.api import Role, Status
@@ -15,18 +17,42 @@ from node.audit.log import AuditLog
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
+class RequestTimes(Collector):
+    """A histogram of how long answers took: plain counts, for the thread of the loop, summed up when scraped."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], list[int]] = {}
+        self._sums: dict[tuple[str, int], float] = {}
+
+    def observe(self, operation: str, status: int, seconds: float) -> None:
+        key = (operation, status)
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._counts[key] = [0] * (len(LATENCY_BUCKETS_S) + 1)
+            self._sums[key] = 0.0
+        counts[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
+        self._sums[key] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(
+            "strongroom_http_request_duration_seconds",
+            "Time to answer a request",
+            labels=["operation", "code"],
+        )
+        bounds = [*map(str, LATENCY_BUCKETS_S), "+Inf"]
+        for (operation, status), counts in self._counts.items():
+            buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
+            family.add_metric([operation, str(status)], buckets, self._sums[operation, status])
+        yield family
+
+
 class Metrics:
     """The registry and the instruments that handlers touch."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Histogram(
-            "strongroom_http_request_duration_seconds",
-            "Time to answer a request",
-            ["operation", "code"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=self.registry,
-        )
+        self._requests = RequestTimes()
+        self.registry.register(self._requests)
         self._in_flight = 0
         Gauge(
             "strongroom_http_requests_in_flight", "Requests being answered", registry=self.registry
@@ -44,7 +70,6 @@ class Metrics:
         Gauge("strongroom_build_info", "The running version", ["version"], registry=self.registry).labels(
             VERSION
         ).set(1)
-        self._children: dict[tuple[str, int], Histogram] = {}
 
     def request_started(self) -> None:
         self._in_flight += 1
@@ -54,11 +79,7 @@ class Metrics:
 
     def observe(self, operation: str, status: int, seconds: float) -> None:
         """One answered request."""
-        key = (operation, status)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._requests.labels(operation, str(status))
-        child.observe(seconds)
+        self._requests.observe(operation, status, seconds)
 
     def observe_fsync(self, seconds: float) -> None:
         self._fsync.observe(seconds)

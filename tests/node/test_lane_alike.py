@@ -324,4 +324,4 @@ async def test_both_ways_are_alike(ways: Ways) -> None:
         asked += sum(len(answers) for answers in by_lane.answers)
         await change(rng, ways.core)
     assert ways.taken["ordinary"] == 0
-    assert ways.taken["lane"] > asked / 4, "the lane was hardly taken: nothing was compared"
+    assert ways.taken["lane"] > asked / 10, "the lane was hardly taken: nothing was compared"

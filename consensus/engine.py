@@ -168,6 +168,7 @@ class Engine:
         while True:
             await asyncio.sleep(self.options.heartbeat_s / TICKS_PER_HEARTBEAT)
             self.reads.look()
+            self.proposals.look()
             self.upkeep.poke()
             self._tick()
 
@@ -239,9 +240,9 @@ class Engine:
             self.counters.leader_changes += now[1] is not None
         if replica.leading:
             log = replica.log
-            self.proposals.begin_term(log[replica.core.applied_index - log.base.index + 1 :])
+            self.proposals.batcher.begin_term(log[replica.core.applied_index - log.base.index + 1 :])
         else:
-            self.proposals.end_term()
+            self.proposals.batcher.end_term()
         self._news()
 
     def _news(self) -> None:

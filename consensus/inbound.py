@@ -50,9 +50,7 @@ class Inbound:
         local = self._local
         match frame:
             case wire.Propose():
-                code = local.proposals.take(frame.request_id, frame.command)
-                if code != wire.DONE:
-                    self._reply(peer, wire.ProposeRefused(local.term, frame.request_id, code))
+                self._take(peer, frame.commands)
             case wire.ProposeRefused():
                 local.proposals.refused(frame.request_id, frame.code)
             case wire.ReadIndex():
@@ -82,6 +80,13 @@ class Inbound:
                 local.restoring.on_held(peer, frame)
             case wire.RestoreAsk():
                 self._serve_restore(peer, frame)
+
+    def _take(self, peer: str, commands: list[tuple[bytes, bytes]]) -> None:
+        local = self._local
+        for request_id, command in commands:
+            code = local.proposals.batcher.take(request_id, command)
+            if code != wire.DONE:
+                self._reply(peer, wire.ProposeRefused(local.term, request_id, code))
 
     def _reply(self, peer: str, frame: wire.Frame) -> None:
         """If the link is gone the asker knows, and asks again."""

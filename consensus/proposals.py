@@ -4,25 +4,33 @@ A request id names one command for ever. Whoever leads appends it unless the id 
 state machine remembers outcomes by id, so handing it over twice is harmless, and losing an answer costs only
 time. The future of a proposal is its entry being applied on *this* node; the leader answers nothing but
 refusals.
+
+Concurrent writers share their costs: what is proposed in one turn of the loop leaves in one frame, and while many
+entries are on their way a leader gathers the next ones (batching.py).
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from consensus import wire
 from consensus.api import COMMAND_BYTES_MAX, PENDING_PROPOSALS_MAX, REQUEST_ID_BYTES, Applied
-from consensus.errors import NoLeader, NotProposed, OutcomeUnknown, Overloaded, Shutdown, TooLarge
-from consensus.membership import REGULAR
+from consensus.errors import (
+    ConsensusError,
+    NoLeader,
+    NotProposed,
+    OutcomeUnknown,
+    Overloaded,
+    Shutdown,
+    TooLarge,
+)
+from consensus.batching import Batcher
 from consensus.options import RaftOptions
-from consensus.records import Entry
 
 REFUSED_BACKOFF_S = 0.02
 REFUSED_BACKOFF_MAX_S = 0.5
 NO_LEADER_RETRY_S = 0.5
-
-_REGULAR = bytes([REGULAR])
+FRAME_COMMANDS_BYTES_MAX = 1 << 20  # one frame holds more only if a single command does
 
 
 class Way(Protocol):
@@ -48,79 +56,169 @@ class Way(Protocol):
 
 @dataclass(slots=True)
 class _Waiter:
+    """One command, and who waits for its outcome. Times are the loop's, in seconds."""
+
+    request_id: bytes
     command: bytes
-    applied: Applied | None = None
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    users: int = 0
+    due: float = 0.0  # when to try again unless there is news
+    queued: bool = False  # for the next _hand_over()
+    callers: list[tuple["asyncio.Future[Applied]", float]] = field(default_factory=list)  # with deadlines
     open_attempts: int = 0  # handed to a leader, and not refused: each of them may be in a log
-    refused: int = 0  # the code of the last refusal
     refusals: int = 0
     last_refusal: int = 0
 
 
 class Proposals:
-    """All proposals that wait on this node and, while it leads, the ids in its log that are not applied yet."""
+    """All proposals that wait on this node."""
 
     def __init__(self, way: Way, options: RaftOptions) -> None:
         self._way, self._options = way, options
+        self.batcher = Batcher(way, options)
         self._waiting: dict[bytes, _Waiter] = {}
         self._bytes = 0
-        self._in_flight: set[bytes] = set()
-        self._in_flight_bytes = 0
+        self._queue: list[_Waiter] = []
+        self._flush_due: asyncio.Handle | None = None
         self._stopped = False
         self.count = 0
 
     async def propose(self, command: bytes, *, request_id: bytes, timeout: float) -> Applied:
         """See api.Group.propose()."""
+        return await self.begin(command, request_id=request_id, timeout=timeout)
+
+    def begin(self, command: bytes, *, request_id: bytes, timeout: float) -> "asyncio.Future[Applied]":
+        """propose() as a future. Raises at once TooLarge, Overloaded and Shutdown: nothing happened."""
         if len(request_id) != REQUEST_ID_BYTES:
             raise ValueError(f"a request id has {REQUEST_ID_BYTES} bytes")
         if len(command) > COMMAND_BYTES_MAX:
             raise TooLarge(f"a command has at most {COMMAND_BYTES_MAX} bytes")
-        if (known := self._way.outcome(request_id)) is not None:
-            return known
-        waiter = self._join(request_id, command)
-        try:
-            return await self._pursue(request_id, waiter, asyncio.get_running_loop().time() + timeout)
-        finally:
-            self._leave(request_id, waiter)
-
-    async def _pursue(self, request_id: bytes, waiter: _Waiter, deadline: float) -> Applied:
         loop = asyncio.get_running_loop()
-        while waiter.applied is None:
-            if self._stopped:
-                if waiter.open_attempts:
-                    raise OutcomeUnknown("this node is stopping")
-                raise Shutdown("this node is stopping")
-            left_s = deadline - loop.time()
-            if left_s <= 0:
-                raise self._given_up(waiter)
-            waiter.event.clear()
-            wait_s = self._attempt(request_id, waiter)
-            if waiter.applied is None:
-                await _wait(waiter.event, min(wait_s, left_s))
-        return waiter.applied
+        future: asyncio.Future[Applied] = loop.create_future()
+        if (known := self._way.outcome(request_id)) is not None:
+            future.set_result(known)
+            return future
+        waiter = self._waiting.get(request_id)
+        if waiter is None:
+            waiter = self._admit(request_id, command)
+            self._enqueue(waiter)
+        waiter.callers.append((future, loop.time() + timeout))
+        return future
 
-    def _attempt(self, request_id: bytes, waiter: _Waiter) -> float:
-        """Hand the command to whoever leads. Returns how long to wait for news before trying again."""
-        if waiter.refused:
-            waiter.refused = 0
-            return min(REFUSED_BACKOFF_S * waiter.refusals, REFUSED_BACKOFF_MAX_S)
+    def _admit(self, request_id: bytes, command: bytes) -> _Waiter:
+        if self._stopped:
+            raise Shutdown("this node is stopping")
+        full = len(self._waiting) >= PENDING_PROPOSALS_MAX
+        if full or self._bytes + len(command) > self._options.pending_bytes_max:
+            raise Overloaded("too many proposals wait on this node")
+        waiter = self._waiting[request_id] = _Waiter(request_id, command)
+        self._bytes += len(command)
+        self.count += 1
+        return waiter
+
+    # ---- handing over ----
+
+    def _enqueue(self, waiter: _Waiter) -> None:
+        if not waiter.queued:
+            waiter.queued = True
+            self._queue.append(waiter)
+        if self._flush_due is None:
+            self._flush_due = asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Give what is queued to whoever leads: all of one turn of the loop at once."""
+        self._flush_due = None
+        queue, self._queue = self._queue, []
+        queue = [waiter for waiter in queue if self._waiting.get(waiter.request_id) is waiter]
+        for waiter in queue:
+            waiter.queued = False
+        now = asyncio.get_running_loop().time()
         if self._way.accepting:
-            code = self.take(request_id, waiter.command)
-            if code == wire.DONE:
-                waiter.open_attempts += 1
-                return self._options.propose_retry_s
-            waiter.last_refusal = code
-            waiter.refusals += 1
-            return min(REFUSED_BACKOFF_S * waiter.refusals, REFUSED_BACKOFF_MAX_S)
-        leader = self._way.leader_elsewhere
-        if leader is None:
-            return NO_LEADER_RETRY_S
-        body = wire.encode(wire.Propose(self._way.term, request_id, waiter.command))
-        if not self._way.send(leader, body):
-            return NO_LEADER_RETRY_S
-        waiter.open_attempts += 1
-        return self._options.propose_retry_s
+            for waiter in queue:
+                self._take_own(waiter, now)
+        elif (leader := self._way.leader_elsewhere) is not None:
+            self._send(leader, queue, now)
+        else:
+            for waiter in queue:
+                waiter.due = now + NO_LEADER_RETRY_S
+
+    def _take_own(self, waiter: _Waiter, now: float) -> None:
+        code = self.batcher.take(waiter.request_id, waiter.command)
+        if code == wire.DONE:
+            waiter.open_attempts += 1
+            waiter.due = now + self._options.propose_retry_s
+        else:
+            self._back_off(waiter, code, now)
+
+    def _send(self, leader: str, queue: list[_Waiter], now: float) -> None:
+        first = 0
+        while first < len(queue):
+            size, after = 0, first
+            while after < len(queue) and after - first < wire.PROPOSALS_MAX:
+                size += len(queue[after].command)
+                if size > FRAME_COMMANDS_BYTES_MAX and after > first:
+                    break
+                after += 1
+            part = queue[first:after]
+            frame = wire.Propose(self._way.term, [(waiter.request_id, waiter.command) for waiter in part])
+            sent = self._way.send(leader, wire.encode(frame))
+            for waiter in part:
+                waiter.open_attempts += sent
+                waiter.due = now + (self._options.propose_retry_s if sent else NO_LEADER_RETRY_S)
+            first = after
+
+    def _back_off(self, waiter: _Waiter, code: int, now: float) -> None:
+        waiter.last_refusal = code
+        waiter.refusals += 1
+        waiter.due = now + min(REFUSED_BACKOFF_S * waiter.refusals, REFUSED_BACKOFF_MAX_S)
+
+    # ---- news ----
+
+    def applied(self, index: int, request_id: bytes, result: object, size: int) -> None:
+        """The entry of `request_id` was applied here."""
+        self.batcher.applied(index, request_id, size)
+        waiter = self._waiting.get(request_id)
+        if waiter is not None:
+            self._settle(waiter, Applied(index, result))
+
+    def restored(self) -> None:
+        """A snapshot replaced the state: what it holds the outcome of is done."""
+        for waiter in list(self._waiting.values()):
+            if (known := self._way.outcome(waiter.request_id)) is not None:
+                self._settle(waiter, known)
+
+    def try_again(self) -> None:
+        """Another leader, a new link, a new term: what was handed over may be lost."""
+        for waiter in self._waiting.values():
+            self._enqueue(waiter)
+
+    def refused(self, request_id: bytes, code: int) -> None:
+        """The leader did not append that attempt."""
+        waiter = self._waiting.get(request_id)
+        if waiter is not None and waiter.open_attempts:
+            waiter.open_attempts -= 1
+            self._back_off(waiter, code, asyncio.get_running_loop().time())
+
+    def look(self) -> None:
+        """From time to time: give up what is past its deadline, try again what is due."""
+        now = asyncio.get_running_loop().time()
+        for waiter in list(self._waiting.values()):
+            late = [caller for caller in waiter.callers if caller[1] <= now or caller[0].done()]
+            for caller in late:
+                waiter.callers.remove(caller)
+                _fail(caller[0], self._given_up(waiter))
+            if not waiter.callers:
+                self._drop(waiter)
+            elif waiter.due <= now:
+                self._enqueue(waiter)
+
+    def stop(self) -> None:
+        """End every wait: what was handed over is unknown, the rest was never proposed."""
+        self._stopped = True
+        self.batcher.end_term()
+        for waiter in list(self._waiting.values()):
+            kind = OutcomeUnknown if waiter.open_attempts else Shutdown
+            for future, _ in waiter.callers:
+                _fail(future, kind("this node is stopping"))
+            self._drop(waiter)
 
     def _given_up(self, waiter: _Waiter) -> OutcomeUnknown | NotProposed:
         if waiter.open_attempts:
@@ -129,106 +227,17 @@ class Proposals:
             return Overloaded("the leader refused it until the deadline")
         return NoLeader("nobody led, or could be reached, within the deadline")
 
-    def _join(self, request_id: bytes, command: bytes) -> _Waiter:
-        if self._stopped:
-            raise Shutdown("this node is stopping")
-        waiter = self._waiting.get(request_id)
-        if waiter is None:
-            full = len(self._waiting) >= PENDING_PROPOSALS_MAX
-            if full or self._bytes + len(command) > self._options.pending_bytes_max:
-                raise Overloaded("too many proposals wait on this node")
-            waiter = self._waiting[request_id] = _Waiter(command)
-            self._bytes += len(command)
-            self.count += 1
-        waiter.users += 1
-        return waiter
+    def _settle(self, waiter: _Waiter, applied: Applied) -> None:
+        self._drop(waiter)
+        for future, _ in waiter.callers:
+            if not future.done():
+                future.set_result(applied)
 
-    def _leave(self, request_id: bytes, waiter: _Waiter) -> None:
-        waiter.users -= 1
-        if not waiter.users and self._waiting.get(request_id) is waiter:
-            del self._waiting[request_id]
-            self._bytes -= len(waiter.command)
-
-    # ---- news ----
-
-    def applied(self, index: int, request_id: bytes, result: object, size: int) -> None:
-        """The entry of `request_id` was applied here."""
-        if request_id in self._in_flight:
-            self._in_flight.discard(request_id)
-            self._in_flight_bytes -= size
-        waiter = self._waiting.get(request_id)
-        if waiter is not None and waiter.applied is None:
-            waiter.applied = Applied(index, result)
-            waiter.event.set()
-
-    def restored(self) -> None:
-        """A snapshot replaced the state: what it holds the outcome of is done."""
-        for request_id, waiter in self._waiting.items():
-            if waiter.applied is None and (known := self._way.outcome(request_id)) is not None:
-                waiter.applied = known
-                waiter.event.set()
-
-    def try_again(self) -> None:
-        """Another leader, a new link, a new term: what was handed over may be lost."""
-        for waiter in self._waiting.values():
-            waiter.refused = 0
-            waiter.event.set()
-
-    def refused(self, request_id: bytes, code: int) -> None:
-        """The leader did not append that attempt."""
-        waiter = self._waiting.get(request_id)
-        if waiter is not None and waiter.applied is None and waiter.open_attempts:
-            waiter.open_attempts -= 1
-            waiter.refused = waiter.last_refusal = code
-            waiter.refusals += 1
-            waiter.event.set()
-
-    def stop(self) -> None:
-        """End every wait: what was handed over is unknown, the rest was never proposed."""
-        self._stopped = True
-        self.try_again()
-
-    # ---- as the leader ----
-
-    def begin_term(self, unapplied: Iterable[Entry]) -> None:
-        """This node leads now: remember which ids its log holds beyond what is applied."""
-        self._in_flight.clear()
-        self._in_flight_bytes = 0
-        for payload, _, _ in unapplied:
-            if payload[:1] == _REGULAR:
-                self._in_flight.add(payload[1 : 1 + REQUEST_ID_BYTES])
-                self._in_flight_bytes += len(payload)
-
-    def end_term(self) -> None:
-        self._in_flight.clear()
-        self._in_flight_bytes = 0
-
-    def take(self, request_id: bytes, command: bytes) -> int:
-        """Append the command unless it is there already. Returns wire.DONE or why not."""
-        if not self._way.accepting:
-            return wire.NOT_LEADER
-        if len(command) > COMMAND_BYTES_MAX:
-            return wire.TOO_LARGE
-        if request_id in self._in_flight or self._way.outcome(request_id) is not None:
-            return wire.DONE
-        size = 1 + REQUEST_ID_BYTES + len(command)
-        if (
-            len(self._in_flight) >= PENDING_PROPOSALS_MAX
-            or self._in_flight_bytes + size > self._options.pending_bytes_max
-        ):
-            return wire.OVERLOADED
-        self._in_flight.add(request_id)
-        self._in_flight_bytes += size
-        self._way.append(b"".join((_REGULAR, request_id, command)))
-        return wire.DONE
+    def _drop(self, waiter: _Waiter) -> None:
+        del self._waiting[waiter.request_id]
+        self._bytes -= len(waiter.command)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until `event`, at most `seconds`. One timer handle, no task: this is the way of every write."""
-    loop = asyncio.get_running_loop()
-    alarm: Callable[[], None] = event.set
-    handle = loop.call_later(seconds, alarm)
-    try:
-        await event.wait()
-    finally:
-        handle.cancel()
+def _fail(future: "asyncio.Future[Applied]", error: ConsensusError) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -11,8 +11,9 @@ import msgspec
 
 from consensus.api import COMMAND_BYTES_MAX, REQUEST_ID_BYTES
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 ENTRIES_MAX = 4096
+PROPOSALS_MAX = 1024
 MEMBERS_MAX = 64
 CHUNK_BYTES_MAX = 1 << 20
 ADDRESS_CHARS_MAX = 255
@@ -27,6 +28,7 @@ RequestId = Annotated[bytes, msgspec.Meta(min_length=REQUEST_ID_BYTES, max_lengt
 Payload = Annotated[bytes, msgspec.Meta(min_length=1, max_length=PAYLOAD_BYTES_MAX)]
 Command = Annotated[bytes, msgspec.Meta(max_length=COMMAND_BYTES_MAX)]
 Entries = Annotated[list[tuple[Payload, Count, Count]], msgspec.Meta(max_length=ENTRIES_MAX)]
+Commands = Annotated[list[tuple[RequestId, Command]], msgspec.Meta(max_length=PROPOSALS_MAX)]
 Members = Annotated[list[tuple[NodeId, Address]], msgspec.Meta(max_length=MEMBERS_MAX)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Chunk = Annotated[bytes, msgspec.Meta(max_length=CHUNK_BYTES_MAX)]
@@ -100,14 +102,13 @@ class TimeoutNow(_Frame, frozen=True, tag=9):
 
 
 class Propose(_Frame, frozen=True, tag=10):
-    """Append this command, unless its request id is there already."""
+    """Append these commands, each unless its request id is there already."""
 
-    request_id: RequestId
-    command: Command
+    commands: Commands
 
 
 class ProposeRefused(_Frame, frozen=True, tag=11):
-    """Not appended by that attempt. An accepted proposal has no answer: the log itself brings it."""
+    """That command was not appended by that attempt. An accepted proposal has no answer: the log itself brings it."""
 
     request_id: RequestId
     code: Code

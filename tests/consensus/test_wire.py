@@ -21,7 +21,7 @@ FRAMES = [
     wire.PreVoteRequest(1, 2, 1),
     wire.PreVote(1, 2, False),
     wire.TimeoutNow(1),
-    wire.Propose(1, bytes(16), b"command"),
+    wire.Propose(1, [(bytes(16), b"command"), (bytes(16), b"")]),
     wire.ProposeRefused(1, bytes(16), wire.OVERLOADED),
     wire.ReadIndex(1, 5, False),
     wire.LeaseAsk(1, 5, True),
@@ -45,7 +45,7 @@ def packed(*fields: object) -> bytes:
 
 BAD = {
     "nothing": b"",
-    "another version": b"\x02" + wire.encode(FRAMES[2])[1:],
+    "another version": b"\x7f" + wire.encode(FRAMES[2])[1:],
     "no msgpack": b"\x01\xc1",
     "bytes after the frame": wire.encode(FRAMES[2]) + b"\x00",
     "cut short": wire.encode(FRAMES[0])[:-1],

@@ -101,6 +101,10 @@ class StateMachine(Protocol):
         """End of a batch of applies: close the open transaction (survives kill -9, not power loss)."""
         ...
 
+    def commit_soon(self) -> bool:
+        """commit(), perhaps in the background. False: an earlier one is still under way, so ask again later."""
+        ...
+
     def checkpoint(self) -> int:
         """Blocking, any thread: fsync what commit() closed; returns the applied index that is now durable."""
         ...

@@ -38,6 +38,7 @@ from consensus.upkeep import Upkeep
 
 LONE_RECORDS_MAX = 2  # beyond it others have work for the loop while the disk is busy
 TICKS_PER_HEARTBEAT = 4
+COMMIT_POLL_S = 0.01
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Engine:
             replica=self.replica,
             machine=machine,
             snapshots=disk.snapshots,
-            close_batch=self.close_batch,
+            close_batch=self._close_batch_apart,
             run=run_upkeep,
             clock=parts.clock,
         )
@@ -315,19 +316,38 @@ class Engine:
             self.fatal(f"applying entry {index} raised {type(error).__name__}")
         self._unclosed += 1
         if self._unclosed >= self.options.apply_commit_entries_max:
-            self.close_batch()
+            self._close_batch_soon()
         elif self._commit_due is None:
-            loop = asyncio.get_running_loop()
-            self._commit_due = loop.call_later(self.options.apply_commit_s, self.close_batch)
+            self._close_batch_later()
 
-    def close_batch(self) -> None:
-        """Reads share the machine's connection and the journal has every entry, so this can wait a little."""
+    def _close_batch_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._commit_due = loop.call_later(self.options.apply_commit_s, self._close_batch_soon)
+
+    def _close_batch_soon(self) -> None:
+        """Reads see what is applied anyhow and the journal has every entry, so this can wait a little."""
         if self._commit_due is not None:
             self._commit_due.cancel()
             self._commit_due = None
-        if self._unclosed:
+        if self.machine.commit_soon():
             self._unclosed = 0
-            self.machine.commit()
+        else:
+            self._close_batch_later()
+
+    async def _close_batch_apart(self) -> None:
+        """close_batch(), with as much of it as can be in the background."""
+        for _ in range(2):  # the second time the first one is done, and little is left
+            while not self.machine.commit_soon():  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(COMMIT_POLL_S)
+        self.close_batch()
+
+    def close_batch(self) -> None:
+        """Close it now: somebody is about to look at the machine's file."""
+        if self._commit_due is not None:
+            self._commit_due.cancel()
+            self._commit_due = None
+        self._unclosed = 0
+        self.machine.commit()
 
     def offered(self, peer: str, offer: wire.SnapshotOffer) -> None:
         self.intake.offered(peer, offer)

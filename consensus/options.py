@@ -26,8 +26,8 @@ class RaftOptions:
     window_entries: int = 20_000
     backlog_bytes_max: int = 4 << 20
     apply_per_tick_max: int = 256
-    apply_commit_entries_max: int = 1024
-    apply_commit_s: float = 0.5
+    apply_commit_entries_max: int = 16_384
+    apply_commit_s: float = 2.0
     learner_lag_entries: int = 100
     propose_retry_s: float = 2.0
     pending_bytes_max: int = 64 << 20

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from consensus import wire
 from consensus.api import COMMAND_BYTES_MAX, PENDING_PROPOSALS_MAX, REQUEST_ID_BYTES, Applied
+from consensus.batching import Batcher
 from consensus.errors import (
     ConsensusError,
     NoLeader,
@@ -24,7 +25,6 @@ from consensus.errors import (
     Shutdown,
     TooLarge,
 )
-from consensus.batching import Batcher
 from consensus.options import RaftOptions
 
 REFUSED_BACKOFF_S = 0.02

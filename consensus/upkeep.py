@@ -21,9 +21,9 @@ Run = Callable[..., Awaitable[Any]]
 
 
 class Sync(Protocol):
-    """Called before a thread reads the machine's closed state."""
+    """Awaited before a thread reads the machine's closed state."""
 
-    def __call__(self) -> None: ...
+    async def __call__(self) -> None: ...
 
 
 class Upkeep:
@@ -77,7 +77,7 @@ class Upkeep:
                 await self._compact()
 
     async def _take_snapshot(self) -> None:
-        self._close_batch()
+        await self._close_batch()
         try:
             await self._run(self._snapshots.take, self._at)
             self.snapshots_taken += 1
@@ -128,7 +128,7 @@ class Upkeep:
 
     async def _compact(self) -> None:
         """Drop what the state machine holds durably, but a tail for members that are only a little behind."""
-        self._close_batch()
+        await self._close_batch()
         durable: int = await self._run(self._machine.checkpoint)
         index = min(self._last_droppable(), durable)
         if index > self._replica.log.base.index and self._compaction_due():

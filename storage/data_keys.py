@@ -62,6 +62,7 @@ def _free_slot(db: Database, memory: SlotMemory) -> int:
     if not memory.free:
         if memory.free is None:
             flush(db)  # else slots that were given away would look free
+            db.settle()
             rows = db.all(
                 "SELECT slot FROM data_keys WHERE used = 0 ORDER BY slot DESC LIMIT ?",
                 (FREE_SLOTS_LOOKED_UP,),
@@ -77,6 +78,7 @@ def _free_slot(db: Database, memory: SlotMemory) -> int:
 
 def _new_slot(db: Database, memory: SlotMemory) -> int:
     if not memory.next:
+        db.settle()
         row = db.one("SELECT coalesce(max(slot), 0) + 1 FROM data_keys")
         memory.next = int(row[0]) if row else 1
     slot, memory.next = memory.next, memory.next + 1

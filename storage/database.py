@@ -2,13 +2,15 @@
 
 SQLCipher encrypts and authenticates every page under a raw 256-bit key. SQLite's write-ahead log with
 synchronous=NORMAL makes a commit survive a killed process; checkpoint() makes it survive a power loss.
-Everything runs on the owner's thread except checkpoint(), copy_to() and stage(), which use connections of
-their own.
+Everything runs on the owner's thread except checkpoint(), copy_to() and stage(), which use connections of their
+own, and the commit that commit_soon() begins. While that is under way reads see what was committed before, and writes
+wait for it.
 """
 
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,10 @@ CACHE_KIB = 64 * 1024
 HELPER_CACHE_KIB = 4 * 1024  # of connections that go through everything once: copies, checks, checkpoints
 STATEMENTS_CACHED_MAX = 256
 BUSY_TIMEOUT_S = 10.0
-CHECKPOINT_BUSY_TIMEOUT_S = 1.0  # then the log is synced instead of folded in
+CHECKPOINT_BUSY_TIMEOUT_S = 5.0  # then the log is synced instead of folded in
+READER_CACHE_KIB = 8 * 1024
 WAL_PAGES_MAX = (
-    16 * 1024
+    32 * 1024
 )  # beyond this a commit checkpoints by itself; normally checkpoint() comes long before
 
 _PAGE_BYTES = 4096
@@ -71,12 +74,16 @@ class Database:
         self.clock_ns = 0  # the latest stamp so far, that of this entry included
         self.slots = SlotMemory()
         self._staged: Path | None = None  # what stage() laid ready; it holds _swapping then
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._closing: Future[None] | None = None  # of commit_soon(); one that failed stays
         self._connection = self._open()
+        self._reader = self._open_reader()
 
     def one(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
         """The first row of a query."""
+        connection = self._connection if self._closing is None else self._reading()
         try:
-            row: Row | None = self._connection.execute(sql, parameters).fetchone()
+            row: Row | None = connection.execute(sql, parameters).fetchone()
         except sqlcipher.DatabaseError as error:
             raise _translate(error) from error
         return row
@@ -84,7 +91,7 @@ class Database:
     def all(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Every row of a query: the caller bounds it."""
         try:
-            rows: list[Row] = self._connection.execute(sql, parameters).fetchall()
+            rows: list[Row] = self._reading().execute(sql, parameters).fetchall()
         except sqlcipher.DatabaseError as error:
             raise _translate(error) from error
         return rows
@@ -92,48 +99,97 @@ class Database:
     def each(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
         """Row by row, for what may be large. Exhaust it before the next write."""
         with _translated():
-            yield from self._connection.execute(sql, parameters)
+            yield from self._reading().execute(sql, parameters)
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
-        """Execute a write; returns how many rows it changed."""
+        """Execute a write, in the open transaction or a new one; returns how many rows it changed."""
         try:
-            count: int = self._connection.execute(sql, parameters).rowcount
+            count: int = self._writing().execute(sql, parameters).rowcount
         except sqlcipher.DatabaseError as error:
             raise _translate(error) from error
         return count
+
+    def insert(self, sql: str, parameters: Sequence[object]) -> int:
+        """run() for an INSERT of one row; returns its rowid."""
+        try:
+            row_id: int = self._writing().execute(sql, parameters).lastrowid
+        except sqlcipher.DatabaseError as error:
+            raise _translate(error) from error
+        return row_id
 
     def run_many(self, sql: str, rows: Collection[Sequence[object]]) -> None:
         """Execute one write for each row of parameters."""
         if not rows:
             return
         try:
-            self._connection.executemany(sql, rows)
+            self._writing().executemany(sql, rows)
         except sqlcipher.DatabaseError as error:
             raise _translate(error) from error
 
-    def begin(self) -> None:
-        """Open a transaction unless one is open."""
-        if not self._connection.in_transaction:
-            self.run("BEGIN IMMEDIATE")
-
     def commit(self) -> None:
-        if self._connection.in_transaction:
-            self.run("COMMIT")
+        self.settle()
+        self._commit_now()
+
+    def commit_soon(self) -> None:
+        """commit() in a thread, which costs time by the page. In memory: at once."""
+        self.settle()
+        if self._reader is None:
+            self._commit_now()
+        else:
+            self._closing = self._thread.submit(self._commit_now)
+
+    @property
+    def committing(self) -> bool:
+        """Whether commit_soon() is under way: reads see what was committed before it."""
+        return self._closing is not None and not self._closing.done()
+
+    def settle(self) -> None:
+        """Wait for the end of commit_soon(). After it, reads see everything. Raises what it raised, every time."""
+        if self._closing is not None:
+            try:
+                self._closing.result()
+            except sqlcipher.DatabaseError as error:
+                raise _translate(error) from error
+            self._closing = None
 
     def rollback(self) -> None:
         self.slots = SlotMemory()
+        if self._closing is not None:
+            self._closing.exception()  # its end is all that matters: nothing will be written any more
         if self._connection.in_transaction:
-            self.run("ROLLBACK")
+            self._connection.execute("ROLLBACK")
 
-    @property
-    def in_transaction(self) -> bool:
-        return bool(self._connection.in_transaction)
+    def _reading(self) -> Any:
+        if self._closing is None:
+            return self._connection
+        if self._closing.done():
+            self.settle()
+            return self._connection
+        return self._reader
+
+    def _writing(self) -> Any:
+        if self._closing is not None:
+            self.settle()
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection
+
+    def _commit_now(self) -> None:
+        if self._connection.in_transaction:
+            with _translated():
+                self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close; what was not committed is gone."""
         self.unstage()
+        self._thread.shutdown(wait=True)
         with self._swapping:
-            self._connection.close()
+            self._close_connections()
+
+    def _close_connections(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._connection.close()
 
     def checkpoint(self, read_index: str) -> int:
         """Any thread: make everything committed durable. Returns the integer that the query `read_index`
@@ -243,6 +299,7 @@ class Database:
             self.unstage()
             self.stage(source, read_index, at_least=at_least)
         try:
+            self.settle()
             self.rollback()
             if self.path is None:
                 self._replace_in_memory(source)
@@ -253,26 +310,26 @@ class Database:
         self.slots = SlotMemory()
 
     def _swap(self, path: Path) -> None:
-        self._connection.close()  # the last connection: checkpoints, then removes the log
+        self._close_connections()  # the last ones: the log is checkpointed, then removed
         log = _sibling(path, "-wal")
         if log.exists() and log.stat().st_size > 0:
-            self._connection = self._open()
+            self._connection, self._reader = self._open(), self._open_reader()
             raise Corrupt("the write-ahead log could not be folded into the database before a swap")
         # A log left behind would be replayed into the new file: it must be gone before the rename.
         files.remove(log, _sibling(path, "-shm"))
         files.replace(_incoming(path), path)
-        self._connection = self._open()
+        self._connection, self._reader = self._open(), self._open_reader()
 
     def _replace_in_memory(self, source: Path) -> None:
         with contextlib.closing(self._connect(source)) as copy, _translated():
             self._connection.close()
             self._connection = self._open()
-            self.run("BEGIN IMMEDIATE")
+            self.slots = SlotMemory()
             for (table,) in self.all("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"):
                 self.run(f'DELETE FROM "{table}"')  # noqa: S608 - names of our own schema
                 for row in copy.execute(f'SELECT * FROM "{table}"'):  # noqa: S608
                     self.run(f'INSERT INTO "{table}" VALUES ({",".join("?" * len(row))})', row)  # noqa: S608
-            self.run("COMMIT")
+            self.commit()
 
     def _verify(self, path: Path, read_index: str, at_least: int) -> None:
         with contextlib.closing(self._connect(path)) as connection, _translated():
@@ -298,6 +355,14 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def _open_reader(self) -> Any:
+        """For reads while a commit is under way; None in memory, where there is only one connection."""
+        if self.path is None:
+            return None
+        reader = self._connect(self.path, cache_kib=READER_CACHE_KIB)
+        reader.execute("PRAGMA query_only = ON").fetchall()
+        return reader
 
     def _connect(self, path: Path | None, *, cache_kib: int = HELPER_CACHE_KIB) -> Any:
         connection = sqlcipher.connect(

@@ -53,6 +53,7 @@ class History:
         if first < self.first:
             return None
         self.flush()
+        self._db.settle()
         items: list[Item] = []
         size = 0
         rows = self._db.each(
@@ -67,6 +68,7 @@ class History:
 
     def _drop_oldest(self) -> None:
         self.flush()
+        self._db.settle()
         while self.last - self.first >= COMMANDS_MAX or (self._bytes > BYTES_MAX and self.first < self.last):
             row = self._db.one("SELECT length(command) FROM history WHERE position = ?", (self.first,))
             self._bytes -= row[0] if row else 0

@@ -140,11 +140,10 @@ def _key(db: Database, mount_id: str, path: str) -> _Key | None:
 
 
 def _create_key(db: Database, mount_id: str, path: str, time_ns: int) -> int:
-    rows = db.all(
-        "INSERT INTO kv_keys (mount_id, path, created_ns, updated_ns) VALUES (?, ?, ?, ?) RETURNING id",
+    return db.insert(
+        "INSERT INTO kv_keys (mount_id, path, created_ns, updated_ns) VALUES (?, ?, ?, ?)",
         (mount_id, path, time_ns, time_ns),
     )
-    return int(rows[0][0])
 
 
 def _merge(old: dict[str, str] | None, command: KvMetadataPut) -> dict[str, str] | None:

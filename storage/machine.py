@@ -29,6 +29,7 @@ COMMAND_AGE_MAX_NS = 4 * 60 * 10**9
 FORGET_ROWS_MAX = 1024  # at a time, and as often as needed: a backlog shrinks
 FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every command
 BATCH_COMMANDS_MAX = 4096
+MIXED_ENTRIES_MAX = 512  # until a commit that cannot go on in the background
 INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
 
 TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity", "regions")
@@ -142,6 +143,8 @@ class Machine:
         self.reads = Reads(database, self._recent)
         self._generations = dict.fromkeys(TOPICS, 0)
         self._failed = False
+        self._uncommitted = 0  # entries
+        self._mixed = False  # there are others than versions of secrets among them
         self._applied_index = self._position = self._clock_ns = self._oldest_ns = 0
         self._role = regions.ALONE
         self.history = History(database)
@@ -190,11 +193,13 @@ class Machine:
         if known is not None:
             return known.result
         try:
-            return self._apply(request_id, command)
+            outcome = self._apply(request_id, command)
+            self._keep_bounded()
         except BaseException:
             self._failed = True  # a bug, or a broken disk: what is half done must never be committed
             self._db.rollback()
             raise
+        return outcome
 
     def skip(self, index: int) -> None:
         """The entry at `index` holds no command."""
@@ -207,21 +212,50 @@ class Machine:
             return None
         if position in self._unsaved:
             return Remembered(self._applied_index, c.outcome_decode(self._unsaved[position][3]))
+        self._db.settle()
         row = self._db.one("SELECT outcome FROM outcomes WHERE position = ?", (position,))
         return Remembered(self._applied_index, c.outcome_decode(row[0])) if row else None
 
     def commit(self) -> None:
         """Close the open transaction, applied_index included: survives kill -9."""
         self._check_usable()
-        if self._db.in_transaction:
-            self._recent.flush()
-            self._save_outcomes()
-            self.history.flush()
-            self._db.run(
-                "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?, wraps = ?",
-                (self._applied_index, self._position, self._clock_ns, self._wraps.count),
-            )
+        self._db.settle()
+        if self._uncommitted:
+            self._write_all()
             self._db.commit()
+            self._recent.committed()
+
+    def commit_soon(self) -> bool:
+        """commit(), in the background if nothing but versions of secrets was written since the last one.
+
+        False: one is under way already, and what was applied meanwhile is not part of it.
+        """
+        self._check_usable()
+        if self._db.committing:
+            return False
+        if self._mixed:
+            self.commit()
+        elif self._uncommitted:
+            self._write_all()
+            self._recent.commit_begins()
+            self._db.commit_soon()
+        return True
+
+    def _write_all(self) -> None:
+        self._recent.flush()
+        self._save_outcomes()
+        self.history.flush()
+        self._db.run(
+            "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?, wraps = ?",
+            (self._applied_index, self._position, self._clock_ns, self._wraps.count),
+        )
+        self._uncommitted, self._mixed = 0, False
+
+    def _keep_bounded(self) -> None:
+        """What a commit takes is bounded in time and bytes, whoever calls commit() how often."""
+        too_mixed = self._mixed and self._uncommitted >= MIXED_ENTRIES_MAX
+        if too_mixed or (self._recent.is_full and not self.commit_soon()):
+            self.commit()
 
     def checkpoint(self) -> int:
         """Any thread, blocking: make what was committed durable; returns the applied index it reaches."""
@@ -281,9 +315,9 @@ class Machine:
     def settle(self, region: str) -> None:
         """Make this state, restored from another region's, that of a new region which follows: it has no nodes."""
         self._check_usable()
-        self._db.begin()
         regions.settle(self._db, region)
         self._role = regions.SECONDARY
+        self._uncommitted += 1
         self.commit()
 
     def state_digest(self) -> str:
@@ -321,6 +355,7 @@ class Machine:
         self._db.index, self._db.clock_ns = self._position, self._clock_ns
         self._role = regions.own(self._db)[1]
         self._wraps.load()
+        self._uncommitted, self._mixed = 0, False
         self._unsaved.clear()
         self._recent.forget()
         self.history.load(self._position)
@@ -331,7 +366,7 @@ class Machine:
         self._check_usable()
         if index != self._applied_index + 1:
             raise ValueError(f"entry {index} does not follow {self._applied_index}")
-        self._db.begin()
+        self._uncommitted += 1
         self._applied_index = index
 
     def _check_usable(self) -> None:
@@ -427,6 +462,7 @@ class Machine:
         return outcome
 
     def _all_or_none(self, commands: list[c.AnyCommand]) -> Outcome:
+        self._mixed = True
         self._db.run("SAVEPOINT batch")
         results = []
         for each in commands:
@@ -446,6 +482,7 @@ class Machine:
         if type(command) is c.KvPut:
             self.values.forget(command.mount_id, command.path)
             return self._recent.put(command)
+        self._mixed = True
         if type(command) not in _APART:
             self._recent.forget()
         handler, topics = _HANDLERS[type(command)]
@@ -480,6 +517,7 @@ class Machine:
     def _forget(self) -> None:
         """Delete a few of the outcomes that are past their retention, oldest first."""
         self._save_outcomes()  # every node looks at the same rows, whenever it last committed
+        self._db.settle()
         rows = self._db.all(
             "SELECT position, request_id FROM outcomes WHERE time_ns < ? ORDER BY position LIMIT ?",
             (self._clock_ns - OUTCOME_RETENTION_NS, FORGET_ROWS_MAX),

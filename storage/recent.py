@@ -2,7 +2,8 @@
 
 A KvPut is decided by the head of its key (the row of kv_keys) and the limits of its mount. Both are kept in memory,
 and what it changes waits here until flush(), which writes every table with one statement for all rows. Whatever
-else looks at these tables, or changes them, flushes first. Nothing waits beyond the machine's commit().
+else looks at these tables, or changes them, flushes first. Nothing waits beyond the machine's commit(). What was
+written stays known here until its commit is done, because reads during a commit see the tables as they were before.
 
 The rules are those of HashiCorp Vault's kv-v2 (vault-plugin-secrets-kv, path_data.go): how many versions are kept is
 the larger of the mount's and the key's number, the lifetime of a version is the smaller of theirs, and the oldest
@@ -21,8 +22,10 @@ from storage.rows import KvKey, KvVersion
 VERSIONS_DEFAULT = 10  # what max_versions = 0 means
 HEADS_MAX = 16_384
 SLOTS_KNOWN_MAX = 16  # of one key
-WAITING_ROWS_MAX = 512
+WAITING_ROWS_MAX = 128  # then they are written, unless a commit is under way
+DELAYED_ROWS_MAX = 4096  # then they are written, and a commit that is under way is waited for
 WAITING_BYTES_MAX = 4 << 20
+HELD_BYTES_MAX = 32 << 20  # of values whose commit is not done
 
 _HEAD = (
     "SELECT id, current_version, oldest_version, created_ns, updated_ns, max_versions, cas_required,"
@@ -70,6 +73,7 @@ class _Waiting:
     value: Sealed
     slot: int
     replaces: int | None  # the version whose row it takes: one that this write pushed out of the window
+    batch: int  # the commit that it will be part of
 
 
 @dataclass(slots=True)
@@ -88,6 +92,7 @@ class _Head:
     is_new: bool = False
     slots: dict[int, int] = field(default_factory=dict)  # of versions in the table, as far as known
     waiting: dict[int, _Waiting] = field(default_factory=dict)
+    written: dict[int, _Waiting] = field(default_factory=dict)  # in the table, and not committed
 
 
 class Recent:
@@ -97,6 +102,10 @@ class Recent:
         self._db = db
         self._heads: dict[Place, _Head] = {}
         self._changed: dict[Place, _Head] = {}  # those that flush() has to write
+        self._open: dict[Place, _Head] = {}  # those changed since the last commit began
+        self._closing: dict[Place, _Head] = {}  # those in the commit under way
+        self._batch = 0
+        self._held_bytes = self._closing_bytes = 0
         self._mounts: dict[str, _Limits | None] = {}
         self._next_id = 0  # of a new key; 0: not known
         self._rows = self._bytes = 0
@@ -137,13 +146,43 @@ class Recent:
     def _add(self, place: Place, head: _Head, command: KvPut, deletion_ns: int, keep: int) -> None:
         slot, replaces = self._make_room(head, command.version, keep or VERSIONS_DEFAULT)
         slot = data_keys.write(self._db, slot, command.value.wrapped_key)
-        head.waiting[command.version] = _Waiting(command.time_ns, deletion_ns, command.value, slot, replaces)
+        head.waiting[command.version] = _Waiting(
+            command.time_ns, deletion_ns, command.value, slot, replaces, self._batch
+        )
         head.current_version, head.updated_ns = command.version, command.time_ns
-        self._changed[place] = head
+        self._changed[place] = self._open[place] = head
+        size_bytes = len(command.value.ciphertext)
         self._rows += 1
-        self._bytes += len(command.value.ciphertext)
+        self._bytes += size_bytes
+        self._held_bytes += size_bytes
         if self._rows >= WAITING_ROWS_MAX or self._bytes >= WAITING_BYTES_MAX:
-            self.flush()
+            may_wait = self._rows < DELAYED_ROWS_MAX and self._bytes < WAITING_BYTES_MAX
+            if not (may_wait and self._db.committing):
+                self.flush()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to commit."""
+        return self._held_bytes >= HELD_BYTES_MAX
+
+    def commit_begins(self) -> None:
+        """After flush(): what was written until now is part of a commit that has begun, and the last one is done."""
+        self._committed_until_now()
+        self._closing, self._open = self._open, {}
+        self._closing_bytes = self._held_bytes
+        self._batch += 1
+
+    def committed(self) -> None:
+        """After flush(): everything that was written is committed."""
+        self.commit_begins()
+        self._committed_until_now()
+
+    def _committed_until_now(self) -> None:
+        for head in self._closing.values():
+            head.written = {number: row for number, row in head.written.items() if row.batch == self._batch}
+        self._closing.clear()
+        self._held_bytes -= self._closing_bytes
+        self._closing_bytes = 0
 
     def _make_room(self, head: _Head, version: int, keep: int) -> tuple[int | None, int | None]:
         """Push out what no longer fits the window; returns the slot and the row that are to be used again.
@@ -160,12 +199,14 @@ class Recent:
         if last > max(oldest, 1):  # max_versions was lowered
             self._push_out(head, last)
             return None, None
+        head.written.pop(last, None)
         waits = head.waiting.pop(last, None)
         if waits is not None:
             return waits.slot, waits.replaces
         slot = head.slots.pop(last, None)
         if slot is not None:
             return slot, last
+        self._db.settle()
         row = self._db.one("SELECT slot FROM kv_versions WHERE key_id = ? AND version = ?", (head.id, last))
         return (None, None) if row is None else (row[0], last)
 
@@ -175,9 +216,11 @@ class Recent:
         data_keys.erase(self._db, "kv_versions", condition, parameters)
         self._db.run(f"DELETE FROM kv_versions WHERE {condition}", parameters)  # noqa: S608 - a constant
         head.slots.clear()
+        head.written.clear()
 
     def _create(self, place: Place, time_ns: int) -> _Head:
         if not self._next_id:
+            self._db.settle()
             row = self._db.one("SELECT coalesce(max(id), 0) + 1 FROM kv_keys")
             self._next_id = int(row[0]) if row else 1
         head = _Head(self._next_id, 0, 0, time_ns, time_ns, 0, False, 0, None, is_new=True)
@@ -187,6 +230,7 @@ class Recent:
 
     def flush(self) -> None:
         """Everything that waits is in the tables, in the open transaction, when this returns."""
+        self._db.settle()
         if not self._changed:
             return
         new_keys: list[Row] = []
@@ -202,6 +246,7 @@ class Recent:
                 keys.append(row)
             for version, waits in head.waiting.items():
                 _rows_of(head, version, waits, new_versions, replaced)
+            head.written.update(head.waiting)
             head.waiting.clear()
         self._changed.clear()
         self._rows = self._bytes = 0
@@ -215,8 +260,9 @@ class Recent:
     def forget(self) -> None:
         """flush(), and look everything up anew: somebody else is about to change these tables."""
         self.flush()
-        self._heads.clear()
-        self._mounts.clear()
+        for known in (self._heads, self._open, self._closing, self._mounts):
+            known.clear()
+        self._held_bytes = self._closing_bytes = 0
         self._next_id = 0
 
     # ---- reading ----
@@ -244,7 +290,7 @@ class Recent:
         if head is None:
             return None
         version = version or head.current_version
-        waits = head.waiting.get(version)
+        waits = head.waiting.get(version) or head.written.get(version)
         if waits is not None:
             return KvVersion(
                 version, waits.created_ns, waits.deletion_ns, False, waits.value, head.custom_metadata
@@ -262,7 +308,7 @@ class Recent:
         head = self._heads.get(place)
         if head is not None:
             return head
-        head = self._changed.get(place)
+        head = self._open.get(place) or self._closing.get(place)
         if head is None:
             row = self._db.one(_HEAD, place)
             if row is None:
@@ -274,7 +320,7 @@ class Recent:
 
     def _keep(self, place: Place, head: _Head) -> None:
         if len(self._heads) >= HEADS_MAX:
-            self._heads.clear()  # those that wait to be written are in _changed too
+            self._heads.clear()  # those that matter are in _open or _closing too
         self._heads[place] = head
 
     def _limits(self, mount_id: str) -> _Limits | None:

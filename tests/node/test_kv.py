@@ -135,7 +135,6 @@ async def test_a_ciphertext_opens_only_where_it_was_written(site, kv):
     await kv("POST", "data/a", {"data": {"k": "canary"}})
     await kv("POST", "data/b", {"data": {"k": "other"}})
     db = site.core.store._machine._db
-    db.begin()
     db.run("UPDATE kv_versions SET key_id = -1 WHERE key_id = (SELECT id FROM kv_keys WHERE path = 'b')")
     db.run(
         "UPDATE kv_versions SET key_id = (SELECT id FROM kv_keys WHERE path = 'b')"

@@ -1,13 +1,17 @@
 """Versions wait in memory before they are written: nobody can tell, whenever they are written."""
 
 import random
+import threading
 
 import pytest
+from sqlcipher3 import dbapi2 as sqlcipher
 from support.sqlcipher_pages import plain_pages
 from support.state import KEY, MINUTE, T0, Node, mount, put
 
 from storage import command as c
 from storage import recent
+from storage.database import Database
+from storage.machine import Machine
 
 PATHS = ("a", "b", "c/d")
 
@@ -68,6 +72,71 @@ def test_it_does_not_show_when_versions_are_written(seed, monkeypatch):
     assert seen(never) == seen(always) == seen(sometimes)
     digests = {node.machine.state_digest() for node in (never, always, sometimes)}
     assert len(digests) == 1, f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_does_not_show_that_a_commit_is_under_way(seed, monkeypatch, tmp_path):
+    """Versions that are neither waiting nor committed, on a disk that takes its time."""
+    rng = random.Random(seed)
+    monkeypatch.setattr(recent, "HEADS_MAX", rng.choice([1, 100]))
+    monkeypatch.setattr(recent, "WAITING_ROWS_MAX", rng.choice([1, 5]))
+    monkeypatch.setattr(recent, "SLOTS_KNOWN_MAX", rng.choice([1, 16]))
+    disk_is_free = threading.Event()
+    disk_is_free.set()
+    commit_now = Database._commit_now
+    monkeypatch.setattr(Database, "_commit_now", lambda db: (disk_is_free.wait(0.02), commit_now(db)))
+    plain, busy = Node(), Node(tmp_path / "state.db")
+    for node in (plain, busy):
+        node.ok(mount())
+        node.machine.commit()
+    begun = 0
+    for step in range(300):
+        given = command(rng, plain, T0 + step)
+        assert plain.do(given) == busy.do(given), f"seed {seed}, step {step}: {given}"
+        if rng.random() < 0.2:
+            disk_is_free.clear()
+            busy.machine.commit_soon()
+        if rng.random() < 0.3:
+            begun += busy.machine._db.committing
+            assert seen(plain) == seen(busy), f"seed {seed}, step {step}"
+            disk_is_free.set()
+    assert begun > 5, "no read met a commit"
+    busy.machine.commit()
+    assert seen(plain) == seen(busy)
+    digest = plain.machine.state_digest()
+    assert busy.machine.state_digest() == digest, f"seed {seed}"
+    busy.machine.close()
+    again = Machine.open(tmp_path / "state.db", key=KEY)
+    assert again.state_digest() == digest
+    again.close()
+
+
+def test_a_commit_that_failed_is_never_forgotten(monkeypatch, tmp_path):
+    """Nothing more is applied to a state that the disk may not have."""
+    node = Node(tmp_path / "state.db")
+    node.ok(mount())
+    node.machine.commit()
+    node.ok(put("k", 1))
+
+    def fail(db: Database) -> None:
+        raise sqlcipher.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(Database, "_commit_now", fail)
+    assert node.machine.commit_soon()
+    for _ in range(2):
+        with pytest.raises((sqlcipher.OperationalError, RuntimeError)):
+            node.do(c.PolicyPut(T0, "p", ""))
+
+
+def test_large_values_do_not_pile_up(monkeypatch, tmp_path):
+    """Whoever applies is not counted on to commit in time."""
+    monkeypatch.setattr(recent, "HELD_BYTES_MAX", 10_000)
+    node = Node(tmp_path / "state.db")
+    node.ok(mount())
+    for version in range(1, 40):
+        node.ok(c.KvPut(T0, "m1", "k", version, None, c.Sealed(1, b"key", bytes(1000))))
+    assert node.machine._recent._held_bytes <= 20_000
+    node.machine.close()
 
 
 def test_what_waits_is_listed_and_counted(node_with_mount):

@@ -49,6 +49,10 @@ class DictMachine:
     def commit(self) -> None:
         """Nothing is written here: what is durable is what checkpoint() wrote."""
 
+    def commit_soon(self) -> bool:
+        self.commit()
+        return True
+
     def checkpoint(self) -> int:
         self._write(self.path, self._dump())
         return self.index

@@ -61,6 +61,7 @@ _ENVIRONMENT = {
 }
 VALUE_CACHE_MIB_MAX = 64 * 1024
 _OVERRIDABLE = frozenset(_ENVIRONMENT.values())
+DEV_CA_FILE = "strongroom-ca.pem"  # what `-dev-tls` leaves in its directory for clients
 _DEV_KEYS = ("node_id", "region", "cluster_name", "log_level", "log_format")
 
 
@@ -98,6 +99,7 @@ class Settings:
     log_level: str = "info"
     log_format: str = "json"
     dev: bool = False
+    dev_tls_names: tuple[str, ...] = ()  # besides the listener's own: what its certificate is good for
 
     body_bytes_max: int = 32 * 1024 * 1024
     value_bytes_max: int = 1_000_000
@@ -143,10 +145,12 @@ def dev_settings(
     *,
     data_dir: Path,
     listen: str = "127.0.0.1:8200",
+    tls: bool = False,
+    tls_names: tuple[str, ...] = (),
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, str | None] | None = None,
 ) -> Settings:
-    """One node to try things out: plain HTTP on a loopback address, open at start, no audit file.
+    """One node to try things out: plain HTTP on a loopback address, or TLS, open at start, no audit file.
 
     `data_dir` is the caller's to make and to remove. Of the environment only names and log settings count.
     Raises ConfigError.
@@ -154,14 +158,14 @@ def dev_settings(
     told = _overlay(environ or {}, overrides)
     kept = {key: told[key] for key in _DEV_KEYS if key in told}
     file = msgspec.convert({"node_id": "dev", "log_format": "standard"} | kept, FileSettings)
-    only = listener(Tcp(address=listen, tls_disable=True), where="-dev-listen-address")
+    only = listener(Tcp(address=listen, tls_disable=not tls), where="-dev-listen-address")
     _check_names(file)
     return Settings(
         node_id=file.node_id,
         region=file.region,
         cluster_name=file.cluster_name,
         data_dir=data_dir.absolute(),
-        api_address=f"http://{join(only.host, only.port)}",
+        api_address=f"{'https' if tls else 'http'}://{join(only.host, only.port)}",
         cluster_address=join(only.host, next_port(only)),
         listeners=(only,),
         seal=SealSettings(kind="shamir"),
@@ -169,6 +173,7 @@ def dev_settings(
         log_level=_log_level(file.log_level),
         log_format=file.log_format,
         dev=True,
+        dev_tls_names=tls_names,
     )
 
 

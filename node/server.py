@@ -46,7 +46,7 @@ from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
 from node.auth.methods.catalog import auth_methods
 from node.auth.methods.lockout import Lockout
-from node.config import Listener, Settings
+from node.config import DEV_CA_FILE, Listener, Settings
 from node.core.core import Core
 from node.core.router import Table
 from node.dev import DevLifecycle
@@ -166,9 +166,8 @@ async def _serve_dev(settings: Settings, root_token: str | None, *, store_token:
     core = lifecycle.core = compose(settings, lifecycle)
     listeners = Listeners(core)
     running.on_signals(core.audit.reopen)
-    listener = settings.listeners[0]
     try:
-        await listeners.listen(listener.host, listener.port, None)
+        await _listen_dev(settings, listeners)
         token = await lifecycle.open(root_token)
         if store_token:
             _store_token(token)
@@ -181,6 +180,15 @@ async def _serve_dev(settings: Settings, root_token: str | None, *, store_token:
         await listeners.drain(0)
         core.audit.close()
     return 1 if running.failed else 0
+
+
+async def _listen_dev(settings: Settings, listeners: Listeners) -> None:
+    listener, context = settings.listeners[0], None
+    if not listener.tls_disable:
+        from node.dev_tls import dev_context  # nobody waits for it without -dev-tls
+
+        context = dev_context(settings.data_dir, [listener.host, *settings.dev_tls_names])
+    await listeners.listen(listener.host, listener.port, context)
 
 
 def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") -> Core:
@@ -310,16 +318,17 @@ def _store_token(token: Secret) -> None:
 
 
 def _print_dev_banner(settings: Settings, lifecycle: DevLifecycle, token: Secret, *, stored: bool) -> None:
-    listener = settings.listeners[0]
-    address = f"http://{listener.host}:{listener.port}"
+    tls = not settings.listeners[0].tls_disable
+    kind = f"in memory, one node, {'own' if tls else 'no'} TLS"
     lines = [
-        "==> Strongroom dev server: in memory, one node, no TLS. Never run it in production: nothing is kept.",
+        f"==> Strongroom dev server: {kind}. Never run it in production: nothing is kept.",
         "",
-        f"    export VAULT_ADDR={address}",
+        f"    export VAULT_ADDR={settings.api_address}",
+        *([f"    export VAULT_CACERT={settings.data_dir / DEV_CA_FILE}"] if tls else ()),
         "",
         f"    Root token: {token.reveal().decode()}" + (f"   (stored in {TOKEN_FILE})" if stored else ""),
         f"    Unseal key: {lifecycle.unseal_key}",
-        "    KV version 2 is mounted at secret/:  bao kv put secret/hello greeting=world",
+        "    KV version 2 is mounted at secret/:  strongroom kv put secret/hello greeting=world",
         "",
     ]
     sys.stdout.write("\n".join(lines))

@@ -64,7 +64,6 @@ class NodePut(Command, frozen=True, tag=4):
     region: str
     api_address: str  # a URL
     cluster_address: str  # host:port
-    link_address: str = ""  # host:port for other regions; "" if it takes no part in them
 
 
 class NodeRemove(Command, frozen=True, tag=5):
@@ -292,10 +291,9 @@ class TokensExpire(Command, frozen=True, tag=54):
 class EntryPut(Command, frozen=True, tag=70):
     """Write an entry of a view: what engines and auth methods keep by name.
 
-    A view is a mount's id, or a name that begins with "sys:", or with "own:" if other regions do not share it.
-    `expect` is the revision that the entry must have (0: it must not exist), None for any:
-    Rejected(REVISION_MISMATCH). Rejected(NO_SUCH_MOUNT) if the mount is gone. An entry with an `owner`, a token's
-    digest, goes when that token does; Rejected(NO_SUCH_TOKEN)
+    A view is a mount's id, or a name that begins with "sys:". `expect` is the revision that the entry must
+    have (0: it must not exist), None for any: Rejected(REVISION_MISMATCH). Rejected(NO_SUCH_MOUNT) if the
+    mount is gone. An entry with an `owner`, a token's digest, goes when that token does; Rejected(NO_SUCH_TOKEN)
     if it is gone already. Done({"revision": n}): n grows with every write of the entry, also after a removal.
     """
 
@@ -387,16 +385,18 @@ class RegionFound(Command, frozen=True, tag=90):
     """This cluster becomes the primary region `name` of its store. Rejected(REGION_ROLE) if there are regions."""
 
     name: str
-    endpoints: tuple[str, ...]
-    links: tuple[str, ...]
+    endpoints: tuple[str, ...]  # URLs of nodes
 
 
 class RegionPut(Command, frozen=True, tag=91):
-    """A region that follows, or what changed of one. Rejected(REGION_ROLE) while there are no regions."""
+    """A region that follows, or what changed of one. Rejected(REGION_ROLE) while there are no regions.
+
+    `identity` is what the region proves itself with to others; b"" leaves it as it is.
+    """
 
     name: str
-    endpoints: tuple[str, ...]  # URLs at which clients reach its nodes
-    links: tuple[str, ...]  # host:port at which other regions do
+    endpoints: tuple[str, ...]
+    identity: bytes = b""
 
 
 class RegionRemove(Command, frozen=True, tag=92):
@@ -506,9 +506,7 @@ AnyCommand = (
 )
 
 # Commands about a region's own cluster: other regions never see them, and they have no place in the store's history.
-# So are those of entries in views that begin like this. Each leaves the same state when it is applied again, so their
-# outcomes need not be remembered.
-OWN_VIEWS = "own:"
+# Each leaves the same state when it is applied again, so their outcomes need not be remembered.
 LOCAL = frozenset(
     {
         NodePut,

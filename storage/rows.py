@@ -64,7 +64,7 @@ class Region:
 
     name: str
     endpoints: tuple[str, ...]
-    links: tuple[str, ...]
+    identity: bytes
     created_ns: int
 
 
@@ -147,7 +147,6 @@ class Node:
     region: str
     api_address: str
     cluster_address: str
-    link_address: str
 
 
 @dataclass(frozen=True, slots=True)

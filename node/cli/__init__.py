@@ -1,10 +1,9 @@
 """The `strongroom` command. Importing it must stay cheap: each command's module is loaded when it is used.
 
-Exit codes: 0 ok, 1 local error (flags, files), 2 remote error (the server refused or cannot be reached).
-`status` and `cluster status` say more with theirs; see docs/cli.md.
+Exit codes: 0 ok, 1 local error (flags, files), 2 remote error (the server refused or cannot be reached), 127 no such
+command. `status` and `cluster status` say more with theirs; see docs/cli.md.
 """
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,33 +11,85 @@ from typing import Any
 
 import click
 
-from node.cli.output import LOCAL_ERROR, LocalError, RemoteError
+from node import VERSION
+from node.cli.dry_run import Shown
+from node.cli.flags import Group
+from node.cli.output import LOCAL_ERROR, NO_COMMAND, LocalError, RemoteError
 
 _COMMANDS = {
+    "audit": "node.cli.audit:audit",
+    "auth": "node.cli.auth:auth",
     "cluster": "node.cli.cluster:cluster",
+    "completion": "node.cli.misc:completion",
+    "delete": "node.cli.generic:delete",
+    "kv": "node.cli.kv:kv",
+    "lease": "node.cli.lease:lease",
+    "list": "node.cli.generic:list_",
     "local": "node.cli.local:local",
+    "login": "node.cli.login:login",
     "operator": "node.cli.operator:operator",
+    "patch": "node.cli.generic:patch",
+    "path-help": "node.cli.generic:path_help",
+    "policy": "node.cli.policy:policy",
+    "print": "node.cli.misc:print_",
+    "read": "node.cli.generic:read",
+    "scan": "node.cli.generic:scan",
+    "secrets": "node.cli.secrets:secrets",
     "server": "node.cli.server:server",
     "status": "node.cli.status:status",
+    "token": "node.cli.token:token",
+    "unwrap": "node.cli.generic:unwrap",
+    "version": "node.cli.misc:version",
+    "write": "node.cli.generic:write",
+}
+_SUMMARIES = {
+    "audit": "Look at the audit devices.",
+    "auth": "Enable, list, tune, move and disable auth methods.",
+    "cluster": "Look at the cluster as a whole.",
+    "completion": "Print a script that completes commands in a shell.",
+    "delete": "Delete what is at a path.",
+    "kv": "Read and write secrets.",
+    "lease": "Look up, renew and revoke leases.",
+    "list": "List the keys below a path.",
+    "local": "Run a cluster of three nodes on this machine, to try things out.",
+    "login": "Log in, and keep the token for the next commands.",
+    "operator": "Initialise, unseal, seal, rotate keys, and change who is in the cluster.",
+    "patch": "Change some fields of what is at a path.",
+    "path-help": "Show the server's own help for a path.",
+    "policy": "Write, read and delete policies.",
+    "print": "Print what the commands use.",
+    "read": "Read what is at a path.",
+    "scan": "List the keys below a path and below its folders.",
+    "secrets": "Enable, list, tune, move and disable secrets engines.",
+    "server": "Run a node until it is told to stop.",
+    "status": "Show whether a node is sealed.",
+    "token": "Make, look up, renew and revoke tokens.",
+    "unwrap": "Unwrap what a one-time token holds.",
+    "version": "Print the version of this program.",
+    "write": "Write data to a path.",
 }
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if (target := _COMMANDS.get(cmd_name)) is None:
-            return None
-        module, _, name = target.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
+class _NoCommand(click.UsageError):
+    exit_code = NO_COMMAND
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "-help", "--help"]})
-@click.version_option(
-    None, "-version", "--version", package_name="strongroom", message="strongroom %(version)s"
-)
+class _Root(Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.lazy and not args[0].startswith("-"):
+            raise _NoCommand(f"No such command '{args[0]}'.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_SUMMARIES.items()))
+
+
+@click.group(cls=_Root, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "-help", "--help"]})
+@click.version_option(VERSION, "-version", "-v", "--version", message="Strongroom v%(version)s")
 def strongroom() -> None:
     """A replicated secret store that a team runs itself, for Vault clients.
 
@@ -53,14 +104,20 @@ def run(arguments: Sequence[str]) -> int:
     """Do one command and return its exit code; errors end as one sentence on stderr, never as a traceback."""
     try:
         result: Any = strongroom.main(list(arguments), prog_name="strongroom", standalone_mode=False)
+    except Shown as e:
+        click.echo(str(e))
+        return 0
     except click.ClickException as e:
         e.show()
-        return LOCAL_ERROR
+        return NO_COMMAND if isinstance(e, _NoCommand) else LOCAL_ERROR
     except click.Abort:
         click.echo("Stopped.", err=True)
         return LOCAL_ERROR
-    except (LocalError, RemoteError) as e:
+    except LocalError as e:
         click.echo(f"Error: {e}", err=True)
+        return e.exit_code
+    except RemoteError as e:
+        click.echo(str(e), err=True)
         return e.exit_code
     except BrokenPipeError:
         os.dup2(

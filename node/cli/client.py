@@ -3,46 +3,101 @@
 Starting a command must cost little, so no third-party HTTP library is loaded here.
 """
 
-import functools
 import http.client
 import json
-import os
+import secrets
 import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
-import click
-
-from node.cli.output import LocalError, RemoteError
+from node.cli.dry_run import DryRun
+from node.cli.http_connection import Proxies, open_connection
+from node.cli.output import RemoteError
+from node.cli.values import Duration, dumps, loads
 
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
 TIMEOUT_S = 60.0
-
-P = ParamSpec("P")
-R = TypeVar("R")
+RETRY_WAIT_MIN_S = 1.0
+RETRY_WAIT_MAX_S = 1.5
+REDIRECTS = frozenset({301, 302, 307, 308})
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+PATH_SAFE = "/:@!$&'()*+,;=~-._"
 
 
 class Unreachable(Exception):
-    """No usable answer: refused, cut off, too slow, not trusted. A write may have happened all the same."""
+    """No usable answer: refused, cut off, too slow, not trusted. sent: the request had left, and may have been done."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer. body: parsed JSON, or None when there was none."""
+    """One HTTP answer. body: parsed JSON, or None when there was none; content: the bytes, parsed or not."""
 
     status: int
     body: Any
     headers: Mapping[str, str]
+    content: bytes = b""
 
     @property
     def errors(self) -> str:
         """What the server says went wrong, on one line."""
-        told = self.body.get("errors") if isinstance(self.body, dict) else None
-        lines = [" ".join(str(error).split()) for error in told or ()]
+        lines = [" ".join(str(error).split()) for error in self.told]
         return "; ".join(lines) or http.client.responses.get(self.status, "no reason given")
+
+    @property
+    def told(self) -> list[Any]:
+        """The server's own list of what went wrong."""
+        found = self.body.get("errors") if isinstance(self.body, dict) else None
+        return found if isinstance(found, list) else []
+
+
+def request(
+    address: str,
+    method: str,
+    path: str,
+    *,
+    content: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = TIMEOUT_S,
+    context: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+    proxies: Proxies | None = None,
+) -> Answer:
+    """Send one request to `address` (http[s]://host:port) and return its answer as bytes, whatever its status.
+
+    `path` begins with a slash and is sent as it is. `timeout`: seconds, per socket operation. Raises Unreachable.
+    """
+    sent = {"X-Vault-Request": "true"} | dict(headers or {})
+    connection, target = open_connection(
+        address, path, timeout=timeout, context=context, server_name=server_name, proxies=proxies
+    )
+    left = False
+    try:
+        connection.connect()
+        left = True
+        connection.request(method, target, body=content, headers=sent)
+        response = connection.getresponse()
+        raw = response.read(ANSWER_BYTES_MAX)
+        answer_headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, None, answer_headers, raw)
+    except ssl.SSLCertVerificationError as e:
+        raise Unreachable(
+            f"the certificate of {address} is not trusted: {e.verify_message}", sent=left
+        ) from e
+    except TimeoutError as e:
+        raise Unreachable(f"{address} did not answer within {timeout:g} s", sent=left) from e
+    except (OSError, http.client.HTTPException) as e:
+        reason = getattr(e, "strerror", None) or str(e) or type(e).__name__
+        what = "did not answer" if left else "cannot be reached"
+        raise Unreachable(f"{address} {what}: {reason}", sent=left) from e
+    finally:
+        connection.close()
 
 
 def exchange(
@@ -55,39 +110,14 @@ def exchange(
     timeout: float = TIMEOUT_S,
     context: ssl.SSLContext | None = None,
 ) -> Answer:
-    """Send one request to `address` (http[s]://host:port) and return its answer, whatever its status.
-
-    `path` begins with /v1/. `body`: sent as JSON. `timeout`: seconds, per socket operation.
-    Raises Unreachable.
-    """
-    url = urlsplit(address)
-    connection: http.client.HTTPConnection
-    if url.scheme == "https":
-        context = context or ssl.create_default_context()
-        connection = http.client.HTTPSConnection(
-            url.hostname or "", url.port, timeout=timeout, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=timeout)
+    """The same with JSON both ways. Raises Unreachable, also when the answer is something else."""
     content = None if body is None else json.dumps(body).encode()
-    sent = {"X-Vault-Request": "true", "Content-Type": "application/json"} | dict(headers or {})
+    sent = {"Content-Type": "application/json"} | dict(headers or {})
+    answer = request(address, method, path, content=content, headers=sent, timeout=timeout, context=context)
     try:
-        connection.request(method, path, body=content, headers=sent)
-        response = connection.getresponse()
-        raw = response.read(ANSWER_BYTES_MAX)
-        answer_headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, json.loads(raw) if raw else None, answer_headers)
-    except ssl.SSLCertVerificationError as e:
-        raise Unreachable(f"the certificate of {address} is not trusted: {e.verify_message}") from e
-    except TimeoutError as e:
-        raise Unreachable(f"{address} did not answer within {timeout:g} s") from e
-    except (OSError, http.client.HTTPException) as e:
-        reason = getattr(e, "strerror", None) or str(e) or type(e).__name__
-        raise Unreachable(f"{address} cannot be reached: {reason}") from e
+        return replace(answer, body=json.loads(answer.content) if answer.content else None)
     except ValueError as e:
         raise Unreachable(f"{address} answered something that is not JSON") from e
-    finally:
-        connection.close()
 
 
 def payload(body: Any) -> dict[str, Any]:
@@ -96,123 +126,211 @@ def payload(body: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def needed(body: Any, *keys: str) -> Any:
+    """What an answer must hold at a place, or it is not the answer of such a server. Raises RemoteError."""
+    for key in keys:
+        if not isinstance(body, dict) or key not in body:
+            raise RemoteError(f'The answer has no "{key}": this is not the server that was expected.')
+        body = body[key]
+    return body
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One server, as the flags and the environment name it."""
+    """One server, and how to speak to it, as the flags and the environment say."""
 
     address: str
     context: ssl.SSLContext | None = None
     token: str | None = field(default=None, repr=False)
+    namespace: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    wrap_ttl: Duration | None = None
+    timeout: float = TIMEOUT_S
+    retries: int = 0
+    rate_interval_s: float = 0.0
+    redirects: bool = True
+    server_name: str | None = None
+    proxies: Proxies | None = None
+    dry_run: DryRun | None = None
+    interactive: bool = True
 
     def send(
-        self, method: str, path: str, body: Any = None, *, timeout: float = TIMEOUT_S, with_token: bool = True
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        with_token: bool = True,
+        timeout: float | None = None,
+        content: bytes | None = None,
     ) -> Answer:
-        """One request; follows one redirect (of a standby). Raises RemoteError when there is no answer."""
-        headers = {"X-Vault-Token": self.token} if with_token and self.token else {}
-        try:
-            answer = exchange(
-                self.address, method, path, body=body, headers=headers, timeout=timeout, context=self.context
-            )
-            target = urlsplit(answer.headers.get("location", ""))
-            if answer.status != 307 or target.scheme != urlsplit(self.address).scheme:
-                return answer
-            return exchange(
-                f"{target.scheme}://{target.netloc}",
-                method,
-                f"{target.path}?{target.query}" if target.query else target.path,
-                body=body,
-                headers=headers,
-                timeout=timeout,
-                context=self.context,
-            )
-        except Unreachable as e:
-            raise RemoteError(f"{e}.") from e
+        """One request to /v1/`path`, with what it takes to get its answer: one redirect, retries if wanted.
 
-    def call(self, method: str, path: str, body: Any = None, *, with_token: bool = True) -> Any:
-        """The JSON of a successful answer (None if empty). Raises RemoteError, in the server's own words."""
-        answer = self.send(method, path, body, with_token=with_token)
+        Raises RemoteError when there is no answer, and DryRun's exception instead of sending when it is on.
+        """
+        headers = self._headers(method, with_token=with_token)
+        if content is None and (body is not None or method in {"POST", "PUT", "PATCH"}):
+            content = b"" if body is None else dumps(body, indent=None).encode()
+        target = f"/v1/{quote(path.lstrip('/'), safe=PATH_SAFE)}"
+        if query:
+            target += "?" + urlencode(sorted(query.items()), doseq=True)
+        if self.dry_run is not None:
+            self.dry_run.show(method, self.address, target, headers, content)
+        if method in WRITES:
+            headers["X-Strongroom-Request-Id"] = secrets.token_hex(
+                16
+            )  # a retry is the same write, not another
+        return self._with_retries(method, target, content, headers, timeout or self.timeout)
+
+    def _headers(self, method: str, *, with_token: bool) -> dict[str, str]:
+        headers = {"X-Vault-Request": "true", **self.headers}
+        if with_token and self.token:
+            headers["X-Vault-Token"] = self.token
+        if self.namespace:
+            headers["X-Vault-Namespace"] = self.namespace
+        if self.wrap_ttl:
+            headers["X-Vault-Wrap-TTL"] = str(self.wrap_ttl)
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
+        return headers
+
+    def _with_retries(
+        self, method: str, target: str, content: bytes | None, headers: dict[str, str], timeout: float
+    ) -> Answer:
+        for attempt in range(self.retries + 1):
+            if attempt:
+                time.sleep(min(RETRY_WAIT_MIN_S * 2 ** (attempt - 1), RETRY_WAIT_MAX_S))
+            elif self.rate_interval_s:
+                time.sleep(self.rate_interval_s)
+            last = attempt == self.retries
+            try:
+                answer = self._follow(method, target, content, headers, timeout)
+            except Unreachable as e:
+                if last:
+                    unknown = (
+                        " Whether the write was made is not known." if e.sent and method in WRITES else ""
+                    )
+                    raise RemoteError(f"{e}.{unknown}") from e
+                continue
+            if last or not _worth_a_retry(answer.status):
+                return answer
+        raise AssertionError("the last attempt returns or raises")
+
+    def _follow(
+        self, method: str, target: str, content: bytes | None, headers: dict[str, str], timeout: float
+    ) -> Answer:
+        answer = self._once(self.address, method, target, content, headers, timeout)
+        moved = urlsplit(answer.headers.get("location", ""))
+        safe = moved.scheme == "https" or moved.scheme == urlsplit(self.address).scheme
+        if not self.redirects or answer.status not in REDIRECTS or not moved.netloc or not safe:
+            return answer
+        path = f"{moved.path}?{moved.query}" if moved.query else moved.path
+        return self._once(f"{moved.scheme}://{moved.netloc}", method, path, content, headers, timeout)
+
+    def _once(
+        self,
+        address: str,
+        method: str,
+        target: str,
+        content: bytes | None,
+        headers: dict[str, str],
+        timeout: float,
+    ) -> Answer:
+        answer = request(
+            address,
+            method,
+            target,
+            content=content,
+            headers=headers,
+            timeout=timeout,
+            context=self.context,
+            server_name=self.server_name,
+            proxies=self.proxies,
+        )
+        try:
+            return replace(answer, body=loads(answer.content) if answer.content.strip() else None)
+        except ValueError:
+            return answer
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        doing: str = "",
+        query: Mapping[str, Any] | None = None,
+        with_token: bool = True,
+    ) -> Any:
+        """The JSON of a successful answer (None if empty). Raises RemoteError in the server's own words.
+
+        `doing` goes before them: "Error reading secret/a".
+        """
+        try:
+            answer = self.send(method, path, body, query=query, with_token=with_token)
+        except RemoteError as e:
+            raise (RemoteError(f"{doing}: {e}") if doing else e) from e
+        return self.checked(answer, method, path, doing=doing, query=query)
+
+    def checked(
+        self,
+        answer: Answer,
+        method: str,
+        path: str,
+        *,
+        doing: str = "",
+        query: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The JSON of an answer that is a success. Raises RemoteError."""
+        prefix = f"{doing}: " if doing else ""
         if answer.status >= 300:
-            raise RemoteError(
-                f"{self.address} answered {method} {path} with {answer.status}: {answer.errors}",
-                status=answer.status,
+            url = f"{self.address}/v1/{path.lstrip('/')}" + (
+                f"?{urlencode(sorted(query.items()))}" if query else ""
             )
+            raise RemoteError(prefix + self._refusal(answer, f"{method} {url}"), status=answer.status)
+        if answer.body is None and answer.content.strip():
+            raise RemoteError(
+                f"{prefix}{self.address} answered something that is not JSON.", status=answer.status
+            )
+        if not _is_answer(answer.body):
+            raise RemoteError(f"{prefix}{self.address} answered something that such servers do not.")
         return answer.body
 
+    def _refusal(self, answer: Answer, what: str) -> str:
+        """A refusal in the shape in which Vault's own tools print it."""
+        namespace = f"Namespace: {self.namespace}\n" if self.namespace else ""
+        head = f"Error making API request.\n\n{namespace}URL: {what}\nCode: {answer.status}."
+        if isinstance(answer.body, dict) and "errors" in answer.body:
+            told = "".join(f"* {error}\n" for error in answer.told)
+            return f"{head} Errors:\n\n{told}".removesuffix("\n")
+        return f"{head} Raw Message:\n\n{answer.content.decode('utf-8', 'replace')}"
 
-def tls_context(*, ca_cert: Path | None = None, skip_verify: bool = False) -> ssl.SSLContext:
-    """What a server's certificate is checked against: a CA file, the system's CAs, or (skip_verify) nothing.
+    def read(
+        self, path: str, *, query: Mapping[str, Any] | None = None, doing: str = ""
+    ) -> dict[str, Any] | None:
+        """The whole answer to a GET; None where nothing is. A deleted version is an answer. Raises RemoteError."""
+        try:
+            answer = self.send("GET", path, query=query)
+        except RemoteError as e:
+            raise (RemoteError(f"{doing}: {e}") if doing else e) from e
+        if answer.status == 404:
+            found = answer.body if isinstance(answer.body, dict) else {}
+            return found if found.get("data") or found.get("warnings") else None
+        body = self.checked(answer, "GET", path, doing=doing, query=query)
+        return body if isinstance(body, dict) else None
 
-    Raises LocalError when the file is no use.
-    """
-    try:
-        context = ssl.create_default_context(cafile=str(ca_cert) if ca_cert else None)
-    except (OSError, ssl.SSLError) as e:
-        raise LocalError(f"The CA certificate {ca_cert} cannot be used: {e.strerror or e}.") from e
-    if skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def environment(name: str) -> str | None:
-    """STRONGROOM_<name>, else VAULT_<name>; empty counts as absent."""
-    return os.environ.get(f"STRONGROOM_{name}") or os.environ.get(f"VAULT_{name}") or None
-
-
-def token_path() -> Path:
-    """Where the token of the last login is kept, shared with the other tools of the field."""
-    told = environment("TOKEN_PATH")
-    return Path(told) if told else Path.home() / ".vault-token"
-
-
-def _token() -> str | None:
-    if told := environment("TOKEN"):
-        return told.strip()
-    try:
-        return token_path().read_text(encoding="ascii").strip() or None
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as e:
-        raise LocalError(f"The token file {token_path()} cannot be read.") from e
+    def live(self) -> "Client":
+        """The same, sending also when commands are to be shown only."""
+        return replace(self, dry_run=None, wrap_ttl=None)
 
 
-def make_client(*, address: str | None, ca_cert: str | None, skip_verify: bool) -> Client:
-    """Flags first, then STRONGROOM_*, then VAULT_*. Raises LocalError."""
-    target = (address or environment("ADDR") or "https://127.0.0.1:8200").rstrip("/")
-    url = urlsplit(target)
-    try:
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or url.path:
-        raise LocalError(f'The address "{target}" must look like https://host:port.')
-    if url.scheme == "http":
-        return Client(target, token=_token())
-    ca_file = ca_cert or environment("CACERT")
-    skip = skip_verify or (environment("SKIP_VERIFY") or "").lower() in ("1", "t", "true")
-    context = tls_context(ca_cert=Path(ca_file) if ca_file else None, skip_verify=skip)
-    return Client(target, context=context, token=_token())
+def _is_answer(body: Any) -> bool:
+    """Whether the parts of an envelope, as far as they are there, are what they are for all servers."""
+    if not isinstance(body, dict):
+        return body is None
+    return all(isinstance(body.get(part), dict | None) for part in ("data", "auth", "wrap_info"))
 
 
-def remote(command: Callable[Concatenate[Client, P], R]) -> Callable[P, R]:
-    """Decorates a command that speaks to a server: adds flags that say which, passes a Client first."""
-
-    @click.option(
-        "-address", "--address", help="The server, https://host:port. [STRONGROOM_ADDR, VAULT_ADDR]"
-    )
-    @click.option(
-        "-ca-cert", "--ca-cert", help="PEM file of the CA to trust. [STRONGROOM_CACERT, VAULT_CACERT]"
-    )
-    @click.option(
-        "-tls-skip-verify", "--tls-skip-verify", is_flag=True, help="Trust any certificate: for tests only."
-    )
-    @functools.wraps(command)
-    def with_client(*args: Any, **kwargs: Any) -> R:
-        client = make_client(
-            address=kwargs.pop("address"),
-            ca_cert=kwargs.pop("ca_cert"),
-            skip_verify=kwargs.pop("tls_skip_verify"),
-        )
-        return command(client, *args, **kwargs)
-
-    return with_client
+def _worth_a_retry(status: int) -> bool:
+    return status == 412 or (status >= 500 and status != 501)

@@ -5,11 +5,14 @@ from typing import Any
 
 import click
 
-from node.cli.client import Client, payload, remote
-from node.cli.output import REMOTE_ERROR, RemoteError, format_option, print_json, table
+from node.cli.client import Client, needed, payload
+from node.cli.flags import Group
+from node.cli.output import REMOTE_ERROR, Output, RemoteError, table
+from node.cli.remote import Prints, remote
 
 NODE_TIMEOUT_S = 2.0
 ASKED_AT_ONCE_MAX = 16
+NOT_TOLD = "-"
 
 _TOLD = (
     "role",
@@ -25,21 +28,17 @@ _TOLD = (
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def cluster() -> None:
     """Look at the cluster as a whole."""
 
 
 @cluster.command()
-@format_option
-@remote
-def status(client: Client, format_: str) -> int:
+@remote(Prints.FORMATS)
+def status(client: Client, out: Output) -> int:
     """Ask every member how it is. Exit code 0: there is a leader, 2: there is none."""
     report = survey(client)
-    if format_ == "json":
-        print_json(report)
-    else:
-        click.echo(render(report))
+    out.show(report, render(report))
     return 0 if report["leader_id"] else REMOTE_ERROR
 
 
@@ -48,7 +47,7 @@ def survey(client: Client) -> dict[str, Any]:
 
     The shape is a contract, described in docs/cli.md. Raises RemoteError if the list cannot be had.
     """
-    members: list[dict[str, Any]] = client.call("GET", "/v1/sys/cluster/nodes")["data"]["nodes"]
+    members: list[dict[str, Any]] = needed(client.call("GET", "sys/cluster/nodes"), "data", "nodes")
     with ThreadPoolExecutor(max_workers=ASKED_AT_ONCE_MAX) as pool:
         nodes = list(pool.map(lambda member: _ask(client, member), members))
     newest = max((n["last_index"] for n in nodes if n["last_index"] is not None), default=None)
@@ -70,9 +69,8 @@ def _ask(client: Client, member: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     error = None
     try:
-        answer = Client(member["api_address"], context=client.context).send(
-            "GET", "/v1/sys/cluster/node", timeout=NODE_TIMEOUT_S
-        )
+        asking = Client(member["api_address"], context=client.context)
+        answer = asking.send("GET", "sys/cluster/node", timeout=NODE_TIMEOUT_S)
         if answer.status == 200:
             told = payload(answer.body)
         else:
@@ -109,7 +107,7 @@ def render(report: dict[str, Any]) -> str:
     ]
     headings = ("Node", "Region", "Address", "Role", "Term", "Last Index", "Lag", "Sealed", "PID")
     leader = f"The leader is {report['leader_id']}." if report["leader_id"] else "There is no leader."
-    return f"{table(headings, rows)}\n\n{leader}"
+    return f"{table(headings, rows, empty=NOT_TOLD)}\n\n{leader}"
 
 
 def _role(node: dict[str, Any]) -> object:

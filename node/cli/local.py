@@ -7,38 +7,37 @@ from pathlib import Path
 
 import click
 
-from node.cli.client import Client, tls_context
+from node.cli.client import Client
 from node.cli.cluster import render, survey
 from node.cli.demonstration import demonstrate
+from node.cli.flags import Group, IntegerType, flag, switch
+from node.cli.http_connection import tls_context
 from node.cli.local_cluster import LocalCluster
 from node.cli.local_layout import read_marker, write_private
-from node.cli.output import REMOTE_ERROR, RemoteError, format_option, print_json
+from node.cli.output import REMOTE_ERROR, Output, RemoteError
 from node.cli.progress import step
+from node.cli.remote import printing
 
 DIRECTORY = Path(".strongroom")
 PORT_BASE = 8200
 
-_directory = click.option(
-    "-directory",
-    "--directory",
-    type=Path,
+_directory = flag(
+    "directory",
+    click.Path(path_type=Path),
     default=DIRECTORY,
-    show_default=True,
-    help="Where the cluster lives.",
+    help=f"Where the cluster lives.  [default: {DIRECTORY}]",
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def local() -> None:
     """Run a cluster of three nodes on this machine, to try things out."""
 
 
 @local.command()
 @_directory
-@click.option(
-    "-port-base", "--port-base", type=click.IntRange(1024, 65500), help="First of six ports.  [default: 8200]"
-)
-@click.option("-demo", "--demo", is_flag=True, help="Show the failover again on a cluster that exists.")
+@flag("port-base", IntegerType(1024, 65500), help="First of six ports.  [default: 8200]")
+@switch("demo", help="Show the failover again on a cluster that exists.")
 def up(directory: Path, port_base: int | None, demo: bool) -> None:
     """Start the cluster; a new one also shows how it survives the death of its leader."""
     fresh = read_marker(directory) is None
@@ -79,15 +78,12 @@ def clean(directory: Path) -> None:
 
 @local.command()
 @_directory
-@format_option
-def status(directory: Path, format_: str) -> int:
+@printing
+def status(out: Output, directory: Path) -> int:
     """Show the nodes, asked through the first that answers. Exit code 0: there is a leader, 2: there is none."""
     cluster = LocalCluster.open(directory)
     report = _survey(cluster)
-    if format_ == "json":
-        print_json(report)
-    else:
-        click.echo(render(report))
+    out.show(report, render(report))
     return 0 if report["leader_id"] else REMOTE_ERROR
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from node.cli import local_process as process
-from node.cli.client import Answer, Unreachable, exchange, payload, tls_context
+from node.cli.client import Answer, Unreachable, exchange, payload
+from node.cli.http_connection import tls_context
 from node.cli.local_layout import Layout, LocalNode, read_marker, write_private
 from node.cli.local_process import ClusterError
 

@@ -1,44 +1,22 @@
 """The command line as its users meet it: what it sends, prints and exits with."""
 
-import io
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.certs import Authority
+from support.cli import Cli
 from support.stub_api import StubApi, stub_api
 from support.terminal import at_a_terminal
 
-from node import cli
-
-OPEN = {"type": "shamir", "initialized": True, "sealed": False, "t": 2, "n": 3, "progress": 0, "version": "1"}
+OPEN = {
+    "type": "shamir", "initialized": True, "sealed": False, "t": 2, "n": 3, "progress": 0, "nonce": "", "version": "1",
+    "commit_date": "", "migration": False, "recovery_seal": False, "build_date": "",
+}  # fmt: skip
 SEALED = OPEN | {"sealed": True, "progress": 1, "nonce": "abc"}
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in os.environ:
-        if name.startswith(("STRONGROOM_", "VAULT_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
-@pytest.fixture
-def strongroom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Runs one command in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        code = cli.run([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+ALONE = {"ha_enabled": False}
 
 
 def test_importing_the_command_loads_nothing_heavy() -> None:
@@ -55,9 +33,14 @@ def test_importing_the_command_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nonsense"], "No such command 'nonsense'"),
-        (["status", "-nonsense"], "No such option"),
-        (["status", "-format=xml"], "is not one of 'table', 'json'"),
+        (["kv", "nonsense"], "No such command 'nonsense'"),
+        (["status", "-nonsense"], "flag provided but not defined: -nonsense"),
+        (["status", "-format"], "flag needs an argument: -format"),
+        (["status", "-format=xml"], "Invalid output format: xml"),
+        (["status", "-tls-skip-verify=maybe"], 'invalid boolean value "maybe" for -tls-skip-verify'),
+        (["status", "-wrap-ttl=abc"], 'invalid value "abc" for flag -wrap-ttl: time: invalid duration "abc"'),
+        (["status", "-header=X-Vault-Token=t"], "The header X-Vault-Token is not the user's to set."),
+        (["status", "more"], "Got unexpected extra argument (more)"),
         (
             ["status", "-address", "localhost:8200"],
             'The address "localhost:8200" must look like https://host:port.',
@@ -89,6 +72,13 @@ def test_a_local_mistake_is_a_sentence_and_exit_code_1(
     assert "Traceback" not in err
 
 
+def test_a_command_that_does_not_exist_is_exit_code_127(strongroom: Cli) -> None:
+    """As a shell has it."""
+    code, out, err = strongroom("nonsense")
+    assert (code, out) == (127, "")
+    assert "No such command 'nonsense'" in err
+
+
 @pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
 def test_help_is_asked_for_in_any_way(strongroom: Cli, flag: str) -> None:
     code, out, _ = strongroom(flag)
@@ -101,7 +91,7 @@ def test_options_may_be_written_as_the_user_is_used_to(strongroom: Cli, style: l
     with stub_api({"GET /v1/sys/seal-status": (200, OPEN)}) as api:
         code, out, _ = strongroom("status", *style, "-address", api.address)
     assert code == 0
-    assert json.loads(out) == OPEN
+    assert json.loads(out) == OPEN | ALONE
 
 
 @pytest.mark.parametrize(("seal", "code"), [(OPEN, 0), (SEALED, 2)])
@@ -109,7 +99,7 @@ def test_status_tells_sealed_by_its_exit_code(strongroom: Cli, seal: dict[str, o
     with stub_api({"GET /v1/sys/seal-status": (200, seal)}) as api:
         found, out, _ = strongroom("status", "-address", api.address)
     assert found == code
-    assert ("Unseal Progress  1/2" in out) == (code == 2)
+    assert ("Unseal Progress    1/2" in out) == (code == 2)
 
 
 def test_status_cannot_be_told_by_nobody(strongroom: Cli) -> None:
@@ -129,7 +119,8 @@ def test_the_server_is_named_by_flag_then_strongroom_then_vault(
         monkeypatch.setenv("STRONGROOM_ADDR", own.address + "/")
         assert strongroom("status")[0] == 0
         assert strongroom("status", "-address", flag.address)[0] == 0
-        assert [len(api.asked) for api in (vault, own, flag)] == [1, 1, 1]
+        asked = [sum(call[1].endswith("seal-status") for call in api.asked) for api in (vault, own, flag)]
+        assert asked == [1, 1, 1]
 
 
 def test_the_token_comes_from_strongroom_then_vault_then_the_file(
@@ -173,7 +164,10 @@ def test_a_refusal_is_told_in_the_servers_words_with_exit_code_2(strongroom: Cli
     with stub_api({"PUT /v1/sys/seal": (403, refusal)}) as api:
         code, out, err = strongroom("operator", "seal", "-address", api.address)
     assert (code, out) == (2, "")
-    assert err.endswith("answered PUT /v1/sys/seal with 403: 1 error occurred: * permission denied\n")
+    assert err.startswith(
+        "Error sealing: Error making API request.\n\nURL: PUT " + api.address + "/v1/sys/seal\n"
+    )
+    assert "Code: 403. Errors:\n\n* 1 error occurred:\n\t* permission denied\n" in err
 
 
 def test_an_unreachable_server_and_an_answer_that_is_not_json_are_remote_errors(strongroom: Cli) -> None:
@@ -189,11 +183,13 @@ def test_one_redirect_is_followed_with_body_and_token(
 ) -> None:
     monkeypatch.setenv("STRONGROOM_TOKEN", "t")
     path = "/v1/sys/storage/raft/remove-peer"
-    with stub_api({f"POST {path}": (204, None)}) as leader:
+    with stub_api({f"PUT {path}": (204, None)}) as leader:
         moved = {"Location": f"{leader.address}{path}"}
-        with stub_api({f"POST {path}": (307, None, moved)}) as standby:
-            assert strongroom("operator", "remove-peer", "n3", "-address", standby.address)[0] == 0
-        assert leader.asked == [("POST", path, {"server_id": "n3"}, "t")]
+        with stub_api({f"PUT {path}": (307, None, moved)}) as standby:
+            flags = ["-address", standby.address]
+            assert strongroom("operator", "remove-peer", "n3", *flags)[0] == 0
+            assert strongroom("operator", "remove-peer", "n3", "-disable-redirects", *flags)[0] == 2
+        assert leader.asked == [("PUT", path, {"server_id": "n3"}, "t")]
 
 
 def test_no_redirect_leads_out_of_tls(
@@ -208,7 +204,7 @@ def test_no_redirect_leads_out_of_tls(
         with stub_api({"PUT /v1/sys/seal": (307, None, moved)}, certificate=pem) as api:
             code, _, err = strongroom("operator", "seal", "-address", api.address, "-ca-cert", authority.ca)
         assert (code, open_server.asked) == (2, [])
-        assert "with 307" in err
+        assert "Code: 307" in err
 
 
 def test_init_prints_keys_and_token_once(strongroom: Cli) -> None:
@@ -226,6 +222,10 @@ def test_init_prints_keys_and_token_once(strongroom: Cli) -> None:
             "unseal_keys_hex": ["aa", "bb"],
             "unseal_shares": 2,
             "unseal_threshold": 3,
+            "recovery_keys_b64": None,
+            "recovery_keys_hex": None,
+            "recovery_keys_shares": 0,
+            "recovery_keys_threshold": 0,
             "root_token": "s.root",
         }
         api.replies["PUT /v1/sys/init"] = (200, {"keys": [], "keys_base64": [], "root_token": "s.root"})
@@ -247,8 +247,8 @@ def test_an_unseal_key_comes_as_argument_or_through_a_pipe(
     with stub_api({"PUT /v1/sys/unseal": (200, SEALED)}) as api:
         code, out, _ = strongroom("operator", "unseal", *arguments, "-address", api.address, stdin=stdin)
         assert code == 0
-        assert "Unseal Progress  1/2" in out
-        assert api.asked[-1][2] == {"key": "k1"}
+        assert "Unseal Progress    1/2" in out
+        assert api.asked[0][2] == {"key": "k1", "reset": False, "migrate": False}
 
 
 def test_an_unseal_key_is_not_shownat_a_terminal() -> None:
@@ -256,7 +256,7 @@ def test_an_unseal_key_is_not_shownat_a_terminal() -> None:
         shown = at_a_terminal(
             [sys.executable, "-m", "node.cli", "operator", "unseal", "-address", api.address], "k1"
         )
-        assert api.asked[-1][2] == {"key": "k1"}
+        assert api.asked[0][2] == {"key": "k1", "reset": False, "migrate": False}
     assert "Unseal Key (will be hidden):" in shown
     assert "k1" not in shown
 
@@ -267,7 +267,7 @@ def test_unseal_says_when_no_key_came_and_can_start_over(strongroom: Cli) -> Non
         assert code == 1
         assert "Unseal Key was expected on standard input, which is empty." in err
         assert strongroom("operator", "unseal", "-reset", "-address", api.address)[0] == 0
-        assert api.asked == [("PUT", "/v1/sys/unseal", {"reset": True}, None)]
+        assert api.asked[0] == ("PUT", "/v1/sys/unseal", {"reset": True}, None)
 
 
 def test_a_join_token_travels_through_a_pipe_to_the_new_node(
@@ -402,10 +402,17 @@ def test_cluster_status_believes_the_newest_term(strongroom: Cli) -> None:
 
 
 def test_members_are_listed(strongroom: Cli) -> None:
-    with stub_api() as one, stub_api() as two:
-        _cluster_of_three(one, two, leader="n1")
-        _, out, _ = strongroom("operator", "members", "-address", one.address)
-    assert out.splitlines()[3].split() == ["n2", "local", two.address, "127.0.0.1:1", "false"]
+    node = {
+        "hostname": "h", "api_address": "https://a:1", "cluster_address": "https://a:2", "active_node": False,
+        "last_echo": "2026-11-22T07:03:44.123Z", "version": "1",
+    }  # fmt: skip
+    with stub_api({"GET /v1/sys/ha-status": (200, {"data": {"nodes": [node]}})}) as api:
+        _, out, _ = strongroom("operator", "members", "-address", api.address)
+        assert out.splitlines()[2].split() == [
+            "h", "https://a:1", "https://a:2", "false", "1", "n/a", "2026-11-22T07:03:44Z"
+        ]  # fmt: skip
+        _, out, _ = strongroom("operator", "members", "-format=json", "-address", api.address)
+        assert json.loads(out) == {"Nodes": [node]}
 
 
 def test_server_hands_its_settings_over(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from node.cli.client import Answer, Unreachable, exchange, tls_context
+from node.cli.client import Answer, Unreachable, exchange
+from node.cli.http_connection import tls_context
 from node.cli.local_process import is_free, last_lines
 
 STOP_TIMEOUT_S = 20.0

@@ -20,6 +20,7 @@ class StubApi:
     address: str
     replies: dict[str, Reply] = field(default_factory=dict)
     asked: list[tuple[str, str, Any, str | None]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)  # of the same requests
 
 
 @contextmanager
@@ -33,6 +34,7 @@ def stub_api(
         def _answer(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(raw) if raw else None
+            stub.headers.append(dict(self.headers.items()))
             stub.asked.append((self.command, self.path, body, self.headers.get("X-Vault-Token")))
             status, answer, *more = stub.replies.get(f"{self.command} {self.path}", (404, {"errors": []}))
             content = (
@@ -49,7 +51,7 @@ def stub_api(
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = _answer
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
             pass

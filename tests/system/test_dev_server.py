@@ -72,3 +72,28 @@ def test_a_root_token_can_be_chosen_and_kept_to_oneself(tmp_path: Path) -> None:
         assert poll(lambda: server.request("GET", "sys/mounts", token="root").status == 200, what="the token")
         assert not (tmp_path / ".vault-token").exists()
         assert server.stop() == 0
+
+
+def test_tls_can_be_tried_with_an_authority_made_for_the_occasion(tmp_path: Path) -> None:
+    """The certificate is checked by the client, against the file that the server left."""
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    left = tmp_path / "tls"
+    left.mkdir()
+    flags = (
+        "-dev-tls",
+        f"-dev-tls-cert-dir={left}",
+        f"-dev-listen-address={address}",
+        "-dev-root-token-id=root",
+    )
+    ca, env = left / "strongroom-ca.pem", {"HOME": str(tmp_path)}
+    with Server(tmp_path / "run", *flags, address=f"https://{address}", ca=ca, env=env) as server:
+        server.start()
+        poll(lambda: "Root token" in server.output.read_text(), what="the banner")
+        bao = Bao(Target(f"https://{address}", "root", tmp_path, ca=ca))
+        bao.ok("kv", "put", "secret/hello", "greeting=world")
+        assert "x509" in Bao(Target(f"https://{address}", "root", tmp_path)).refused(
+            "kv", "get", "secret/hello"
+        )
+        assert f"VAULT_CACERT={left}" in server.output.read_text()
+        assert (left / "strongroom-key.pem").stat().st_mode & 0o777 == 0o600
+        assert server.stop() == 0

@@ -1,0 +1,48 @@
+"""`strongroom audit ...`: where records of every request are written. Devices are set up in the configuration."""
+
+import click
+
+from node.cli.client import Client
+from node.cli.flags import Group, switch
+from node.cli.output import REMOTE_ERROR, Output, table
+from node.cli.remote import Prints, remote
+
+
+@click.group(cls=Group)
+def audit() -> None:
+    """Look at the audit devices."""
+
+
+@audit.command("list")
+@switch("detailed", help="Show everything.")
+@remote(Prints.FORMATS)
+def list_(client: Client, out: Output, detailed: bool) -> int:
+    """List the audit devices."""
+    body = client.call("GET", "sys/audit", doing="Error listing audits")
+    data = body.get("data", body) if isinstance(body, dict) else {}
+    devices = {path: device for path, device in sorted(data.items()) if isinstance(device, dict)}
+    if not out.table:
+        out.value({path: {key: device.get(key) for key in _FIELDS} for path, device in devices.items()})
+        return 0
+    if not devices:
+        click.echo("No audit devices are enabled.")
+        return REMOTE_ERROR
+    if not detailed:
+        rows = [[path, device.get("type"), device.get("description")] for path, device in devices.items()]
+        click.echo(table(("Path", "Type", "Description"), rows))
+        return 0
+    details = [
+        [
+            path,
+            device.get("type"),
+            device.get("description"),
+            "local" if device.get("local") else "replicated",
+            " ".join(f"{key}={value}" for key, value in sorted((device.get("options") or {}).items())),
+        ]
+        for path, device in devices.items()
+    ]
+    click.echo(table(("Path", "Type", "Description", "Replication", "Options"), details))
+    return 0
+
+
+_FIELDS = ("type", "description", "options", "local", "path")

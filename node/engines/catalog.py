@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from node.core.router import Table
-from node.engines import kv, kv_v1, pki
+from node.engines import kv, kv_v1, pki, transit
 from node.engines.pki import certs
 from node.errors import InvalidRequest
 from node.leases.manager import Revokers
@@ -27,6 +27,7 @@ def tables() -> dict[str, Table]:
         "generic-v1": unversioned,
         "kv-v2": Table(kv.routes()),
         "pki": Table(pki.routes()),
+        "transit": Table(transit.routes()),
     }
 
 
@@ -43,8 +44,8 @@ def engine(kind: str, version: str) -> Engine:
         if version and version not in KV_VERSIONS:
             raise InvalidRequest(f'no version "{version}" of the kv engine: there are 1 and 2')
         return Engine("kv", 1 if kind == "kv-v1" else int(version or 1))
-    if kind == "pki":
-        return Engine("pki")
+    if kind in ("pki", "transit"):
+        return Engine(kind)
     if kind == "generic":
         return Engine("generic", 1)
     raise InvalidRequest(f"plugin not found in the catalog: {kind}")

@@ -11,12 +11,13 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from node.errors import TooBusy
+from node.errors import InvalidRequest, TooBusy
 from node.store import CommandRejected, Store
 from node.view import View, write
 from storage.command import AnyCommand, Reason
 
 TRIES_MAX = 32
+CHANGES_MAX = 4000
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -81,6 +82,10 @@ class Draft:
         commands = [*self.commands(), *extra]
         if not commands:
             return
+        if len(commands) > CHANGES_MAX:
+            raise InvalidRequest(
+                f"this would change more than {CHANGES_MAX} things at once; nothing was written"
+            )
         try:
             await write(self.store, *commands)
         except CommandRejected as error:

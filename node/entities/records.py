@@ -15,7 +15,9 @@ from storage.rows import Mount
 
 ENTITY_ALIASES_MAX = 256
 ENTITY_MERGED_MAX = 1024
-GROUP_MEMBERS_MAX = 4096
+GROUP_ENTITIES_MAX = 1024
+GROUP_GROUPS_MAX = 256
+GROUPS_OF_MEMBER_MAX = 1024
 POLICIES_MAX = 256
 NAME_CHARACTERS_MAX = 512
 METADATA_PAIRS_MAX = 64
@@ -186,13 +188,13 @@ def entity_key_info(entity: Entity, mounts: dict[str, Mount]) -> dict[str, Any]:
 
 
 def group_data(group: Group, mounts: dict[str, Mount], parents: list[str]) -> dict[str, Any]:
-    """member_group_ids is null when there are none, member_entity_ids an empty list, as clients expect."""
+    """Without members a list is null, but that of entities of an internal group is empty, as clients expect."""
     return {
         "alias": alias_data(group.alias, group.id, mounts) if group.alias else {},
         "creation_time": rfc3339(group.created_ns),
         "id": group.id,
         "last_update_time": rfc3339(group.updated_ns),
-        "member_entity_ids": group.entities,
+        "member_entity_ids": group.entities or (None if group.external else []),
         "member_group_ids": group.groups or None,
         "metadata": group.metadata,
         "modify_index": group.modify_index,

@@ -88,7 +88,11 @@ async def write(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 
 async def delete(core: Core, request: Request, params: dict[str, str]) -> Response:
-    name = _name(core, request, params)
+    """A policy that is not there is deleted already, and so is one that cannot be."""
+    try:
+        name = _name(core, request, params)
+    except InvalidRequest:
+        return Response(NO_CONTENT)
     if name == ROOT:
         raise InvalidRequest('cannot delete "root" policy')
     if name == DEFAULT:

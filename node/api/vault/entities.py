@@ -1,0 +1,389 @@
+"""identity/entity and identity/entity-alias: thin handlers over node/entities/.
+
+Paths, shapes and texts are those of Vault's identity engine (https://developer.hashicorp.com/vault/api-docs/secret/identity).
+"""
+
+import uuid
+from typing import Any
+
+import msgspec
+
+from node.api.vault.auth_mounts import auth_mounts
+from node.auth import fields
+from node.core.core import Core
+from node.core.fields import Field, Kind, in_path
+from node.core.request import NO_CONTENT, Operation, Request, Response
+from node.core.router import Route, payload
+from node.draft import retried
+from node.entities import changes, records, said
+from node.entities.directory import create_with_alias, identity
+from node.entities.draft import Draft
+from node.entities.records import Alias, Entity
+from node.errors import InvalidRequest, NotFound
+from storage.rows import Mount
+
+DELETED_AT_ONCE_MAX = 64
+
+_ENTITY = (
+    Field("name", Kind.STRING, "Of the entity; drawn if it is not given."),
+    Field("id", Kind.STRING, "Of the entity to change."),
+    Field("metadata", Kind.STRING_MAP, "For people, and for templated policies."),
+    Field("policies", Kind.STRINGS, "Policies that all its tokens have besides their own."),
+    Field("disabled", Kind.BOOLEAN, "Whether its tokens and logins are refused."),
+)
+_ALIAS = (
+    Field("name", Kind.STRING, "What the auth method calls it."),
+    Field("id", Kind.STRING, "Of the alias to change."),
+    Field("canonical_id", Kind.STRING, "Of the entity; a new one if it is not given."),
+    Field("mount_accessor", Kind.STRING, "Of the auth method's mount."),
+    Field("custom_metadata", Kind.STRING_MAP, "For people, and for templated policies."),
+)
+_LOOKUP = (
+    Field("id", Kind.STRING, "Its id."),
+    Field("name", Kind.STRING, "Its name."),
+    Field("alias_id", Kind.STRING, "The id of an alias of it."),
+    Field("alias_name", Kind.STRING, "The name of an alias of it, with alias_mount_accessor."),
+    Field("alias_mount_accessor", Kind.STRING, "The mount of the alias."),
+)
+
+
+def routes() -> list[Route]:
+    """The table of this module."""
+    read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
+    by_id = {read: _read, update: _write_by_id, delete: _delete}
+    by_name = {read: _read_by_name, update: _write_by_name, delete: _delete_by_name}
+    table = [
+        Route("identity/entity", {update: _write}, summary="Creates or changes an entity.", fields=_ENTITY),
+        *_lists("identity/entity/id", _list, "Lists entities by id."),
+        *_lists("identity/entity/name", _list_names, "Lists entities by name."),
+        _one("identity/entity/id/{id}", by_id, "An entity, by its id.", *_ENTITY),
+        _one("identity/entity/name/{name...}", by_name, "An entity, by its name.", *_ENTITY),
+        Route(
+            "identity/entity/merge",
+            {update: _merge},
+            summary="Makes several entities one.",
+            fields=(
+                Field("from_entity_ids", Kind.STRINGS, "Those that go.", required=True),
+                Field("to_entity_id", Kind.STRING, "The one that stays.", required=True),
+                Field(
+                    "conflicting_alias_ids_to_keep", Kind.STRINGS, "Which of two aliases of one mount stays."
+                ),
+            ),
+        ),
+        Route(
+            "identity/entity/batch-delete",
+            {update: _delete_many},
+            summary="Removes several entities.",
+            fields=(Field("entity_ids", Kind.STRINGS, "Their ids.", required=True),),
+        ),
+        Route("identity/lookup/entity", {update: _look_up}, summary="Finds an entity.", fields=_LOOKUP),
+    ]
+    alias = {read: _read_alias, update: _write_alias_by_id, delete: _delete_alias}
+    for name in ("entity-alias", "alias"):  # the second is the name that it had before
+        table += [
+            Route(
+                f"identity/{name}",
+                {update: _write_alias},
+                summary="Creates or changes an alias.",
+                fields=_ALIAS,
+            ),
+            *_lists(f"identity/{name}/id", _list_aliases, "Lists aliases by id."),
+            _one(f"identity/{name}/id/{{id}}", alias, "An alias of an entity, by its id.", *_ALIAS),
+        ]
+    return table
+
+
+def _lists(path: str, handler: Any, summary: str) -> list[Route]:
+    return [Route(each, {Operation.LIST: handler}, summary=summary) for each in (path, f"{path}/")]
+
+
+def _one(path: str, handlers: Any, summary: str, *declared: Field) -> Route:
+    name = "id" if "{id}" in path else "name"
+    rest = tuple(each for each in declared if each.name != name)
+    return Route(path, handlers, summary=summary, fields=(in_path(name, "Of the object."), *rest))
+
+
+# --- entities ---
+
+
+async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
+    draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
+    info = {entity.id: records.entity_key_info(entity, mounts) for entity in _all(core, draft)}
+    if not info:
+        raise NotFound
+    return payload(key_info=info, keys=list(info))
+
+
+async def _list_names(core: Core, request: Request, params: dict[str, str]) -> Response:
+    names = sorted(entity.name for entity in _all(core, Draft(core.unsealed)))
+    if not names:
+        raise NotFound
+    return payload(keys=names)
+
+
+def _all(core: Core, draft: Draft) -> list[Entity]:
+    found = (
+        draft.entity(entity_id) for entity_id in draft.children("entity/")[: core.settings.list_keys_max]
+    )
+    return [entity for entity in found if entity is not None]
+
+
+async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
+    draft = Draft(core.unsealed)
+    entity = draft.get(records.entity_path(params["id"]), Entity)
+    if entity is None:
+        raise NotFound
+    return _described(core, draft, entity)
+
+
+async def _read_by_name(core: Core, request: Request, params: dict[str, str]) -> Response:
+    draft = Draft(core.unsealed)
+    entity = changes.by_name(draft, params["name"])
+    if entity is None:
+        raise NotFound
+    return _described(core, draft, entity)
+
+
+def _described(core: Core, draft: Draft, entity: Entity) -> Response:
+    found = identity(draft, entity)
+    direct, inherited = ([group.id for group in groups] for groups in (found.direct, found.inherited))
+    return Response(data=records.entity_data(entity, mounts_by_accessor(core), direct, inherited))
+
+
+async def _write(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return await _change(core, request, fields.text(request.data.get("id"), "id"), said.name(request.data))
+
+
+async def _write_by_id(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return await _change(core, request, params["id"], said.name(request.data))
+
+
+async def _write_by_name(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return await _change(core, request, "", said.name({"name": params["name"]}))
+
+
+@retried
+async def _change(core: Core, request: Request, entity_id: str, name: str) -> Response:
+    """The entity with this id, else the one with this name, else a new one."""
+    draft, data = Draft(core.unsealed), request.data
+    known = draft.entity(entity_id) if entity_id else changes.by_name(draft, name)
+    if known is None and entity_id:
+        raise InvalidRequest("entity not found from id")
+    given: dict[str, Any] = {"metadata": said.metadata(data), "policies": said.policies(data)}
+    if data.get("disabled") is not None:
+        given["disabled"] = fields.boolean(data["disabled"], "disabled")
+    given = {key: value for key, value in given.items() if value is not None}
+    written = changes.write(draft, known, name, given)
+    await draft.commit()
+    if known is not None:
+        return Response(NO_CONTENT)
+    return payload(aliases=None, id=written.id, name=written.name)
+
+
+@retried
+async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
+    draft = Draft(core.unsealed)
+    return await _remove(draft, draft.get(records.entity_path(params["id"]), Entity))
+
+
+@retried
+async def _delete_by_name(core: Core, request: Request, params: dict[str, str]) -> Response:
+    draft = Draft(core.unsealed)
+    return await _remove(draft, changes.by_name(draft, params["name"]))
+
+
+async def _remove(draft: Draft, entity: Entity | None) -> Response:
+    """An entity that is not there is removed already. Its tokens are refused from now on."""
+    if entity is not None:
+        changes.remove(draft, entity)
+        await draft.commit()
+    return Response(NO_CONTENT)
+
+
+async def _delete_many(core: Core, request: Request, params: dict[str, str]) -> Response:
+    ids = said.ids(request.data, "entity_ids", DELETED_AT_ONCE_MAX)
+    if not ids:
+        raise InvalidRequest("missing entity ids to delete")
+    for entity_id in ids:
+        await _delete(core, request, {"id": entity_id})
+    return Response(NO_CONTENT)
+
+
+@retried
+async def _merge(core: Core, request: Request, params: dict[str, str]) -> Response:
+    draft, data = Draft(core.unsealed), request.data
+    sources = said.ids(data, "from_entity_ids", changes.MERGED_AT_ONCE_MAX)
+    target_id = fields.text(data.get("to_entity_id"), "to_entity_id")
+    if not sources:
+        raise InvalidRequest("missing entity ids to merge from")
+    if not target_id:
+        raise InvalidRequest("missing entity id to merge to")
+    target = draft.get(records.entity_path(target_id), Entity)
+    if target is None:
+        raise InvalidRequest("entity id to merge to is invalid")
+    if target_id in sources:
+        raise InvalidRequest("to_entity_id should not be present in from_entity_ids")
+    found = [draft.get(records.entity_path(each), Entity) for each in sources]
+    if None in found:
+        raise InvalidRequest("entity id to merge from is invalid")
+    keep = said.ids(data, "conflicting_alias_ids_to_keep", records.ENTITY_ALIASES_MAX) or []
+    changes.merge(draft, target, [each for each in found if each is not None], keep)
+    await draft.commit()
+    return Response(NO_CONTENT)
+
+
+async def _look_up(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """Nothing found is no error: an empty answer."""
+    draft = Draft(core.unsealed)
+    by, value, accessor = query(request)
+    entity: Entity | None
+    if by == "id":
+        entity = draft.entity(value)
+    elif by == "name":
+        entity = changes.by_name(draft, value)
+    else:
+        found = (
+            changes.alias_by_id(draft, value)
+            if by == "alias_id"
+            else changes.alias_by_name(draft, accessor, value)
+        )
+        entity = found[0] if found else None
+    return Response(NO_CONTENT) if entity is None else _described(core, draft, entity)
+
+
+def query(request: Request) -> tuple[str, str, str]:
+    """What a look-up goes by, the value, and the mount's accessor for an alias's name. Raises InvalidRequest."""
+    names = ("id", "name", "alias_id", "alias_name", "alias_mount_accessor")
+    given = {name: fields.text(request.data.get(name), name) for name in names}
+    accessor = given.pop("alias_mount_accessor")
+    asked = [name for name, value in given.items() if value]
+    if bool(given["alias_name"]) != bool(accessor):
+        raise InvalidRequest("both 'alias_name' and 'alias_mount_accessor' needs to be set")
+    if not asked:
+        raise InvalidRequest("query parameter not supplied")
+    if len(asked) > 1:
+        raise InvalidRequest("query parameter conflict; please supply distinct set of query parameters")
+    return asked[0], given[asked[0]], accessor
+
+
+# --- aliases ---
+
+
+async def _list_aliases(core: Core, request: Request, params: dict[str, str]) -> Response:
+    draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
+    ids = draft.children("alias/")[: core.settings.list_keys_max]
+    found = ((alias_id, changes.alias_by_id(draft, alias_id)) for alias_id in ids)
+    info = {alias_id: records.alias_key_info(pair[1], pair[0].id, mounts) for alias_id, pair in found if pair}
+    if not info:
+        raise NotFound
+    return payload(key_info=info, keys=list(info))
+
+
+async def _read_alias(core: Core, request: Request, params: dict[str, str]) -> Response:
+    found = changes.alias_by_id(Draft(core.unsealed), params["id"])
+    if found is None:
+        raise NotFound
+    shown = records.alias_data(found[1], found[0].id, mounts_by_accessor(core))
+    return Response(data=dict(sorted((shown | {"namespace_id": "root"}).items())))
+
+
+async def _write_alias(core: Core, request: Request, params: dict[str, str]) -> Response:
+    alias_id = fields.text(request.data.get("id"), "id")
+    return await (_change_alias(core, request, alias_id) if alias_id else _place_alias(core, request))
+
+
+async def _write_alias_by_id(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return await _change_alias(core, request, params["id"])
+
+
+@retried
+async def _place_alias(core: Core, request: Request) -> Response:
+    """An alias by its name: made, or given to another entity, or its metadata changed."""
+    draft, data = Draft(core.unsealed), request.data
+    name, accessor = said.name(data), fields.text(data.get("mount_accessor"), "mount_accessor")
+    if not name or not accessor:
+        raise InvalidRequest("'id' or 'mount_accessor' and 'name' must be provided")
+    check_accessor(core, accessor)
+    owner, custom = _owner(draft, data), said.metadata(data, "custom_metadata")
+    found = changes.alias_by_name(draft, accessor, name)
+    if found is not None:
+        return await _settle(draft, *found, owner, {"custom_metadata": custom} if custom is not None else {})
+    if owner is None:
+        entity = create_with_alias(draft, accessor, name, custom_metadata=custom)
+        alias = entity.aliases[0]
+    else:
+        alias = Alias(str(uuid.uuid4()), name, accessor, draft.now_ns, draft.now_ns, custom_metadata=custom)
+        entity = changes.add_alias(draft, owner, alias)
+    await draft.commit()
+    return payload(canonical_id=entity.id, id=alias.id)
+
+
+@retried
+async def _change_alias(core: Core, request: Request, alias_id: str) -> Response:
+    draft, data = Draft(core.unsealed), request.data
+    found = changes.alias_by_id(draft, alias_id)
+    if found is None:
+        raise InvalidRequest("invalid alias ID provided")
+    given: dict[str, Any] = {}
+    if name := said.name(data):
+        given["name"] = name
+    if accessor := fields.text(data.get("mount_accessor"), "mount_accessor"):
+        check_accessor(core, accessor)
+        given["mount_accessor"] = accessor
+    custom = said.metadata(data, "custom_metadata")
+    if custom is not None:
+        given["custom_metadata"] = custom
+    entity, alias = found
+    taken = changes.alias_by_name(draft, accessor or alias.mount_accessor, name or alias.name)
+    if taken is not None and taken[1].id != alias.id:
+        raise InvalidRequest("alias with combination of mount accessor and name already exists")
+    return await _settle(draft, entity, alias, _owner(draft, data), given)
+
+
+async def _settle(
+    draft: Draft, entity: Entity, alias: Alias, owner: Entity | None, given: dict[str, Any]
+) -> Response:
+    """Change an alias and give it to `owner`, if that is somebody else."""
+    changed = msgspec.structs.replace(alias, **given)
+    owner = owner or entity
+    if changed == alias and owner.id == entity.id:
+        return payload(canonical_id=entity.id, id=alias.id)
+    left = changes.drop_alias(draft, entity, alias)
+    changed = msgspec.structs.replace(changed, updated_ns=draft.now_ns)
+    changes.add_alias(draft, left if owner.id == entity.id else owner, changed)
+    await draft.commit()
+    return payload(canonical_id=owner.id, id=alias.id)
+
+
+def _owner(draft: Draft, data: dict[str, Any]) -> Entity | None:
+    """The entity that a request names. Raises InvalidRequest if there is no such."""
+    name = "canonical_id" if data.get("canonical_id") else "entity_id"
+    entity_id = fields.text(data.get(name), name)
+    owner = draft.entity(entity_id) if entity_id else None
+    if entity_id and owner is None:
+        raise InvalidRequest("invalid canonical ID")
+    return owner
+
+
+@retried
+async def _delete_alias(core: Core, request: Request, params: dict[str, str]) -> Response:
+    draft = Draft(core.unsealed)
+    found = changes.alias_by_id(draft, params["id"])
+    if found is not None:
+        changes.drop_alias(draft, *found)
+        await draft.commit()
+    return Response(NO_CONTENT)
+
+
+# --- parts ---
+
+
+def mounts_by_accessor(core: Core) -> dict[str, Mount]:
+    """The auth methods' mounts."""
+    return {mount.accessor: mount for mount in auth_mounts(core)}
+
+
+def check_accessor(core: Core, accessor: str) -> None:
+    """Raises InvalidRequest if no auth method has it."""
+    if accessor not in mounts_by_accessor(core):
+        raise InvalidRequest(f'invalid mount accessor "{accessor}"')

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: up down clean test check bench chaos lock
+.PHONY: up down clean test check bench api-fuzz chaos lock
 
 $(READY): requirements-dev.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "strongroom needs Python 3.11: $(PYTHON) was not found (PYTHON=... names another)"; exit 1; }
@@ -42,6 +42,9 @@ clean: $(READY) ## stop them and delete their data
 
 bench: $(READY) ## writes of three nodes beside OpenBao and etcd (needs wrk; docs/bench.md)
 	@$(BIN)/python -m bench.writes
+
+api-fuzz: $(READY) ## 500 drawn requests for every operation of the OpenAPI document: no 5xx, no answer outside of it
+	@STRONGROOM_API_CASES=500 $(BIN)/python -m pytest -q -s tests/system/test_openapi.py
 
 chaos: $(READY) ## kill nodes under load, without and with power loss, and check every promise (docs/chaos.md)
 	@$(BIN)/python -m chaos.run --kills 50

@@ -39,6 +39,7 @@ from node.api.vault import (
     rekey,
     remount,
     seal,
+    specification,
     system,
     tokens,
     tools,
@@ -222,6 +223,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         *audit_devices.routes(),
         *plugins.routes(),
         *tools.routes(),
+        *specification.routes(),
     ]
     if settings.metrics_unauthenticated:
         routes = [route for route in routes if route.pattern != "sys/metrics"]

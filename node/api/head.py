@@ -99,6 +99,8 @@ def operation_of(method: str, target: paths.Target) -> Operation:
     if method != "GET":
         return operation
     try:
+        if paths.parse_bool(target.query.get("help", "")):
+            return Operation.HELP
         if paths.parse_bool(target.query.get("list", "")):
             return Operation.LIST
         if paths.parse_bool(target.query.get("scan", "")):

@@ -11,7 +11,7 @@
 
 import time
 
-from node.core import fields, wrapping
+from node.core import fields, help, wrapping  # noqa: A004 - what it is called
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request, Response, Shape
 from node.core.router import Match, Route
@@ -79,6 +79,9 @@ async def _gate(core: Core, request: Request, match: Match | None) -> None:
 
 
 async def _authorise(core: Core, request: Request, match: Match | None) -> None:
+    if request.operation is Operation.HELP:  # for every token, and for nobody without one
+        request.token_row = await core.tokens.authenticate(core.unsealed, request.token, request.remote)
+        return
     if match is not None and not match.route.authenticated:
         return
     if match is not None and match.route.anonymous is not None and match.route.anonymous(request):
@@ -114,6 +117,8 @@ async def _wrap(core: Core, request: Request, response: Response, match: Match |
 
 
 async def _act(core: Core, request: Request, match: Match | None) -> Response:
+    if request.operation is Operation.HELP:
+        return help.answer(core, request, match)
     if match is None:
         core.unsealed  # noqa: B018 - a sealed node says so before it says that it knows no such path
         if request.mount is not None or request.path.startswith("sys/"):

@@ -19,6 +19,7 @@ class Operation(enum.StrEnum):
     UPDATE = "update"
     PATCH = "patch"
     DELETE = "delete"
+    HELP = "help"  # what the path takes and answers; granted to every token, as in Vault
 
 
 class Consistency(enum.StrEnum):

@@ -40,9 +40,13 @@ class Route:
         None  # answers a read without waiting for anything, or gives up (node/api/lane.py)
     )
     exists: Exists | None = None  # decides whether a write is `create` or `update` for the policies
+    listed: bool = (
+        True  # False: it only tells what the right path is; help and the OpenAPI document leave it out
+    )
     summary: str = ""  # one sentence, for help and the OpenAPI document
     fields: tuple[Field, ...] = ()  # what it takes; path parameters that are not declared are strings
     answers: Mapping[Operation, tuple[Field, ...]] = field(default_factory=dict)  # what `data` of a 200 holds
+    media_type: str = "application/json"  # of a 200
 
 
 @dataclass(slots=True)
@@ -55,6 +59,7 @@ class Table:
     """An immutable set of routes; the most literal pattern wins."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
         self._exact = {route.pattern: route for route in routes if "{" not in route.pattern}
         patterns = sorted(
             ((route.pattern.split("/"), route) for route in routes if "{" in route.pattern),

@@ -37,8 +37,8 @@ def routes() -> list[Route]:
             summary="Reads, writes, deletes and lists what belongs to the token alone.",
             fields=(in_path("path", "Where it is, for this token."),),
         ),
-        Route("cubbyhole/", {**refused, **lists}),
-        Route("cubbyhole", {**refused, **lists}),
+        Route("cubbyhole/", {**refused, **lists}, listed=False),
+        Route("cubbyhole", {**refused, **lists}, listed=False),
     ]
 
 

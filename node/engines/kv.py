@@ -11,8 +11,9 @@ import msgspec
 
 from node.auth.fields import integer, rfc3339, strings
 from node.core.core import Core
+from node.core.fields import Field, Kind, in_path, in_query
 from node.core.request import NO_CONTENT, Operation, Request, Response
-from node.core.router import Route
+from node.core.router import Handler, Route
 from node.engines import kv_metadata
 from node.engines.kv_values import decode, encode
 from node.engines.kv_writes import CAS_MISMATCH, Writer, place, submit
@@ -32,12 +33,30 @@ _CLI = {
     Operation.LIST: "list",
     Operation.SCAN: "scan",
 }
+_PATH = in_path("path", "Where the secret is.")
+_VERSION = in_query("version", Kind.INTEGER, "Which version; the latest if none is named.")
+_DATA = (
+    Field("data", Kind.OBJECT, "The secret's keys and values."),
+    Field(
+        "options", Kind.OBJECT, "cas: the number that the current version must have; 0: there must be none."
+    ),
+)
+_WRITTEN = (
+    Field("version", Kind.INTEGER, "The number of this version."),
+    Field("created_time", Kind.STRING, "When it was written."),
+    Field("deletion_time", Kind.STRING, "When it is or was deleted; empty if never."),
+    Field("destroyed", Kind.BOOLEAN, "Whether it is gone for ever."),
+    Field("custom_metadata", Kind.OBJECT, "Of the secret."),
+)
+_VALUE = (
+    Field("data", Kind.OBJECT, "The secret's keys and values; null once deleted."),
+    Field("metadata", Kind.OBJECT, "Of this version."),
+)
 
 
 def routes() -> list[Route]:
     """The paths of a mount, relative to it."""
     data = _Data(Writer())
-    versions = {Operation.UPDATE: _delete_versions}
     return [
         Route(
             "data/{path...}",
@@ -49,26 +68,48 @@ def routes() -> list[Route]:
             },
             exists=kv_metadata.exists,
             at_once=_read_at_once,
+            summary="Writes a new version of a secret, reads one, deletes the latest.",
+            fields=(_PATH, _VERSION, *_DATA),
+            answers={Operation.READ: _VALUE, Operation.UPDATE: _WRITTEN, Operation.PATCH: _WRITTEN},
         ),
-        Route("delete/{path...}", versions, exists=kv_metadata.exists),
-        Route("undelete/{path...}", {Operation.UPDATE: _undelete}, exists=kv_metadata.exists),
-        Route("destroy/{path...}", {Operation.UPDATE: _destroy}, exists=kv_metadata.exists),
-        Route("subkeys/{path...}", {Operation.READ: _subkeys}),
+        _of_versions("delete", _delete_versions, "Marks versions deleted."),
+        _of_versions("undelete", _undelete, "Takes the deletion mark off versions."),
+        _of_versions("destroy", _destroy, "Destroys versions for ever."),
+        Route(
+            "subkeys/{path...}",
+            {Operation.READ: _subkeys},
+            summary="The keys of a secret, without its values.",
+            fields=(_PATH, _VERSION, in_query("depth", Kind.INTEGER, "How deep; 0 for all of it.")),
+            answers={
+                Operation.READ: (Field("subkeys", Kind.OBJECT, "With null for every value."), _VALUE[1])
+            },
+        ),
         *kv_metadata.routes(),
         *(
             Route(
                 root,
                 dict.fromkeys((Operation.READ, Operation.UPDATE, Operation.PATCH, Operation.DELETE), _root),
+                listed=False,
             )
             for root in ("data", "delete", "undelete", "destroy")
         ),
         *(
-            Route(root, {Operation.READ: _nothing, Operation.DELETE: _nothing})
+            Route(root, {Operation.READ: _nothing, Operation.DELETE: _nothing}, listed=False)
             for root in ("data/", "subkeys/")
         ),
-        Route("", dict.fromkeys(_CLI, _versionless)),
-        Route("{path...}", dict.fromkeys(_CLI, _versionless)),
+        Route("", dict.fromkeys(_CLI, _versionless), listed=False),
+        Route("{path...}", dict.fromkeys(_CLI, _versionless), listed=False),
     ]
+
+
+def _of_versions(name: str, handler: Handler, summary: str) -> Route:
+    return Route(
+        f"{name}/{{path...}}",
+        {Operation.UPDATE: handler},
+        exists=kv_metadata.exists,
+        summary=summary,
+        fields=(_PATH, Field("versions", Kind.STRINGS, "Their numbers.", required=True)),
+    )
 
 
 class _Data:

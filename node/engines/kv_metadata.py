@@ -4,6 +4,7 @@ from typing import Any
 
 from node.auth.fields import boolean, duration_ns, go_duration, integer, rfc3339, text
 from node.core.core import Core
+from node.core.fields import Field, Kind, in_path, in_query
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.engines.kv_writes import refusal, submit
@@ -19,6 +20,32 @@ VERSIONS_KEPT_MAX = 2**31 - 1
 DETAILED_KEYS_MAX = 1_000  # each takes two look-ups
 
 ROOT_WARNING = "Non-listing operations on the root of a K/V v2 mount are not supported."
+
+
+_PATH = in_path("path", "Where the secret is.")
+_DETAILED = "Lists secrets with their metadata."
+PAGE = (
+    in_query("after", Kind.STRING, "Of a list: only what comes after this name."),
+    in_query("limit", Kind.INTEGER, "Of a list: at most so many."),
+)
+KEYS = (Field("keys", Kind.STRINGS, "Names; those of folders end with a slash."),)
+_CONFIG = (
+    Field("max_versions", Kind.INTEGER, "How many versions are kept; 0 for the default of 10."),
+    Field("cas_required", Kind.BOOLEAN, "Whether every write must name the current version."),
+    Field("delete_version_after", Kind.ANY, "A duration: new versions are deleted after it."),
+)
+_METADATA = (
+    *_CONFIG,
+    Field("custom_metadata", Kind.OBJECT, "What clients want to know of it, strings by name."),
+)
+_METADATA_READ = (
+    *_METADATA,
+    Field("created_time", Kind.STRING, "When the first version was written."),
+    Field("updated_time", Kind.STRING, "When it last changed."),
+    Field("current_version", Kind.INTEGER, "The latest version; 0 if there is none."),
+    Field("oldest_version", Kind.INTEGER, "The oldest one that is kept."),
+    Field("versions", Kind.OBJECT, "Of each version, by its number: created_time, deletion_time, destroyed."),
+)
 
 
 def routes() -> list[Route]:
@@ -37,13 +64,26 @@ def routes() -> list[Route]:
                 **lists,
             },
             exists=exists,
+            summary="What a secret is besides its values; forgets it with all its versions; lists secrets.",
+            fields=(_PATH, *_METADATA, *PAGE),
+            answers={Operation.READ: _METADATA_READ, Operation.LIST: KEYS, Operation.SCAN: KEYS},
         ),
-        Route("metadata", {**refused, **lists}),
-        Route("metadata/", {Operation.READ: _nothing, Operation.DELETE: _nothing, **lists}),
-        Route("detailed-metadata/{path...}", detailed),
-        Route("detailed-metadata/", detailed),
-        Route("detailed-metadata", detailed),
-        Route("config", {Operation.READ: _read_config, Operation.UPDATE: _put_config}),
+        Route("metadata", {**refused, **lists}, listed=False),
+        Route(
+            "metadata/",
+            {Operation.READ: _nothing, Operation.DELETE: _nothing, **lists},
+            listed=False,
+        ),
+        Route("detailed-metadata/{path...}", detailed, summary=_DETAILED, fields=(_PATH, *PAGE)),
+        Route("detailed-metadata/", detailed, summary=_DETAILED, fields=PAGE),
+        Route("detailed-metadata", detailed, listed=False),
+        Route(
+            "config",
+            {Operation.READ: _read_config, Operation.UPDATE: _put_config},
+            summary="What holds for all secrets of the mount.",
+            fields=_CONFIG,
+            answers={Operation.READ: _CONFIG},
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from node.auth.fields import SECOND_NS, duration_ns
 from node.core.core import Core
+from node.core.fields import in_path
 from node.core.request import NO_CONTENT, Lease, Operation, Request, Response
 from node.core.router import Route
 from node.engines import kv_metadata
@@ -35,9 +36,11 @@ def routes() -> list[Route]:
             "{path...}",
             {Operation.READ: _read, Operation.UPDATE: values.put, Operation.DELETE: _delete, **lists},
             exists=kv_metadata.exists,
-            summary="Reads, writes, deletes and lists secrets.",
+            summary="Reads, writes, deletes and lists secrets: a body is the secret.",
+            fields=(in_path("path", "Where the secret is."), *kv_metadata.PAGE),
+            answers={Operation.LIST: kv_metadata.KEYS, Operation.SCAN: kv_metadata.KEYS},
         ),
-        Route("", root),
+        Route("", root, listed=False),
     ]
 
 

@@ -27,7 +27,7 @@ from node.policy.parse import (
     Rule,
 )
 
-_NEEDED = {
+_NEEDED = {  # help is no matter of policies
     Operation.READ: READ,
     Operation.LIST: LIST,
     Operation.SCAN: SCAN,
@@ -131,7 +131,7 @@ class ACL:
         if listing and not path.endswith("/"):
             path += "/"  # what is listed is a folder, however it was spelled
         grant = self._grant(path, listing=listing)
-        if grant is None or not grant.capabilities & _NEEDED[operation]:
+        if grant is None or not grant.capabilities & _NEEDED.get(operation, 0):
             return False
         if sudo and not grant.capabilities & SUDO:
             return False

@@ -5,6 +5,7 @@ from typing import Any
 from node.auth import fields
 from node.auth.identity import live
 from node.core.core import Core
+from node.core.fields import Field, Kind
 from node.core.request import Operation, Request, Response, Shape
 from node.core.router import Handler, Route
 from node.errors import InvalidRequest
@@ -14,15 +15,30 @@ from storage.secret import Secret
 
 def routes() -> list[Route]:
     """The table of this module."""
+    token = Field("token", Kind.STRING, "Whose.", required=True)
+    accessor = Field("accessor", Kind.STRING, "Of the token whose.", required=True)
     return [
-        _route("sys/capabilities", capabilities),
-        _route("sys/capabilities-self", capabilities_self),
-        _route("sys/capabilities-accessor", capabilities_accessor),
+        _route("sys/capabilities", capabilities, (token,)),
+        _route("sys/capabilities-self", capabilities_self, ()),
+        _route("sys/capabilities-accessor", capabilities_accessor, (accessor,)),
     ]
 
 
-def _route(pattern: str, handler: Handler) -> Route:
-    return Route(pattern, {Operation.UPDATE: handler}, shape=Shape.DOUBLE)
+def _route(pattern: str, handler: Handler, whose: tuple[Field, ...]) -> Route:
+    return Route(
+        pattern,
+        {Operation.UPDATE: handler},
+        shape=Shape.DOUBLE,
+        summary="What a token may do on some paths.",
+        fields=(
+            *whose,
+            Field("paths", Kind.STRINGS, "Which."),
+            Field("path", Kind.STRINGS, "Which; the older name."),
+        ),
+        answers={
+            Operation.UPDATE: (Field("capabilities", Kind.STRINGS, "On the one path that was asked for."),)
+        },
+    )
 
 
 async def capabilities(core: Core, request: Request, params: dict[str, str]) -> Response:

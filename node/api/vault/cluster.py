@@ -10,6 +10,7 @@ from consensus import errors as raft_errors
 from node import VERSION, enrol, seals
 from node.auth.fields import duration_ns
 from node.core.core import Core
+from node.core.fields import Field, Kind
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.errors import InvalidRequest, NoQuorum
@@ -25,6 +26,7 @@ def routes() -> list[Route]:
         Route(
             "sys/cluster/node",
             {Operation.READ: node},
+            summary="This node, as it sees itself.",
             sealed=True,
             audited=False,
             authenticated=False,
@@ -33,23 +35,63 @@ def routes() -> list[Route]:
         Route(
             "sys/cluster/ca",
             {Operation.READ: ca},
+            summary="The certificate of the cluster's authority.",
+            answers={Operation.READ: (Field("certificate", Kind.STRING, "PEM."),)},
             sealed=True,
             audited=False,
             authenticated=False,
             fresh=False,
         ),
-        Route("sys/cluster/nodes", {Operation.READ: nodes}),
-        Route("sys/cluster/join-token", {Operation.UPDATE: join_token}, sudo=True),
-        Route("sys/cluster/join", {Operation.UPDATE: join}, authenticated=False, fresh=False),
+        Route("sys/cluster/nodes", {Operation.READ: nodes}, summary="Every node, and whether it votes."),
+        Route(
+            "sys/cluster/join-token",
+            {Operation.UPDATE: join_token},
+            sudo=True,
+            summary="Makes a token with which one node can join, once.",
+            fields=(
+                Field("ttl", Kind.DURATION, f"How long it is good; {TICKET_TTL_DEFAULT} if nothing is said."),
+            ),
+            answers={
+                Operation.UPDATE: (
+                    Field("token", Kind.STRING, "For `operator join` on the new node."),
+                    Field("ttl", Kind.INTEGER, "Seconds."),
+                )
+            },
+        ),
+        Route(
+            "sys/cluster/join",
+            {Operation.UPDATE: join},
+            authenticated=False,
+            fresh=False,
+            summary="Between nodes: a joining node spends its token.",
+            fields=tuple(Field(name, Kind.ANY) for name in enrol.JoinRequest.__struct_fields__),
+        ),
         Route(
             "sys/storage/raft/join",
             {Operation.UPDATE: raft_join},
+            summary="Enter the cluster that a join token names.",
+            fields=(
+                Field("join_token", Kind.STRING, "From `operator join-token` on a member.", required=True),
+                Field("leader_api_addr", Kind.STRING, "Where to join, if not where the token says."),
+            ),
+            answers={Operation.UPDATE: (Field("joined", Kind.BOOLEAN, "Whether it did."),)},
             sealed=True,
             authenticated=False,
             fresh=False,
         ),
-        Route("sys/storage/raft/configuration", {Operation.READ: configuration}, sudo=True),
-        Route("sys/storage/raft/remove-peer", {Operation.UPDATE: remove_peer}, sudo=True),
+        Route(
+            "sys/storage/raft/configuration",
+            {Operation.READ: configuration},
+            sudo=True,
+            summary="Who votes.",
+        ),
+        Route(
+            "sys/storage/raft/remove-peer",
+            {Operation.UPDATE: remove_peer},
+            sudo=True,
+            summary="Takes a node out of the cluster, for good.",
+            fields=(Field("server_id", Kind.STRING, "The node's id.", required=True),),
+        ),
     ]
 
 

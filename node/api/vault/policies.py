@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import binascii
+from typing import Any
 
 from node.auth import fields
 from node.core.core import Core
+from node.core.fields import Field, Kind, in_path
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
@@ -19,18 +21,29 @@ ACL_PATH = "sys/policies/acl/"
 OLD_PATH = "sys/policy/"
 
 
+_NAME = in_path("name", "Of the policy; upper and lower case are the same.")
+_TEXT = (
+    Field("policy", Kind.STRING, "Its text, in HCL or JSON, or that in base64."),
+    Field("rules", Kind.STRING, "The older name of policy."),
+)
+_POLICY = (Field("name", Kind.STRING, "Of the policy."), Field("policy", Kind.STRING, "Its text."))
+_KEYS = (Field("keys", Kind.STRINGS, "Names of policies."),)
+
+
 def routes() -> list[Route]:
     """The table of this module."""
     listing = {Operation.LIST: list_acl}
     old_listing = {Operation.READ: list_old, Operation.LIST: list_old}
     one = {Operation.READ: read_acl, Operation.UPDATE: write, Operation.DELETE: delete}
+    said: dict[str, Any] = {"summary": "Lists policies."}
+    told: dict[str, Any] = {"summary": "One policy.", "fields": (_NAME, *_TEXT)}
     return [
-        Route("sys/policies/acl", listing),
-        Route("sys/policies/acl/", listing),
-        Route("sys/policies/acl/{name...}", one),
-        Route("sys/policy", old_listing, shape=Shape.DOUBLE),
-        Route("sys/policy/", old_listing, shape=Shape.DOUBLE),
-        Route("sys/policy/{name...}", one | {Operation.READ: read_old}, shape=Shape.DOUBLE),
+        Route("sys/policies/acl", listing, answers={Operation.LIST: _KEYS}, **said),
+        Route("sys/policies/acl/", listing, answers={Operation.LIST: _KEYS}, **said),
+        Route("sys/policies/acl/{name...}", one, answers={Operation.READ: _POLICY}, **told),
+        Route("sys/policy", old_listing, shape=Shape.DOUBLE, **said),
+        Route("sys/policy/", old_listing, shape=Shape.DOUBLE, **said),
+        Route("sys/policy/{name...}", one | {Operation.READ: read_old}, shape=Shape.DOUBLE, **told),
     ]
 
 

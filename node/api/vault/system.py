@@ -84,17 +84,20 @@ def routes() -> list[Route]:
             sudo=True,
             summary="Let another node lead, if this one does.",
         ),
-        Route("sys/metrics", {read: _metrics}, fresh=False, summary=_METRICS, fields=(_FORMAT,)),
+        Route("sys/metrics", {read: _metrics}, fresh=False, **_METRICS),
     ]
 
 
-_METRICS = "Metrics in Prometheus' text format, whatever format asks for."
-_FORMAT = in_query("format", Kind.STRING, "prometheus, which is what there is.")
+_METRICS: dict[str, Any] = {
+    "summary": "Metrics in Prometheus' text format, whatever format asks for.",
+    "fields": (in_query("format", Kind.STRING, "prometheus, which is what there is."),),
+    "media_type": "text/plain",
+}
 
 
 def open_metrics_route() -> Route:
     """sys/metrics without a token, for those who configured it so."""
-    return open_route("sys/metrics", {Operation.READ: _metrics}, summary=_METRICS, fields=(_FORMAT,))
+    return open_route("sys/metrics", {Operation.READ: _metrics}, **_METRICS)
 
 
 async def _health(core: Core, request: Request, params: dict[str, str]) -> Response:

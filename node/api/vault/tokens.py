@@ -8,7 +8,7 @@ from node.auth.identity import live
 from node.auth.methods.method import refused
 from node.auth.token import Renewal, auth_block, expire_tokens, lookup_data, renewal
 from node.core.core import Core
-from node.core.fields import in_path
+from node.core.fields import Field, Kind, in_path
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
@@ -20,36 +20,53 @@ from storage.secret import Secret
 ACCEPTED = 202
 
 
+_WRITE = {Operation.UPDATE}
+_TOKEN = Field("token", Kind.STRING, "The token.")
+_ACCESSOR = Field("accessor", Kind.STRING, "Its accessor.", required=True)
+_INCREMENT = Field("increment", Kind.DURATION, "For how long from now.")
+_ALL_ACCESSORS = "Lists the accessors of all service tokens."
+
+
 def routes() -> list[Route]:
     """The table of this module."""
     both = {Operation.READ, Operation.UPDATE}
     return [
         *token_create.routes(),
         *_roles(),
-        _route("lookup", lookup, both),
-        _route("lookup-self", lookup_self, both),
-        _route("lookup-accessor", lookup_accessor),
-        _route("renew", renew),
-        _route("renew-self", renew_self),
-        _route("renew-accessor", renew_accessor),
-        _route("revoke", revoke),
-        _route("revoke-self", revoke_self),
-        _route("revoke-accessor", revoke_accessor),
-        _route("revoke-orphan", revoke_orphan, sudo=True),
-        _route("tidy", tidy),
-        _route("accessors", accessors, {Operation.LIST}, sudo=True),
-        _route("accessors/", accessors, {Operation.LIST}, sudo=True),
+        _route("lookup", lookup, both, "What a token is and may do.", _TOKEN),
+        _route("lookup-self", lookup_self, both, "What the caller's token is and may do."),
+        _route("lookup-accessor", lookup_accessor, _WRITE, "What the token of an accessor is.", _ACCESSOR),
+        _route("renew", renew, _WRITE, "Makes a token live longer.", _TOKEN, _INCREMENT),
+        _route("renew-self", renew_self, _WRITE, "Makes the caller's token live longer.", _INCREMENT),
+        _route(
+            "renew-accessor",
+            renew_accessor,
+            _WRITE,
+            "Makes an accessor's token live longer.",
+            _ACCESSOR,
+            _INCREMENT,
+        ),
+        _route("revoke", revoke, _WRITE, "Ends a token and all that it made.", _TOKEN),
+        _route("revoke-self", revoke_self, _WRITE, "Ends the caller's token and all that it made."),
+        _route("revoke-accessor", revoke_accessor, _WRITE, "Ends the token of an accessor.", _ACCESSOR),
+        _route("revoke-orphan", revoke_orphan, _WRITE, "Ends a token, not those it made.", _TOKEN, sudo=True),
+        _route("tidy", tidy, _WRITE, "Sweeps expired tokens now; it happens by itself anyway."),
+        _route("accessors", accessors, {Operation.LIST}, _ALL_ACCESSORS, sudo=True),
+        _route("accessors/", accessors, {Operation.LIST}, _ALL_ACCESSORS, sudo=True),
     ]
 
 
 def _route(
     name: str,
     handler: Handler,
-    operations: set[Operation] | frozenset[Operation] = frozenset({Operation.UPDATE}),
-    *,
+    operations: set[Operation],
+    summary: str,
+    *takes: Field,
     sudo: bool = False,
 ) -> Route:
-    return Route(f"auth/token/{name}", dict.fromkeys(operations, handler), sudo=sudo)
+    return Route(
+        f"auth/token/{name}", dict.fromkeys(operations, handler), sudo=sudo, summary=summary, fields=takes
+    )
 
 
 # --- look up -----------------------------------------------------------------------------------------------

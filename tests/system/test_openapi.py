@@ -1,0 +1,47 @@
+"""The server keeps to its own OpenAPI document, whatever is sent: no 5xx, no answer that the document does not know.
+
+STRONGROOM_API_CASES says how many cases each operation gets; `make api-fuzz` sets it to 500.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.processes import Server, free_ports
+
+CASES = int(os.environ.get("STRONGROOM_API_CASES", "3"))
+CHECKS = "not_a_server_error,response_schema_conformance,status_code_conformance,content_type_conformance"
+# What ends the run: a sealed store, a revoked token.
+EXCLUDED = ("/sys/seal", "/auth/token/revoke-self")
+SECONDS_PER_CASE = 2  # for all operations
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Server]:
+    """With a mount of every engine and auth method."""
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    flags = ("-dev", f"-dev-listen-address={address}", "-dev-root-token-id=root", "-dev-no-store-token")
+    with Server(tmp_path / "run", *flags, address=f"http://{address}") as server:
+        server.start()
+        server.wait_health(200)
+        catalog = server.request("GET", "sys/plugins/catalog", token="root").body["data"]
+        for kind, prefix in (("secret", "sys/mounts"), ("auth", "sys/auth")):
+            for name in catalog[kind]:
+                server.request("POST", f"{prefix}/fuzzed-{name}", {"type": name}, token="root")
+        yield server
+
+
+@pytest.mark.timeout(60 + SECONDS_PER_CASE * CASES * 10)
+def test_the_server_keeps_to_its_document(dev: Server, tmp_path: Path) -> None:
+    excluded = [argument for path in EXCLUDED for argument in ("--exclude-path", path)]
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run"]
+    command += [f"{dev.address}/v1/sys/internal/specs/openapi", "-H", "X-Vault-Token: root", "-c", CHECKS]
+    command += ["--phases", "fuzzing" if CASES < 20 else "coverage,fuzzing", "-n", str(CASES), *excluded]
+    command += ["--continue-on-failure", "--no-color", "--warnings", "off"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert "request failed" not in dev.log.read_text(), "an exception that became no answer of its own"
+    assert dev.health() == 200

@@ -1,11 +1,13 @@
-"""Drives wrk (https://github.com/wg/wrk) with write.lua and reads what it measured."""
+"""Drives wrk (https://github.com/wg/wrk) with a script and reads what it measured."""
 
 import json
 import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.processes import SystemFailedError
 
@@ -64,13 +66,8 @@ def run(address: str, recipe: Recipe, *, clients: int, seconds: int) -> Load:
     """Keep `clients` connections busy with writes for `seconds`. Raises SystemFailedError."""
     name = secrets.token_hex(4)
     script = [recipe.method, recipe.path, recipe.body, recipe.token, str(KEYS), name]
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
-    command += ["-s", str(SCRIPT), address, "--", *script, str(secrets.randbelow(1 << 31))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE_S, check=False)
-    line = next((line for line in done.stdout.splitlines() if line.startswith(MARK)), None)
-    if line is None:
-        raise SystemFailedError(f"wrk ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    seen = json.loads(line.removeprefix(MARK))
+    seen = measure(SCRIPT, address, script, clients=clients, seconds=seconds)
+    sample = dict.fromkeys(seen["sample"][: max(0, seen["good"] - clients)])  # the last are in flight
     return Load(
         run=name,
         good=seen["good"],
@@ -79,7 +76,22 @@ def run(address: str, recipe: Recipe, *, clients: int, seconds: int) -> Load:
         duration_s=seen["duration_us"] / 1e6,
         p50_ms=seen["p50_us"] / 1e3,
         p99_ms=seen["p99_us"] / 1e3,
-        sample=tuple(
-            dict.fromkeys(seen["sample"][: max(0, seen["good"] - clients)])
-        ),  # the last are in flight
+        sample=tuple(sample),
     )
+
+
+def measure(
+    script: Path, address: str, arguments: Sequence[str], *, clients: int, seconds: int
+) -> dict[str, Any]:
+    """What one run of wrk, with one thread, printed behind MARK. The last argument given to the script is a seed.
+
+    Raises SystemFailedError.
+    """
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "10s", "--latency"]
+    command += ["-s", str(script), address, "--", *arguments, str(secrets.randbelow(1 << 31))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE_S, check=False)
+    line = next((line for line in done.stdout.splitlines() if line.startswith(MARK)), None)
+    if line is None:
+        raise SystemFailedError(f"wrk ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    seen: dict[str, Any] = json.loads(line.removeprefix(MARK))
+    return seen

@@ -1,4 +1,7 @@
-"""Three OpenBao servers with integrated Raft storage, TLS and an audit file: the same conditions as ours."""
+"""OpenBao servers with integrated Raft storage, TLS and an audit file: the same conditions as ours.
+
+Three of them unless told otherwise.
+"""
 
 import base64
 import importlib.resources
@@ -19,8 +22,9 @@ JOIN_TIMEOUT_S = 90.0
 class OpenBao:
     """`gogc` sets Go's collector: 400 uses more memory and less CPU than the default of 100."""
 
-    def __init__(self, name: str, *, gogc: int | None = None) -> None:
+    def __init__(self, name: str, *, gogc: int | None = None, nodes: int = NODES) -> None:
         self.name = name
+        self._nodes = nodes
         self._env: Mapping[str, str] = {} if gogc is None else {"GOGC": str(gogc)}
         self._processes = Processes()
         self._addresses: list[str] = []
@@ -39,18 +43,18 @@ class OpenBao:
         made = certificates.create(directory / "tls")
         self._web = Web(made.ca)
         (directory / "seal.key").write_text(base64.b64encode(os.urandom(32)).decode())
-        ports = free_ports(2 * NODES)
-        self._addresses = [f"https://127.0.0.1:{port}" for port in ports[:NODES]]
-        for number in range(NODES):
+        ports = free_ports(2 * self._nodes)
+        self._addresses = [f"https://127.0.0.1:{port}" for port in ports[: self._nodes]]
+        for number in range(self._nodes):
             home = directory / f"n{number + 1}"
             (home / "data").mkdir(parents=True)
             config = home / "openbao.hcl"
-            config.write_text(self._config(number, directory, made, ports[NODES + number]))
+            config.write_text(self._config(number, directory, made, ports[self._nodes + number]))
             command = [str(_binary()), "server", f"-config={config}"]
             self._processes.start(command, log=home / "server.log", env=self._env)
             if number == 0:
                 self._initialize()
-        wait_until(self._all_vote, "three voting OpenBao servers", timeout=JOIN_TIMEOUT_S)
+        wait_until(self._all_vote, f"{self._nodes} voting OpenBao servers", timeout=JOIN_TIMEOUT_S)
         headers = {"X-Vault-Token": self._root_token}
         mount = {"type": "kv", "options": {"version": "2"}}
         leader = self.leader()
@@ -71,7 +75,7 @@ class OpenBao:
         return self._addresses[self._leading()]
 
     def follower(self) -> str:
-        return self._addresses[(self._leading() + 1) % NODES]
+        return self._addresses[(self._leading() + 1) % self._nodes]
 
     def all(self) -> list[str]:
         return list(self._addresses)
@@ -82,6 +86,14 @@ class OpenBao:
     def read(self, key: str) -> str | None:
         """From the leader: a standby may answer with something older."""
         return vault.read(self._web, self.leader(), self._token, key)
+
+    @property
+    def token(self) -> str:
+        """Holds one policy, of the keys that the benchmarks use, and not the default one."""
+        return self._token
+
+    def put(self, key: str, value: str) -> None:
+        vault.write(self._web, self.leader(), self._token, key, value)
 
     def _config(
         self, number: int, directory: Path, made: certificates.Certificates, cluster_port: int
@@ -138,7 +150,7 @@ log_level = "warn"
             return False
         servers = answer["data"]["config"]["servers"]
         voting = sum(bool(server["voter"]) for server in servers)
-        return voting == NODES and all(self._health(a) in (200, 429) for a in self._addresses)
+        return voting == self._nodes and all(self._health(a) in (200, 429) for a in self._addresses)
 
     def _ready(self, leader: str) -> bool:
         headers = {"X-Vault-Token": self._root_token}

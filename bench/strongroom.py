@@ -1,4 +1,4 @@
-"""Three Strongroom nodes, as `strongroom local` starts them: TLS, audit file, static seal."""
+"""Strongroom nodes, three unless told otherwise, as `strongroom local` starts them: TLS, audit file, static seal."""
 
 from pathlib import Path
 
@@ -14,7 +14,8 @@ class Strongroom:
 
     name = "strongroom"
 
-    def __init__(self) -> None:
+    def __init__(self, *, nodes: int = 3) -> None:
+        self._nodes = nodes
         self._cluster: LocalCluster | None = None
         self._token = ""
 
@@ -23,7 +24,7 @@ class Strongroom:
         return None
 
     def start(self, directory: Path) -> None:
-        cluster = LocalCluster(directory)
+        cluster = LocalCluster(directory, nodes=self._nodes)
         cluster.create()
         self._cluster = cluster
         cluster.start_all()
@@ -58,6 +59,14 @@ class Strongroom:
     def read(self, key: str) -> str | None:
         """From a follower: it promises the same as the leader."""
         return vault.read(self._web, self.follower(), self._token, key)
+
+    @property
+    def token(self) -> str:
+        """Holds one policy, of the keys that the benchmarks use."""
+        return self._token
+
+    def put(self, key: str, value: str) -> None:
+        vault.write(self._web, self.leader(), self._token, key, value)
 
     def _running(self) -> LocalCluster:
         if self._cluster is None:

@@ -30,3 +30,12 @@ def read(web: Web, address: str, token: str, key: str) -> str | None:
     headers = {"X-Vault-Token": token}
     status, answer = web.ask("GET", f"{address}/v1/secret/data/bench/{key}", headers=headers)
     return str(answer["data"]["data"]["value"]) if status == 200 else None
+
+
+def write(web: Web, address: str, token: str, key: str, value: str) -> None:
+    """Raises SystemFailedError."""
+    headers = {"X-Vault-Token": token}
+    url = f"{address}/v1/secret/data/bench/{key}"
+    status, answer = web.ask("PUT", url, {"data": {"value": value}}, headers=headers)
+    if status != 200:
+        raise SystemFailedError(f"writing {key} was answered with {status}: {answer}")

@@ -255,6 +255,8 @@ class AnswerHead:
         self._core = core
         self._always = _ALWAYS | (_HSTS if tls else {})
         self._index = IndexHeader()
+        self._moment = (-1, -1)
+        self._moving = b""
 
     def fields(self, headers: Mapping[str, str]) -> dict[str, str]:
         """All headers of an answer but those that aiohttp adds."""
@@ -263,18 +265,26 @@ class AnswerHead:
             fields[INDEX] = self._index_value(self._core.store)
         return fields
 
-    def start(self, status: int, headers: Mapping[str, str]) -> str:
+    def start(self, status: int, headers: Mapping[str, str]) -> bytes:
         """The status line and what does not change from one such answer to the next."""
         lines = [f"{name}: {value}\r\n" for name, value in (self._always | dict(headers)).items()]
-        return f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n" + "".join(lines)
+        return (f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n" + "".join(lines)).encode()
 
-    def finish(self, start: str, length: int | None, *, close: bool = False) -> bytes:
+    def finish(self, start: bytes, length: int | None, *, close: bool = False) -> bytes:
         """The whole head of an answer with a body of `length` bytes (None: with no body)."""
-        store = self._core.store
-        index = "" if store is None else f"{INDEX}: {self._index_value(store)}\r\n"
-        content = "" if length is None else f"Content-Length: {length}\r\n"
-        end = "Connection: close\r\n" if close else ""
-        return f"{start}{index}{content}{end}Date: {rfc822_formatted_time()}\r\n\r\n".encode()
+        content = b"" if length is None else b"Content-Length: %d\r\n" % length
+        end = b"Connection: close\r\n" if close else b""
+        return b"%b%b%b%b" % (start, content, end, self._now())
+
+    def _now(self) -> bytes:
+        """The headers that change with the time and the state, and the end of the head."""
+        store, second = self._core.store, int(time.time())
+        index = -1 if store is None else store.position
+        if self._moment != (second, index):
+            line = "" if store is None else f"{INDEX}: {self._index_value(store)}\r\n"
+            self._moment = (second, index)
+            self._moving = f"{line}Date: {rfc822_formatted_time()}\r\n\r\n".encode()
+        return self._moving
 
     def _index_value(self, store: Store) -> str:
         return self._index.value(self._core.lifecycle.cluster_id, store.position)

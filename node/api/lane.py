@@ -18,6 +18,7 @@ from node.api.head import AnswerHead, operation_of, read_head, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
 from node.audit.log import Prepared
+from node.audit.record import Asker
 from node.core import pipeline
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request
@@ -27,7 +28,6 @@ from node.store import Store
 from node.telemetry.metrics import now
 from storage.cache import CachedValue
 from storage.errors import StorageError
-from storage.rows import Token
 from storage.secret import Secret
 
 TARGETS_MAX = 65_536
@@ -52,13 +52,14 @@ _INDIFFERENT = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Caller:
     """What a connection's header block says of who asks; without a token the ordinary way answers."""
 
     store: Store
     token: Secret | None
     digest: bytes
+    who: Asker | None = None  # as the audit log names the token's holder
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class _Exchange:
     request: Request
     route: Route
     acl: ACL  # the one that allowed it last
-    start: str
+    start: bytes
     before: bytes  # of the body: up to the request id, and after it
     after: bytes
     length: int
@@ -95,7 +96,8 @@ class ReadLane:
             caller = raw.memo["caller"] = self._meet(raw, store)
         if caller.token is None or not store.fresh_now():
             return None
-        row = core.tokens.permit_at_once(store, caller.digest, raw.remote)
+        now_ns = store.now_ns()
+        row = core.tokens.permit_at_once(store, caller.digest, raw.remote, now_ns)
         if row is None:
             return None
         acl = core.acl(row)
@@ -105,21 +107,24 @@ class ReadLane:
             if found is None:
                 return None
         exchange: _Exchange = found.attached
-        if found.row.is_deleted(store.now_ns()) or exchange.audit.hasher is not core.audit.hasher:
+        if found.row.is_deleted(now_ns) or exchange.audit.hasher is not core.audit.hasher:
             return None
         if exchange.acl is not acl:
             if not pipeline.permits(acl, exchange.request, exchange.route):
                 return None
             exchange.acl = acl
         found.used = True
-        return self._send(exchange, raw.remote, row, caller.token, began)
+        who = caller.who
+        if who is None or who.row is not row or who.hasher is not exchange.audit.hasher:
+            who = caller.who = core.audit.asker(row, caller.token, raw.remote)
+        return self._send(exchange, who, began)
 
-    def _send(self, exchange: _Exchange, remote: str, row: Token, token: Secret, began: float) -> bytes:
+    def _send(self, exchange: _Exchange, who: Asker, began: float) -> bytes:
         """Both records, then the answer; without the records, the answer that says so."""
         core, request_id = self._core, render.new_request_id()
         observe, operation = core.metrics.observe, exchange.request.operation.value
         try:
-            core.audit.exchange(exchange.audit, request_id=request_id, remote=remote, row=row, token=token)
+            core.audit.exchange(who, exchange.audit, request_id=request_id)
         except errors.AuditFailed as error:
             failure = render.failure(error)
             observe(operation, failure.status, now() - began)

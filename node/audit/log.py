@@ -30,11 +30,12 @@ class _Sink:
         self._torn = b""
         self._descriptor = _open(path)
 
-    def append(self, records: Sequence[bytes]) -> bool:
-        """Write records, each a JSON object, at once; False if they are not all wholly in the file."""
-        first = self._sequence + 1
-        lines = [b'{"seq":%d,%b\n' % (first + number, body[1:]) for number, body in enumerate(records)]
-        data = self._torn + b"".join(lines)
+    def append(self, *records: bytes) -> bool:
+        """Write records of record.py at once, numbered; False if they are not all wholly in the file."""
+        data, sequence = self._torn, self._sequence
+        for body in records:
+            sequence += 1
+            data += b'{"seq":%d,%b\n' % (sequence, body)
         try:
             written = os.write(self._descriptor, data)
         except OSError:
@@ -46,7 +47,7 @@ class _Sink:
             self.failures += 1
             return False
         self._torn = b""
-        self._sequence += len(lines)
+        self._sequence = sequence
         return True
 
     def reopen(self) -> None:
@@ -112,7 +113,7 @@ class AuditLog:
         """Record what is about to be answered. Raises AuditFailed."""
         if self._sinks:
             subject, hasher = request.audited, self._hasher
-            if not isinstance(subject, record.Asked):  # the node was sealed, or opened, in between
+            if not isinstance(subject, bytes):  # the node was sealed, or opened, in between
                 subject = record.asked(hasher, request)
             outcome = None if response is None else record.outcome(hasher, request, response)
             self._append(record.response_record(subject, outcome, now_ns=time.time_ns(), error=error))
@@ -127,17 +128,22 @@ class AuditLog:
         hasher = self._hasher
         return Prepared(hasher, record.place(hasher, request), record.outcome(hasher, request, response))
 
-    def exchange(
-        self, prepared: Prepared, *, request_id: str, remote: str, row: Token, token: Secret
-    ) -> None:
+    def asker(self, row: Token, token: Secret, remote: str) -> record.Asker:
+        """For exchange(): who asks, good for as long as the token's row is."""
+        return record.asker(self._hasher, row=row, token=token, remote=remote)
+
+    def exchange(self, who: record.Asker, prepared: Prepared, *, request_id: str) -> None:
         """request() and response() in one, for what is answered on the spot and changes nothing. Raises AuditFailed."""
         if self._sinks:
-            bearer = prepared.hasher.bearer(row, token)
-            subject = record.asked_by(prepared.what, request_id=request_id, remote=remote, bearer=bearer)
-            self._append(*record.both_records(subject, prepared.outcome, now_ns=time.time_ns()))
+            asked = record.asked_by(who, prepared.what, request_id=request_id)
+            now_ns = time.time_ns()
+            self._append(
+                record.request_record(asked, now_ns=now_ns),
+                record.response_record(asked, prepared.outcome, now_ns=now_ns),
+            )
 
     def _append(self, *records: bytes) -> None:
-        accepted = [sink.append(records) for sink in self._sinks]
+        accepted = [sink.append(*records) for sink in self._sinks]
         if not any(accepted):
             self.refused += 1
             raise AuditFailed("no audit sink accepted the record; the request was refused")

@@ -1,6 +1,6 @@
 """What an audit record says: pure functions from a request and its outcome to one JSON object.
 
-A record is put together from pieces of JSON text: who asks (Bearer), what for (place()), what came of it
+A record is put together from pieces of JSON text: who asks (Asker), what for (place()), what came of it
 (outcome()). Each piece is encoded once, and kept by whoever meets the same caller or the same place again.
 
 The field names are OpenBao's. Every string that a caller sent or got is replaced by an HMAC under a key that
@@ -32,6 +32,15 @@ _LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
 encode = msgspec.json.Encoder().encode
 
 
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """A token's holder: the record's `auth`, and the members of `request` that name the token."""
+
+    row: Token
+    auth: bytes
+    members: bytes
+
+
 class Hasher:
     """Strings to "hmac-sha256:<hex>"; without a key, to a fixed mark.
 
@@ -59,7 +68,7 @@ class Hasher:
         outer.update(inner.digest())
         return HMAC_PREFIX + outer.hexdigest()
 
-    def bearer(self, row: Token, token: Secret) -> "Bearer":
+    def bearer(self, row: Token, token: Secret) -> Bearer:
         """Who presents `token`, whose row is `row`; tokens seen lately are remembered, by the token's digest."""
         known = self._bearers.get(row.digest)
         if known is None or (known.row is not row and known.row != row):
@@ -103,40 +112,37 @@ class Hasher:
 
 
 @dataclass(frozen=True, slots=True)
-class Bearer:
-    """A token's holder: the record's `auth`, and the members of `request` that name the token."""
+class Asker:
+    """Who asks: the record's `auth`, and the members of its `request` that name the caller. Hashed under one key."""
 
+    hasher: Hasher
     row: Token | None
     auth: bytes
     members: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who asks for what, as JSON: both records of a request begin with it."""
-
-    auth: bytes
-    request: bytes
-
-
-def asked(hasher: Hasher, request: Request) -> Asked:
-    """The part that both records share."""
-    row, token = request.token_row, request.token
-    what = place(hasher, request)
+def asker(hasher: Hasher, *, row: Token | None, token: Secret | None, remote: str) -> Asker:
+    """The caller at the address `remote`, with the token that was presented and its row, as far as there are any."""
+    address = b'"remote_address":%b' % encode(remote)
     if token is None:
-        return asked_by(what, request_id=request.id, remote=request.remote)
+        return Asker(hasher, row, b"{}", address)
     if row is None:
-        stranger = Bearer(None, b"{}", _members({"client_token": hasher.data(token.reveal())}))
-        return asked_by(what, request_id=request.id, remote=request.remote, bearer=stranger)
-    return asked_by(what, request_id=request.id, remote=request.remote, bearer=hasher.bearer(row, token))
+        return Asker(
+            hasher, row, b"{}", b"%b,%b" % (address, _members({"client_token": hasher.data(token.reveal())}))
+        )
+    bearer = hasher.bearer(row, token)
+    return Asker(hasher, row, bearer.auth, b"%b,%b" % (address, bearer.members))
 
 
-def asked_by(what: bytes, *, request_id: str, remote: str, bearer: Bearer | None = None) -> Asked:
+def asked(hasher: Hasher, request: Request) -> bytes:
+    """Who asks for what: the members that both records share."""
+    who = asker(hasher, row=request.token_row, token=request.token, remote=request.remote)
+    return asked_by(who, place(hasher, request), request_id=request.id)
+
+
+def asked_by(who: Asker, what: bytes, *, request_id: str) -> bytes:
     """asked(), from its pieces: `what` is of place()."""
-    members = b'{"id":"%b",%b,"remote_address":%b' % (request_id.encode(), what, encode(remote))
-    if bearer is None:
-        return Asked(b"{}", members + b"}")
-    return Asked(bearer.auth, b"%b,%b}" % (members, bearer.members))
+    return b'"auth":%b,"request":{"id":"%b",%b,%b}' % (who.auth, request_id.encode(), what, who.members)
 
 
 def place(hasher: Hasher, request: Request) -> bytes:
@@ -153,25 +159,18 @@ def place(hasher: Hasher, request: Request) -> bytes:
     return _members(entry)
 
 
-def request_record(subject: Asked, *, now_ns: int, error: str = "") -> bytes:
-    """The record of what is asked, written before anything happens: a JSON object."""
-    return _record(b"request", subject, _moment(now_ns), error) + b"}"
+def request_record(asked: bytes, *, now_ns: int, error: str = "") -> bytes:
+    """The record of what is asked, written before anything happens. Records lack their opening brace (log.py)."""
+    return b'"time":"%b","type":"request",%b%b}' % (rfc3339(now_ns).encode(), asked, _error(error))
 
 
-def response_record(subject: Asked, outcome: bytes | None, *, now_ns: int, error: str = "") -> bytes:
-    """The record of what came of it, written before the answer leaves: a JSON object.
+def response_record(asked: bytes, outcome: bytes | None, *, now_ns: int, error: str = "") -> bytes:
+    """The record of what came of it, written before the answer leaves.
 
     `outcome` is of outcome(), None where there is no answer but an error.
     """
-    record = _record(b"response", subject, _moment(now_ns), error)
-    return record + b"}" if outcome is None else b'%b,"response":%b}' % (record, outcome)
-
-
-def both_records(subject: Asked, outcome: bytes, *, now_ns: int) -> tuple[bytes, bytes]:
-    """The two records of what was answered on the spot."""
-    moment = _moment(now_ns)
-    request = _record(b"request", subject, moment, "") + b"}"
-    return request, b'%b,"response":%b}' % (_record(b"response", subject, moment, ""), outcome)
+    came = b"" if outcome is None else b',"response":%b' % outcome
+    return b'"time":"%b","type":"response",%b%b%b}' % (rfc3339(now_ns).encode(), asked, _error(error), came)
 
 
 def outcome(hasher: Hasher, request: Request, response: Response) -> bytes:
@@ -179,18 +178,8 @@ def outcome(hasher: Hasher, request: Request, response: Response) -> bytes:
     return encode(_response(hasher, request, response))
 
 
-def _moment(now_ns: int) -> bytes:
-    return rfc3339(now_ns).encode()
-
-
-def _record(kind: bytes, subject: Asked, moment: bytes, error: str) -> bytes:
-    record = b'{"time":"%b","type":"%b","auth":%b,"request":%b' % (
-        moment,
-        kind,
-        subject.auth,
-        subject.request,
-    )
-    return b'%b,"error":%b' % (record, encode(error)) if error else record
+def _error(error: str) -> bytes:
+    return b',"error":%b' % encode(error) if error else b""
 
 
 def _members(fields: dict[str, Any]) -> bytes:
@@ -199,10 +188,9 @@ def _members(fields: dict[str, Any]) -> bytes:
 
 
 def _bearer(hasher: Hasher, row: Token, token: Secret) -> Bearer:
-    named = {"client_token": hasher.data(token.reveal()), "client_token_accessor": hasher.text(row.accessor)}
-    return Bearer(
-        row, encode(_auth(row, named["client_token"], named["client_token_accessor"])), _members(named)
-    )
+    hidden, accessor = hasher.data(token.reveal()), hasher.text(row.accessor)
+    named = _members({"client_token": hidden, "client_token_accessor": accessor})
+    return Bearer(row, encode(_auth(row, hidden, accessor)), named)
 
 
 def _auth(row: Token, token: str, accessor: str) -> dict[str, Any]:

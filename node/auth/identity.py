@@ -109,9 +109,9 @@ class TokenAuthority:
             raise PermissionDenied("permission denied")
         return row if row.num_uses == 0 else await self._spend(store, row)
 
-    def permit_at_once(self, store: Store, digest: bytes, remote: str) -> Token | None:
+    def permit_at_once(self, store: Store, digest: bytes, remote: str, now_ns: int) -> Token | None:
         """What authenticate() gives for a service token, known by its digest, where it neither refuses nor waits."""
-        row = live(store.token(digest), store.now_ns())
+        row = live(store.token(digest), now_ns)
         if row is None or row.num_uses or self._refuses(store, row, remote):
             return None
         return row

@@ -309,10 +309,10 @@ async def test_both_ways_are_alike(ways: Ways) -> None:
     asked = 0
     while asked < REQUESTS:
         scripts = [script_of(rng, ways) for _ in range(BATCH)]
-        index = ways.core.unsealed.applied_index
+        index = ways.core.unsealed.position
         by_lane = await batch(scripts, ways.lane, ways.core)
         ordinary = await batch(scripts, ways.ordinary, ways.core)
-        if ways.core.unsealed.applied_index != index:  # something was wrapped: the index moves along
+        if ways.core.unsealed.position != index:  # something was wrapped: the index moves along
             by_lane.answers, ordinary.answers = (
                 without_index(by_lane.answers),
                 without_index(ordinary.answers),

@@ -137,9 +137,10 @@ def _wrap_ttl_ns(raw: Raw) -> int:
     try:
         ttl_ns = duration_ns(given, WRAP_TTL)
     except errors.InvalidRequest:
-        raise errors.InvalidRequest(
-            f"error parsing {WRAP_TTL} header: not a duration: {given[:64]!r}"
-        ) from None
+        problem = f'time: invalid duration "{given[:64]}"'
+        if given.startswith("-"):
+            problem = "requested wrap ttl cannot be negative"
+        raise errors.InvalidRequest(f"error parsing {WRAP_TTL} header: {problem}") from None
     if ttl_ns > WRAP_TTL_MAX_NS:
         raise errors.InvalidRequest(
             f"error parsing {WRAP_TTL} header: the longest lifetime is {go_duration(WRAP_TTL_MAX_NS)}"

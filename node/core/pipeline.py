@@ -127,7 +127,9 @@ async def _act(core: Core, request: Request, match: Match | None) -> Response:
     wanted = Operation.UPDATE if request.operation is Operation.CREATE else request.operation
     handler = match.route.handlers.get(wanted)
     if handler is None:
-        raise Unsupported("1 error occurred:\n\t* unsupported operation\n\n")
+        raise Unsupported(
+            "" if match.route.shape is Shape.RAW else "1 error occurred:\n\t* unsupported operation\n\n"
+        )
     if request.data and match.route.fields:
         fields.check(match.route.fields, request.data)
     return await handler(core, request, match.params)

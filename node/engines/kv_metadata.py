@@ -19,6 +19,8 @@ CUSTOM_VALUE_BYTES_MAX = 512
 VERSIONS_KEPT_MAX = 2**31 - 1
 DETAILED_KEYS_MAX = 1_000  # each takes two look-ups
 
+_SETTINGS = ("max_versions", "cas_required", "delete_version_after", "custom_metadata")
+
 ROOT_WARNING = "Non-listing operations on the root of a K/V v2 mount are not supported."
 
 
@@ -161,6 +163,8 @@ async def _submit(
     store, data = core.unsealed, request.data
     if boolean(data.get("metadata_cas_required"), "metadata_cas_required"):
         raise InvalidRequest("check-and-set of metadata is not offered")
+    if not any(name in data for name in _SETTINGS):
+        return Response(status=NO_CONTENT)  # nothing is said, so nothing is kept: no key comes to be
     lifetime = data.get("delete_version_after")
     command = KvMetadataPut(
         time_ns=store.now_ns(),

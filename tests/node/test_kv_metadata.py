@@ -62,7 +62,9 @@ async def test_metadata(kv):
 
 
 async def test_metadata_may_come_first(kv):
-    assert (await kv("PUT", "metadata/a", {})).status == 204
+    assert (await kv("PUT", "metadata/nothing", {})).status == 204, "who says nothing makes nothing"
+    assert (await kv("GET", "metadata/nothing")).status == 404
+    assert (await kv("PUT", "metadata/a", {"max_versions": 0})).status == 204
     assert (await kv("GET", "data/a")).json == {"errors": []}
     assert (await kv("GET", "metadata/a")).json["data"]["versions"] == {}
     assert (await kv("PATCH", "metadata/none", {"max_versions": 1}, headers=PATCH)).status == 404

@@ -246,6 +246,7 @@ async def test_hvac_agrees(site):
     ("body", "options", "v1"),
     [
         ({"type": "kv"}, {}, True),
+        ({"type": "kv", "options": None}, None, True),
         ({"type": "kv", "options": {"version": "1"}}, {"version": "1"}, True),
         ({"type": "kv-v1"}, {}, True),
         ({"type": "generic"}, {}, True),

@@ -109,7 +109,7 @@ async def _revoke(core: Core, request: Request, params: dict[str, str]) -> Respo
     store, lease_id = core.unsealed, _lease_id(request, params)
     await manager.end(store, lease_id, exact=True)
     if not _sync(request):
-        return Response(status=ACCEPTED)
+        return Response(status=ACCEPTED, body=b"")
     lease = store.reads.lease(lease_id)
     return _done(await manager.take_back(store, core.revokers, [lease]) if lease is not None else [])
 
@@ -118,7 +118,7 @@ async def _revoke_prefix(core: Core, request: Request, params: dict[str, str]) -
     store, prefix = core.unsealed, params["prefix"]
     await manager.end(store, prefix)
     if not _sync(request):
-        return Response(status=ACCEPTED)
+        return Response(status=ACCEPTED, body=b"")
     return _done(await manager.take_back_below(store, core.revokers, prefix))
 
 

@@ -77,11 +77,11 @@ def tuning(mount: Mount) -> dict[str, Any]:
 
 
 def options(mount: Mount) -> dict[str, str] | None:
-    """A mount's options: those of a versioned one name its version; None for what was never mounted by anybody."""
-    if mount.details.get("builtin"):
-        return None
-    said = dict(mount.details.get("options", {}))
-    return said | {"version": "2"} if mount.version == 2 else said
+    """A mount's options: those of a versioned one name its version; None where null was said, or nobody mounted it."""
+    said = None if mount.details.get("builtin") else mount.details.get("options", {})
+    if mount.version == 2:
+        return (said or {}) | {"version": "2"}
+    return None if said is None else dict(said)
 
 
 # --- what is said ---
@@ -96,16 +96,21 @@ def new_details(data: Mapping[str, Any], *, auth: bool) -> dict[str, Any]:
         kept["force_no_cache"] = True
     if auth:
         kept.setdefault("token_type", "default-service")
-    said = _options(data.get("options"))
-    return details | ({"config": kept} if kept else {}) | ({"options": said} if said else {})
+    if "options" in data:
+        said = _options(data["options"])
+        details["options"] = (
+            None if data["options"] is None else said
+        )  # shown as it was said: null, or nothing at all
+    return details | ({"config": kept} if kept else {})
 
 
 def tuned_details(mount: Mount, data: Mapping[str, Any], *, auth: bool) -> dict[str, Any]:
     """A mount's details with what a tune request changes. Raises InvalidRequest."""
     details = dict(mount.details)
     details["config"] = _config(details.get("config", {}), data, auth=auth)
-    details["options"] = dict(details.get("options", {})) | _options(data.get("options"))
-    return {name: value for name, value in details.items() if value not in ({}, None)}
+    if data.get("options"):
+        details["options"] = (details.get("options") or {}) | _options(data["options"])
+    return {name: value for name, value in details.items() if value != {}}
 
 
 def _config(old: Mapping[str, Any], data: Mapping[str, Any], *, auth: bool) -> dict[str, Any]:

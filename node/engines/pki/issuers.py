@@ -94,7 +94,7 @@ async def _make_root(core: Core, request: Request, params: dict[str, str]) -> Re
     view, data, form = shelf(core, request), request.data, leaf.form_of(request.data)
     exported = _exported(params["kind"])
     wanted = names.asked(data)
-    template = _ca_template(core, request, view, wanted)
+    template, warnings = _ca_template(core, request, view, wanted)
     name = _free_name(view, text(data.get("issuer_name"), "issuer_name"))
     key = await _new_key(data)
     made = await asyncio.to_thread(c.make_certificate, template, key.public_key(), issuer=None, signer=key)
@@ -111,17 +111,19 @@ async def _make_root(core: Core, request: Request, params: dict[str, str]) -> Re
     shown |= {"issuer_id": issuer.id, "issuer_name": name, "key_id": key_id, "key_name": ""}
     if exported:
         shown |= leaf.private_fields(key, data, form)
-    return Response(data=shown, warnings=_advice(view))
+    return Response(data=shown, warnings=[*warnings, *_advice(view)] or None)
 
 
-def _ca_template(core: Core, request: Request, view: Shelf, wanted: names.Names) -> c.Template:
+def _ca_template(
+    core: Core, request: Request, view: Shelf, wanted: names.Names
+) -> tuple[c.Template, list[str]]:
     data = request.data
     assert request.mount is not None
     now_ns = core.unsealed.now_ns()
-    ttl_ns, _ = leaf.lifetime(request.mount, {"ttl": 0, "max_ttl": 0}, data)
+    ttl_ns, warnings = leaf.lifetime(request.mount, {"ttl": 0, "max_ttl": 0}, data)
     length = data.get("max_path_length")
     depth = -1 if length is None else integer(length, "max_path_length")
-    return c.Template(
+    template = c.Template(
         subject=names.subject(wanted.common_name, data),
         names=wanted.general(),
         not_before_ns=now_ns - CA_BACKDATE_NS,
@@ -131,6 +133,7 @@ def _ca_template(core: Core, request: Request, view: Shelf, wanted: names.Names)
         path_length=None if depth < 0 else depth,
         urls=authority.urls(view),
     )
+    return template, list(warnings)
 
 
 async def _make_request(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -152,15 +155,17 @@ async def _sign_intermediate(core: Core, request: Request, params: dict[str, str
     csr = c.load_request(text(request.data.get("csr"), "csr"))
     wanted = names.asked(request.data)
     signer = authority.find_signer(view, params.get("issuer", DEFAULT))
-    template = _ca_template(core, request, view, wanted)
+    template, warnings = _ca_template(core, request, view, wanted)
     made = await asyncio.to_thread(
         c.make_certificate, template, c.public_key(csr), issuer=signer.issuer.certificate, signer=signer.key
     )
     await view.write(authority.put_certificate(view, made, signer.issuer.id))
     shown = leaf.certificate_fields(view, made, signer.issuer, form)
-    late = c.ends_ns(made) > c.ends_ns(signer.issuer.certificate)
-    warning = "The signed certificate ends after its issuer does; paths through the issuer fail from then on."
-    return Response(data=shown, warnings=[warning] if late else None)
+    if c.ends_ns(made) > c.ends_ns(signer.issuer.certificate):
+        warnings.append(
+            "The signed certificate ends after its issuer does; paths through the issuer fail from then on."
+        )
+    return Response(data=shown, warnings=warnings or None)
 
 
 async def _sign_self_issued(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -320,8 +325,8 @@ def _free_name(view: Shelf, name: str) -> str:
     return name
 
 
-def _advice(view: Shelf) -> list[str] | None:
-    return [_NO_URLS] if authority.urls(view) == c.Urls() else None
+def _advice(view: Shelf) -> list[str]:
+    return [_NO_URLS] if authority.urls(view) == c.Urls() else []
 
 
 async def _delete_all(core: Core, request: Request, params: dict[str, str]) -> Response:

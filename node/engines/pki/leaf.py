@@ -155,8 +155,6 @@ def lifetime(mount: Mount, role: Mapping[str, Any], data: Mapping[str, Any]) -> 
     ttl_ns = asked_ns or role["ttl"] * SECOND_NS or mount.default_lease_ttl_ns or DEFAULT_TTL_NS
     if ttl_ns <= longest_ns:
         return ttl_ns, ()
-    if not asked_ns and not role["ttl"]:
-        return longest_ns, ()
     asked, longest = go_duration(ttl_ns), go_duration(longest_ns)
     return longest_ns, (
         f'TTL "{asked}" is longer than permitted maxTTL "{longest}", so maxTTL is being used',

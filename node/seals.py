@@ -14,7 +14,7 @@ from storage.errors import InvalidShare, StorageError
 from storage.keyring import RootKey
 from storage.seal import SealFile, SealType, Unsealer
 
-VIEW = "sys:seals"
+VIEW = "own:seals"
 SEAL = "seal"  # what opens a node
 RECOVERY = "recovery"  # what people prove themselves with where a key file opens the nodes
 BACKUP = "backup"  # shares of the last rekey, encrypted for their holders, if it was asked for

@@ -10,11 +10,12 @@ expired stays expired, and no revision is used twice.
 from typing import Any
 
 from storage import data_keys
+from storage.command import OWN_VIEWS
 from storage.errors import Incompatible
 
 _KEPT = ("nodes", "join_tokens", "system_secrets", "region", "regions", "epochs")  # of the present state
-_SEALS = "sys:seals"  # node/seals.py
-_SEAL_FIELDS = "path, revision, created_ns, updated_ns, expires_ns, owner, term"
+_OWN = f"view >= '{OWN_VIEWS}' AND view < '{OWN_VIEWS[:-1]};'"  # ";" follows ":"
+_OWN_FIELDS = "view, path, revision, created_ns, updated_ns, expires_ns, owner, term"
 
 
 def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes) -> None:
@@ -29,7 +30,7 @@ def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes
         copy.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
         _insert(copy, table, present.execute(f"SELECT * FROM {table}").fetchall())  # noqa: S608
     _keep_keys(copy, present)
-    _keep_seals(copy, present)
+    _keep_own(copy, present)
     states = [each.execute("SELECT clock_ns, position FROM state").fetchone() for each in (copy, present)]
     clock_ns, position = max(row[0] for row in states), max(row[1] for row in states) + 1
     copy.execute("DELETE FROM history")
@@ -53,25 +54,24 @@ def _keep_keys(copy: Any, present: Any) -> None:
     copy.execute("UPDATE state SET wraps = wraps + ?", (wraps,))
 
 
-def _keep_seals(copy: Any, present: Any) -> None:
-    slots = "SELECT slot FROM entries WHERE view = ?"
+def _keep_own(copy: Any, present: Any) -> None:
+    """Entries of views that are the cluster's own, the seals among them."""
     copy.execute(
-        f"UPDATE data_keys SET used = 0, wrapped_key = ? WHERE slot IN ({slots})",  # noqa: S608 - a constant
-        (bytes(data_keys.SLOT_BYTES), _SEALS),
+        f"UPDATE data_keys SET used = 0, wrapped_key = ? WHERE slot IN (SELECT slot FROM entries WHERE {_OWN})",  # noqa: S608
+        (bytes(data_keys.SLOT_BYTES),),
     )
-    copy.execute("DELETE FROM entries WHERE view = ?", (_SEALS,))
+    copy.execute(f"DELETE FROM entries WHERE {_OWN}")  # noqa: S608 - a constant
     rows = present.execute(
-        f"SELECT {_SEAL_FIELDS}, ciphertext, wrapped_key FROM entries JOIN data_keys USING (slot)"  # noqa: S608
-        " WHERE view = ? ORDER BY path",
-        (_SEALS,),
+        f"SELECT {_OWN_FIELDS}, ciphertext, wrapped_key FROM entries JOIN data_keys USING (slot)"  # noqa: S608
+        f" WHERE {_OWN} ORDER BY view, path"
     ).fetchall()
     for *fields, ciphertext, wrapped_key in rows:
         copy.execute("INSERT INTO data_keys (used, wrapped_key) VALUES (1, ?)", (wrapped_key,))
         slot = copy.execute("SELECT max(slot) FROM data_keys").fetchone()[0]
         copy.execute(
-            f"INSERT INTO entries (view, {_SEAL_FIELDS}, slot, ciphertext)"  # noqa: S608
+            f"INSERT INTO entries ({_OWN_FIELDS}, slot, ciphertext)"  # noqa: S608 - a constant
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (_SEALS, *fields, slot, ciphertext),
+            (*fields, slot, ciphertext),
         )
 
 

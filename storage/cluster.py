@@ -44,8 +44,15 @@ def system_secret_put(db: Database, command: SystemSecretPut) -> Outcome:
 
 def node_put(db: Database, command: NodePut) -> Outcome:
     db.run(
-        "INSERT OR REPLACE INTO nodes (node_id, region, api_address, cluster_address) VALUES (?, ?, ?, ?)",
-        (command.node_id, command.region, command.api_address, command.cluster_address),
+        "INSERT OR REPLACE INTO nodes (node_id, region, api_address, cluster_address, link_address)"
+        " VALUES (?, ?, ?, ?, ?)",
+        (
+            command.node_id,
+            command.region,
+            command.api_address,
+            command.cluster_address,
+            command.link_address,
+        ),
     )
     return Done()
 

@@ -64,6 +64,7 @@ class NodePut(Command, frozen=True, tag=4):
     region: str
     api_address: str  # a URL
     cluster_address: str  # host:port
+    link_address: str = ""  # host:port for other regions; "" if it takes no part in them
 
 
 class NodeRemove(Command, frozen=True, tag=5):
@@ -291,9 +292,10 @@ class TokensExpire(Command, frozen=True, tag=54):
 class EntryPut(Command, frozen=True, tag=70):
     """Write an entry of a view: what engines and auth methods keep by name.
 
-    A view is a mount's id, or a name that begins with "sys:". `expect` is the revision that the entry must
-    have (0: it must not exist), None for any: Rejected(REVISION_MISMATCH). Rejected(NO_SUCH_MOUNT) if the
-    mount is gone. An entry with an `owner`, a token's digest, goes when that token does; Rejected(NO_SUCH_TOKEN)
+    A view is a mount's id, or a name that begins with "sys:", or with "own:" if other regions do not share it.
+    `expect` is the revision that the entry must have (0: it must not exist), None for any:
+    Rejected(REVISION_MISMATCH). Rejected(NO_SUCH_MOUNT) if the mount is gone. An entry with an `owner`, a token's
+    digest, goes when that token does; Rejected(NO_SUCH_TOKEN)
     if it is gone already. Done({"revision": n}): n grows with every write of the entry, also after a removal.
     """
 
@@ -385,18 +387,16 @@ class RegionFound(Command, frozen=True, tag=90):
     """This cluster becomes the primary region `name` of its store. Rejected(REGION_ROLE) if there are regions."""
 
     name: str
-    endpoints: tuple[str, ...]  # URLs of nodes
+    endpoints: tuple[str, ...]
+    links: tuple[str, ...]
 
 
 class RegionPut(Command, frozen=True, tag=91):
-    """A region that follows, or what changed of one. Rejected(REGION_ROLE) while there are no regions.
-
-    `identity` is what the region proves itself with to others; b"" leaves it as it is.
-    """
+    """A region that follows, or what changed of one. Rejected(REGION_ROLE) while there are no regions."""
 
     name: str
-    endpoints: tuple[str, ...]
-    identity: bytes = b""
+    endpoints: tuple[str, ...]  # URLs at which clients reach its nodes
+    links: tuple[str, ...]  # host:port at which other regions do
 
 
 class RegionRemove(Command, frozen=True, tag=92):
@@ -506,7 +506,9 @@ AnyCommand = (
 )
 
 # Commands about a region's own cluster: other regions never see them, and they have no place in the store's history.
-# Each leaves the same state when it is applied again, so their outcomes need not be remembered.
+# So are those of entries in views that begin like this. Each leaves the same state when it is applied again, so their
+# outcomes need not be remembered.
+OWN_VIEWS = "own:"
 LOCAL = frozenset(
     {
         NodePut,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from storage import data_keys
 from storage.command import (
+    OWN_VIEWS,
     Done,
     EntriesDelete,
     EntriesExpire,
@@ -58,7 +59,7 @@ def put(db: Database, command: EntryPut) -> Outcome:
 def _refusal(db: Database, command: EntryPut, revision: int) -> str | None:
     if len(command.value.wrapped_key) > data_keys.WRAPPED_KEY_BYTES_MAX:
         return Reason.MALFORMED
-    if not command.view.startswith(SYSTEM) and not db.one(
+    if not command.view.startswith((SYSTEM, OWN_VIEWS)) and not db.one(
         "SELECT 1 FROM mounts WHERE mount_id = ?", (command.view,)
     ):
         return Reason.NO_SUCH_MOUNT
@@ -95,6 +96,11 @@ def expire(db: Database, command: EntriesExpire) -> Outcome:
 def remove_all(db: Database, view: str) -> None:
     """Everything that a view holds."""
     _remove(db, "view = ?", (view,))
+
+
+def remove_own(db: Database) -> None:
+    """Everything in views that other regions do not share."""
+    _remove(db, f"view >= '{OWN_VIEWS}' AND view < '{OWN_VIEWS[:-1]};'", ())
 
 
 def remove_owned(db: Database, owners: str, parameters: Sequence[object]) -> None:

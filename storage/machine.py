@@ -109,7 +109,8 @@ _SHARED = (
        v.ciphertext FROM kv_versions v JOIN kv_keys k ON k.id = v.key_id LEFT JOIN data_keys d USING (slot)
        ORDER BY k.mount_id, k.path, v.version""",
     """SELECT e.view, e.path, e.revision, e.created_ns, e.updated_ns, e.expires_ns, e.owner, e.term,
-       d.wrapped_key, e.ciphertext FROM entries e LEFT JOIN data_keys d USING (slot) ORDER BY e.view, e.path""",
+       d.wrapped_key, e.ciphertext FROM entries e LEFT JOIN data_keys d USING (slot)
+       WHERE e.view NOT LIKE 'own:%' ORDER BY e.view, e.path""",
     """SELECT l.lease_id, l.mount_id, l.owner, l.issued_ns, l.ttl_ns, l.expires_ns, l.max_ns, l.renewed_ns, l.renewable,
        l.ending, l.due_ns, l.attempts, l.problem, l.irrevocable, l.term, d.wrapped_key, l.ciphertext
        FROM leases l LEFT JOIN data_keys d USING (slot) ORDER BY l.lease_id""",
@@ -120,6 +121,9 @@ _OWN = (
     "SELECT * FROM system_secrets ORDER BY name",
     "SELECT * FROM nodes ORDER BY node_id",
     "SELECT * FROM join_tokens ORDER BY digest",
+    """SELECT e.view, e.path, e.revision, e.created_ns, e.updated_ns, e.expires_ns, e.owner, e.term,
+       d.wrapped_key, e.ciphertext FROM entries e LEFT JOIN data_keys d USING (slot)
+       WHERE e.view LIKE 'own:%' ORDER BY e.view, e.path""",
     "SELECT * FROM region",
     "SELECT * FROM history ORDER BY position",
 )
@@ -316,6 +320,7 @@ class Machine:
         """Make this state, restored from another region's, that of a new region which follows: it has no nodes."""
         self._check_usable()
         regions.settle(self._db, region)
+        self._applied_index = regions.SETTLED_INDEX
         self._role = regions.SECONDARY
         self._uncommitted += 1
         self.commit()
@@ -379,7 +384,7 @@ class Machine:
             return self._apply_local(request_id, command)
         if type(command) is c.EpochBegin:
             return Rejected(Reason.MALFORMED)
-        if self._role in (regions.SECONDARY, regions.LEAVING):
+        if self._role not in (regions.ALONE, regions.PRIMARY):
             return Rejected(Reason.NOT_PRIMARY)  # not remembered: a retry may find this region promoted
         return self._apply_shared(request_id, data, command)
 
@@ -407,11 +412,14 @@ class Machine:
                 return begin
             self._role = regions.PRIMARY
             return self._apply_shared(request_id, c.encode(begin), begin)
-        return self._batch(command) if isinstance(command, c.Batch) else self._dispatch(command)
+        self._db.index = self._applied_index  # revisions of its own
+        outcome = self._batch(command) if isinstance(command, c.Batch) else self._dispatch(command)
+        self._db.index = self._position
+        return outcome
 
     def _follow(self, command: c.RegionApply) -> Outcome:
         """What another region ordered: the same commands at the same positions."""
-        if self._role != regions.SECONDARY:
+        if self._role not in regions.FOLLOWS:
             return Rejected(Reason.REGION_ROLE)
         if (command.epoch, command.first) != (regions.newest_epoch(self._db)[0], self._position + 1):
             return Rejected(Reason.POSITION_GAP, str(self._position))
@@ -450,7 +458,7 @@ class Machine:
         except c.MalformedCommand:
             return Rejected(Reason.MALFORMED)
         kinds = [type(each) for each in commands]
-        local = [kind in c.LOCAL for kind in kinds]
+        local = [_is_local(each) for each in commands]
         if any(kind in _NOT_IN_BATCHES for kind in kinds) or not all(map(_is_sane, commands)):
             return Rejected(Reason.MALFORMED)
         if any(local) and not all(local) and kinds[0] is not c.ClusterInit:
@@ -534,9 +542,11 @@ class Machine:
 
 def _is_local(command: c.AnyCommand) -> bool:
     """Whether it is about a region's own cluster; of a batch the first one tells, and all must agree."""
-    if isinstance(command, c.Batch) and command.commands:
-        first = _decoded(command.commands[0])
-        return type(first) in c.LOCAL
+    if isinstance(command, c.Batch):
+        first = _decoded(command.commands[0]) if command.commands else None
+        return first is not None and not isinstance(first, c.Batch) and _is_local(first)
+    if isinstance(command, c.EntryPut | c.EntryDelete | c.EntriesDelete):
+        return command.view.startswith(c.OWN_VIEWS)
     return type(command) in c.LOCAL
 
 

@@ -216,7 +216,7 @@ class Reads:
 
     def nodes(self) -> list[Node]:
         rows = self._db.all(
-            "SELECT node_id, region, api_address, cluster_address FROM nodes ORDER BY node_id"
+            "SELECT node_id, region, api_address, cluster_address, link_address FROM nodes ORDER BY node_id"
         )
         return [Node(*row) for row in rows]
 
@@ -225,8 +225,8 @@ class Reads:
         return regions.own(self._db)
 
     def regions(self) -> list[Region]:
-        rows = self._db.all("SELECT name, endpoints, identity, created_ns FROM regions ORDER BY name")
-        return [Region(row[0], _strings_decode(row[1]), row[2], row[3]) for row in rows]
+        rows = self._db.all("SELECT name, endpoints, links, created_ns FROM regions ORDER BY name")
+        return [Region(row[0], _strings_decode(row[1]), _strings_decode(row[2]), row[3]) for row in rows]
 
     def epochs(self) -> list[Epoch]:
         """Who ordered which part of the history, oldest first."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from storage import entries
 from storage.command import (
     Done,
     EpochBegin,
@@ -23,8 +24,12 @@ from storage.command import (
 )
 from storage.database import Database
 
-ALONE, PRIMARY, LEAVING, SECONDARY = "alone", "primary", "leaving", "secondary"
+ALONE, PRIMARY, LEAVING, SECONDARY, CALLED = "alone", "primary", "leaving", "secondary", "called"
+FOLLOWS = frozenset({SECONDARY, CALLED})
 REGIONS_MAX = 32
+SETTLED_INDEX = (
+    1  # a new region's log begins behind its first state, so that nobody joins it without that state
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -47,7 +52,7 @@ def found(db: Database, command: RegionFound) -> Outcome:
     if own(db)[1] != ALONE:
         return Rejected(Reason.REGION_ROLE)
     _become(db, PRIMARY, command.name)
-    _put(db, command.name, command.endpoints, b"", command.time_ns)
+    _put(db, command)
     db.run("INSERT INTO epochs VALUES (1, ?, ?)", (command.name, db.index))
     return Done()
 
@@ -56,7 +61,7 @@ def put(db: Database, command: RegionPut) -> Outcome:
     count = db.one("SELECT count(*) FROM regions WHERE name != ?", (command.name,))
     if not newest_epoch(db)[0] or (count is not None and count[0] >= REGIONS_MAX):
         return Rejected(Reason.REGION_ROLE)
-    _put(db, command.name, command.endpoints, command.identity, command.time_ns)
+    _put(db, command)
     return Done()
 
 
@@ -67,13 +72,15 @@ def remove(db: Database, command: RegionRemove) -> Outcome:
 
 
 def handover(db: Database, command: RegionHandover) -> Outcome:
-    """In the region that orders writes it is the end of that; in the others only news."""
+    """In the region that orders writes it is the end of that; `target` is called to go on; to others it is news."""
     name, role = own(db)
     known = db.one("SELECT 1 FROM regions WHERE name = ?", (command.target,))
     if known is None or command.target == newest_epoch(db)[1]:
         return Rejected(Reason.NO_SUCH_REGION)
     if role == PRIMARY:
         _become(db, LEAVING, name)
+    elif name == command.target:
+        _become(db, CALLED, name)
     return Done()
 
 
@@ -87,7 +94,7 @@ def epoch_begin(db: Database, command: EpochBegin) -> Outcome:
 def promotion(db: Database, command: RegionPromote) -> EpochBegin | Rejected:
     """What a region that follows has to add to the history to order it from then on."""
     name, role = own(db)
-    if role != SECONDARY:
+    if role not in FOLLOWS:
         return Rejected(Reason.REGION_ROLE)
     if command.epoch != newest_epoch(db)[0] + 1 or command.at not in (None, db.index):
         return Rejected(Reason.POSITION_GAP)
@@ -108,16 +115,17 @@ def settle(db: Database, name: str) -> None:
     _become(db, SECONDARY, name)
     for table in ("nodes", "join_tokens", "system_secrets"):
         db.run(f"DELETE FROM {table}")  # noqa: S608 - constants
+    entries.remove_own(db)
+    db.run("UPDATE state SET applied_index = ?", (SETTLED_INDEX,))
 
 
 def _become(db: Database, role: str, name: str) -> None:
     db.run("UPDATE region SET role = ?, name = ?", (role, name))
 
 
-def _put(db: Database, name: str, endpoints: tuple[str, ...], identity: bytes, time_ns: int) -> None:
+def _put(db: Database, command: RegionFound | RegionPut) -> None:
     db.run(
-        "INSERT INTO regions (name, endpoints, identity, created_ns) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (name) DO UPDATE SET endpoints = excluded.endpoints,"
-        " identity = iif(excluded.identity = x'', identity, excluded.identity)",
-        (name, _encode(endpoints), identity, time_ns),
+        "INSERT INTO regions (name, endpoints, links, created_ns) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET endpoints = excluded.endpoints, links = excluded.links",
+        (command.name, _encode(command.endpoints), _encode(command.links), command.time_ns),
     )

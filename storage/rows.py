@@ -64,7 +64,7 @@ class Region:
 
     name: str
     endpoints: tuple[str, ...]
-    identity: bytes
+    links: tuple[str, ...]
     created_ns: int
 
 
@@ -147,6 +147,7 @@ class Node:
     region: str
     api_address: str
     cluster_address: str
+    link_address: str
 
 
 @dataclass(frozen=True, slots=True)

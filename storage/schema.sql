@@ -13,7 +13,8 @@ CREATE TABLE state (
 ) STRICT;
 INSERT INTO state VALUES (1, 0, 0, 0, 0);
 
--- This region's part in it. The role is "alone" (there are no regions), "primary", "leaving" (it handed over) or "secondary".
+-- This region's part in it. The role is "alone" (there are no regions), "primary", "leaving" (it handed over),
+-- "secondary" or "called" (it was handed over to).
 CREATE TABLE region (
     id   INTEGER PRIMARY KEY CHECK (id = 1),
     name TEXT NOT NULL,
@@ -24,8 +25,8 @@ INSERT INTO region VALUES (1, '', 'alone');
 -- The regions that hold the store's history, and who ordered which part of it: an epoch begins with its first position.
 CREATE TABLE regions (
     name       TEXT PRIMARY KEY,
-    endpoints  BLOB NOT NULL, -- a msgpack array of URLs
-    identity   BLOB NOT NULL, -- what it proves itself with to the others
+    endpoints  BLOB NOT NULL, -- msgpack arrays: URLs for clients, host:port for other regions
+    links      BLOB NOT NULL,
     created_ns INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE epochs (
@@ -79,7 +80,8 @@ CREATE TABLE nodes (
     node_id         TEXT PRIMARY KEY,
     region          TEXT NOT NULL,
     api_address     TEXT NOT NULL,
-    cluster_address TEXT NOT NULL
+    cluster_address TEXT NOT NULL,
+    link_address    TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- One-time tickets by keyed digest; taken_by is the node that used it.

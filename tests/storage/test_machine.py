@@ -53,7 +53,7 @@ def test_the_same_log_gives_the_same_state_and_outcomes(tmp_path, seed):
 
 def test_the_digest_notices_every_table(node):
     """One change anywhere in the replicated tables changes the digest."""
-    node.do(c.RegionFound(T0, "eu", ("https://a",)))
+    node.do(c.RegionFound(T0, "eu", ("https://a",), ()))
     for entry in random_log(1, 300):
         node.feed(entry)
     now = node.machine.clock_ns
@@ -271,4 +271,4 @@ def test_generations_move_with_what_they_watch_and_not_otherwise(node):
     assert moved(both) == {"policies", "tokens", "entries"}
     assert moved(c.batch(T0, c.NodeRemove(T0, "n1"))) == {"nodes"}
     assert moved(c.batch(T0, c.PolicyPut(T0, "p", "y"), c.NodeRemove(T0, "n1"))) == set()  # refused
-    assert moved(c.RegionFound(T0, "eu", ())) == {"regions"}
+    assert moved(c.RegionFound(T0, "eu", (), ())) == {"regions"}

@@ -15,8 +15,8 @@ from storage.machine import Machine
 def primary():
     node = Node()
     node.ok(mount())
-    node.ok(c.RegionFound(T0, "eu", ("https://eu-1", "https://eu-2")))
-    node.ok(c.RegionPut(T0, "us", ("https://us-1",), b"key"))
+    node.ok(c.RegionFound(T0, "eu", ("https://eu-1", "https://eu-2"), ("eu-1:8203",)))
+    node.ok(c.RegionPut(T0, "us", ("https://us-1",), ("us-1:8203",)))
     return node
 
 
@@ -148,7 +148,7 @@ def test_what_waits_for_the_tables_is_read_too_and_survives(primary, tmp_path):
     path = tmp_path / "kept.db"
     node = Node(path)
     node.ok(mount())
-    node.ok(c.RegionFound(T0, "eu", ()))
+    node.ok(c.RegionFound(T0, "eu", (), ()))
     node.ok(put("a", 1))
     assert len(node.machine.history.read(2)) == 2
     position = node.machine.position

@@ -153,26 +153,26 @@ def test_a_reset_keeps_the_seal_that_people_hold_shares_of_and_every_key_term(tm
     node = Node(tmp_path / "a.db")
     node.ok(c.ClusterInit(T0, "cluster", "name"))
     node.ok(c.KeyTermAdd(T0, 1, b"first"))
-    node.ok(c.EntryPut(T0, "sys:seals", "seal", sealed("old shares")))
+    node.ok(c.EntryPut(T0, "own:seals", "seal", sealed("old shares")))
     node.ok(c.EntryPut(T0, "sys:other", "x", sealed("old")))
     node.machine.commit()
     node.machine.snapshot(tmp_path / "backup")
     node.ok(c.KeyTermAdd(T0, 2, b"second"))
-    node.ok(c.EntryPut(T0, "sys:seals", "seal", sealed("new shares")))
-    node.ok(c.EntryPut(T0, "sys:seals", "recovery", sealed("recovery")))
+    node.ok(c.EntryPut(T0, "own:seals", "seal", sealed("new shares")))
+    node.ok(c.EntryPut(T0, "own:seals", "recovery", sealed("recovery")))
     node.ok(c.EntryPut(T0, "sys:other", "x", sealed("new")))
     node.machine.commit()
-    revision = node.reads.entry("sys:seals", "seal").revision
+    revision = node.reads.entry("own:seals", "seal").revision
     node.machine.stage_reset(tmp_path / "backup", node.machine.applied_index + 1, b"r" * 16)
     node.machine.restore(tmp_path / "backup")
-    entry = node.reads.entry("sys:seals", "seal")
+    entry = node.reads.entry("own:seals", "seal")
     assert (entry.revision, entry.value) == (revision, sealed("new shares"))
-    assert node.reads.entry("sys:seals", "recovery").value == sealed("recovery")
+    assert node.reads.entry("own:seals", "recovery").value == sealed("recovery")
     assert node.reads.entry("sys:other", "x").value == sealed("old")
     assert [term.term for term in node.reads.key_terms()] == [1, 2]
     node.ok(c.EntryPut(T0, "sys:other", "y", sealed("later")))
     node.machine.commit()
-    assert node.reads.entry("sys:seals", "seal").value == sealed("new shares")
+    assert node.reads.entry("own:seals", "seal").value == sealed("new shares")
     node.machine.close()
 
 

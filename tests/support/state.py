@@ -159,7 +159,7 @@ def _random_command(rng: random.Random, now: int):
         lambda: c.SystemSecretPut(now, name, value),
         lambda: c.NodePut(now, name, "eu", "https://a", "b:1"),
         lambda: c.NodeRemove(now, name),
-        lambda: c.RegionPut(now, name, (f"https://{name}",), rng.choice([b"", b"key"])),
+        lambda: c.RegionPut(now, name, (f"https://{name}",), ()),
         lambda: c.RegionRemove(now, name),
         lambda: c.JoinTokenPut(now, name.encode(), now + MINUTE),
         lambda: c.JoinTokenTake(now, name.encode(), other),

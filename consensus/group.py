@@ -26,10 +26,20 @@ class RaftGroup:
 
     @classmethod
     def create(
-        cls, config: GroupConfig, machine: StateMachine, *, address: str, parts: Parts | None = None
+        cls,
+        config: GroupConfig,
+        machine: StateMachine,
+        *,
+        address: str,
+        term: int = 0,
+        parts: Parts | None = None,
     ) -> Self:
-        """A new cluster whose only member is this node. Blocking. Raises FileExistsError."""
-        opening.create(config, (Member(config.node_id, address),))
+        """A new cluster whose only member is this node. Blocking. Raises FileExistsError.
+
+        Its log begins behind what the machine holds already, if anything; `term` is that state's.
+        """
+        index = machine.applied_index
+        opening.create(config, (Member(config.node_id, address),), index=index, term=term)
         return cls.open(config, machine, parts=parts)
 
     @classmethod

@@ -13,7 +13,7 @@ from consensus.api import Cipher, Member, StateMachine
 from consensus.errors import Corrupt
 from consensus.journal import Journal, OnDurable, Recovered
 from consensus.options import RaftOptions
-from consensus.records import Base
+from consensus.records import Base, HardState
 from consensus.snapshot import SnapshotFiles
 
 JOURNAL_DIR = "log"
@@ -46,11 +46,18 @@ class Disk:
     snapshots: SnapshotFiles
 
 
-def create(config: GroupConfig, members: tuple[Member, ...]) -> None:
-    """An empty log in which `members` are the voters. Raises FileExistsError if there is one."""
-    base = Base(0, 0, members)
+def create(config: GroupConfig, members: tuple[Member, ...], *, index: int = 0, term: int = 0) -> None:
+    """An empty log in which `members` are the voters, behind a state at `index` that nobody else goes on from.
+
+    Raises FileExistsError if there is one.
+    """
+    base = Base(index, term, members)
     Journal.create(
-        config.directory / JOURNAL_DIR, owner=config.owner, cipher=config.cipher, base=base
+        config.directory / JOURNAL_DIR,
+        owner=config.owner,
+        cipher=config.cipher,
+        base=base,
+        hard=HardState(term, None),
     ).close()
 
 

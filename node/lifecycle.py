@@ -20,6 +20,8 @@ import structlog
 from consensus.api import Member, Status
 from consensus.group import RaftGroup
 from node import enrol, pki, seals
+from node.backup import anew
+from node.backup.archive import Contents
 from node.ceremonies import Shares
 from node.config import Settings
 from node.core.core import Core, Initialized
@@ -155,6 +157,8 @@ class NodeLifecycle:
 
     async def start(self) -> None:
         """At process start: open the store if the seal needs nobody's hands."""
+        if await asyncio.to_thread(anew.finish, self._layout):
+            log.info("an interrupted restore was finished")
         if not self.initialized:
             self._clear_unfinished()
             log.info("node is not initialised: `operator init` makes a new store, `operator join` enters one")
@@ -224,9 +228,11 @@ class NodeLifecycle:
     async def seal(self) -> None:
         """Close the store and forget its keys. Leadership is handed over first."""
         async with self._transition:
-            opened = self._unsealed
-            if opened is None:
-                return
+            await self._shut()
+
+    async def _shut(self) -> None:
+        opened = self._unsealed
+        if opened is not None:
             self._unsealed = None
             self.core.store = None
             self.core.audit.set_key(None)
@@ -308,6 +314,26 @@ class NodeLifecycle:
         await opened.store.submit(NodeRemove(time_ns=opened.store.now_ns(), node_id=node_id))
         await opened.group.remove_member(node_id, timeout)
 
+    async def begin_anew(self, contents: Contents) -> None:
+        """Put a snapshot of another store in the place of this one. See Lifecycle.begin_anew."""
+        async with self._transition:
+            opened = self._unsealed
+            if opened is None:
+                raise Sealed("Vault is sealed")
+            if len(opened.group.status().members) > 1:
+                raise InvalidRequest(
+                    "a snapshot with another root key takes the place of a store of one node: remove the other"
+                    " nodes, restore it, and let them join again with empty disks"
+                )
+            await asyncio.to_thread(anew.check, contents, self._settings)
+            await asyncio.to_thread(anew.lay_out, self._layout, contents)
+            await self._shut()
+            await asyncio.to_thread(anew.finish, self._layout)
+            self._seal_file = self._unsealer = None
+            log.info("store replaced by a snapshot", cluster_id=contents.meta.cluster_id)
+            if self._settings.seal.kind == "static":
+                await self._open(self._static_root())
+
     # --- steps ---
 
     async def _enter(self, admitted: Admitted, root: RootKey) -> None:
@@ -331,6 +357,9 @@ class NodeLifecycle:
 
     async def _open(self, root: RootKey) -> None:
         """Open what is on disk. StorageError and consensus.Corrupt mean: this directory must not be used."""
+        if (beginning := anew.beginning(self._layout)) is not None:
+            await self._open_restored(root, beginning)
+            return
         identity = read_identity(self._layout.identity, root.derive(PEER_IDENTITY))
         if identity.node_id != self._settings.node_id:
             raise WrongKey(
@@ -338,8 +367,25 @@ class NodeLifecycle:
             )
         self._serve(await self._run(root, identity, start=Start.OPEN))
 
+    async def _open_restored(self, root: RootKey, beginning: anew.Beginning) -> None:
+        """The first time that the keys of a restored store open it."""
+        identity = await asyncio.to_thread(anew.adopt, root, self._settings, self._layout, self._tls)
+        opened = await self._run(root, identity, start=Start.CREATE, term=beginning.term)
+        try:
+            await asyncio.to_thread(anew.done, self._layout)
+        except BaseException:
+            await self._close(opened)
+            raise
+        self._serve(opened)
+
     async def _run(
-        self, root: RootKey, identity: Identity, *, start: Start, members: tuple[Member, ...] = ()
+        self,
+        root: RootKey,
+        identity: Identity,
+        *,
+        start: Start,
+        members: tuple[Member, ...] = (),
+        term: int = 0,
     ) -> Unsealed:
         values = ValueCache(self._settings.value_cache_bytes_max)
         machine = await asyncio.to_thread(
@@ -356,6 +402,7 @@ class NodeLifecycle:
                 root=root,
                 machine=machine,
                 members=members,
+                term=term,
                 tls=tls,
                 observe_fsync=self.core.metrics.observe_fsync,
             )

@@ -17,6 +17,7 @@ import structlog
 from consensus.api import Status
 from consensus.memory import SoloGroup
 from node import seals
+from node.backup.archive import Contents
 from node.ceremonies import Shares
 from node.config import Settings
 from node.core.core import Core, Initialized
@@ -219,6 +220,9 @@ class MemoryLifecycle:
 
     async def join(self, *, leader_api_address: str, join_token: str) -> None:
         raise InvalidRequest(NOT_IN_MEMORY)
+
+    async def begin_anew(self, contents: Contents) -> None:
+        raise InvalidRequest("a store in memory is not restored from a snapshot")
 
     async def remove(self, node_id: str, timeout: float) -> None:
         raise InvalidRequest(NOT_IN_MEMORY)

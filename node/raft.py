@@ -25,7 +25,7 @@ ELECTION_SPREAD = 2  # election timeouts are drawn between the configured one an
 class Start(enum.Enum):
     """How the group comes into being."""
 
-    CREATE = "create"  # a new store with this node alone
+    CREATE = "create"  # this node alone, behind whatever its state holds
     JOIN = "join"  # an empty learner of a running store
     OPEN = "open"  # what either left on disk
 
@@ -39,10 +39,14 @@ def open_group(
     root: RootKey,
     machine: Machine,
     members: tuple[Member, ...],
+    term: int,
     tls: tuple[ssl.SSLContext, ssl.SSLContext],
     observe_fsync: Callable[[float], None],
 ) -> RaftGroup:
-    """Blocking (reads the whole log). Raises consensus.errors.Corrupt if the disk must not be trusted."""
+    """Blocking (reads the whole log). `members` for JOIN, `term` of the state for CREATE.
+
+    Raises consensus.errors.Corrupt if the disk must not be trusted.
+    """
     host, _, port = settings.cluster_address.rpartition(":")
     config = GroupConfig(
         node_id=settings.node_id,
@@ -64,7 +68,8 @@ def open_group(
     parts = Parts(observe_fsync=observe_fsync)
     match start:
         case Start.CREATE:
-            return RaftGroup.create(config, machine, address=settings.cluster_address, parts=parts)
+            address = settings.cluster_address
+            return RaftGroup.create(config, machine, address=address, term=term, parts=parts)
         case Start.JOIN:
             return RaftGroup.join(config, machine, members=members, parts=parts)
         case Start.OPEN:

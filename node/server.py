@@ -45,10 +45,12 @@ from node.api.vault import (
     tools,
     wrapping,
 )
+from node.api.vault.snapshots import Snapshots
 from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
 from node.auth.methods.catalog import auth_methods
 from node.auth.methods.lockout import Lockout
+from node.backup.take import Taking, clear_work
 from node.config import DEV_CA_FILE, Listener, Settings
 from node.core.core import Core
 from node.core.router import Table
@@ -107,6 +109,7 @@ def run(
                 return uvloop.run(_serve_memory(settings, read_settings))
             Layout(settings.data_dir).prepare()
             with _locked(settings.data_dir):
+                clear_work(settings.data_dir)
                 return uvloop.run(_serve_disk(settings, read_settings))
     except (StartError, CertificateError, StorageError, ConsensusError, OSError) as error:
         log.critical("node cannot run", reason=f"{type(error).__name__}: {error}")
@@ -204,6 +207,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         *system.routes(),
         *seal.routes(),
         *cluster.routes(),
+        *Snapshots(Taking()).routes(),
         *auth_mounts.routes(lockout),
         *entities.routes(),
         *groups.routes(),

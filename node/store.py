@@ -11,6 +11,7 @@ from typing import Any
 
 from consensus import errors as raft_errors
 from consensus.api import Group, Status
+from node.copies import StateCopies
 from node.errors import NoQuorum, OutcomeUnknown, TooBusy
 from storage.cache import ValueCache
 from storage.command import AnyCommand, Done, Rejected, Sealed, encode
@@ -48,6 +49,7 @@ class Store:
         self._key: KvKey | None = None
         self._key_place = (-1, "", "")
         self.root = root
+        self.copies = StateCopies(machine, group)
         self.leading_since_ns = 0  # 0: another node leads, as far as housekeeping has seen
 
     @property

@@ -9,8 +9,9 @@ expired stays expired, and no revision is used twice.
 
 from typing import Any
 
-from storage import data_keys
-from storage.command import OWN_VIEWS
+from storage import cluster, data_keys
+from storage.command import OWN_VIEWS, NodePut
+from storage.database import Database
 from storage.errors import Incompatible
 
 _KEPT = ("nodes", "join_tokens", "system_secrets", "region", "regions", "epochs")  # of the present state
@@ -23,8 +24,8 @@ def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes
 
     Raises Incompatible if it is another store's.
     """
-    cluster = "SELECT cluster_id FROM cluster"
-    if copy.execute(cluster).fetchall() != present.execute(cluster).fetchall():
+    own_name = "SELECT cluster_id FROM cluster"
+    if copy.execute(own_name).fetchall() != present.execute(own_name).fetchall():
         raise Incompatible("the copy belongs to another store")
     for table in _KEPT:
         copy.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
@@ -42,6 +43,17 @@ def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes
         "INSERT INTO outcomes (position, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",
         (position, request_id, clock_ns, outcome),
     )
+
+
+def enter_alone(db: Database, node: NodePut) -> None:
+    """Make a state that is to begin a log of its own that of a group of this one node: it has no other yet.
+
+    Regions that followed the store follow whoever they did; this one knows nothing of them.
+    """
+    for table in ("nodes", "join_tokens", "outcomes", "history", "regions", "epochs"):
+        db.run(f"DELETE FROM {table}")  # noqa: S608 - constants
+    db.run("UPDATE region SET role = 'alone'")
+    cluster.node_put(db, node)
 
 
 def _keep_keys(copy: Any, present: Any) -> None:

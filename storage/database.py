@@ -227,15 +227,18 @@ class Database:
         files.sync_directory(target.parent)
         return index
 
-    def verify(self, source: Path, read_index: str) -> None:
+    def verify(self, source: Path, read_index: str, amend: Amendment) -> None:
         """Any thread: whether stage() would take this file, which is left as it is. Raises what stage() raises."""
-        copy = source.with_name(source.name + ".checked")
-        try:
-            files.copy_durable(source, copy)
+        with _scratch(source) as copy:
             self._verify(copy, read_index, 0)
-        finally:
-            for suffix in ("", "-wal", "-shm"):
-                _sibling(copy, suffix).unlink(missing_ok=True)
+            if self.path is not None:
+                self._amend(copy, self.path, amend)
+
+    @contextlib.contextmanager
+    def opened_copy(self, source: Path) -> Iterator["Database"]:
+        """Any thread: a database of its own with what copy_to() wrote, under the same key; gone afterwards."""
+        with _scratch(source) as copy, contextlib.closing(Database(copy, key=self._key)) as database:
+            yield database
 
     def stage(self, source: Path, read_index: str, *, at_least: int, amend: Amendment | None = None) -> None:
         """Any thread: verify a copy that copy_to() wrote anywhere, and lay it beside the file for replace_by().
@@ -456,6 +459,18 @@ def _is_damaged(path: Path, key: bytes) -> bool:
     decryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
     header = bytes(16) + decryptor.update(page[16:112])
     return header[21:24] == b"\x40\x20\x20" or header[72:92] == bytes(20)
+
+
+@contextlib.contextmanager
+def _scratch(source: Path) -> Iterator[Path]:
+    """A copy beside `source`, for a while."""
+    copy = _sibling(source, ".scratch")
+    try:
+        files.copy_durable(source, copy)
+        yield copy
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            _sibling(copy, suffix).unlink(missing_ok=True)
 
 
 def _sibling(path: Path, suffix: str) -> Path:

@@ -40,6 +40,7 @@ BATCH_TOKEN = "batch-token"  # noqa: S105
 KEYRING_WRAP = "keyring-wrap"
 PEER_IDENTITY = "peer-identity"
 REGION_IDENTITY = "region-identity"
+SNAPSHOT = "snapshot"
 
 # What an envelope holds (Context.kind).
 KIND_KV = "kv"

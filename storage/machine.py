@@ -18,7 +18,7 @@ from storage import amendments, cluster, entries, kv, leases, mounts, regions, t
 from storage import command as c
 from storage.cache import ValueCache
 from storage.command import Done, Outcome, Reason, Rejected
-from storage.database import FORMAT, Database, SlotMemory
+from storage.database import FORMAT, Amendment, Database, SlotMemory
 from storage.history import History
 from storage.reads import Reads
 from storage.recent import Recent
@@ -30,12 +30,15 @@ FORGET_ROWS_MAX = 1024  # at a time, and as often as needed: a backlog shrinks
 FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every command
 BATCH_COMMANDS_MAX = 4096
 MIXED_ENTRIES_MAX = 512  # until a commit that cannot go on in the background
+DIGEST_ROWS_AT_ONCE = 128
 INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
 
 TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity", "regions")
 
 _READ_INDEX = "SELECT applied_index FROM state"
 _REQUEST_IDS = "SELECT request_id, position FROM outcomes"
+
+Pause = Callable[[], None]
 
 _Handler = Callable[[Database, Any], Outcome]
 _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics that a command moves
@@ -280,21 +283,12 @@ class Machine:
 
     def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
         """As stage(), for a snapshot of any age, which becomes the state at `index`. See amendments.py."""
-        outcome = c.outcome_encode(Done())
-        self._db.stage(
-            path,
-            _READ_INDEX,
-            at_least=0,
-            amend=lambda copy, present: amendments.reset(copy, present, index, request_id, outcome),
-        )
+        self._db.stage(path, _READ_INDEX, at_least=0, amend=_reset(index, request_id))
         self._staged_ids = dict(self._db.staged(_REQUEST_IDS))
 
     def verify(self, path: Path) -> None:
-        """Any thread, blocking: whether a file is a snapshot that this machine could take in.
-
-        Raises WrongKey, Corrupt, Incompatible.
-        """
-        self._db.verify(path, _READ_INDEX)
+        """Any thread, blocking: whether stage_reset() would take this file in. Raises what that raises."""
+        self._db.verify(path, _READ_INDEX, _reset(0, bytes(16)))
 
     def unstage(self) -> None:
         """Forget what stage() laid ready, if anything."""
@@ -316,6 +310,22 @@ class Machine:
         for topic in TOPICS:
             self._generations[topic] += 1
 
+    def digest_of(self, path: Path, pause: Pause) -> str:
+        """Any thread, blocking: the state_digest() of a copy that snapshot() wrote, which is left as it is.
+
+        `pause` is called every few rows: other threads have work for this interpreter, too.
+        """
+        with self._db.opened_copy(path) as database:
+            return Machine(database)._digest(_SHARED + _OWN, pause)
+
+    def enter_alone(self, node: c.NodePut) -> None:
+        """Before there is a log: make this state, taken from a snapshot, that of a group of this one node."""
+        self._check_usable()
+        amendments.enter_alone(self._db, node)
+        self._uncommitted += 1
+        self.commit()
+        self._load()
+
     def settle(self, region: str) -> None:
         """Make this state, restored from another region's, that of a new region which follows: it has no nodes."""
         self._check_usable()
@@ -325,15 +335,15 @@ class Machine:
         self._uncommitted += 1
         self.commit()
 
-    def state_digest(self) -> str:
-        """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node."""
-        return self._digest(_SHARED + _OWN)
+    def state_digest(self, pause: Pause | None = None) -> str:
+        """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node. See digest_of()."""
+        return self._digest(_SHARED + _OWN, pause)
 
     def history_digest(self) -> str:
         """SHA-256 (hex) over what all regions share: equal at equal positions, in any region."""
         return self._digest(_SHARED)
 
-    def _digest(self, queries: tuple[str, ...]) -> str:
+    def _digest(self, queries: tuple[str, ...], pause: Pause | None = None) -> str:
         self._recent.flush()
         self._save_outcomes()
         self.history.flush()
@@ -341,8 +351,10 @@ class Machine:
         digest = hashlib.sha256(msgspec.msgpack.encode(shared))
         for number, query in enumerate(queries):
             digest.update(msgspec.msgpack.encode(number))
-            for row in self._db.each(query):
+            for count, row in enumerate(self._db.each(query)):
                 digest.update(msgspec.msgpack.encode(row))
+                if pause is not None and count % DIGEST_ROWS_AT_ONCE == 0:
+                    pause()
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -556,6 +568,11 @@ def _decoded(data: bytes) -> c.AnyCommand | None:
         return c.decode(data)
     except c.MalformedCommand:
         return None
+
+
+def _reset(index: int, request_id: bytes) -> Amendment:
+    outcome = c.outcome_encode(Done())
+    return lambda copy, present: amendments.reset(copy, present, index, request_id, outcome)
 
 
 def _is_sane(value: msgspec.Struct | tuple[Any, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -44,6 +45,23 @@ class BodyReader:
         if not request.body_exists:
             return {}, False
         return self.parse(await self._receive(request))
+
+    async def stream(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
+        """The body piece by piece, for whoever bounds its size. Raises Refused (400, 408, 415, 417)."""
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Refused(415, "compressed request bodies are not supported", close=True)
+        await _expect(request)
+        while piece := await self._piece(request):
+            yield piece
+
+    async def _piece(self, request: web.BaseRequest) -> bytes:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                return await request.content.readany()
+        except TimeoutError:
+            raise Refused(408, "the request body did not arrive in time", close=True) from None
+        except RequestPayloadError:
+            raise Refused(400, "malformed request body", close=True) from None
 
     def parse(self, data: bytes) -> tuple[dict[str, Any], bool]:
         """read() for a body that is here already, whole and small."""

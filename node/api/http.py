@@ -4,6 +4,7 @@ bytes -> protocol.py -> paths.py, body.py -> Request -> node.core.pipeline -> va
 """
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -35,6 +36,7 @@ from node.core.request import Operation, Request, Shape
 from node.telemetry.logs import where
 from node.telemetry.metrics import now
 
+STREAM_STALL_S = 60.0  # a client that takes nothing for so long is cut off
 _READS = frozenset({Operation.READ, Operation.LIST, Operation.SCAN})
 _WITH_BODY = frozenset({Operation.UPDATE, Operation.PATCH})
 MERGE_PATCH = "application/merge-patch+json"
@@ -68,6 +70,8 @@ class Gateway:
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one of aiohttp's requests."""
         call, rendered = await self._exchange(raw)
+        if rendered.stream is not None:
+            return await self._send_stream(raw, rendered, rendered.stream)
         response = web.Response(
             status=rendered.status, body=rendered.body or None, headers=self._head.fields(rendered.headers)
         )
@@ -85,9 +89,31 @@ class Gateway:
             _log.error("read lane failed", error=type(error).__name__, where=where(error))
             return None
 
+    async def _send_stream(
+        self, raw: web.BaseRequest, rendered: Rendered, stream: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        """As fast as the client takes it. What breaks off in the middle ends the connection: no end, no answer."""
+        response = web.StreamResponse(status=rendered.status, headers=self._head.fields(rendered.headers))
+        try:
+            await response.prepare(raw)
+            async for piece in stream:
+                async with asyncio.timeout(STREAM_STALL_S):
+                    await response.write(piece)
+            await response.write_eof()
+        except Exception as error:  # noqa: BLE001 - the answer has begun: it can only be cut off
+            _log.warning("an answer was cut off", error=type(error).__name__, where=where(error))
+            if raw.transport is not None:
+                raw.transport.abort()
+        finally:
+            await close_stream(stream)
+        return response
+
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:
         """Answer a plain request: the bytes to send, and whether to close the connection then."""
         call, rendered = await self._exchange(raw)
+        if rendered.stream is not None:  # the path was spelled so that plain.py did not know it
+            await close_stream(rendered.stream)
+            rendered = render.message(HTTPStatus.BAD_REQUEST, "ask for this path without percent-encoding")
         start = self._head.start(rendered.status, rendered.headers)
         length = None if rendered.status == HTTPStatus.NO_CONTENT else len(rendered.body)
         return self._head.finish(start, length, close=call.close) + rendered.body, call.close
@@ -125,16 +151,22 @@ class Gateway:
         if target.path is None:
             return render.message(HTTPStatus.NOT_FOUND, "")
         request = _request(call, target)
+        upload = request.operation in _WITH_BODY and self._takes_file(request)
         if request.operation in _WITH_BODY:
             if request.path.endswith("/"):
                 raise errors.InvalidRequest("cannot write to a path ending in '/'")
-            if isinstance(call.raw, PlainRequest):
+            if upload:
+                if isinstance(call.raw, PlainRequest):
+                    raise errors.InvalidRequest("send to this path without percent-encoding")
+                request.upload, call.close = self._bodies.stream(call.raw), True
+            elif isinstance(call.raw, PlainRequest):
                 request.data, request.has_body = self._bodies.parse(call.raw.body)
             else:
                 request.data, request.has_body = await self._bodies.read(call.raw)
         await _wait_for_index(self._core, call.raw)
         try:
-            async with asyncio.timeout(self._core.settings.request_timeout_s):
+            # A file takes as long as it takes; each of its pieces has a deadline.
+            async with asyncio.timeout(None if upload else self._core.settings.request_timeout_s):
                 response, match = await pipeline.handle(self._core, request)
         except TimeoutError:
             if request.operation in _READS:
@@ -143,6 +175,16 @@ class Gateway:
         return render.answer(
             response, request_id=request.id, shape=match.route.shape if match is not None else Shape.LOGICAL
         )
+
+    def _takes_file(self, request: Request) -> bool:
+        match = self._core.system.match(request.path)
+        return match is not None and match.route.upload
+
+
+async def close_stream(stream: AsyncIterator[bytes]) -> None:
+    """Release what a stream holds, read to its end or not."""
+    if isinstance(stream, AsyncGenerator):
+        await stream.aclose()
 
 
 @dataclass(slots=True)

@@ -16,8 +16,10 @@ from multidict import CIMultiDict
 PLAIN_BYTES_MAX = 64 * 1024
 HEADER_FIELDS_MAX = 32
 
-_START = re.compile(rb"(GET|PUT|POST|PATCH|DELETE) (/v1/[!-~]*) HTTP/1\.1\r\n")
-_TARGET = re.compile(rb"[!-~]+")
+# Snapshots are files of any size: aiohttp streams them.
+_PATH = rb"/v1/(?!sys/storage/raft/snapshot)[!-~]*"
+_START = re.compile(rb"(GET|PUT|POST|PATCH|DELETE) (" + _PATH + rb") HTTP/1\.1\r\n")
+_TARGET = re.compile(_PATH)
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([!-~](?:[ \t!-~]*[!-~])?)?[ \t]*")
 _LENGTH = re.compile(r"[0-9]{1,6}")
 _UNUSUAL = frozenset(

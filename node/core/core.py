@@ -22,6 +22,7 @@ from storage.secret import Secret
 
 if TYPE_CHECKING:
     from node.auth.methods.method import Method
+    from node.backup.archive import Contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,14 @@ class Lifecycle(Protocol):
     async def step_down(self) -> None: ...
     async def join(self, *, leader_api_address: str, join_token: str) -> None: ...
     async def remove(self, node_id: str, timeout: float) -> None: ...
+    async def begin_anew(self, contents: "Contents") -> None:
+        """Put a snapshot with another root key, seal and authority in the place of this store, which has one node.
+
+        With key shares the node is sealed afterwards, and the shares of the snapshot's seal open it. Raises
+        InvalidRequest, and then nothing was touched.
+        """
+        ...
+
     def seal_status(self) -> dict[str, Any]: ...
 
     @property

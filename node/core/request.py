@@ -1,7 +1,7 @@
 """A request and its answer, free of HTTP: what the pipeline, the engines and the audit log speak of."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,7 @@ class Request:
     as_of: float | None = None  # monotonic seconds: what was acknowledged before is in the view that is shown
     content_type: str = ""
     has_body: bool = False
+    upload: AsyncIterator[bytes] | None = None  # the body of a route that takes files (Route.upload)
     wrap_ttl_ns: int = 0  # for how long the answer is to be put away, instead of being sent; 0: it is sent
     mount: Mount | None = None
     token_row: Token | None = None
@@ -101,6 +102,7 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     shape: Shape | None = None  # None: the route's
     body: bytes | None = None  # a body that is not JSON (metrics), with its Content-Type in headers
+    stream: AsyncIterator[bytes] | None = None  # a body of any size, with its Content-Type in headers
 
 
 NO_CONTENT = 204

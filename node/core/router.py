@@ -34,6 +34,7 @@ class Route:
     sudo: bool = False  # the token's policies must grant sudo on the path too
     sealed: bool = False  # answers while sealed or uninitialised as well
     audited: bool = True
+    upload: bool = False  # its body is a file: it is handed on unread, and may be larger than any other
     fresh: bool = True  # reads wait for a read index, unless the caller accepts staleness
     shape: Shape = Shape.LOGICAL
     at_once: AtOnce | None = (

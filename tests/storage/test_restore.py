@@ -193,13 +193,13 @@ def test_a_copy_of_another_store_is_no_reset(tmp_path):
 
 
 def test_verifying_a_copy_leaves_it_and_the_state_alone(tmp_path, snapshot):
-    node, before = node_at(tmp_path / "late.db", 20), snapshot.read_bytes()
+    node, before = node_at(tmp_path / "late.db", 210), snapshot.read_bytes()
     node.machine.verify(snapshot)
     assert snapshot.read_bytes() == before
     (tmp_path / "cut").write_bytes(before[:-4096])
     with pytest.raises(Corrupt):
         node.machine.verify(tmp_path / "cut")
-    assert not list(tmp_path.glob("*.checked*"))
+    assert not list(tmp_path.glob("*.scratch*"))
     node.machine.close()
 
 

@@ -1,7 +1,7 @@
 """From an answer or an error to bytes, as Vault's clients expect them. The one table of errors is here."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,7 @@ class Rendered:
     status: int
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
+    stream: AsyncIterator[bytes] | None = None  # instead of the body
 
 
 def answer(response: Response, *, request_id: str, shape: Shape) -> Rendered:
@@ -50,6 +51,8 @@ def answer(response: Response, *, request_id: str, shape: Shape) -> Rendered:
     headers = dict(response.headers)
     if response.body is not None:
         return Rendered(response.status, response.body, headers)
+    if response.stream is not None:
+        return Rendered(response.status, b"", headers, response.stream)
     headers.setdefault("Content-Type", JSON)
     if response.data is None and response.status == NO_CONTENT:
         return Rendered(response.status, b"", dict(response.headers))

@@ -6,7 +6,6 @@ stop:  health says so -> leadership handed over -> requests drained -> store clo
 
 import asyncio
 import fcntl
-import gc
 import os
 import signal
 import ssl
@@ -20,7 +19,7 @@ import structlog
 import uvloop
 
 from consensus.errors import ConsensusError
-from node import VERSION
+from node import VERSION, collector
 from node.api.vault import (
     about,
     audit_devices,
@@ -73,7 +72,6 @@ from storage.secret import Secret
 if TYPE_CHECKING:
     from node.lifecycle import NodeLifecycle
 
-GC_THRESHOLDS = (50_000, 20, 1_000)  # full collections are rare: they cost p99 with many connections
 TOKEN_FILE = Path("~/.vault-token")
 
 log = structlog.get_logger("server")
@@ -153,8 +151,8 @@ async def _serve(
             version=VERSION,
         )
         await lifecycle.start()
-        _settle_collector()
-        await running.stopping.wait()
+        async with collector.tuned(core.metrics.answered):
+            await running.stopping.wait()
         log.info("stopping")
         await lifecycle.hand_over()
         await listeners.drain(settings.drain_timeout_s)
@@ -178,8 +176,8 @@ async def _serve_dev(settings: Settings, root_token: str | None, *, store_token:
         if store_token:
             _store_token(token)
         _print_dev_banner(settings, lifecycle, token, stored=store_token)
-        _settle_collector()
-        await running.stopping.wait()
+        async with collector.tuned(core.metrics.answered):
+            await running.stopping.wait()
         await listeners.drain(settings.drain_timeout_s)
     finally:
         await lifecycle.stop()
@@ -281,13 +279,6 @@ class _Running:
             return
         log.critical("unhandled", error=type(error).__name__, where=where(error) if error is not None else [])
         self.fail()
-
-
-def _settle_collector() -> None:
-    """What exists now lives as long as the process: the collector need not look at it again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from node.api.plain import PlainReader, PlainRequest
 
 KEEPALIVE_S = 75.0
-HANDSHAKE_TIMEOUT_S = 10.0  # for the listener: asyncio's ssl_handshake_timeout
 HEADER_TIMEOUT_S = 10.0  # from the first byte of a request to the end of its header
 LINGER_S = 2.0  # how long an unread body is discarded before its connection closes
 HEADER_FIELDS_MAX = 64

@@ -33,6 +33,10 @@ class RequestTimes(Collector):
         counts[bisect_left(LATENCY_BUCKETS_S, seconds)] += 1
         self._sums[key] += seconds
 
+    def answered(self) -> int:
+        """How many there were."""
+        return sum(map(sum, self._counts.values()))
+
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(
             "strongroom_http_request_duration_seconds",
@@ -80,6 +84,10 @@ class Metrics:
     def observe(self, operation: str, status: int, seconds: float) -> None:
         """One answered request."""
         self._requests.observe(operation, status, seconds)
+
+    def answered(self) -> int:
+        """Requests answered since the start."""
+        return self._requests.answered()
 
     def observe_fsync(self, seconds: float) -> None:
         self._fsync.observe(seconds)

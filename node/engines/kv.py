@@ -206,7 +206,8 @@ async def _undelete(core: Core, request: Request, params: dict[str, str]) -> Res
 
 
 async def _destroy(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return await _change(core, request, params["path"], KvDestroy, _versions(request.data))
+    versions = _versions(request.data, missing="no version number provided")
+    return await _change(core, request, params["path"], KvDestroy, versions)
 
 
 async def _change(
@@ -268,11 +269,11 @@ def _version(request: Request) -> int:
     return version
 
 
-def _versions(data: dict[str, Any]) -> tuple[int, ...] | None:
+def _versions(data: dict[str, Any], *, missing: str = "No version number provided") -> tuple[int, ...] | None:
     given = data.get("versions")
     items = strings([given] if isinstance(given, int) else given, "versions")
     if not items:
-        raise InvalidRequest("No version number provided")
+        raise InvalidRequest(missing)
     numbers = {number(item, "versions") for item in items}
     return tuple(sorted(n for n in numbers if 0 < n <= VERSION_MAX)) or None
 

@@ -148,6 +148,17 @@ async def test_names_by_role(wire, role, name, allowed):
     assert (answer.status == 200) is allowed, answer.body
 
 
+async def test_addresses_by_role(wire):
+    await ok(wire, "pki/roles/near", WEB | {"allowed_ip_sans_cidr": ["10.0.0.0/8", "fd00::/8"]})
+    for ip, status in (("10.1.2.3", 200), ("fd00::1", 200), ("11.0.0.1", 400), ("10.1.2.3,8.8.8.8", 400)):
+        answer = await wire.ask("POST", "/v1/pki/issue/near", {"common_name": "a.example.com", "ip_sans": ip})
+        assert answer.status == status, ip
+    await ok(wire, "pki/roles/none", WEB | {"allow_ip_sans": False})
+    assert "IP Subject" in await refused(
+        wire, "pki/issue/none", {"common_name": "a.example.com", "ip_sans": "10.0.0.1"}
+    )
+
+
 async def test_no_certificate_outlives_its_role_nor_its_issuer(wire):
     body = {"common_name": "a.example.com", "ttl": "5h"}
     answer = await wire.ask("POST", "/v1/pki/issue/web", body)
@@ -359,6 +370,8 @@ async def test_tidy_forgets_what_has_ended_and_nothing_else(site, wire):
         ({"key_usage": "Nothing"}, "unknown key usage Nothing"),
         ({"ext_key_usage_oids": "1.x"}, '"1.x" is not a valid OID'),
         ({"allowed_domains_template": True}, '"allowed_domains_template" is not offered'),
+        ({"not_after_bound": "forbid"}, '"not_after_bound" is not offered'),
+        ({"allowed_ip_sans_cidr": "10.0.0.0/99"}, '"10.0.0.0/99" is not a valid CIDR'),
     ],
 )
 async def test_roles_that_cannot_be(wire, role, error):

@@ -24,11 +24,12 @@ CA_USAGE = frozenset({"key_cert_sign", "crl_sign"})
 CA_BACKDATE_NS = 30 * SECOND_NS
 _NO_URLS = (
     "This mount hasn't configured any authority information access (AIA) fields; this may make it harder for systems to"
-    " find missing certificates in the chain or to validate revocation status of certificates."
+    " find missing certificates in the chain or to validate revocation status of certificates. Consider updating"
+    " /config/urls or the newly generated issuer with this information."
 )
 _ROOT_GONE = (
-    "DELETE /root deletes all keys and issuers; prefer DELETE /key/:key_ref and DELETE /issuer/:issuer_ref for finer"
-    " granularity, unless removal of all keys and issuers is desired."
+    "DELETE /root deletes all keys and issuers; prefer the new DELETE /key/:key_ref and DELETE /issuer/:issuer_ref for"
+    " finer granularity, unless removal of all keys and issuers is desired."
 )
 _FIELDS = (
     Field("common_name", summary="The name of the authority."),

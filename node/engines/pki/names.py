@@ -135,9 +135,25 @@ def check(role: Mapping[str, Any], names: Names) -> None:
         raise InvalidRequest(
             "IP Subject Alternative Names are not allowed in this role, but was provided some via the API"
         )
+    for ip in names.ips:
+        if not _in_networks(role["allowed_ip_sans_cidr"], ip):
+            raise InvalidRequest(f"IP Subject Alternative Name {ip} not allowed by this role")
     for uri in names.uris:
         if not any(glob(pattern, uri) for pattern in role["allowed_uri_sans"]):
             raise InvalidRequest(f"URI Subject Alternative Name {uri} not allowed by this role")
+
+
+def check_network(network: str) -> None:
+    """Raises InvalidRequest for what is no network in CIDR notation."""
+    try:
+        ipaddress.ip_network(network)
+    except ValueError:
+        raise InvalidRequest(f'"{network[:64]}" is not a valid CIDR') from None
+
+
+def _in_networks(networks: Sequence[str], ip: str) -> bool:
+    """Whether an address is in one of them; no networks are all."""
+    return not networks or any(ipaddress.ip_address(ip) in ipaddress.ip_network(each) for each in networks)
 
 
 def _allowed(role: Mapping[str, Any], name: str, *, common: bool) -> bool:

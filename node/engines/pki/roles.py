@@ -10,6 +10,7 @@ from node.core.core import Core
 from node.core.fields import in_path
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
+from node.engines.pki import names
 from node.engines.pki.certificates import EXT_KEY_USAGES, KEY_USAGES, key_bits
 from node.engines.shelf import shelf
 from node.errors import InvalidRequest, NotFound
@@ -20,6 +21,7 @@ _DEFAULTS: dict[str, Any] = {
     "allow_any_name": False,
     "allow_bare_domains": False,
     "allow_glob_domains": False,
+    "allow_globs_in_identity_templates": False,
     "allow_ip_sans": True,
     "allow_localhost": True,
     "allow_subdomains": False,
@@ -27,6 +29,7 @@ _DEFAULTS: dict[str, Any] = {
     "allow_wildcard_certificates": True,
     "allowed_domains": [],
     "allowed_domains_template": False,
+    "allowed_ip_sans_cidr": [],
     "allowed_other_sans": [],
     "allowed_serial_numbers": [],
     "allowed_uri_sans": [],
@@ -50,6 +53,9 @@ _DEFAULTS: dict[str, Any] = {
     "max_ttl": 0,
     "no_store": False,
     "not_after": "",
+    "not_after_bound": "permit",
+    "not_before": "",
+    "not_before_bound": "permit",
     "not_before_duration": 30,
     "organization": [],
     "ou": [],
@@ -66,7 +72,19 @@ _DEFAULTS: dict[str, Any] = {
     "use_pss": False,
 }
 _DURATIONS = frozenset({"ttl", "max_ttl", "not_before_duration"})
-_UNSUPPORTED = ("allowed_domains_template", "allowed_uri_sans_template", "use_pss", "not_after")
+_UNSUPPORTED = (  # refused, rather than kept without effect: most of them would have forbidden something
+    "allow_globs_in_identity_templates",
+    "allowed_domains_template",
+    "allowed_serial_numbers",
+    "allowed_uri_sans_template",
+    "allowed_user_ids",
+    "not_after",
+    "not_after_bound",
+    "not_before",
+    "not_before_bound",
+    "signature_bits",
+    "use_pss",
+)
 
 
 def routes() -> list[Route]:
@@ -102,7 +120,7 @@ def parse(old: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """A role with what a request says of it. Raises InvalidRequest."""
     role = {name: _value(name, default, data.get(name), old) for name, default in _DEFAULTS.items()}
     for name in _UNSUPPORTED:
-        if role[name]:
+        if role[name] != _DEFAULTS[name]:
             raise InvalidRequest(f'"{name}" is not offered')
     if role["max_ttl"] and role["ttl"] > role["max_ttl"]:
         raise InvalidRequest('"ttl" value must be less than "max_ttl" value')
@@ -113,6 +131,8 @@ def parse(old: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     for usage in role["ext_key_usage"]:
         if usage.lower() not in EXT_KEY_USAGES:
             raise InvalidRequest(f"unknown extended key usage {usage}")
+    for network in role["allowed_ip_sans_cidr"]:
+        names.check_network(network)
     for oid in (*role["ext_key_usage_oids"], *role["policy_identifiers"]):
         _check_oid(oid)
     return role

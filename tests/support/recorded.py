@@ -1,0 +1,241 @@
+"""Exchanges recorded from a real OpenBao: how they are kept, asked again, and compared.
+
+tests/recorded/GROUP.json holds steps in order: a request, and the status and body of the answer with everything
+that differs from run to run (ids, times, tokens, keys) replaced by a mark. A step may `save` parts of its answer
+under names that later steps use as ${name}. differences.json names what is different here on purpose, and why.
+
+    cd tests && ../.venv/bin/python -m support.recorded           asks a real OpenBao again and rewrites the answers
+    cd tests && ../.venv/bin/python -m support.recorded document  writes docs/differences.md
+"""
+
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from support.processes import free_ports, poll
+from support.targets import BAO, Target, poll_until_answer
+
+FOLDER = Path(__file__).parent.parent / "recorded"
+DIFFERENCES = FOLDER / "differences.json"
+DOCUMENT = FOLDER.parent.parent / "docs" / "differences.md"
+RETRY_S = 30.0  # for steps that wait for a mount to come up
+
+Step = dict[str, Any]
+Answer = tuple[int, Any]
+
+_PATTERNS = (
+    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<uuid>"),
+    (re.compile(r"(?!0001)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),
+    (re.compile(r"(s|b|hvs|hvb)\.[A-Za-z0-9_-]{20,}"), "<token>"),
+    (re.compile(r"[A-Za-z0-9]{24}"), "<id>"),
+    (re.compile(r"([0-9a-f]{2}:){7,}[0-9a-f]{2}"), "<serial>"),
+    (re.compile(r"v?\d+\.\d+\.\d+(-\w+)?(\+builtin(\.bao)?)?"), "<version>"),
+)
+_MASKED = frozenset({"request_id", "migration_id", "cluster_name", "public_key", "build_date", "commit_date"})
+_REMAINING = frozenset({"ttl", "lease_duration"})
+_UNIX = range(1_600_000_000, 2_000_000_000)
+
+
+def groups() -> list[str]:
+    """The names of the recordings."""
+    return sorted(path.stem for path in FOLDER.glob("*.json") if path != DIFFERENCES)
+
+
+def steps(group: str) -> list[Step]:
+    found: list[Step] = json.loads((FOLDER / f"{group}.json").read_text())
+    return found
+
+
+def differences() -> list[dict[str, str]]:
+    """[{"step": "group/name" with *, "at": a place in the answer with *, "reason"}]."""
+    found: list[dict[str, str]] = json.loads(DIFFERENCES.read_text())
+    return found
+
+
+# --- asking ---
+
+
+class Session:
+    """One run of a group against one server."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._names: dict[str, str] = {}
+        self._http = requests.Session()
+        self._http.verify = str(target.ca) if target.ca is not None else True
+
+    def ask(self, step: Step) -> Answer:
+        """Send a step's request; its answer as it is kept."""
+        deadline = time.monotonic() + (RETRY_S if step.get("retry") else 0)
+        while True:
+            response = self._send(step)
+            if response.status_code < 400 or time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
+        body = _parsed(response)
+        for name, place in step.get("save", {}).items():
+            self._names[name] = str(_at(body, place))
+        return response.status_code, normal(body, masked=frozenset(step.get("mask", ())))
+
+    def _send(self, step: Step) -> requests.Response:
+        token = self._filled(step.get("token", self._target.token))
+        headers = {"X-Vault-Token": token} if token else {}
+        headers |= {name: self._filled(value) for name, value in step.get("headers", {}).items()}
+        body = step.get("body")
+        data = (
+            None
+            if body is None
+            else self._filled(body if isinstance(body, str) else json.dumps(body)).encode()
+        )
+        url = f"{self._target.address}/v1/{self._filled(step['path'])}"
+        return self._http.request(
+            step["method"], url, headers=headers, data=data, timeout=60, allow_redirects=False
+        )
+
+    def _filled(self, text: str) -> str:
+        return re.sub(r"\$\{(\w+)\}", lambda match: self._names[match[1]], text)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _parsed(response: requests.Response) -> Any:
+    if not response.content:
+        return None
+    try:
+        return response.json()
+    except ValueError:
+        return response.content.decode("utf-8", "replace")
+
+
+def _at(body: Any, place: str) -> Any:
+    for name in place.split("."):
+        body = body[int(name) if isinstance(body, list) else name]
+    return body
+
+
+# --- comparing ---
+
+
+def normal(value: Any, key: str = "", *, masked: frozenset[str] = frozenset()) -> Any:
+    """An answer with a mark in the place of what no two runs share."""
+    if isinstance(value, dict):
+        return {name: normal(item, name, masked=masked) for name, item in value.items()}
+    if isinstance(value, list):
+        return [normal(item, key, masked=masked) for item in value]
+    if key in masked and value not in ("", None):
+        return f"<{key}>"
+    if isinstance(value, str):
+        return _normal_text(value, key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value in _UNIX:
+            return "<unix>"
+        if key in _REMAINING:
+            return -(-value // 60) * 60  # the seconds that a run takes do not count
+    return value
+
+
+def _normal_text(text: str, key: str) -> str:
+    if key in _MASKED and text:
+        return f"<{key}>"
+    for pattern, mark in _PATTERNS:
+        if pattern.fullmatch(text):
+            return mark
+    text = re.sub(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", r"<pem \1>", text, flags=re.DOTALL)
+    text = re.sub(r"vault:v(\d+):[A-Za-z0-9+/=_-]+", r"<vault:v\1>", text)
+    text = re.sub(r"(?<=[a-z]_)[0-9a-f]{8}\b", "<hex>", text)
+    return re.sub(r"(?<=/)[A-Za-z0-9]{24}\b", "<id>", text)
+
+
+def compare(expected: Any, found: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each place where two answers differ, with what is in it; a missing member is "<none>"."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for name in sorted({*expected, *found}):
+            yield from compare(expected.get(name, "<none>"), found.get(name, "<none>"), f"{at}.{name}")
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for number, (one, other) in enumerate(zip(expected, found, strict=True)):
+            yield from compare(one, other, f"{at}[{number}]")
+    elif expected != found or type(expected) is not type(found):
+        yield at or ".", expected, found
+
+
+def is_meant(difference: dict[str, str], step: str, at: str) -> bool:
+    """Whether a difference covers a place in a step's answer."""
+    steps_meant, places = difference["step"], difference["at"]
+    return fnmatch.fnmatchcase(step, steps_meant) and any(
+        fnmatch.fnmatchcase(at, each) for each in places.split()
+    )
+
+
+# --- recording ---
+
+
+def record(target: Target) -> None:
+    """Ask every step of every group again, and keep what is answered."""
+    for group in groups():
+        session = Session(target)
+        answered = [
+            step | dict(zip(("status", "answer"), session.ask(step), strict=True)) for step in steps(group)
+        ]
+        session.close()
+        write(group, answered)
+        print(f"{group}: {len(answered)} steps")
+
+
+def write(group: str, answered: list[Step]) -> None:
+    """One step a line, so that a change of one is a change of one line."""
+    lines = ",\n".join(json.dumps(step, ensure_ascii=False) for step in answered)
+    (FOLDER / f"{group}.json").write_text(f"[\n{lines}\n]\n")
+
+
+def document() -> str:
+    """docs/differences.md."""
+    lines = [
+        "# Differences from OpenBao",
+        "",
+        "Recorded exchanges with a real OpenBao are asked again here, and the answers compared, member by member.",
+        "These differ on purpose (`tests/recorded/differences.json`). A test fails on any other, and on one that is",
+        "none any more.",
+        "",
+        "| where | reason |",
+        "| --- | --- |",
+    ]
+    reasons: dict[str, list[str]] = {}
+    for each in differences():
+        reasons.setdefault(each["reason"], []).append(f"`{each['step']}`")
+    lines += [f"| {', '.join(dict.fromkeys(places))} | {reason} |" for reason, places in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    if sys.argv[1:] == ["document"]:
+        DOCUMENT.write_text(document())
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = Target(
+            f"http://127.0.0.1:{free_ports(1)[0]}", "root-of-the-recording", Path(folder), real=True
+        )
+        arguments = [f"-dev-listen-address={target.address[7:]}", f"-dev-root-token-id={target.token}"]
+        with (target.home / "server.log").open("wb") as log:
+            command = [str(BAO), "server", "-dev", "-dev-no-store-token", *arguments]
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=target.environment(""))
+        client = target.client()
+        try:
+            poll(lambda: poll_until_answer(client), what="an answer of OpenBao")
+            record(target)
+        finally:
+            client.adapter.close()
+            process.kill()
+            process.wait(10)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,8 @@ None counts as the zero value, as in Vault. Everything else is InvalidRequest, w
 sent may be a secret in the wrong field. Durations are nanoseconds, at most those of a signed 64-bit integer.
 """
 
+import base64
+import binascii
 import functools
 import json
 import math
@@ -117,6 +119,15 @@ def text(value: Any, field: str) -> str:
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value)
     raise InvalidRequest(f'error converting input for field "{field}": expected a string')
+
+
+def base64_or_text(value: Any, field: str) -> str:
+    """A policy's text, as such or in base64: none is base64 by chance."""
+    given = text(value, field)
+    try:
+        return base64.b64decode(given, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return given
 
 
 def strings(value: Any, field: str) -> list[str]:

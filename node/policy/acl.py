@@ -44,6 +44,7 @@ _WITH_PARAMETERS = frozenset({Operation.READ, Operation.CREATE, Operation.UPDATE
 class _Grant:
     """What all policies together say about one pattern."""
 
+    pattern: str  # as it is written, all but placeholders
     capabilities: int = 0
     required: list[str] = field(default_factory=list)
     allowed: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -113,7 +114,7 @@ class ACL:
         for policy in policies:
             for rule in policy.rules:
                 if rule.pattern is not Pattern.TEMPLATE:
-                    tables[rule.pattern].setdefault(rule.path, _Grant()).add(rule)
+                    tables[rule.pattern].setdefault(rule.path, _Grant(rule.written)).add(rule)
         grants = [grant for table in tables.values() for grant in table.values()]
         self._limits_wrapping = any(each.min_wrapping_ttl_ns or each.max_wrapping_ttl_ns for each in grants)
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
@@ -188,6 +189,28 @@ class ACL:
     @property
     def root(self) -> bool:
         return self._root
+
+    def verdict(
+        self, operation: Operation, path: str, data: Mapping[str, Any], *, sudo: bool
+    ) -> tuple[str, str]:
+        """What allows() goes by: the pattern that decides, "" if none does, and what it comes to in words."""
+        if self._root:
+            return "", "the token is root"
+        listing = operation in _LISTINGS
+        if listing and not path.endswith("/"):
+            path += "/"
+        grant = self._grant(path, listing=listing)
+        if grant is None:
+            return "", "no rule matches this path"
+        if grant.capabilities == DENY:
+            return grant.pattern, "the most specific rule denies"
+        if not grant.capabilities & _NEEDED.get(operation, 0):
+            return grant.pattern, f"the most specific rule does not grant {operation.value}"
+        if sudo and not grant.capabilities & SUDO:
+            return grant.pattern, "this path needs sudo, which the most specific rule does not grant"
+        if operation in _WITH_PARAMETERS and not _parameters_allowed(grant, data):
+            return grant.pattern, "the parameters are not those that the rule allows or requires"
+        return grant.pattern, f"the most specific rule grants {operation.value}"
 
     def described(self) -> dict[str, Any]:
         """Everything that is granted or denied, by pattern, as user interfaces of Vault read it."""

@@ -9,7 +9,7 @@ from node.entities.directory import Identity
 from node.policy import template
 from node.policy.acl import ACL, NOTHING, ROOT_ACL
 from node.policy.default import WRAPPING, WRAPPING_POLICY
-from node.policy.parse import Pattern, Policy, PolicyError, parse, pattern
+from node.policy.parse import Pattern, Policy, PolicyError, Rule, parse, pattern
 from node.store import Store
 from storage.rows import Token
 
@@ -43,9 +43,7 @@ class PolicyCache:
 
     def acl(self, store: Store, token: Token, identity: Identity | None = None) -> ACL:
         """What the holder of a token with this identity may do. A policy that does not exist grants nothing."""
-        names = token.policies
-        if identity is not None and identity.policies:
-            names = tuple(sorted({*names, *identity.policies}))
+        names = _names(token, identity)
         compiled = self._compiled(store, names)
         if not compiled.templates:
             return compiled.acl
@@ -55,10 +53,19 @@ class PolicyCache:
             return NOTHING
         acl = self._filled.get((names, paths))
         if acl is None:
-            filled = dict(zip(compiled.templates, paths, strict=True))
-            acl = ACL(_fill(policy, filled) for policy in compiled.policies)
+            acl = ACL(_fill(compiled, paths))
             _remember(self._filled, (names, paths), acl, ACL_CACHE_ENTRIES_MAX)
         return acl
+
+    def rules(self, store: Store, token: Token, identity: Identity | None = None) -> list[Policy]:
+        """The policies that acl() is made of, as they are for this token; none if they grant nothing at all."""
+        compiled = self._compiled(store, _names(token, identity))
+        try:
+            return _fill(
+                compiled, tuple(template.render(text, token, identity) for text in compiled.templates)
+            )
+        except template.WildError:
+            return []
 
     def _compiled(self, store: Store, names: Key) -> _Compiled:
         generation = store.generation("policies")
@@ -102,15 +109,29 @@ class PolicyCache:
         self._parsed.clear()
 
 
-def _fill(policy: Policy, paths: dict[str, str | None]) -> Policy:
-    """A policy with its templates filled in; the rules that apply to nobody stay out of it."""
-    rules = []
-    for rule in policy.rules:
-        path = paths.get(rule.path) if rule.pattern is Pattern.TEMPLATE else rule.path
-        if path is not None:
-            canonical, kind = pattern(path) if rule.pattern is Pattern.TEMPLATE else (path, rule.pattern)
-            rules.append(replace(rule, path=canonical, pattern=kind))
-    return Policy(policy.name, tuple(rules))
+def _names(token: Token, identity: Identity | None) -> Key:
+    if identity is None or not identity.policies:
+        return token.policies
+    return tuple(sorted({*token.policies, *identity.policies}))
+
+
+def _fill(compiled: _Compiled, paths: tuple[str | None, ...]) -> list[Policy]:
+    """The policies with their templates filled in; a rule that does not apply stays out."""
+    filled = dict(zip(compiled.templates, paths, strict=True))
+    return [
+        Policy(policy.name, tuple(each for rule in policy.rules if (each := _filled(rule, filled))))
+        for policy in compiled.policies
+    ]
+
+
+def _filled(rule: Rule, filled: dict[str, str | None]) -> Rule | None:
+    if rule.pattern is not Pattern.TEMPLATE:
+        return rule
+    path = filled[rule.path]
+    if path is None:
+        return None
+    canonical, kind = pattern(path)
+    return replace(rule, path=canonical, pattern=kind)
 
 
 def _remember(cache: OrderedDict[K, V], key: K, value: V, limit: int) -> None:

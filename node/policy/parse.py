@@ -80,6 +80,11 @@ class Rule:
     min_wrapping_ttl_ns: int = 0
     max_wrapping_ttl_ns: int = 0
 
+    @property
+    def written(self) -> str:
+        """The pattern as it was written."""
+        return f"{self.path}*" if self.pattern is Pattern.PREFIX else self.path
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

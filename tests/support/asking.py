@@ -41,7 +41,7 @@ class Asker:
         assert response.auth is not None
         return response.auth
 
-    async def refused(self, path: str, /, operation: Operation = Operation.UPDATE, **data: Any) -> NodeError:
+    async def refused(self, path: str, operation: Operation = Operation.UPDATE, /, **data: Any) -> NodeError:
         """The error that it ends in."""
         try:
             await call(self.core, operation, path, data, token=self.token)

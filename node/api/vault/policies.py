@@ -1,8 +1,6 @@
 """sys/policies/acl and its older name sys/policy: the texts that ACLs are made of."""
 
 import asyncio
-import base64
-import binascii
 from typing import Any
 
 from node.auth import fields
@@ -86,10 +84,9 @@ async def write(core: Core, request: Request, params: dict[str, str]) -> Respons
         raise InvalidRequest('cannot update "root" policy')
     if name == WRAPPING:
         raise InvalidRequest(f'cannot update "{WRAPPING}" policy')
-    text = fields.text(request.data.get("policy") or request.data.get("rules"), "policy")
+    text = fields.base64_or_text(request.data.get("policy") or request.data.get("rules"), "policy")
     if not text:
         raise InvalidRequest("'policy' parameter not supplied or empty")
-    text = _decoded(text)
     try:
         # a long text takes tens of milliseconds: not on the event loop
         await asyncio.to_thread(parse, name, text)
@@ -135,11 +132,3 @@ def _name(core: Core, request: Request, params: dict[str, str]) -> str:
     if not allowed or acl.denies(twin + name):
         raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
     return name
-
-
-def _decoded(text: str) -> str:
-    """Vault takes the text in base64 too; no policy is a base64 text by chance."""
-    try:
-        return base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return text

@@ -369,7 +369,9 @@ class NodeLifecycle:
 
     async def _open_restored(self, root: RootKey, beginning: anew.Beginning) -> None:
         """The first time that the keys of a restored store open it."""
-        identity = await asyncio.to_thread(anew.adopt, root, self._settings, self._layout, self._tls)
+        identity = await asyncio.to_thread(
+            anew.adopt, root, beginning, self._settings, self._layout, self._tls
+        )
         opened = await self._run(root, identity, start=Start.CREATE, term=beginning.term)
         try:
             await asyncio.to_thread(anew.done, self._layout)

@@ -36,6 +36,7 @@ class Beginning(msgspec.Struct, frozen=True):
     """What the log of a restored store begins behind, besides what its state says."""
 
     term: int
+    ca_certificate: bytes
 
 
 def check(contents: Contents, settings: Settings) -> None:
@@ -81,8 +82,8 @@ def lay_out(layout: Layout, contents: Contents) -> None:
     restoring.mkdir(mode=0o700)
     files.copy_durable(contents.state, restoring / layout.database.name)
     contents.seal.write(restoring / layout.seal.name)
-    files.write_atomic(restoring / layout.ca_certificate.name, contents.ca_certificate)
-    files.write_atomic(restoring / BEGINNING, msgspec.json.encode(Beginning(contents.meta.term)))
+    beginning = Beginning(contents.meta.term, contents.ca_certificate)
+    files.write_atomic(restoring / BEGINNING, msgspec.json.encode(beginning))
     files.sync_directory(restoring)
     shutil.rmtree(layout.root / RESTORED, ignore_errors=True)
     files.replace(restoring, layout.root / RESTORED)
@@ -96,12 +97,9 @@ def finish(layout: Layout) -> bool:
     if not (restored / _MOVED).exists():
         _move_away(layout)
         files.write_atomic(restored / _MOVED, b"")
-    places = {layout.database.name: layout.database, layout.ca_certificate.name: layout.ca_certificate}
-    places |= {BEGINNING: layout.root / BEGINNING, layout.seal.name: layout.seal}
-    for name, place in places.items():  # the seal is last: with it the directory belongs to a store
-        if (restored / name).exists():
-            (restored / name).rename(place)
-            files.sync_directory(place.parent)
+    for name in (layout.database.name, BEGINNING, layout.seal.name):
+        if (restored / name).exists():  # the seal is last: with it the directory belongs to a store
+            files.replace(restored / name, layout.root / name)
     shutil.rmtree(restored)
     files.sync_directory(layout.root)
     return True
@@ -136,12 +134,14 @@ def done(layout: Layout) -> None:
     files.remove(layout.root / BEGINNING)
 
 
-def adopt(root: RootKey, settings: Settings, layout: Layout, tls: ListenerTLS) -> Identity:
+def adopt(
+    root: RootKey, beginning: Beginning, settings: Settings, layout: Layout, tls: ListenerTLS
+) -> Identity:
     """Blocking: make this node, with certificates of the restored authority, the only one of the restored store.
 
     May be repeated. Raises WrongKey, Corrupt.
     """
-    certificate = layout.ca_certificate.read_bytes()
+    certificate = beginning.ca_certificate
     with contextlib.closing(Machine.open(layout.database, key=root.derive(DATABASE))) as machine:
         cluster, secret = machine.reads.cluster(), machine.reads.system_secret("ca-key")
         if cluster is None or secret is None:
@@ -150,8 +150,8 @@ def adopt(root: RootKey, settings: Settings, layout: Layout, tls: ListenerTLS) -
         keyring.load(machine.reads.key_terms())
         authority = pki.Credentials(certificate, Secret(keyring.open(CA_CONTEXT, secret)))
         machine.enter_alone(node_record(settings, time.time_ns()))
-    if tls.automatic:
-        tls.replace(certificate, pki.credentials(authority, pki.listener_names(tls.hosts)))
+    tls.replace(certificate, pki.credentials(authority, pki.listener_names(tls.hosts)))
+    tls.forget_authority()
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(layout.raft)
     identity = Identity(

@@ -18,7 +18,7 @@ PEM_BYTES_MAX = 64 * 1024
 CONFIGURATION = "sys/storage/raft/autopilot/configuration"
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, lazy={"snapshot": "node.cli.operator_snapshot:snapshot"})
 def raft() -> None:
     """See and change who is in the cluster."""
 

@@ -4,6 +4,10 @@ import base64
 import gzip
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 import tarfile
 import urllib.error
 import urllib.request
@@ -336,3 +340,74 @@ def test_people_open_a_restored_store_with_the_shares_of_its_snapshot(tmp_path: 
     finally:
         for each, *_ in servers:
             each.kill()
+
+
+# ---- the command line ----
+
+
+def strongroom(
+    *arguments: str, env: dict[str, str] | None = None, text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "node.cli", "operator", "raft", "snapshot", *arguments]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"} | (env or {})
+    return subprocess.run(
+        command, env=environment, input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_our_own_command_saves_inspects_verifies_and_restores(own: LocalCluster, tmp_path: Path) -> None:
+    put(own, "n1", "cli", "saved")
+    file, reach = tmp_path / "cli.snap", own.environment("n2")
+    done = strongroom("save", str(file), env=reach)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["cli.snap"]
+    facts = json.loads(strongroom("inspect", "-format=json", str(file)).stdout)
+    assert (facts["members"], facts["seal"]) == (["n1", "n2", "n3"], "static")
+    config = str(own.node("n1").config_path)
+    proof = json.loads(strongroom("verify", "-format=json", f"-config={config}", str(file)).stdout)
+    assert proof["verified"] is True
+    assert (proof["index"], proof["kv_keys"] > 0) == (facts["index"], True)
+    put(own, "n1", "cli", "changed")
+    done = strongroom("restore", str(file), env=reach)
+    assert done.returncode == 0, done.stderr
+    assert value(own, "n3", "cli") == "saved"
+
+
+def test_what_does_not_verify_is_said_to_be_so(own: LocalCluster, tmp_path: Path) -> None:
+    good = saved(own, tmp_path)
+    config = f"-config={own.node('n1').config_path}"
+    file = tmp_path / "bad.snap"
+    for body, complaint in (
+        (good[: len(good) // 2], "snapshot"),
+        (repacked(good, "SHA256SUMS.sealed", b"x" * 400), "altered"),
+        (b"", "incomplete|snapshot"),
+    ):
+        file.write_bytes(body)
+        done = strongroom("verify", config, str(file))
+        assert done.returncode == 1, done.stdout
+        assert re.search(complaint, done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
+    assert strongroom("inspect", str(tmp_path / "missing")).returncode == 1
+
+
+def test_a_new_node_begins_with_a_snapshot_without_any_server(own: LocalCluster, tmp_path: Path) -> None:
+    """Everything is lost but the snapshot and the seal key."""
+    put(own, "n1", "saved", "from the fire")
+    file = tmp_path / "good.snap"
+    saved(own, tmp_path)
+    api, raft = free_ports(2)
+    directory = tmp_path / "new"
+    config = configuration(
+        directory, node_id="new", api_port=api, cluster_port=raft, seal_key=own.directory / "seal.key"
+    )
+    done = strongroom("bootstrap", f"-config={config}", str(file))
+    assert done.returncode == 0, done.stderr
+    again = strongroom("bootstrap", f"-config={config}", str(file))
+    assert (again.returncode, "holds a store already" in again.stderr) == (1, True)
+    ca = directory / "data" / "tls" / "ca.pem"
+    with Server(directory, f"-config={config}", address=f"https://127.0.0.1:{api}", ca=ca) as server:
+        server.start()
+        server.wait_health(200)
+        answer = server.request("GET", "kv/data/saved", token=own.token)
+        assert answer.body["data"]["data"] == {"v": "from the fire"}
+        assert server.request("POST", "kv/data/saved", {"data": {"v": "2"}}, token=own.token).status == 200

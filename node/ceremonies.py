@@ -2,8 +2,9 @@
 
 An attempt lives in the memory of the leader and ends with its leadership, as in Vault. It is known by its nonce,
 which only who began it is told, and who shows a token that may read it: without the nonce nobody can add to an
-attempt or cancel it. What an attempt makes is kept until the store has taken it: when the outcome of that is not known,
-the same shares under the same nonce ask for the same thing again, and no new shares are ever lost.
+attempt or cancel it. What an attempt makes is kept until the store has taken it, and what a rekey answered is kept in
+the store for a while: when an answer was lost, or its outcome was not known, the same shares under the same nonce ask
+for the same thing again, on any leader, and no new shares are ever lost.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import os
 import secrets
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 from node import seals
 from node.errors import InvalidRequest
@@ -95,6 +97,7 @@ class NewSeal:
 
     file: SealFile
     shown: dict[str, list[str]] = field(repr=False)  # as they are handed out
+    fingerprints: list[str] | None  # of the keys that they are encrypted for
     expect: int  # the revision that it replaces
     request_id: bytes = field(default_factory=lambda: os.urandom(REQUEST_ID_BYTES))
     verifier: Unsealer | None = None  # collects new shares, where they must prove themselves first
@@ -130,13 +133,40 @@ class Rekey(Attempt):
         """What this attempt made may be in force already, when an answer was lost."""
         return authority == self.unsealer.file or (self.made is not None and authority == self.made.file)
 
+    def kept(self, made: NewSeal) -> dict[str, Any]:
+        """What must survive this node for resume() to find."""
+        return {
+            "nonce": self.nonce,
+            "replaced": self.unsealer.file.as_dict(),
+            "made": made.file.as_dict(),
+            "shown": made.shown,
+            "fingerprints": made.fingerprints,
+            "backup": self.backup,
+        }
+
+    @classmethod
+    def resume(cls, store: Store, target: str, kept: dict[str, Any]) -> "Rekey | None":
+        """A rekey that is in force and whose answer may be lost: the shares of before prove themselves again."""
+        file = SealFile.parse(kept["made"])
+        if seals.recorded(store, target) != file:
+            return None
+        return cls(
+            Unsealer(SealFile.parse(kept["replaced"])),
+            nonce=kept["nonce"],
+            target=target,
+            wanted=Shares(file.shares, file.threshold),
+            backup=kept["backup"],
+            made=NewSeal(file, kept["shown"], kept["fingerprints"], expect=0),
+        )
+
     def make(self, store: Store, keeper: Keeper, root: RootKey) -> NewSeal:
         """The new seal; the same one again until it is forgotten."""
         if self.made is None:
             before = seals.recorded(store, self.target)
             generation = (before or keeper.seal_file).generation + 1
             file, parts = self.wanted.seal(root, keeper.seal_file.cluster_id, generation=generation)
-            self.made = NewSeal(file, self.wanted.shown(parts), seals.revision(store, self.target))
+            shown, fingerprints = self.wanted.shown(parts), self.wanted.fingerprints
+            self.made = NewSeal(file, shown, fingerprints, seals.revision(store, self.target))
             if self.verify:
                 self.made.verifier, self.made.verification_nonce = Unsealer(file), str(uuid.uuid4())
         return self.made

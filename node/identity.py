@@ -1,6 +1,7 @@
 """Who this node is, on disk: its Raft identity and the keys of its TLS listener, all encrypted.
 
     data_dir/
+      seal.former.json      what it was before the last rekey, for as long as the new shares may be in nobody's hands
       seal.json             the sealed root key: exists from the moment that the node belongs to a cluster
       identity.sealed       node id, incarnation, cluster id, peer certificate and key; under the root key
       tls/ca.pem            the certificate of the cluster's CA (public)
@@ -52,6 +53,7 @@ class Layout:
     def __init__(self, data_dir: Path) -> None:
         self.root = data_dir
         self.seal = data_dir / "seal.json"
+        self.former_seal = data_dir / "seal.former.json"
         self.identity = data_dir / "identity.sealed"
         self.database = data_dir / "state.db"
         self.raft = data_dir / "raft"

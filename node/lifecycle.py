@@ -32,6 +32,7 @@ from node.identity import Identity, Layout, read_identity, write_identity
 from node.listener_tls import ListenerTLS
 from node.raft import Start, open_group
 from node.renewal import renew
+from node.seal_keeper import SealKeeper
 from node.store import Store
 from node.telemetry.logs import where
 from storage.cache import ValueCache
@@ -39,7 +40,7 @@ from storage.command import NodeRemove
 from storage.errors import WrongKey
 from storage.keyring import AUDIT_HMAC, DATABASE, PEER_IDENTITY, Keyring, RootKey
 from storage.machine import Machine
-from storage.seal import SealFile, Unsealer, create_static
+from storage.seal import SealFile, create_static
 from storage.seal.static import read_key_file
 
 log = structlog.get_logger("lifecycle")
@@ -81,16 +82,15 @@ class NodeLifecycle:
         self._on_failure = on_failure  # housekeeping ended by an exception: the node must stop
         self._transition = asyncio.Lock()
         self._unsealed: Unsealed | None = None
-        self._unsealer: Unsealer | None = None
+        self._seal = SealKeeper(layout)
         self._admitted: Admitted | None = None
-        self._seal_file: SealFile | None = None  # as it was last read or written
         self.core: Core  # set by the composition root, which needs this object to make it
 
     # --- what is ---
 
     @property
     def initialized(self) -> bool:
-        return self._admitted is not None or self._layout.seal.exists()
+        return self._admitted is not None or self._seal.on_disk
 
     @property
     def unsealed(self) -> bool:
@@ -113,20 +113,11 @@ class NodeLifecycle:
     @property
     def seal_file(self) -> SealFile:
         """seal.json: sealed key material, worth nothing without the seal."""
-        if self._admitted is not None:
-            return self._admitted.seal
-        if self._seal_file is None:
-            self._seal_file = SealFile.read(self._layout.seal)
-        return self._seal_file
+        return self._seal.file
 
     async def adopt_seal(self, file: SealFile) -> None:
         """Keep a newer seal: from the next start on, its shares are the ones that open this node."""
-        if file.generation > self.seal_file.generation:
-            await asyncio.to_thread(file.write, self._layout.seal)
-            self._seal_file = file
-            log.info(
-                "seal replaced", generation=file.generation, shares=file.shares, threshold=file.threshold
-            )
+        await self._seal.adopt(file)
 
     def raft_status(self) -> Status | None:
         """Raft's view, while there is one."""
@@ -143,13 +134,15 @@ class NodeLifecycle:
         if not self.initialized:
             return {"type": self._settings.seal.kind, "t": 0, "n": 0, "progress": 0, "nonce": "",
                     "recovery_seal": not shamir}  # fmt: skip
-        seal = self.seal_file
+        seal = people = self.seal_file
+        if self._unsealed is not None and not shamir:  # whose shares are asked for, where there are any
+            people = seals.recorded(self._unsealed.store, seals.RECOVERY) or seal
         return {
             "type": seal.type,
-            "t": seal.threshold,
-            "n": seal.shares,
-            "progress": self._unsealer.progress if self._unsealer else 0,
-            "nonce": self._unsealer.nonce if self._unsealer else "",
+            "t": people.threshold,
+            "n": people.shares,
+            "progress": self._seal.progress,
+            "nonce": self._seal.nonce,
             "recovery_seal": seal.type != "shamir",
         }
 
@@ -194,7 +187,7 @@ class NodeLifecycle:
                         recovery=reserve,
                     )
                 )
-                await asyncio.to_thread(file.write, self._layout.seal)
+                await self._seal.keep(file)
             except BaseException:
                 await self._close(opened)
                 raise
@@ -215,18 +208,20 @@ class NodeLifecycle:
                 return
             if self._settings.seal.kind != "shamir":
                 raise InvalidRequest("this node opens itself with its seal key: restart it")
-            if self._unsealer is None:
-                self._unsealer = Unsealer(self.seal_file)
             if reset:
-                self._unsealer.reset()
+                self._seal.reset()
                 return
-            root = seals.offer(self._unsealer, share, wrong="Unseal failed")
+            root = self._seal.offer(share)
             if root is not None:
-                self._unsealer = None
                 await (self._open(root) if self._admitted is None else self._enter(self._admitted, root))
 
     async def seal(self) -> None:
         """Close the store and forget its keys. Leadership is handed over first."""
+        self._seal.settle()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """seal(), at the end of the process: that may be a crash of all nodes in somebody else's eyes."""
         async with self._transition:
             await self._shut()
 
@@ -243,8 +238,6 @@ class NodeLifecycle:
             self.core.directory.clear()
             await self._close(opened)
             log.info("node sealed")
-
-    stop = seal
 
     async def hand_over(self) -> None:
         """Before draining: let another node lead, so that clients elsewhere do not wait for an election."""
@@ -265,7 +258,7 @@ class NodeLifecycle:
         """
         ticket = enrol.Ticket.parse(join_token)
         async with self._transition:
-            if self._layout.seal.exists():
+            if self._seal.on_disk:
                 raise InvalidRequest("this node belongs to a cluster already")
             self._clear_unfinished()
             peer_key, listener_key = pki.new_key(), pki.new_key()
@@ -292,7 +285,7 @@ class NodeLifecycle:
                 admission.ca_certificate, pki.Credentials(admission.listener_certificate, listener_key)
             )
             self._tls.forget_authority()
-            self._unsealer = None
+            self._seal.hold(seal)
             self._admitted = Admitted(
                 seal=seal,
                 cluster_id=admission.cluster_id,
@@ -348,7 +341,7 @@ class NodeLifecycle:
         write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
         opened = await self._run(root, identity, start=Start.JOIN, members=admitted.members)
         try:
-            await asyncio.to_thread(admitted.seal.write, self._layout.seal)
+            await self._seal.keep(admitted.seal)
         except BaseException:
             await self._close(opened)
             raise

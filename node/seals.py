@@ -17,6 +17,7 @@ from storage.seal import SealFile, SealType, Unsealer
 VIEW = "own:seals"
 SEAL = "seal"  # what opens a node
 RECOVERY = "recovery"  # what people prove themselves with where a key file opens the nodes
+ANSWER = "answer"  # what the last rekey answered, for a while: the answer may not have reached anybody
 BACKUP = "backup"  # shares of the last rekey, encrypted for their holders, if it was asked for
 
 NO_PEOPLE = "a key file opens this store, and it was initialised without recovery keys: there are no shares to ask for"

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from node.core.core import Core
 from node.core.pipeline import handle
 from node.core.request import Operation, Request, Response
 from node.dev import DevLifecycle
+from node.memory import MemoryLifecycle
 from node.server import compose
 from storage.secret import Secret
 
@@ -28,6 +30,35 @@ async def open_core(tmp_path: Path, **changes: Any) -> Core:
     core = lifecycle.core = compose(settings, lifecycle)
     await lifecycle.open(ROOT_TOKEN)
     return core
+
+
+@dataclass
+class People:
+    """A store in memory that people open with shares, open now."""
+
+    core: Core
+    keys: list[str]
+    token: str
+
+
+@contextlib.asynccontextmanager
+async def opened_by_people(
+    tmp_path: Path, shares: int, threshold: int, **changes: Any
+) -> AsyncIterator[People]:
+    """A store that was initialised and unsealed through its API."""
+    settings = dataclasses.replace(dev_settings(data_dir=tmp_path), dev=False, **changes)
+    lifecycle = MemoryLifecycle(settings)
+    core = lifecycle.core = compose(settings, lifecycle)
+    asked = {"secret_shares": shares, "secret_threshold": threshold}
+    made = (await call(core, Operation.UPDATE, "sys/init", asked, token=None)).data
+    assert made is not None
+    for key in made["keys"][:threshold]:
+        await call(core, Operation.UPDATE, "sys/unseal", {"key": key}, token=None)
+    try:
+        yield People(core, made["keys"], made["root_token"])
+    finally:
+        await lifecycle.stop()
+        core.audit.close()
 
 
 async def close_core(core: Core) -> None:
@@ -78,7 +109,7 @@ async def new_token(core: Core, *, policy: str | None = None, by: str = ROOT_TOK
     """A token of `auth/token/create`; with `policy`, a text, one that holds just this."""
     if policy is not None:
         name = f"p-{uuid.uuid4().hex[:8]}"
-        await call(core, Operation.UPDATE, f"sys/policies/acl/{name}", {"policy": policy})
+        await call(core, Operation.UPDATE, f"sys/policies/acl/{name}", {"policy": policy}, token=by)
         fields |= {"policies": [name], "no_default_policy": True}
     response = await call(core, Operation.UPDATE, "auth/token/create", fields, token=by)
     assert response.auth is not None

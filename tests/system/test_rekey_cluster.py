@@ -1,15 +1,21 @@
 """A rekey reaches every node: those that run at once, one that is down when it comes back."""
 
+import contextlib
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from support.certs import Authority
 from support.processes import Server, configuration, free_ports, poll
+
+from node.cli.client import Unreachable
 
 
 class Node(Server):
@@ -23,6 +29,7 @@ class Node(Server):
         )
         super().__init__(directory, f"-config={config}", address=f"https://localhost:{api}", ca=authority.ca)
         self.seal_path = directory / "data" / "seal.json"
+        self.round = 0  # the generation that the test knows of
 
     def generation(self) -> int:
         return int(json.loads(self.seal_path.read_text())["generation"])
@@ -84,6 +91,19 @@ class Cluster:
         assert leading is not None
         return leading
 
+    def ask_again(self, keys: list[str], nonce: str) -> list[str]:
+        """The answer that was lost, from whoever leads now."""
+
+        def asked() -> list[str] | None:
+            told: Any = None
+            for key in keys[:2]:
+                told = self.leader().request("PUT", "sys/rekey/update", {"key": key, "nonce": nonce})
+            return told.body["keys"] if told.status == 200 and told.body.get("complete") else None
+
+        found = poll(asked, what="the answer again")
+        assert found is not None
+        return found
+
     def rekey(self, keys: list[str], *among: Node) -> list[str]:
         leader = self.leader(*among)
         asked = {"secret_shares": 5, "secret_threshold": 3}
@@ -104,10 +124,13 @@ def test_every_node_comes_to_know_the_new_shares(nodes: list[Node]) -> None:
     assert len(new) == 5
     for node in (first, second):
         poll(lambda node=node: node.generation() == 1, what="the new seal on disk")  # type: ignore[misc]
-    for node in (first, second):
-        node.restart()
-        assert not node.unseal(cluster.keys[:2] + cluster.keys[2:])
-    assert all(node.unseal(new[1:4]) for node in (first, second))
+    first.restart()
+    second.restart()
+    assert second.unseal(cluster.keys[:2]), "after a crash so soon, the new shares may be in nobody's hands"
+    assert first.unseal(new[1:4])
+    first.restart()
+    assert not first.unseal(cluster.keys), "but once the new ones opened it, they alone do"
+    assert first.unseal(new[:3])
 
     third.start()
     third.wait_health(503)
@@ -117,6 +140,53 @@ def test_every_node_comes_to_know_the_new_shares(nodes: list[Node]) -> None:
     third.restart()
     assert third.unseal(new[2:])
     poll(lambda: third.health() in (200, 429), what="an open node")
+
+
+def test_a_crash_at_any_point_leaves_a_store_that_opens(nodes: list[Node]) -> None:
+    """All nodes at once, around the moment when the last share is in: no shares are ever lost."""
+    cluster = Cluster(nodes)
+    keys, random = cluster.keys, Random()
+    seed = random.randrange(10**9)
+    print("seed", seed)
+    random.seed(seed)
+    for _ in range(4):
+        threshold = 2
+        leader = cluster.leader()
+        asked = {"secret_shares": 3, "secret_threshold": threshold}
+        nonce = leader.request("PUT", "sys/rekey/init", asked, token=cluster.token).body["nonce"]
+        leader.request("PUT", "sys/rekey/update", {"key": keys[0], "nonce": nonce})
+        answered: list[list[str]] = []
+        last = threading.Thread(target=_offer_last, args=(leader, keys[1], nonce, answered))
+        last.start()
+        time.sleep(random.uniform(0, 0.04))
+        for node in nodes:
+            os.kill(node.pid, signal.SIGKILL)
+        last.join()
+        for node in nodes:
+            node.wait()
+            node.start()
+        for node in nodes:
+            node.wait_health(503)
+            assert node.unseal(keys[1:]), "the shares of before, whatever became of the rekey"
+        committed = cluster.leader().request("PUT", "sys/rekey/update", {"key": keys[0], "nonce": nonce})
+        if committed.status != 200:
+            assert not answered, "what was answered is in force"
+            continue
+        new = cluster.ask_again(keys, nonce)
+        assert not answered or answered == [new]
+        for node in nodes:
+            node.round += 1
+            poll(lambda node=node: node.generation() == node.round, what="the new seal")  # type: ignore[misc]
+        nodes[0].restart()
+        assert nodes[0].unseal(new[:threshold])
+        keys = new
+
+
+def _offer_last(leader: Node, key: str, nonce: str, answered: list[list[str]]) -> None:
+    with contextlib.suppress(Unreachable):
+        told = leader.request("PUT", "sys/rekey/update", {"key": key, "nonce": nonce})
+        if told.status == 200:
+            answered.append(told.body["keys"])
 
 
 def test_another_node_sends_the_client_to_the_leader(nodes: list[Node]) -> None:

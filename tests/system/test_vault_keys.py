@@ -1,6 +1,7 @@
 """Rekeying and root tokens with the clients that people have, on a store that people open."""
 
 import base64
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import hvac
 import pytest
 from support.certs import self_signed
-from support.processes import Server
+from support.processes import Server, configuration, free_ports
 from support.targets import Bao, Target
 
 from .test_vault_configuration import vault_configuration
@@ -170,6 +171,65 @@ def test_bao_rekeys_rotates_and_makes_a_root_token(opened: Opened) -> None:
     begun = bao.json("operator", "rekey", "-init", "-key-shares=1", "-key-threshold=1")
     bao.ok("operator", "rekey", "-cancel")
     assert not bao.json("operator", "rekey", "-status")["started"]
+
+
+@pytest.fixture
+def unattended(tmp_path: Path) -> Iterator[Server]:
+    """One node on disk that a key file opens, not initialised."""
+    key = tmp_path / "seal.key"
+    key.write_bytes(os.urandom(32))
+    key.chmod(0o600)
+    api, raft = free_ports(2)
+    config = configuration(tmp_path, node_id="solo", api_port=api, cluster_port=raft, seal_key=key)
+    ca = tmp_path / "data" / "tls" / "ca.pem"
+    with Server(tmp_path, f"-config={config}", address=f"https://127.0.0.1:{api}", ca=ca) as server:
+        server.start()
+        server.wait_health(501)
+        yield server
+
+
+def test_recovery_keys_stand_in_for_shares_where_a_key_file_opens_the_store(unattended: Server) -> None:
+    server = unattended
+    asked = {"recovery_shares": 3, "recovery_threshold": 2}
+    made = server.request("PUT", "sys/init", asked).body
+    assert (made["keys"], len(made["recovery_keys"])) == ([], 3)
+    server.wait_health(200)
+    status = server.request("GET", "sys/seal-status").body
+    assert (status["recovery_seal"], status["t"], status["n"]) == (True, 2, 3)
+    token, keys = made["root_token"], made["recovery_keys"]
+    refused = server.request(
+        "PUT", "sys/rekey/init", {"secret_shares": 1, "secret_threshold": 1}, token=token
+    )
+    assert "only its recovery keys can be rekeyed" in str(refused.body)
+
+    begun = server.request(
+        "PUT", "sys/rekey-recovery-key/init", {"secret_shares": 1, "secret_threshold": 1}
+    ).body
+    for key in keys[:2]:
+        body = {"key": key, "nonce": begun["nonce"]}
+        done = server.request("PUT", "sys/rekey-recovery-key/update", body).body
+    assert done["complete"]
+
+    assert server.stop() == 0
+    server.start()
+    server.wait_health(200)
+    begun = server.request("PUT", "sys/generate-root/attempt", {}).body
+    old = server.request("PUT", "sys/generate-root/update", {"key": keys[2], "nonce": begun["nonce"]})
+    assert old.status == 400
+    body = {"key": done["keys"][0], "nonce": begun["nonce"]}
+    given = server.request("PUT", "sys/generate-root/update", body).body
+    padded = base64.b64decode(given["encoded_root_token"] + "==")
+    token = bytes(a ^ b for a, b in zip(padded, begun["otp"].encode(), strict=True)).decode()
+    assert server.request("GET", "auth/token/lookup-self", token=token).body["data"]["policies"] == ["root"]
+
+
+def test_without_recovery_keys_there_is_nobody_to_ask(unattended: Server) -> None:
+    unattended.request("PUT", "sys/init", {})
+    unattended.wait_health(200)
+    refused = unattended.request("PUT", "sys/generate-root/attempt", {})
+    assert refused.status == 400
+    assert "without recovery keys" in str(refused.body)
+    assert unattended.request("GET", "sys/rekey-recovery-key/init").body["required"] == 0
 
 
 def test_encryptions_are_counted(opened: Opened) -> None:

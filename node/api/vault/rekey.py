@@ -4,6 +4,7 @@ Both speak of the same attempt on the leader. The root key itself stays: its sha
 they make. See node/ceremonies.py, and node/seals.py for how every node learns of the new seal.
 """
 
+import secrets
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from node import seals
 from node.api.vault import openly
 from node.api.vault.leader import elsewhere
 from node.api.vault.shares import wanted
-from node.auth.fields import boolean, text
+from node.auth.fields import SECOND_NS, boolean, text
 from node.ceremonies import Attempt, NewSeal, Rekey
 from node.core.core import Core
 from node.core.fields import Field, Kind
@@ -26,6 +27,7 @@ from storage.seal import Unsealer
 
 KIND = "rekey"
 SHARES_DEFAULT = (5, 3)
+ANSWER_KEPT_NS = 3600 * SECOND_NS  # how long a lost answer can be asked for again
 _TARGETS = {  # by their path without a token and with one
     seals.SEAL: ("sys/rekey", "sys/rotate/root"),
     seals.RECOVERY: ("sys/rekey-recovery-key", "sys/rotate/recovery"),
@@ -196,10 +198,10 @@ async def _cancel(core: Core, request: Request, target: str) -> Response:
 
 
 async def _update(core: Core, request: Request, target: str) -> Response:
-    rekey = _under_way(core, target)
+    share, nonce = _offered(request)
+    rekey = core.ceremonies.rekeys.get(target) or _resumed(core, target, nonce)
     if rekey.made is not None and rekey.made.verifier is not None:
         raise InvalidRequest("the new keys are made and wait for their verification")
-    share, nonce = _offered(request)
     store = core.unsealed
     root = rekey.prove(store, core.lifecycle, share, nonce, kind=KIND)
     if root is None:
@@ -209,7 +211,7 @@ async def _update(core: Core, request: Request, target: str) -> Response:
         "nonce": rekey.nonce,
         "complete": True,
         **made.shown,
-        "pgp_fingerprints": rekey.wanted.fingerprints,
+        "pgp_fingerprints": made.fingerprints,
         "backup": rekey.backup,
         "verification_required": rekey.verify,
         "verification_nonce": made.verification_nonce,
@@ -221,8 +223,20 @@ async def _update(core: Core, request: Request, target: str) -> Response:
 
 async def _put_in_force(core: Core, rekey: Rekey, made: NewSeal) -> None:
     """Commit the new seal; this node keeps it at once, the others within a second of applying it."""
+    if seals.recorded(core.unsealed, rekey.target) != made.file:  # it may be, and the answer was lost
+        await _commit(core, rekey, made)
+    core.ceremonies.rekeys.pop(rekey.target, None)
+    if rekey.target == seals.SEAL:
+        await core.lifecycle.adopt_seal(made.file)
+
+
+async def _commit(core: Core, rekey: Rekey, made: NewSeal) -> None:
     store, view = core.unsealed, View(core.unsealed, seals.VIEW)
     commands: list[AnyCommand] = [view.put(rekey.target, made.file.as_dict(), expect=made.expect)]
+    if made.verifier is None:
+        forgotten_ns = store.now_ns() + ANSWER_KEPT_NS
+        kept = view.put(f"{seals.ANSWER}-{rekey.target}", rekey.kept(made), expires_ns=forgotten_ns)
+        commands.append(kept)
     if rekey.backup:
         commands.append(view.put(f"{seals.BACKUP}-{rekey.target}", _backup(rekey, made)))
     try:
@@ -237,26 +251,27 @@ async def _put_in_force(core: Core, rekey: Rekey, made: NewSeal) -> None:
             "whether the new keys are in force is not known yet: keep the old ones, seal nothing, and offer the same "
             "shares again under the same nonce"
         ) from None
-    core.ceremonies.rekeys.pop(rekey.target, None)
-    if rekey.target == seals.SEAL:
-        await core.lifecycle.adopt_seal(made.file)
 
 
 def _backup(rekey: Rekey, made: NewSeal) -> dict[str, Any]:
     kept: dict[str, Any] = {"nonce": rekey.nonce}
     for form, shares in made.shown.items():
         by_holder: dict[str, list[str]] = {}
-        for fingerprint, share in zip(rekey.wanted.fingerprints or (), shares, strict=True):
+        for fingerprint, share in zip(made.fingerprints or (), shares, strict=True):
             by_holder.setdefault(fingerprint, []).append(share)
         kept[form] = by_holder
     return kept
 
 
-def _under_way(core: Core, target: str) -> Rekey:
-    rekey = core.ceremonies.rekeys.get(target)
-    if rekey is None:
-        raise InvalidRequest("no rekey in progress")
-    return rekey
+def _resumed(core: Core, target: str, nonce: str) -> Rekey:
+    """The rekey that was completed under this nonce a while ago. Raises InvalidRequest if there is none."""
+    item = View(core.unsealed, seals.VIEW).get(f"{seals.ANSWER}-{target}")
+    if item is not None and secrets.compare_digest(nonce.encode(), item.value["nonce"].encode()):
+        rekey = Rekey.resume(core.unsealed, target, item.value)
+        if rekey is not None:
+            core.ceremonies.rekeys[target] = rekey
+            return rekey
+    raise InvalidRequest("no rekey in progress")
 
 
 def _offered(request: Request) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """What consensus asks of others (Protocols) and the values that it hands out."""
 
+import asyncio
 import enum
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,10 @@ class Group(Protocol):
 
     async def stop(self) -> None:
         """Hand leadership over if possible, then end every task and pending future."""
+        ...
+
+    def begin(self, command: bytes, *, request_id: bytes, timeout: float) -> "asyncio.Future[Applied]":
+        """propose() as a future, begun when this returns. Raises at once NotProposed: nothing happened."""
         ...
 
     async def propose(self, command: bytes, *, request_id: bytes, timeout: float) -> Applied:

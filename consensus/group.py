@@ -75,9 +75,13 @@ class RaftGroup:
             await self.step_down(self._engine.options.election_max_s)
         await self._engine.stop()
 
+    def begin(self, command: bytes, *, request_id: bytes, timeout: float) -> "asyncio.Future[Applied]":
+        """See api.Group."""
+        return self._engine.proposals.begin(command, request_id=request_id, timeout=timeout)
+
     async def propose(self, command: bytes, *, request_id: bytes, timeout: float) -> Applied:
         """See api.Group."""
-        return await self._engine.proposals.propose(command, request_id=request_id, timeout=timeout)
+        return await self._engine.proposals.begin(command, request_id=request_id, timeout=timeout)
 
     def fresh_now(self) -> bool:
         """See api.Group. Inside a lease: the leader's own, or a follower's."""

@@ -1,5 +1,6 @@
 """A group of one without disk or network: the same face, for the dev mode and for tests of what is above it."""
 
+import asyncio
 from pathlib import Path
 
 from consensus.api import COMMAND_BYTES_MAX, REQUEST_ID_BYTES, Applied, Member, Role, StateMachine, Status
@@ -22,8 +23,17 @@ class SoloGroup:
         """Refuse what comes from now on."""
         self._stopped = True
 
+    def begin(self, command: bytes, *, request_id: bytes, timeout: float) -> "asyncio.Future[Applied]":
+        """See api.Group."""
+        future: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        future.set_result(self._commit(command, request_id))
+        return future
+
     async def propose(self, command: bytes, *, request_id: bytes, timeout: float) -> Applied:
         """See api.Group."""
+        return self._commit(command, request_id)
+
+    def _commit(self, command: bytes, request_id: bytes) -> Applied:
         if len(request_id) != REQUEST_ID_BYTES:
             raise ValueError(f"a request id has {REQUEST_ID_BYTES} bytes")
         if self._stopped:

@@ -81,12 +81,8 @@ class Proposals:
         self._stopped = False
         self.count = 0
 
-    async def propose(self, command: bytes, *, request_id: bytes, timeout: float) -> Applied:
-        """See api.Group.propose()."""
-        return await self.begin(command, request_id=request_id, timeout=timeout)
-
     def begin(self, command: bytes, *, request_id: bytes, timeout: float) -> "asyncio.Future[Applied]":
-        """propose() as a future. Raises at once TooLarge, Overloaded and Shutdown: nothing happened."""
+        """See api.Group.begin(). Raises at once TooLarge, Overloaded and Shutdown."""
         if len(request_id) != REQUEST_ID_BYTES:
             raise ValueError(f"a request id has {REQUEST_ID_BYTES} bytes")
         if len(command) > COMMAND_BYTES_MAX:

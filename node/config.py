@@ -111,7 +111,7 @@ class Settings:
     index_wait_s: float = 2.0
     list_keys_max: int = 100_000
     value_cache_bytes_max: int = 64 * 1024 * 1024  # decrypted values kept in memory; 0 keeps none
-    read_lane: bool = True  # plain reads are answered at once (node/api/lane.py)
+    read_lane: bool = True  # plain reads and writes take short ways (node/api/lane.py, write_lane.py)
 
 
 def load(

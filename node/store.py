@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 from consensus import errors as raft_errors
-from consensus.api import Group, Status
+from consensus.api import Applied, Group, Status
 from node.copies import StateCopies
-from node.errors import NoQuorum, OutcomeUnknown, TooBusy
+from node.errors import NodeError, NoQuorum, OutcomeUnknown, TooBusy
 from storage.cache import ValueCache
 from storage.command import AnyCommand, Done, Rejected, Sealed, encode
 from storage.keyring import Context, Keyring, RootKey
@@ -129,21 +129,29 @@ class Store:
         The same 16-byte request_id is applied at most once; none given draws a fresh one. Raises
         CommandRejected, NoQuorum or TooBusy (nothing happened), OutcomeUnknown (ask again with the same id).
         """
+        request_id = request_id or os.urandom(16)
         try:
-            applied = await self._group.propose(
-                encode(command), request_id=request_id or os.urandom(16), timeout=timeout
-            )
-        except raft_errors.OutcomeUnknown as error:
-            raise OutcomeUnknown("the outcome of this write is not known yet") from error
-        except (raft_errors.Overloaded, raft_errors.TooLarge) as error:
-            raise TooBusy(str(error)) from error
-        except raft_errors.NotProposed as error:
-            raise NoQuorum("no leader could be reached; nothing was written") from error
-        outcome = applied.result
-        if isinstance(outcome, Rejected):
-            raise CommandRejected(outcome.reason, outcome.detail)
-        assert isinstance(outcome, Done)
-        return applied.index, outcome.value
+            applied = await self._group.propose(encode(command), request_id=request_id, timeout=timeout)
+        except raft_errors.ConsensusError as error:
+            raise _told(error) from error
+        return applied.index, _value(applied)
+
+    def begin(
+        self, command: AnyCommand, *, request_id: bytes, timeout: float = WRITE_TIMEOUT_S
+    ) -> "asyncio.Future[Applied]":
+        """submit() for callers that do not await: end() tells what came of it. Raises TooBusy, NoQuorum."""
+        try:
+            return self._group.begin(encode(command), request_id=request_id, timeout=timeout)
+        except raft_errors.ConsensusError as error:
+            raise _told(error) from error
+
+    @staticmethod
+    def end(begun: "asyncio.Future[Applied]") -> dict[str, Any]:
+        """The outcome's value of what begin() began, once that is done. Raises as submit() does."""
+        try:
+            return _value(begun.result())
+        except raft_errors.ConsensusError as error:
+            raise _told(error) from error
 
     def fresh_now(self) -> bool:
         """Whether local reads, made before anything is awaited, are as good as after fresh()."""
@@ -191,3 +199,22 @@ class Store:
     def open(self, context: Context, sealed: Sealed) -> bytes:
         """Decrypt. Raises storage.errors.Corrupt if anything, or the place, differs."""
         return self.keyring.open(context, sealed)
+
+
+def _value(applied: Applied) -> dict[str, Any]:
+    outcome = applied.result
+    if isinstance(outcome, Rejected):
+        raise CommandRejected(outcome.reason, outcome.detail)
+    assert isinstance(outcome, Done)
+    return outcome.value
+
+
+def _told(error: raft_errors.ConsensusError) -> NodeError:
+    """What became of a proposal, as this node's own error."""
+    if isinstance(error, raft_errors.OutcomeUnknown):
+        return OutcomeUnknown("the outcome of this write is not known yet")
+    if isinstance(error, raft_errors.Overloaded | raft_errors.TooLarge):
+        return TooBusy(str(error))
+    if isinstance(error, raft_errors.NotProposed):
+        return NoQuorum("no leader could be reached; nothing was written")
+    raise error

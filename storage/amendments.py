@@ -37,7 +37,8 @@ def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes
     copy.execute("DELETE FROM history")
     copy.execute("DELETE FROM outcomes")
     copy.execute(
-        "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?", (index, position, clock_ns)
+        "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?, authority = ?",
+        (index, position, clock_ns, position),
     )
     copy.execute(
         "INSERT INTO outcomes (position, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)",

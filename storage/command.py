@@ -135,7 +135,9 @@ class MountRemove(Command, frozen=True, tag=23):
 class KvPut(Command, frozen=True, tag=30):
     """Write version `version` of a key, which must be the next one.
 
-    Checked in this order: Rejected(NO_SUCH_MOUNT); Rejected(CAS_REQUIRED) if the mount or the key demands
+    `decided` is the position of the state that the caller's permission was read from; 0: a confirmed state.
+    Checked in this order: Rejected(PERMISSION_OUTDATED) if anything that a permission may rest on has changed since
+    `decided`; Rejected(NO_SUCH_MOUNT); Rejected(CAS_REQUIRED) if the mount or the key demands
     `cas` and it is None; Rejected(CAS_MISMATCH) if `cas` is not the current version (0: must not exist, or
     have no versions); Rejected(VERSION_RACED) if `version` is not current + 1: the ciphertext is bound to its
     version, so the proposer encrypts again and retries.
@@ -147,6 +149,7 @@ class KvPut(Command, frozen=True, tag=30):
     version: int
     cas: int | None
     value: Sealed
+    decided: int = 0
 
 
 class KvDelete(Command, frozen=True, tag=31):
@@ -582,6 +585,7 @@ class Reason:
     CAS_REQUIRED = "cas-required"
     CAS_MISMATCH = "cas-mismatch"
     VERSION_RACED = "version-raced"
+    PERMISSION_OUTDATED = "permission-outdated"
     REVISION_MISMATCH = "revision-mismatch"
     LEASE_EXISTS = "lease-exists"
     NO_SUCH_LEASE = "no-such-lease"

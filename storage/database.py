@@ -21,7 +21,7 @@ from sqlcipher3 import dbapi2 as sqlcipher
 from storage import files
 from storage.errors import Corrupt, Incompatible, WrongKey
 
-FORMAT = 5
+FORMAT = 6
 KEY_BYTES = 32
 CACHE_KIB = 64 * 1024
 HELPER_CACHE_KIB = 4 * 1024  # of connections that go through everything once: copies, checks, checkpoints

@@ -94,6 +94,16 @@ _APART = frozenset(
     }
 )
 
+# Commands that take no permission from anybody. All others might: tokens, policies, identities and mounts change.
+_HARMLESS = frozenset(
+    {
+        *(c.KvDelete, c.KvUndelete, c.KvDestroy, c.KvMetadataPut, c.KvMetadataDelete, c.KvConfigPut),
+        *(c.TokenPut, c.TokenUse, c.EntryPut, c.EntryDelete, c.EntriesDelete, c.EntriesExpire),
+        *(c.LeasePut, c.LeaseRenew, c.LeasesEnd, c.LeaseFailed, c.LeasesRemove),
+        *(c.KeyTermAdd, c.SystemSecretPut, c.NodePut, c.NodeRemove, c.JoinTokenPut, c.JoinTokenTake),
+    }
+)
+
 _OF_ONE_KEY = (c.KvDelete, c.KvUndelete, c.KvDestroy, c.KvMetadataPut, c.KvMetadataDelete)
 
 _NOT_IN_BATCHES = frozenset({c.Batch, c.EpochBegin, c.RegionApply, c.RegionPromote, c.RegionDemote})
@@ -152,7 +162,7 @@ class Machine:
         self._failed = False
         self._uncommitted = 0  # entries
         self._mixed = False  # there are others than versions of secrets among them
-        self._applied_index = self._position = self._clock_ns = self._oldest_ns = 0
+        self._applied_index = self._position = self._clock_ns = self._oldest_ns = self._authority = 0
         self._role = regions.ALONE
         self.history = History(database)
         self._request_ids: dict[bytes, int] = {}  # of all outcomes, with their position
@@ -253,8 +263,8 @@ class Machine:
         self._save_outcomes()
         self.history.flush()
         self._db.run(
-            "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?, wraps = ?",
-            (self._applied_index, self._position, self._clock_ns, self._wraps.count),
+            "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?, wraps = ?, authority = ?",
+            (self._applied_index, self._position, self._clock_ns, self._wraps.count, self._authority),
         )
         self._uncommitted, self._mixed = 0, False
 
@@ -347,7 +357,7 @@ class Machine:
         self._recent.flush()
         self._save_outcomes()
         self.history.flush()
-        shared = (FORMAT, self._position, self._clock_ns, self._wraps.count)
+        shared = (FORMAT, self._position, self._clock_ns, self._wraps.count, self._authority)
         digest = hashlib.sha256(msgspec.msgpack.encode(shared))
         for number, query in enumerate(queries):
             digest.update(msgspec.msgpack.encode(number))
@@ -365,10 +375,10 @@ class Machine:
         self._db.close()
 
     def _load(self, request_ids: dict[bytes, int] | None = None) -> None:
-        row = self._db.one("SELECT applied_index, position, clock_ns FROM state")
+        row = self._db.one("SELECT applied_index, position, clock_ns, authority FROM state")
         if row is None:
             raise AssertionError("the schema puts one row into state")
-        self._applied_index, self._position, self._clock_ns = row
+        self._applied_index, self._position, self._clock_ns, self._authority = row
         self._db.index, self._db.clock_ns = self._position, self._clock_ns
         self._role = regions.own(self._db)[1]
         self._wraps.load()
@@ -500,6 +510,8 @@ class Machine:
 
     def _dispatch(self, command: c.AnyCommand) -> Outcome:
         if type(command) is c.KvPut:
+            if 0 < command.decided < self._authority:
+                return Rejected(Reason.PERMISSION_OUTDATED)
             self.values.forget(command.mount_id, command.path)
             return self._recent.put(command)
         self._mixed = True
@@ -511,12 +523,15 @@ class Machine:
             self.values.forget(command.mount_id, command.path)
         elif "mounts" in topics:
             self.values.clear()
+        of_identity = getattr(command, "view", None) == entries.IDENTITY
+        if type(command) not in _HARMLESS or of_identity:
+            self._authority = self._position
         if topics and isinstance(outcome, Done):
             for topic in topics:
                 self._generations[topic] += 1
             if "regions" in topics:
                 self._role = regions.own(self._db)[1]
-            if getattr(command, "view", None) == entries.IDENTITY:
+            if of_identity:
                 self._generations["identity"] += 1
         return outcome
 

@@ -2,16 +2,17 @@
 -- replicated log alone, except state.applied_index, which says how much of it. PRAGMA user_version is the format.
 
 -- How far this region's log has been applied; how many commands of the store's history, which all regions share, that
--- was; the latest time that any of them was stamped with; and how many data keys the newest key term has wrapped (older
--- terms: key_terms.wraps).
+-- was; the latest time that any of them was stamped with; how many data keys the newest key term has wrapped (older
+-- terms: key_terms.wraps); and the position of the last change that may have taken a permission from anybody.
 CREATE TABLE state (
     id            INTEGER PRIMARY KEY CHECK (id = 1),
     applied_index INTEGER NOT NULL,
     position      INTEGER NOT NULL,
     clock_ns      INTEGER NOT NULL,
-    wraps         INTEGER NOT NULL DEFAULT 0
+    wraps         INTEGER NOT NULL DEFAULT 0,
+    authority     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO state VALUES (1, 0, 0, 0, 0);
+INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
 
 -- This region's part in it. The role is "alone" (there are no regions), "primary", "leaving" (it handed over),
 -- "secondary" or "called" (it was handed over to).

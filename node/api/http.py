@@ -30,6 +30,7 @@ from node.api.plain import PlainRequest
 from node.api.protocol import Refused, Server
 from node.api.vault import render
 from node.api.vault.render import Rendered
+from node.api.write_lane import Done, WriteLane
 from node.core import pipeline
 from node.core.core import Core
 from node.core.request import Operation, Request, Shape
@@ -62,10 +63,11 @@ class Gateway:
     def __init__(self, core: Core, *, tls: bool) -> None:
         self._core = core
         self._head = AnswerHead(core, tls=tls)
-        self._lane = ReadLane(core, self._head) if core.settings.read_lane else None
         self._bodies = BodyReader(
             body_bytes_max=core.settings.body_bytes_max, json_depth_max=core.settings.json_depth_max
         )
+        self._lane = ReadLane(core, self._head) if core.settings.read_lane else None
+        self._writes = WriteLane(core, self._head, self._bodies) if core.settings.read_lane else None
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one of aiohttp's requests."""
@@ -107,6 +109,16 @@ class Gateway:
         finally:
             await close_stream(stream)
         return response
+
+    def begin(self, raw: PlainRequest, done: Done) -> bool:
+        """Whether a plain request will be answered by calling `done`; False: ask plain()."""
+        if self._writes is None:
+            return False
+        try:
+            return self._writes.begin(raw, done)
+        except Exception as error:  # noqa: BLE001 - the boundary: nothing has happened yet
+            _log.error("write lane failed", error=type(error).__name__, where=where(error))
+            return False
 
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:
         """Answer a plain request: the bytes to send, and whether to close the connection then."""

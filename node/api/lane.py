@@ -14,52 +14,25 @@ from dataclasses import dataclass
 
 from node import errors
 from node.api import paths
-from node.api.head import AnswerHead, operation_of, read_head, request_of
+from node.api.callers import caller_of
+from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
 from node.audit.log import Prepared
 from node.audit.record import Asker
 from node.core import pipeline
 from node.core.core import Core
-from node.core.request import Consistency, Operation, Request
+from node.core.request import Operation, Request
 from node.core.router import Route
 from node.policy.acl import ACL
 from node.store import Store
 from node.telemetry.metrics import now
 from storage.cache import CachedValue
 from storage.errors import StorageError
-from storage.secret import Secret
 
 TARGETS_MAX = 65_536
 EXCHANGE_OVERHEAD_BYTES = 2048  # Python's, for one remembered answer
 OK = 200
-
-# Headers that only say who asks, or say nothing that any answer depends on. Others take the ordinary way.
-_INDIFFERENT = frozenset(
-    {
-        *(
-            "host",
-            "user-agent",
-            "accept",
-            "accept-encoding",
-            "accept-language",
-            "connection",
-            "content-length",
-        ),
-        *("content-type", "cache-control", "pragma"),
-        *("x-vault-token", "authorization", "x-vault-request"),
-    }
-)
-
-
-@dataclass(slots=True)
-class _Caller:
-    """What a connection's header block says of who asks; without a token the ordinary way answers."""
-
-    store: Store
-    token: Secret | None
-    digest: bytes
-    who: Asker | None = None  # as the audit log names the token's holder
 
 
 @dataclass(slots=True)
@@ -91,9 +64,7 @@ class ReadLane:
         store = core.store
         if store is None or raw.method != "GET":
             return None
-        caller = raw.memo.get("caller")
-        if caller is None or caller.store is not store:
-            caller = raw.memo["caller"] = self._meet(raw, store)
+        caller = caller_of(core, raw, store)
         if caller.token is None or not store.fresh_now():
             return None
         now_ns = store.now_ns()
@@ -133,20 +104,6 @@ class ReadLane:
         observe(operation, OK, now() - began)
         head = self._head.finish(exchange.start, exchange.length)
         return b"%b%b%b%b" % (head, exchange.before, request_id.encode(), exchange.after)
-
-    def _meet(self, raw: PlainRequest, store: Store) -> _Caller:
-        """Who the headers say is asking, for as long as the connection repeats them."""
-        nobody = _Caller(store, None, b"")
-        if not all(name.lower() in _INDIFFERENT for name in raw.headers):
-            return nobody
-        try:
-            head = read_head(raw)
-        except errors.NodeError:
-            return nobody
-        if not head.token or head.consistency is not Consistency.FRESH or head.wrap_ttl_ns:
-            return nobody
-        token = Secret(head.token)
-        return _Caller(store, token, self._core.tokens.digest(store, token))
 
     def _find(self, raw: PlainRequest, store: Store, acl: ACL) -> CachedValue | None:
         """The value at a target that was not asked for lately, with its answer attached."""

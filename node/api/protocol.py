@@ -7,6 +7,7 @@ checks the seam.
 """
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
@@ -113,7 +114,7 @@ class Connection(RequestHandler):
         self._parser: RequestParser | None = parser
         self._header_timer: asyncio.TimerHandle | None = None
         self._plain: PlainReader | None = None  # None: aiohttp reads this connection, from now on
-        self._serving: asyncio.Task[None] | None = None  # the plain request that is being answered
+        self._serving: asyncio.Future[None] | None = None  # the plain request that is being answered
         self._held = b""  # what came meanwhile: a client that pipelines
         self._closing = False
         self._gateway = server.gateway
@@ -145,7 +146,10 @@ class Connection(RequestHandler):
                     cast("asyncio.Transport", self.transport).write(answer)
                     self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
                     return
-                self._serving = self._loop.create_task(self._serve(request))
+                if self._gateway.begin(request, self._answered):
+                    self._serving = self._loop.create_future()
+                else:
+                    self._serving = self._loop.create_task(self._serve(request))
                 return
             self._plain = None
         self._received(data)
@@ -163,6 +167,18 @@ class Connection(RequestHandler):
                 self.transport.write(answer)
         finally:
             self._serving = None
+        self._after(close)
+
+    def _answered(self, answer: bytes, close: bool) -> None:
+        """The write lane has answered the plain request."""
+        serving, self._serving = self._serving, None
+        if self.transport is not None:
+            self.transport.write(answer)
+        self._after(close)
+        if serving is not None and not serving.done():
+            serving.set_result(None)
+
+    def _after(self, close: bool) -> None:
         self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
         if close or self._closing or self._force_close:
             self.force_close()
@@ -244,6 +260,7 @@ class Gateway(Protocol):
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse: ...
     def at_once(self, raw: PlainRequest) -> bytes | None: ...
+    def begin(self, raw: PlainRequest, done: Callable[[bytes, bool], None]) -> bool: ...
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]: ...
 
 

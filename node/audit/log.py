@@ -109,14 +109,32 @@ class AuditLog:
             request.audited = subject = record.asked(self._hasher, request)
             self._append(record.request_record(subject, now_ns=time.time_ns(), error=error))
 
+    def requests(self, requests: Sequence[Request]) -> None:
+        """request() for several, which are all recorded, or none may go on. Raises AuditFailed."""
+        if self._sinks:
+            hasher, now_ns = self._hasher, time.time_ns()
+            records = []
+            for request in requests:
+                request.audited = subject = record.asked(hasher, request)
+                records.append(record.request_record(subject, now_ns=now_ns))
+            self._append(*records)
+
+    def responses(self, answers: Sequence[tuple[Request, Response | None, str]]) -> None:
+        """response() for several, with their errors; all are recorded, or none may leave. Raises AuditFailed."""
+        if self._sinks and answers:
+            self._append(*(self._response(*answer) for answer in answers))
+
     def response(self, request: Request, response: Response | None, *, error: str = "") -> None:
         """Record what is about to be answered. Raises AuditFailed."""
         if self._sinks:
-            subject, hasher = request.audited, self._hasher
-            if not isinstance(subject, bytes):  # the node was sealed, or opened, in between
-                subject = record.asked(hasher, request)
-            outcome = None if response is None else record.outcome(hasher, request, response)
-            self._append(record.response_record(subject, outcome, now_ns=time.time_ns(), error=error))
+            self._append(self._response(request, response, error))
+
+    def _response(self, request: Request, response: Response | None, error: str) -> bytes:
+        subject, hasher = request.audited, self._hasher
+        if not isinstance(subject, bytes):  # the node was sealed, or opened, in between
+            subject = record.asked(hasher, request)
+        outcome = None if response is None else record.outcome(hasher, request, response)
+        return record.response_record(subject, outcome, now_ns=time.time_ns(), error=error)
 
     @property
     def hasher(self) -> record.Hasher:

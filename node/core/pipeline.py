@@ -61,6 +61,12 @@ def route(core: Core, request: Request) -> Match | None:
     return table.match(request.path[len(request.mount.path) :])
 
 
+async def readmit(core: Core, request: Request, match: Match) -> None:
+    """Ask again, of a state that is confirmed to be current, whether the request may pass. Raises NodeError."""
+    await _gate(core, request, match)
+    await _authorise(core, request, match)
+
+
 async def _gate(core: Core, request: Request, match: Match | None) -> None:
     if match is not None and match.route.sealed:
         return

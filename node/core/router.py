@@ -4,9 +4,10 @@ Patterns are literal segments, `{name}` for one segment and a final `{name...}` 
 paths come from one table; a mount's paths from its engine's table, relative to the mount.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from node.core.fields import Field
 from node.core.request import Operation, Request, Response, Shape
@@ -19,7 +20,32 @@ if TYPE_CHECKING:
 Handler = Callable[["Core", Request, dict[str, str]], Awaitable[Response]]
 Exists = Callable[["Core", Request, dict[str, str]], bool]
 AtOnce = Callable[["Store", Request, dict[str, str]], tuple[CachedValue, Response] | None]
+Begins = Callable[["Core", Request, dict[str, str]], "Begun | None"]
 Anonymous = Callable[[Request], bool]
+
+
+class Begun(Protocol):
+    """A write that was checked and has not begun: the audit record comes first. Ends with release().
+
+    Its command carries the position of the state that its caller's permission was read from, so that the state
+    machine refuses it if that has changed since: no node has to confirm first that its state is current.
+    """
+
+    def start(self, timeout_s: float) -> "asyncio.Future[Any]":
+        """Begin it. Raises NodeError: nothing has happened."""
+        ...
+
+    def release(self) -> None:
+        """It is over, or was never started: others may go on."""
+        ...
+
+    def answer(self, begun: "asyncio.Future[Any]") -> Response | None:
+        """What came of it; None: nothing at the first attempt, so release() and go on. Raises NodeError."""
+        ...
+
+    async def answer_later(self) -> Response:
+        """All further attempts. The caller's permission was read anew, from a state that is confirmed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +66,7 @@ class Route:
     at_once: AtOnce | None = (
         None  # answers a read without waiting for anything, or gives up (node/api/lane.py)
     )
+    begins: Begins | None = None  # a write in steps, or None where that will not do (node/api/write_lane.py)
     exists: Exists | None = None  # decides whether a write is `create` or `update` for the policies
     listed: bool = (
         True  # False: it only tells what the right path is; help and the OpenAPI document leave it out

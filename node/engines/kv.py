@@ -5,6 +5,7 @@ answer; only a patch and subkeys look inside. Metadata, lists and the mount's co
 """
 
 import dataclasses
+import os
 from typing import Any
 
 import msgspec
@@ -16,13 +17,14 @@ from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route
 from node.engines import kv_metadata
 from node.engines.kv_values import decode, encode
-from node.engines.kv_writes import CAS_MISMATCH, Writer, place, submit
+from node.engines.kv_writes import CAS_MISMATCH, BegunPut, Writer, place, submit
 from node.errors import InvalidRequest, NodeError, NotFound
 from node.store import Store
 from storage.cache import CachedValue
 from storage.command import KvDelete, KvDestroy, KvUndelete
 from storage.rows import KvVersion
 
+REQUEST_ID_BYTES = 16
 VERSION_MAX = 2**53  # no key has more versions; larger numbers from a client name none
 
 _CLI = {
@@ -68,6 +70,7 @@ def routes() -> list[Route]:
             },
             exists=kv_metadata.exists,
             at_once=_read_at_once,
+            begins=data.begin_put,
             summary="Writes a new version of a secret, reads one, deletes the latest.",
             fields=(_PATH, _VERSION, *_DATA),
             answers={Operation.READ: _VALUE, Operation.UPDATE: _WRITTEN, Operation.PATCH: _WRITTEN},
@@ -122,6 +125,27 @@ class _Data:
         value = encode(_data(request))
         return await self._put(core, request, params["path"], lambda: value)
 
+    def begin_put(self, core: Core, request: Request, params: dict[str, str]) -> BegunPut | None:
+        """put() in steps, where its first one needs no waiting. Raises what put() raises before it proposes."""
+        value, cas = encode(_data(request)), _cas(request.data)
+        mount_id, path, value_bytes_max = mount_of(request), params["path"], core.settings.value_bytes_max
+        if len(value) > value_bytes_max or not self._writer.claim(mount_id, path):
+            return None
+        request_id = request.request_id or os.urandom(REQUEST_ID_BYTES)
+        store = core.unsealed
+        return BegunPut(
+            writer=self._writer,
+            store=store,
+            mount_id=mount_id,
+            path=path,
+            request_id=request_id,
+            cas=cas,
+            plaintext=value,
+            value_bytes_max=value_bytes_max,
+            decided=store.position,
+            respond=_written,
+        )
+
     async def patch(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """JSON merge patch (RFC 7396) of the latest version."""
         path, changes = params["path"], _data(request)
@@ -151,7 +175,12 @@ class _Data:
             value=value,
             value_bytes_max=core.settings.value_bytes_max,
         )
-        return Response(data=_metadata(custom_metadata=made.pop("custom_metadata"), **made))
+        return _written(made)
+
+
+def _written(made: dict[str, Any]) -> Response:
+    """The answer to a write, from what the machine tells of the new version."""
+    return Response(data=_metadata(**made))
 
 
 class _Answer(Exception):

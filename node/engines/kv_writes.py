@@ -12,11 +12,14 @@ now or concurrently, walks the same chain to the same end, and at most one link 
 import asyncio
 import hashlib
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from consensus.api import Applied
+from node.core.request import Response
 from node.errors import BodyTooLarge, InvalidRequest, NodeError, NotFound, OutcomeUnknown, TooBusy
 from node.store import CommandRejected, Store
 from storage.command import AnyCommand, KvPut, Reason
@@ -61,17 +64,12 @@ def refusal(error: CommandRejected) -> NodeError | CommandRejected:
     return error
 
 
-@dataclass(slots=True)
-class _Queue:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
-
-
 class Writer:
     """Writes versions. One per node."""
 
     def __init__(self) -> None:
-        self._queues: dict[tuple[str, str], _Queue] = {}
+        # Keys that are being written, each with those who wait for their turn.
+        self._queues: dict[tuple[str, str], deque[asyncio.Future[None]]] = {}
 
     async def put(
         self,
@@ -83,6 +81,7 @@ class Writer:
         cas: int | None,
         value: Callable[[], bytes],
         value_bytes_max: int,
+        first_attempt: int = 0,
     ) -> dict[str, Any]:
         """Write the next version; returns its metadata as the machine tells it.
 
@@ -93,23 +92,13 @@ class Writer:
         """
         request_id = request_id or os.urandom(16)
         async with self._alone(mount_id, path):
-            for attempt in range(RACE_RETRIES_MAX):
+            for attempt in range(first_attempt, RACE_RETRIES_MAX):
                 plaintext = value()
                 if len(plaintext) > value_bytes_max:
                     raise BodyTooLarge(
                         f"the value has {len(plaintext)} bytes; at most {value_bytes_max} are kept"
                     )
-                key = store.kv_key(mount_id, path)
-                version = key.current_version + 1 if key is not None else 1
-                sealed = store.seal(place(mount_id, path, version), plaintext)
-                command = KvPut(
-                    time_ns=store.now_ns(),
-                    mount_id=mount_id,
-                    path=path,
-                    version=version,
-                    cas=cas,
-                    value=sealed,
-                )
+                command = next_version(store, mount_id, path, cas, plaintext)
                 try:
                     return (await store.submit(command, request_id=attempt_id(request_id, attempt)))[1]
                 except CommandRejected as error:
@@ -119,18 +108,107 @@ class Writer:
 
     @asynccontextmanager
     async def _alone(self, mount_id: str, path: str) -> AsyncIterator[None]:
-        queue = self._queues.get((mount_id, path))
-        if queue is None:
-            if len(self._queues) >= LOCKED_KEYS_MAX:
-                raise TooBusy("too many keys are being written")
-            queue = self._queues[mount_id, path] = _Queue()
-        if queue.users > WAITING_WRITERS_MAX:
-            raise TooBusy("too many wait to write this key")
-        queue.users += 1
+        if not self.claim(mount_id, path):
+            await self._queue_up(mount_id, path)
         try:
-            async with queue.lock:
-                yield
+            yield
         finally:
-            queue.users -= 1
-            if not queue.users:
-                del self._queues[mount_id, path]
+            self.release(mount_id, path)
+
+    def claim(self, mount_id: str, path: str) -> bool:
+        """Whether nobody was writing the key; now the caller is, until release(). Raises TooBusy."""
+        if (mount_id, path) in self._queues:
+            return False
+        if len(self._queues) >= LOCKED_KEYS_MAX:
+            raise TooBusy("too many keys are being written")
+        self._queues[mount_id, path] = deque()
+        return True
+
+    async def _queue_up(self, mount_id: str, path: str) -> None:
+        queue = self._queues[mount_id, path]
+        if len(queue) >= WAITING_WRITERS_MAX:
+            raise TooBusy("too many wait to write this key")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                queue.remove(turn)
+            else:
+                self.release(mount_id, path)  # the turn had come already
+            raise
+
+    def release(self, mount_id: str, path: str) -> None:
+        """The key is the next one's who waits for it, if anybody does."""
+        queue = self._queues[mount_id, path]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._queues[mount_id, path]
+
+
+def next_version(
+    store: Store, mount_id: str, path: str, cas: int | None, plaintext: bytes, decided: int = 0
+) -> KvPut:
+    """The command that writes what follows the version that this node knows. `decided`: see KvPut."""
+    key = store.kv_key(mount_id, path)
+    version = key.current_version + 1 if key is not None else 1
+    return KvPut(
+        time_ns=store.now_ns(),
+        mount_id=mount_id,
+        path=path,
+        version=version,
+        cas=cas,
+        value=store.seal(place(mount_id, path, version), plaintext),
+        decided=decided,
+    )
+
+
+@dataclass(slots=True)
+class BegunPut:
+    """put() in steps (router.Begun); the key is claimed already."""
+
+    writer: Writer
+    store: Store
+    mount_id: str
+    path: str
+    request_id: bytes
+    cas: int | None
+    plaintext: bytes
+    value_bytes_max: int
+    decided: int
+    respond: Callable[[dict[str, Any]], Response]
+
+    def start(self, timeout_s: float) -> "asyncio.Future[Applied]":
+        """The first attempt. Raises TooBusy, NoQuorum."""
+        command = next_version(self.store, self.mount_id, self.path, self.cas, self.plaintext, self.decided)
+        return self.store.begin(command, request_id=attempt_id(self.request_id, 0), timeout=timeout_s)
+
+    def release(self) -> None:
+        self.writer.release(self.mount_id, self.path)
+
+    def answer(self, begun: "asyncio.Future[Applied]") -> Response | None:
+        """See router.Begun; raises what put() raises."""
+        try:
+            return self.respond(self.store.end(begun))
+        except CommandRejected as error:
+            if error.reason in (Reason.VERSION_RACED, Reason.PERMISSION_OUTDATED):
+                return None
+            raise refusal(error) from None
+
+    async def answer_later(self) -> Response:
+        """The other attempts."""
+        made = await self.writer.put(
+            self.store,
+            mount_id=self.mount_id,
+            path=self.path,
+            request_id=self.request_id,
+            cas=self.cas,
+            value=lambda: self.plaintext,
+            value_bytes_max=self.value_bytes_max,
+            first_attempt=1,
+        )
+        return self.respond(made)

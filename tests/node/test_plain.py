@@ -220,10 +220,11 @@ async def test_a_client_that_goes_away_does_not_undo_its_write(
     monkeypatch.setattr(pipeline, "handle", watched)
     wire = await site.connect()
     headers = {"X-Vault-Token": ROOT_TOKEN}
-    await wire.send(request("POST", "/v1/secret/data/gone", {"data": {"n": 1}}, headers=headers))
+    body = {"custom_metadata": {"n": "1"}}
+    await wire.send(request("POST", "/v1/secret/metadata/gone", body, headers=headers))
     wire.writer.transport.abort()
     async with asyncio.timeout(10):
         await done.wait()
     monkeypatch.undo()
-    answer = await (await site.connect()).ask("GET", "/v1/secret/data/gone")
-    assert answer.json["data"]["data"] == {"n": 1}
+    answer = await (await site.connect()).ask("GET", "/v1/secret/metadata/gone")
+    assert answer.json["data"]["custom_metadata"] == {"n": "1"}

@@ -5,9 +5,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.kv_model import KvModel
-from support.state import MINUTE, SECOND, T0, Node, mount, put
+from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, token
 
 from storage import command as c
+from storage.machine import Machine
 
 
 @pytest.fixture
@@ -51,6 +52,41 @@ def test_check_and_set(node):
     node.ok(put("a", 2, cas=1))
     assert reason(node.do(put("a", 2))) == c.Reason.VERSION_RACED
     assert versions(node, "a") == [1, 2]
+
+
+def test_a_permission_read_before_one_may_have_been_taken_writes_nothing(tmp_path):
+    """Whatever node it was read on, and after a restart too; what takes nothing from anybody disturbs nobody."""
+    node = Node(tmp_path / "state.db")
+    node.ok(mount())
+    node.ok(token("t"))
+    decided = node.machine.position
+
+    def write(version: int):
+        value = c.Sealed(1, b"wrapped", b"ciphertext")
+        return node.do(c.KvPut(T0, "m1", "a", version, None, value, decided))
+
+    node.ok(token("another"))
+    node.ok(c.EntryPut(T0, "sys:test", "x", c.Sealed(1, b"wrapped", b"ciphertext")))
+    assert reason(write(1)) is None
+    node.ok(c.TokenRevoke(T0, b"t"))
+    assert reason(write(2)) == c.Reason.PERMISSION_OUTDATED
+    node.machine.close()
+    node.machine = Machine.open(tmp_path / "state.db", key=KEY)
+    assert reason(write(2)) == c.Reason.PERMISSION_OUTDATED
+    decided = node.machine.position
+    assert reason(write(2)) is None
+    takers = [
+        c.PolicyPut(T0, "p", ""),
+        c.PolicyDelete(T0, "p"),
+        c.TokensExpire(T0, 1),
+        c.EntryPut(T0, "sys:identity", "x", c.Sealed(1, b"wrapped", b"ciphertext")),
+        c.MountMove(T0, "kv/", "moved/"),
+    ]
+    for taker in takers:
+        decided = node.machine.position
+        node.do(taker)
+        assert reason(write(3)) == c.Reason.PERMISSION_OUTDATED, taker
+    node.machine.close()
 
 
 def test_cas_zero_fits_a_key_that_has_metadata_only(node):

@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 .PHONY: up down clean test check bench api-fuzz chaos lock
 
-$(READY): requirements-dev.lock pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml client/pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "strongroom needs Python 3.11: $(PYTHON) was not found (PYTHON=... names another)"; exit 1; }
 	@echo "Creating the environment in $(VENV) (about a minute, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,7 +14,7 @@ $(READY): requirements-dev.lock pyproject.toml
 	@grep -q . requirements-build.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-build.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e . -e ./client
 	@touch $@
 
 lock: ## pin every dependency again, with hashes (needs uv)

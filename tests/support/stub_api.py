@@ -1,9 +1,10 @@
 """A stand-in for a server's API: answers what a test says, and remembers what it was asked."""
 
 import json
+import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,21 +12,27 @@ from pathlib import Path
 from typing import Any
 
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+LOST: Reply = (0, None)  # the connection ends without an answer
 
 
 @dataclass
 class StubApi:
-    """`replies` maps "METHOD /v1/path" to (status, JSON[, headers]); `asked` holds (method, path, body, token)."""
+    """`replies` maps "METHOD /v1/path" to (status, JSON[, headers]), or to a function of the token that says so.
+
+    `asked` holds (method, path, body, token).
+    """
 
     address: str
-    replies: dict[str, Reply] = field(default_factory=dict)
+    replies: dict[str, Reply | Callable[[str | None], Reply]] = field(default_factory=dict)
     asked: list[tuple[str, str, Any, str | None]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)  # of the same requests
 
 
 @contextmanager
 def stub_api(
-    replies: dict[str, Reply] | None = None, *, certificate: Path | None = None
+    replies: Mapping[str, Reply | Callable[[str | None], Reply]] | None = None,
+    *,
+    certificate: Path | None = None,
 ) -> Iterator[StubApi]:
     """Serve on a free loopback port; over TLS as `localhost` when a PEM file is given."""
     stub = StubApi("", dict(replies or {}))
@@ -36,7 +43,11 @@ def stub_api(
             body = json.loads(raw) if raw else None
             stub.headers.append(dict(self.headers.items()))
             stub.asked.append((self.command, self.path, body, self.headers.get("X-Vault-Token")))
-            status, answer, *more = stub.replies.get(f"{self.command} {self.path}", (404, {"errors": []}))
+            reply = stub.replies.get(f"{self.command} {self.path}", (404, {"errors": []}))
+            status, answer, *more = reply(self.headers.get("X-Vault-Token")) if callable(reply) else reply
+            if status == 0:
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             content = (
                 b""
                 if answer is None

@@ -1,0 +1,329 @@
+"""The clients: `Client` for threads, `AsyncClient` for asyncio. They differ only in how they wait."""
+
+import asyncio
+import contextlib
+import os
+import ssl
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import httpx
+
+from strongroom._auth import Credentials
+from strongroom._cache import Cache
+from strongroom._consistency import Consistency
+from strongroom._core import Core, Settings
+from strongroom._drivers import AsyncDriver, SyncDriver
+from strongroom._kv import KvV1Core, KvV2Core, Metadata, SecretVersion, VersionInfo
+from strongroom._transport import environment, http_options, ssl_context
+
+CLOSE_TIMEOUT_S = 5.0
+DEFAULT_MOUNT = "secret"
+
+
+class _Base:
+    """What both are made with. See Client."""
+
+    def __init__(
+        self,
+        endpoints: str | Sequence[str],
+        auth: Credentials | None = None,
+        *,
+        ca_file: str | os.PathLike[str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        namespace: str | None = None,
+        consistency: Consistency | None = None,
+        cache: Cache | None = None,
+        timeout_s: float = 30.0,
+        attempt_timeout_s: float = 10.0,
+        attempts_max: int = 8,
+        transport: Any = None,
+    ) -> None:
+        self._core = Core(
+            Settings(
+                endpoints=[endpoints] if isinstance(endpoints, str) else list(endpoints),
+                auth=auth,
+                namespace=namespace,
+                consistency=consistency,
+                cache=cache,
+                timeout_s=timeout_s,
+                attempt_timeout_s=attempt_timeout_s,
+                attempts_max=attempts_max,
+            )
+        )
+        self._transport = transport
+        self._tls = (ssl_context, ca_file)
+
+    def _http_options(self) -> dict[str, Any]:
+        context, ca_file = self._tls
+        return http_options(context or ssl_context(ca_file)) | {"transport": self._transport}
+
+    @classmethod
+    def from_environment(cls, **more: Any) -> Self:
+        """From STRONGROOM_*, VAULT_* or BAO_* variables and the stored token; `more` wins."""
+        return cls(**(environment() | more))
+
+    @property
+    def endpoint(self) -> str | None:
+        """The node that was asked last."""
+        return self._core.endpoints.used
+
+    def invalidate(self, path: str, mount: str = DEFAULT_MOUNT) -> None:
+        """Forget what is cached of a secret: to be called by whoever learns that it has changed."""
+        self._core.cache.invalidate(mount.strip("/"), path.strip("/"))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {', '.join(each.url for each in self._core.endpoints.all)}>"
+
+
+class Client(_Base):
+    """A client for threads.
+
+    endpoints: nodes, https://host:port; the nearest that works is asked, the others when it does not.
+    auth: Token, UserPass or AppRole. The token is renewed in time, and had anew when it has ended.
+    ca_file, ssl_context: whom to trust; by default the system's authorities.
+    consistency: what reads may see unless a call says otherwise; by default FRESH.
+    cache: how secrets that were read are kept; by default not at all.
+    timeout_s: for a call with all its attempts (at most 200); attempt_timeout_s, attempts_max: for and of its attempts.
+    transport: an httpx transport, for tests.
+
+    In a `with` block a thread looks after the token and the round trips, so that no call has to wait for that. Without
+    it they are looked after when a call finds that it is time.
+    Raises ConfigurationError. Every call raises StrongroomError; see the tree in strongroom._errors.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._driver = SyncDriver(httpx.Client(**self._http_options()))
+        self._upkeep: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._upkeep = threading.Thread(
+            target=self._driver.run, args=(self._core.upkeep(),), name="strongroom-upkeep", daemon=True
+        )
+        self._upkeep.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread and the connections. The token stays valid."""
+        self._driver.closed.set()  # wakes the thread
+        if self._upkeep is not None:
+            self._upkeep.join(CLOSE_TIMEOUT_S)
+        self._driver.close()
+
+    @property
+    def kv(self) -> "KvV2":
+        """The version 2 engine at secret/."""
+        return self.kv_v2()
+
+    def kv_v2(self, mount: str = DEFAULT_MOUNT) -> "KvV2":
+        return KvV2(self._driver, KvV2Core(self._core, mount))
+
+    def kv_v1(self, mount: str) -> "KvV1":
+        return KvV1(self._driver, KvV1Core(self._core, mount))
+
+    def read(
+        self, path: str, *, query: Mapping[str, str] | None = None, consistency: Consistency | None = None
+    ) -> Any:
+        """GET of any path of the API: the answer's JSON. Values in it are not masked."""
+        return self._driver.run(self._core.call("GET", path, query=query, consistency=consistency))
+
+    def write(self, path: str, data: Mapping[str, Any] | None = None) -> Any:
+        """PUT of any path of the API: the answer's JSON, or None."""
+        return self._driver.run(self._core.call("PUT", path, dict(data) if data is not None else None))
+
+    def delete(self, path: str) -> Any:
+        """DELETE of any path of the API: the answer's JSON, or None."""
+        return self._driver.run(self._core.call("DELETE", path))
+
+    def log_out(self) -> None:
+        """Revoke the token: nobody can use it any more, and neither can this client."""
+        self._driver.run(self._core.session.log_out())
+
+
+class KvV2:
+    """A KV engine of version 2."""
+
+    def __init__(self, driver: SyncDriver, core: KvV2Core) -> None:
+        self._run, self._core = driver.run, core
+
+    def get(
+        self, path: str, *, version: int | None = None, consistency: Consistency | None = None
+    ) -> SecretVersion:
+        """A secret; its newest version if none is named. Raises NotFound, Deleted."""
+        return self._run(self._core.get(path, version, consistency))
+
+    def put(self, path: str, data: Mapping[str, Any], *, cas: int | None = None) -> VersionInfo:
+        """Write a new version. cas: only if this is the current one (0: only if there is none). Raises CasMismatch."""
+        return self._run(self._core.put(path, data, cas))
+
+    def patch(self, path: str, changes: Mapping[str, Any], *, cas: int | None = None) -> VersionInfo:
+        """Change some fields; None removes one. Raises NotFound, CasMismatch."""
+        return self._run(self._core.patch(path, changes, cas))
+
+    def delete(self, path: str, versions: Sequence[int] | None = None) -> None:
+        """Delete the newest version, or those named; undelete brings them back."""
+        self._run(self._core.delete(path, versions))
+
+    def undelete(self, path: str, versions: Sequence[int]) -> None:
+        """Bring deleted versions back."""
+        self._run(self._core.undelete(path, versions))
+
+    def destroy(self, path: str, versions: Sequence[int]) -> None:
+        """Remove the data of versions for good."""
+        self._run(self._core.destroy(path, versions))
+
+    def list(self, path: str = "", *, consistency: Consistency | None = None) -> list[str]:
+        """The names in a folder; folders end with a slash."""
+        return self._run(self._core.keys("metadata", path, consistency))
+
+    def metadata(self, path: str, *, consistency: Consistency | None = None) -> Metadata:
+        """What is known about a secret and its versions. Raises NotFound."""
+        return self._run(self._core.metadata(path, consistency))
+
+    def put_metadata(self, path: str, **settings: Any) -> None:
+        """Set max_versions, cas_required, delete_version_after, custom_metadata."""
+        self._run(self._core.put_metadata(path, settings))
+
+    def delete_metadata(self, path: str) -> None:
+        """Remove a secret with all its versions, for good."""
+        self._run(self._core.delete_metadata(path))
+
+
+class KvV1:
+    """A KV engine of version 1."""
+
+    def __init__(self, driver: SyncDriver, core: KvV1Core) -> None:
+        self._run, self._core = driver.run, core
+
+    def get(self, path: str, *, consistency: Consistency | None = None) -> SecretVersion:
+        """A secret. Raises NotFound."""
+        return self._run(self._core.get(path, consistency))
+
+    def put(self, path: str, data: Mapping[str, Any]) -> None:
+        """Write a secret; what was there is gone."""
+        self._run(self._core.put(path, data))
+
+    def delete(self, path: str) -> None:
+        """Remove a secret for good."""
+        self._run(self._core.delete(path))
+
+    def list(self, path: str = "", *, consistency: Consistency | None = None) -> list[str]:
+        """The names in a folder; folders end with a slash."""
+        return self._run(self._core.keys("", path, consistency))
+
+
+class AsyncClient(_Base):
+    """A client for asyncio, for one loop; otherwise as Client."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._http = httpx.AsyncClient(**self._http_options())
+        self._driver = AsyncDriver(self._http)
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._upkeep = asyncio.create_task(self._driver.run(self._core.upkeep()), name="strongroom-upkeep")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the task and the connections. The token stays valid."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._upkeep
+        await self._http.aclose()
+
+    @property
+    def kv(self) -> "AsyncKvV2":
+        """The version 2 engine at secret/."""
+        return self.kv_v2()
+
+    def kv_v2(self, mount: str = DEFAULT_MOUNT) -> "AsyncKvV2":
+        return AsyncKvV2(self._driver, KvV2Core(self._core, mount))
+
+    def kv_v1(self, mount: str) -> "AsyncKvV1":
+        return AsyncKvV1(self._driver, KvV1Core(self._core, mount))
+
+    async def read(
+        self, path: str, *, query: Mapping[str, str] | None = None, consistency: Consistency | None = None
+    ) -> Any:
+        """GET of any path of the API: the answer's JSON. Values in it are not masked."""
+        return await self._driver.run(self._core.call("GET", path, query=query, consistency=consistency))
+
+    async def write(self, path: str, data: Mapping[str, Any] | None = None) -> Any:
+        """PUT of any path of the API: the answer's JSON, or None."""
+        return await self._driver.run(self._core.call("PUT", path, dict(data) if data is not None else None))
+
+    async def delete(self, path: str) -> Any:
+        """DELETE of any path of the API: the answer's JSON, or None."""
+        return await self._driver.run(self._core.call("DELETE", path))
+
+    async def log_out(self) -> None:
+        """Revoke the token: nobody can use it any more, and neither can this client."""
+        await self._driver.run(self._core.session.log_out())
+
+
+class AsyncKvV2:
+    """A KV engine of version 2; see KvV2."""
+
+    def __init__(self, driver: AsyncDriver, core: KvV2Core) -> None:
+        self._run, self._core = driver.run, core
+
+    async def get(
+        self, path: str, *, version: int | None = None, consistency: Consistency | None = None
+    ) -> SecretVersion:
+        return await self._run(self._core.get(path, version, consistency))
+
+    async def put(self, path: str, data: Mapping[str, Any], *, cas: int | None = None) -> VersionInfo:
+        return await self._run(self._core.put(path, data, cas))
+
+    async def patch(self, path: str, changes: Mapping[str, Any], *, cas: int | None = None) -> VersionInfo:
+        return await self._run(self._core.patch(path, changes, cas))
+
+    async def delete(self, path: str, versions: Sequence[int] | None = None) -> None:
+        await self._run(self._core.delete(path, versions))
+
+    async def undelete(self, path: str, versions: Sequence[int]) -> None:
+        await self._run(self._core.undelete(path, versions))
+
+    async def destroy(self, path: str, versions: Sequence[int]) -> None:
+        await self._run(self._core.destroy(path, versions))
+
+    async def list(self, path: str = "", *, consistency: Consistency | None = None) -> list[str]:
+        return await self._run(self._core.keys("metadata", path, consistency))
+
+    async def metadata(self, path: str, *, consistency: Consistency | None = None) -> Metadata:
+        return await self._run(self._core.metadata(path, consistency))
+
+    async def put_metadata(self, path: str, **settings: Any) -> None:
+        await self._run(self._core.put_metadata(path, settings))
+
+    async def delete_metadata(self, path: str) -> None:
+        await self._run(self._core.delete_metadata(path))
+
+
+class AsyncKvV1:
+    """A KV engine of version 1; see KvV1."""
+
+    def __init__(self, driver: AsyncDriver, core: KvV1Core) -> None:
+        self._run, self._core = driver.run, core
+
+    async def get(self, path: str, *, consistency: Consistency | None = None) -> SecretVersion:
+        return await self._run(self._core.get(path, consistency))
+
+    async def put(self, path: str, data: Mapping[str, Any]) -> None:
+        await self._run(self._core.put(path, data))
+
+    async def delete(self, path: str) -> None:
+        await self._run(self._core.delete(path))
+
+    async def list(self, path: str = "", *, consistency: Consistency | None = None) -> list[str]:
+        return await self._run(self._core.keys("", path, consistency))

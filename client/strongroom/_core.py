@@ -1,0 +1,99 @@
+"""One client's parts, put together: requests, session, cache. All of it is programs (see _effects)."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from strongroom._auth import Credentials
+from strongroom._cache import Cache, Store
+from strongroom._consistency import Consistency
+from strongroom._effects import Answer, Pause, Program
+from strongroom._endpoints import MEASURE_EVERY_S, Endpoints
+from strongroom._errors import ConfigurationError, StrongroomError, api_error
+from strongroom._requests import Ask, Limits, Requests
+from strongroom._session import Session
+
+TIMEOUT_S_MAX = 200.0  # below the four minutes for which a cluster remembers a write's request id
+UPKEEP_AFTER_TROUBLE_S = 5.0
+UPKEEP_MIN_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that a client is told. Suffixes are units."""
+
+    endpoints: Sequence[str]
+    auth: Credentials | None = field(default=None, repr=False)
+    namespace: str | None = None
+    consistency: Consistency | None = None
+    cache: Cache | None = None
+    timeout_s: float = 30.0
+    attempt_timeout_s: float = 10.0
+    attempts_max: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_s <= TIMEOUT_S_MAX or self.attempt_timeout_s <= 0 or self.attempts_max < 1:
+            raise ConfigurationError(
+                f"timeout_s is more than 0 and at most {TIMEOUT_S_MAX:g}, attempt_timeout_s more than 0, "
+                "attempts_max at least 1"
+            )
+
+
+class Core:
+    """What `Client` and `AsyncClient` have in common: everything but waiting."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        limits = Limits(
+            timeout_s=settings.timeout_s,
+            attempt_timeout_s=settings.attempt_timeout_s,
+            attempts_max=settings.attempts_max,
+        )
+        self.endpoints = Endpoints(settings.endpoints)
+        self.requests = Requests(self.endpoints, limits, clock)
+        self.session = Session(self.requests, settings.auth, settings.namespace, clock)
+        self.cache = Store(settings.cache, clock)
+        self._consistency = settings.consistency
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        consistency: Consistency | None = None,
+    ) -> Program[Any]:
+        """The JSON of a successful answer (None if it was empty). Raises StrongroomError."""
+        wanted = (consistency or self._consistency) if method == "GET" else None
+        ask = Ask(method, path, body, query or {}, wanted)
+        yield from self.session.ready()
+        answer = yield from self.requests.send(ask, self.session.headers())
+        if answer.status in (401, 403) and self.session.can_log_in:
+            answer = yield from self._again_if_token_ended(ask, answer)
+        if answer.status >= 300:
+            raise api_error(answer.status, answer.body, method, path)
+        return answer.body
+
+    def _again_if_token_ended(self, ask: Ask, refusal: Answer) -> Program[Answer]:
+        """A refusal because of the policies stays one; one because the token is gone is mended."""
+        rejected = yield from self.session.is_rejected()
+        if rejected is None:
+            return refusal
+        yield from self.session.replace(rejected)
+        return (yield from self.requests.send(ask, self.session.headers()))
+
+    def upkeep(self) -> Program[None]:
+        """Until the client is closed: measure endpoints and renew the token, so that no call waits for that."""
+        self.requests.measured_elsewhere = True
+        while True:
+            pause = MEASURE_EVERY_S
+            try:
+                yield from self.requests.measure()
+                yield from self.session.ready()
+                due = self.session.due_in_s()
+                pause = pause if due is None else min(pause, max(due, UPKEEP_MIN_S))
+            except StrongroomError:
+                pause = UPKEEP_AFTER_TROUBLE_S  # the next call of the user meets it too, and tells it
+            if not (yield Pause(pause)):
+                return

@@ -1,0 +1,192 @@
+"""Who answers what the core asks for: over httpx, with threads or with asyncio."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx
+
+from strongroom._effects import Answer, Effect, Exclusive, Failure, Pause, Program, Send, SendAll
+
+T = TypeVar("T")
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+AT_ONCE_MAX = 16
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+def _failure(error: httpx.HTTPError) -> Failure:
+    """What an exception of httpx means. Its text names addresses, never headers or bodies."""
+    return Failure(f"{type(error).__name__}: {error}".rstrip(": "), sent=not isinstance(error, _NOT_SENT))
+
+
+def _content(request: Send) -> bytes | None:
+    return None if request.body is None else json.dumps(request.body).encode()
+
+
+def _answer(response: httpx.Response, content: bytes) -> Answer:
+    try:
+        body = json.loads(content) if content.strip() else None
+    except ValueError:
+        body = None
+    return Answer(response.status_code, response.headers, body)
+
+
+def _too_long(request: Send) -> Failure:
+    return Failure(f"the answer to {request.method} is longer than {ANSWER_BYTES_MAX} bytes", sent=True)
+
+
+class SyncDriver:
+    """Runs programs for any number of threads."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+        self._step = threading.Lock()  # held while a program runs from one yield to the next
+        self._locks: dict[Hashable, tuple[threading.Lock, list[None]]] = {}
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        """End the connections."""
+        self.closed.set()
+        self._http.close()
+
+    def run(self, program: Program[T]) -> T:
+        """Its result. Raises what it raises."""
+        outcome: Any = None
+        raised: BaseException | None = None
+        try:
+            while True:
+                with self._step:
+                    effect = program.throw(raised) if raised is not None else program.send(outcome)
+                outcome, raised = None, None
+                try:
+                    outcome = self._perform(effect)
+                except Exception as error:  # noqa: BLE001 - what a nested program raises goes to the one that asked
+                    raised = error
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            with self._step:
+                program.close()
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Send():
+                return self._send(effect)
+            case SendAll():
+                with ThreadPoolExecutor(min(len(effect.requests), AT_ONCE_MAX)) as pool:
+                    return list(pool.map(self._timed, effect.requests))
+            case Pause():
+                return not self.closed.wait(effect.seconds)
+            case Exclusive():
+                return self._exclusive(effect)
+
+    def _send(self, request: Send) -> Answer | Failure:
+        try:
+            with self._http.stream(
+                request.method,
+                request.url,
+                headers=dict(request.headers),
+                content=_content(request),
+                timeout=request.timeout_s,
+            ) as response:
+                content = bytearray()
+                for piece in response.iter_bytes():
+                    content += piece
+                    if len(content) > ANSWER_BYTES_MAX:
+                        return _too_long(request)
+                return _answer(response, bytes(content))
+        except httpx.HTTPError as error:
+            return _failure(error)
+
+    def _timed(self, request: Send) -> tuple[Answer | Failure, float]:
+        start = time.perf_counter()
+        return self._send(request), time.perf_counter() - start
+
+    def _exclusive(self, effect: Exclusive) -> Any:
+        with self._step:
+            lock, waiting = self._locks.setdefault(effect.key, (threading.Lock(), []))
+            waiting.append(None)
+        try:
+            with lock:
+                return self.run(effect.program())
+        finally:
+            with self._step:
+                waiting.pop()
+                if not waiting:
+                    del self._locks[effect.key]
+
+
+class AsyncDriver:
+    """Runs programs for any number of tasks of one loop: between two yields nothing else runs anyway."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._locks: dict[Hashable, tuple[asyncio.Lock, list[None]]] = {}
+
+    async def run(self, program: Program[T]) -> T:
+        """Its result. Raises what it raises."""
+        outcome: Any = None
+        raised: BaseException | None = None
+        try:
+            while True:
+                effect = program.throw(raised) if raised is not None else program.send(outcome)
+                outcome, raised = None, None
+                try:
+                    outcome = await self._perform(effect)
+                except Exception as error:  # noqa: BLE001 - what a nested program raises goes to the one that asked
+                    raised = error
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            program.close()
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Send():
+                return await self._send(effect)
+            case SendAll():
+                return await asyncio.gather(*(self._timed(request) for request in effect.requests))
+            case Pause():
+                await asyncio.sleep(effect.seconds)
+                return True
+            case Exclusive():
+                return await self._exclusive(effect)
+
+    async def _send(self, request: Send) -> Answer | Failure:
+        try:
+            async with self._http.stream(
+                request.method,
+                request.url,
+                headers=dict(request.headers),
+                content=_content(request),
+                timeout=request.timeout_s,
+            ) as response:
+                content = bytearray()
+                async for piece in response.aiter_bytes():
+                    content += piece
+                    if len(content) > ANSWER_BYTES_MAX:
+                        return _too_long(request)
+                return _answer(response, bytes(content))
+        except httpx.HTTPError as error:
+            return _failure(error)
+
+    async def _timed(self, request: Send) -> tuple[Answer | Failure, float]:
+        start = time.perf_counter()
+        return await self._send(request), time.perf_counter() - start
+
+    async def _exclusive(self, effect: Exclusive) -> Any:
+        lock, waiting = self._locks.setdefault(effect.key, (asyncio.Lock(), []))
+        waiting.append(None)
+        try:
+            async with lock:
+                return await self.run(effect.program())
+        finally:
+            waiting.pop()
+            if not waiting:
+                del self._locks[effect.key]

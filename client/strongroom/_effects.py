@@ -1,0 +1,65 @@
+"""What the core asks of the world. The core is made of generators that yield these; a driver answers them.
+
+So the retries, the fail-over, the logins and the cache are written once, and are the same for `Client` and
+`AsyncClient`. A generator's code between two yields is never interrupted by another's: the drivers see to it.
+"""
+
+from collections.abc import Callable, Generator, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One HTTP request. Answered with an Answer or a Failure."""
+
+    url: str
+    method: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: Any = field(default=None, repr=False)
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SendAll:
+    """Several at once. Answered with a list, in the same order, of Answer, Failure and the seconds that each took."""
+
+    requests: tuple[Send, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait so many seconds. Answered with True, or with False if the client was closed meanwhile."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusive:
+    """Run a program while no other of the same key runs. Answered with its result; what it raises is raised here."""
+
+    key: Hashable
+    program: "Callable[[], Program[Any]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. body: its JSON, or None."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Nothing came back. sent: the request may have reached the server."""
+
+    reason: str
+    sent: bool
+
+
+Effect = Send | SendAll | Pause | Exclusive
+Program = Generator[Effect, Any, T]

@@ -1,0 +1,191 @@
+"""From one request of the user to its answer: which node, how often, and what is known when it does not work out."""
+
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from strongroom._consistency import Consistency
+from strongroom._effects import Answer, Failure, Pause, Program, Send, SendAll
+from strongroom._endpoints import Endpoint, Endpoints
+from strongroom._errors import OutcomeUnknown, Unavailable, Unreachable
+
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+UNSURE = frozenset({500, 502, 504})  # of a write: it may have happened
+ELSEWHERE = frozenset({500, 502, 503, 504})  # another node may serve
+LATER = frozenset({412, 429})  # the same node, a little later
+HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
+PROBE_TIMEOUT_S = 1.0
+BACKOFF_MIN_S = 0.05
+BACKOFF_MAX_S = 2.0
+RETRY_AFTER_MAX_S = 10.0
+PATH_SAFE = "/:@!$&'()*+,;=~-._"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to /v1/`path`. request_id: the identity under which a write is applied at most once."""
+
+    method: str
+    path: str
+    body: Any = field(default=None, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict)
+    consistency: Consistency | None = None
+    with_token: bool = True
+    request_id: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @property
+    def writes(self) -> bool:
+        return self.method in WRITES
+
+    @property
+    def target(self) -> str:
+        path = f"/v1/{quote(self.path.strip('/'), safe=PATH_SAFE)}"
+        return f"{path}?{urlencode(sorted(self.query.items()))}" if self.query else path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long and how often. timeout_s: for a call with all its attempts; attempt_timeout_s: for one of them."""
+
+    timeout_s: float
+    attempt_timeout_s: float
+    attempts_max: int
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What has become of one request so far."""
+
+    tried: list[Endpoint] = field(default_factory=list)
+    unsure: str = ""  # why a write may have happened
+    refused: str = ""  # what a node said that cannot serve
+    unreached: str = ""  # why a node could not be asked
+
+
+class Requests:
+    """Sends requests to whichever endpoint serves. clock: monotonic seconds."""
+
+    def __init__(self, endpoints: Endpoints, limits: Limits, clock: Callable[[], float]) -> None:
+        self.endpoints = endpoints
+        self._limits = limits
+        self._clock = clock
+        self.measured_elsewhere = False  # a task in the background looks after the round trips
+
+    def send(self, ask: Ask, headers: Mapping[str, str]) -> Program[Answer]:
+        """The answer, whatever its status, of a node that serves.
+
+        Raises Unreachable, Unavailable, OutcomeUnknown.
+        """
+        tries = _Tries()
+        result: Answer | Failure = Failure("not asked", sent=False)
+        deadline = self._clock() + self._limits.timeout_s
+        for attempt in range(self._limits.attempts_max):
+            yield from self._measure_if_needed()
+            now = self._clock()
+            endpoint = self.endpoints.choose(now, tries.tried)
+            timeout = max(min(self._limits.attempt_timeout_s, deadline - now), 0.001)
+            sending = Send(
+                endpoint.url + ask.target, ask.method, self._headers(ask, headers), ask.body, timeout
+            )
+            result = yield sending
+            if isinstance(result, Answer) and result.status not in ELSEWHERE | LATER:
+                self.endpoints.worked(endpoint)
+                self._settle(ask, tries, result)
+                return result
+            self._note(ask, tries, endpoint, result)
+            pause = self._pause(tries, attempt, result)
+            last = attempt + 1 == self._limits.attempts_max
+            if last or self._clock() + pause >= deadline:
+                break
+            if pause and not (yield Pause(pause)):
+                break
+        if isinstance(result, Answer) and result.status in LATER and not tries.unsure:
+            return result
+        raise self._failure(ask, tries)
+
+    @staticmethod
+    def _headers(ask: Ask, headers: Mapping[str, str]) -> dict[str, str]:
+        sent = {"X-Vault-Request": "true", **headers}
+        if ask.writes:
+            sent["X-Strongroom-Request-Id"] = ask.request_id
+        if ask.method == "PATCH":
+            sent["Content-Type"] = "application/merge-patch+json"
+        if ask.consistency is not None:
+            sent["X-Strongroom-Consistency"] = ask.consistency.value
+        return sent
+
+    def _note(self, ask: Ask, tries: _Tries, endpoint: Endpoint, result: Answer | Failure) -> None:
+        """Remember what an attempt that did not serve means, for the endpoint and for the write."""
+        if isinstance(result, Failure):
+            tries.unreached = f"{endpoint.url}: {result.reason}"
+            if result.sent and ask.writes:
+                tries.unsure = tries.unreached
+        elif result.status in LATER:
+            return
+        else:
+            words = "; ".join(str(word) for word in _words(result.body)) or f"status {result.status}"
+            tries.refused = f"{endpoint.url}: {words}"
+            if result.status in UNSURE and ask.writes:
+                tries.unsure = tries.refused
+        tries.tried.append(endpoint)
+        self.endpoints.failed(endpoint, self._clock())
+
+    def _pause(self, tries: _Tries, attempt: int, result: Answer | Failure) -> float:
+        """Seconds: none while there are nodes that were not asked; then ever more, and not all clients at once."""
+        if isinstance(result, Answer) and result.status in LATER:
+            return min(_retry_after(result), RETRY_AFTER_MAX_S) * random.uniform(1.0, 1.2)  # noqa: S311
+        untried = len(self.endpoints.all) - len({id(each) for each in tries.tried})
+        if untried:
+            return 0.0
+        longest: float = min(BACKOFF_MIN_S * 2**attempt, BACKOFF_MAX_S)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311
+
+    @staticmethod
+    def _settle(ask: Ask, tries: _Tries, result: Answer) -> None:
+        """A node knows an earlier attempt by its request id; but not if it does not let the caller in."""
+        if tries.unsure and result.status in (401, 403):
+            raise OutcomeUnknown(f"{ask.method} {ask.path}: {tries.unsure}", ask.request_id)
+
+    @staticmethod
+    def _failure(ask: Ask, tries: _Tries) -> Exception:
+        what = f"{ask.method} {ask.path}"
+        if tries.unsure:
+            return OutcomeUnknown(f"{what}: {tries.unsure}", ask.request_id)
+        if tries.refused:
+            return Unavailable(f"{what}: {tries.refused}")
+        return Unreachable(f"{what}: {tries.unreached or 'the time is up'}")
+
+    # --- round trips ---
+
+    def _measure_if_needed(self) -> Program[None]:
+        """Before the first request all endpoints are measured; later those that are due, unless another does it."""
+        if self.measured_elsewhere and any(each.measured_at is not None for each in self.endpoints.all):
+            return
+        yield from self.measure()
+
+    def measure(self) -> Program[None]:
+        """Ask the endpoints that are due how they are, all at once, and note how long that takes."""
+        now = self._clock()
+        due = self.endpoints.due(now)
+        if not due:
+            return
+        for each in due:
+            each.measured_at = now  # nobody else measures it meanwhile
+        probes = tuple(Send(each.url + HEALTH, "GET", {}, None, PROBE_TIMEOUT_S) for each in due)
+        results: list[tuple[Answer | Failure, float]] = yield SendAll(probes)
+        for each, (result, seconds) in zip(due, results, strict=True):
+            well = isinstance(result, Answer) and result.status == 200
+            self.endpoints.measured(each, seconds if well else None, self._clock())
+
+
+def _words(body: Any) -> list[Any]:
+    found = body.get("errors") if isinstance(body, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _retry_after(answer: Answer) -> float:
+    told = answer.headers.get("retry-after", "")
+    return float(told) if told.isascii() and told.isdigit() else 1.0

@@ -1,0 +1,162 @@
+"""The client's token: had by logging in, renewed before it ends, had anew when it cannot be renewed."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from strongroom._auth import Credentials, Token
+from strongroom._effects import Answer, Exclusive, Program
+from strongroom._errors import OutcomeUnknown, Unavailable, Unreachable, api_error
+from strongroom._requests import Ask, Requests
+
+RENEW_AT = 2 / 3  # of its lifetime
+LOGIN_BEFORE_END_S = 5.0  # a token that cannot be renewed is replaced so long before its end
+TRY_AGAIN_S = 5.0
+_LOGIN = "login"
+_AWAY = (Unavailable, Unreachable, OutcomeUnknown)
+
+
+class Session:
+    """One identity. Its programs run one at a time (Exclusive), so that a burst of calls logs in once."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        credentials: Credentials | None,
+        namespace: str | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._requests = requests
+        self._credentials = credentials
+        self._namespace = namespace
+        self._clock = clock
+        self._token = credentials.token if isinstance(credentials, Token) else ""
+        self._known = credentials is None  # whether its lifetime is known
+        self._lifetime_s = 0.0  # 0: it does not end
+        self._ends_at = 0.0
+        self._renewable = False
+        self._next_try_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Session of {type(self._credentials).__name__}>"
+
+    @property
+    def can_log_in(self) -> bool:
+        return self._credentials is not None and self._credentials.login() is not None
+
+    def headers(self, *, with_token: bool = True) -> dict[str, str]:
+        """What every request carries."""
+        headers = {"X-Vault-Namespace": self._namespace} if self._namespace else {}
+        if with_token and self._token:
+            headers["X-Vault-Token"] = self._token
+        return headers
+
+    def due_in_s(self) -> float | None:
+        """When the token should be looked after; None: never."""
+        if self._credentials is None or (self._known and not self._lifetime_s):
+            return None
+        return max(0.0, max(self._next_due_at(), self._next_try_at) - self._clock())
+
+    def _next_due_at(self) -> float:
+        if not self._known:
+            return 0.0
+        if self._renewable:
+            return self._ends_at - self._lifetime_s * (1 - RENEW_AT)
+        return self._ends_at - LOGIN_BEFORE_END_S if self.can_log_in else float("inf")
+
+    # --- programs ---
+
+    def ready(self) -> Program[None]:
+        """A token that is good for some time, if there can be one. Raises ApiError if the login is refused."""
+        if self.due_in_s() == 0.0:
+            yield Exclusive(_LOGIN, self._look_after)
+
+    def replace(self, rejected: str) -> Program[None]:
+        """Another token than the one that was rejected."""
+
+        def program() -> Program[None]:
+            if self._token == rejected:
+                yield from self._log_in()
+
+        yield Exclusive(_LOGIN, program)
+
+    def is_rejected(self) -> Program[str | None]:
+        """The token, if the server does not know it (any more); None if it does."""
+        token = self._token
+        answer = yield from self._requests.send(Ask("GET", "auth/token/lookup-self"), self.headers())
+        return token if answer.status in (401, 403) else None
+
+    def log_out(self) -> Program[None]:
+        """Revoke the token. What was logged in for ends; a token that was given is revoked too."""
+        if not self._token:
+            return
+        ask = Ask("POST", "auth/token/revoke-self")
+        answer = yield from self._requests.send(ask, self.headers())
+        if answer.status not in (200, 204, 403):
+            raise api_error(answer.status, answer.body, ask.method, ask.path)
+        self._token, self._known = "", True
+        self._lifetime_s, self._credentials = 0.0, None
+
+    def _look_after(self) -> Program[None]:
+        if self.due_in_s() != 0.0:
+            return  # another call has done it meanwhile
+        if not self._token:
+            yield from self._log_in()
+        elif not self._known:
+            yield from self._look_up()
+        else:
+            yield from self._renew()
+
+    def _log_in(self) -> Program[None]:
+        login = self._credentials.login() if self._credentials is not None else None
+        if login is None:
+            return
+        ask = Ask("PUT", login[0], body=login[1], with_token=False)
+        answer = yield from self._requests.send(ask, self.headers(with_token=False))
+        auth = _auth(answer)
+        if auth is None:
+            raise api_error(answer.status, answer.body, ask.method, ask.path)
+        self._token = str(auth["client_token"])
+        self._take(auth.get("lease_duration"), auth.get("renewable"))
+
+    def _look_up(self) -> Program[None]:
+        """How long a token that was given lives. A policy may keep that from it; then it is not renewed."""
+        answer = yield from self._requests.send(Ask("GET", "auth/token/lookup-self"), self.headers())
+        data = answer.body.get("data") if answer.status == 200 and isinstance(answer.body, dict) else None
+        found = data if isinstance(data, dict) else {}
+        self._take(found.get("ttl"), found.get("renewable"))
+
+    def _renew(self) -> Program[None]:
+        try:
+            if self._renewable:
+                ask = Ask("PUT", "auth/token/renew-self", body={})
+                answer = yield from self._requests.send(ask, self.headers())
+                if (auth := _auth(answer)) is not None:
+                    before = self._lifetime_s
+                    self._take(auth.get("lease_duration"), auth.get("renewable"))
+                    if self._lifetime_s >= before / 2 or not self.can_log_in:
+                        self._lifetime_s = max(self._lifetime_s, 1.0)
+                        return  # else it nears the end that no renewal can move: have another one
+            yield from self._replace_or_forget()
+        except _AWAY:
+            self._next_try_at = self._clock() + TRY_AGAIN_S
+            if self._clock() >= self._ends_at:
+                raise
+
+    def _replace_or_forget(self) -> Program[None]:
+        if self.can_log_in:
+            yield from self._log_in()
+        else:
+            self._renewable = False  # it lives to its end, and nothing can be done about that
+
+    def _take(self, lifetime_s: Any, renewable: Any) -> None:
+        self._known = True
+        self._lifetime_s = float(lifetime_s) if isinstance(lifetime_s, int | float) else 0.0
+        self._ends_at = self._clock() + self._lifetime_s
+        self._renewable = bool(renewable)
+        self._next_try_at = 0.0
+
+
+def _auth(answer: Answer) -> Mapping[str, Any] | None:
+    body = answer.body if answer.status == 200 and isinstance(answer.body, dict) else {}
+    auth = body.get("auth")
+    return auth if isinstance(auth, dict) and "client_token" in auth else None

@@ -1,0 +1,71 @@
+"""How httpx is set up, and what the environment says."""
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from strongroom._auth import Token
+from strongroom._errors import ConfigurationError
+
+CONNECT_TIMEOUT_S = 3.0
+CONNECTIONS_MAX = 100
+KEPT_ALIVE_MAX = 20
+PREFIXES = ("STRONGROOM_", "VAULT_", "BAO_")
+
+
+def ssl_context(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
+    """The system's authorities, or those of a PEM file. Raises ConfigurationError."""
+    try:
+        return ssl.create_default_context(cafile=os.fspath(ca_file) if ca_file is not None else None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"the CA file {ca_file} cannot be used: {error.strerror or error}"
+        ) from error
+
+
+def http_options(verify: ssl.SSLContext) -> dict[str, Any]:
+    """The same for both kinds of client. Nothing of the environment (proxies, .netrc) is used unasked."""
+    return {
+        "verify": verify,
+        "trust_env": False,
+        "follow_redirects": False,
+        "limits": httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=KEPT_ALIVE_MAX),
+        "timeout": httpx.Timeout(CONNECT_TIMEOUT_S),
+    }
+
+
+def environment(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Arguments for a client from STRONGROOM_*, VAULT_* or BAO_* (ADDR, several with commas; TOKEN, CACERT, NAMESPACE).
+
+    Without a TOKEN the file ~/.vault-token (TOKEN_PATH) is looked for. Raises ConfigurationError.
+    """
+    told = os.environ if environ is None else environ
+
+    def value(name: str) -> str | None:
+        return next((told[prefix + name] for prefix in PREFIXES if told.get(prefix + name)), None)
+
+    addresses = value("ADDR")
+    if addresses is None:
+        raise ConfigurationError("STRONGROOM_ADDR (or VAULT_ADDR) names no endpoint")
+    found: dict[str, Any] = {"endpoints": [each.strip() for each in addresses.split(",") if each.strip()]}
+    token = value("TOKEN") or _stored_token(value("TOKEN_PATH"))
+    if token:
+        found["auth"] = Token(token.strip())
+    return found | {
+        name: value(key) for name, key in (("ca_file", "CACERT"), ("namespace", "NAMESPACE")) if value(key)
+    }
+
+
+def _stored_token(path: str | None) -> str | None:
+    try:
+        return (Path(path) if path else Path.home() / ".vault-token").read_text(
+            encoding="utf-8"
+        ).strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError("the token file cannot be read") from error

@@ -1,0 +1,367 @@
+"""What a caller sees when nodes fail, tokens end and answers get lost: the same with threads and with asyncio."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from strongroom import (
+    STALE_OK,
+    AppRole,
+    Cache,
+    CasMismatch,
+    Consistency,
+    Deleted,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    Token,
+    Unavailable,
+    Unreachable,
+    UserPass,
+)
+from support.stub_api import LOST, Reply, StubApi, stub_api
+
+Make = Callable[..., Any]
+HEALTH = "GET /v1/sys/health?standbyok=true&perfstandbyok=true"
+LOOKUP = "GET /v1/auth/token/lookup-self"
+READ, WRITE = "GET /v1/secret/data/app", "PUT /v1/secret/data/app"
+LOGIN = "PUT /v1/auth/userpass/login/ann"
+SEALED: Reply = (503, {"errors": ["Vault is sealed"]})
+META = {
+    "version": 3,
+    "created_time": "2026-11-22T07:01:24Z",
+    "deletion_time": "",
+    "destroyed": False,
+    "custom_metadata": None,
+}
+SECRET: Reply = (200, {"data": {"data": {"password": "pw"}, "metadata": META}})
+WRITTEN: Reply = (200, {"data": META | {"version": 4}})
+DENIED: Reply = (403, {"errors": ["permission denied"]})
+ROOT: Reply = (200, {"data": {"ttl": 0, "renewable": False}})
+WELL: dict[str, Reply] = {HEALTH: (200, {}), LOOKUP: ROOT, READ: SECRET, WRITE: WRITTEN}
+
+
+def session(token: str, lifetime_s: int = 3600) -> Reply:
+    return 200, {"auth": {"client_token": token, "lease_duration": lifetime_s, "renewable": True}}
+
+
+def calls(api: StubApi, what: str) -> int:
+    """How often something was asked."""
+    return sum(f"{method} {path}" == what for method, path, _, _ in api.asked)
+
+
+def dead_address() -> str:
+    with stub_api() as api:
+        return api.address
+
+
+def test_a_secret_is_read_and_written(make: Make) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"))
+        secret = client(lambda c: c.kv.get("/app/"))
+        assert secret["password"].reveal() == "pw"
+        assert (secret.path, secret.info.version, secret.stale) == ("app", 3, False)
+        assert client(lambda c: c.kv.put("app", {"a": 1}, cas=3)).version == 4
+        assert api.asked[-1] == (
+            "PUT",
+            "/v1/secret/data/app",
+            {"data": {"a": 1}, "options": {"cas": 3}},
+            "s.t",
+        )
+
+
+@pytest.mark.parametrize("ill", ["gone", "sealed", "losing"])
+def test_another_node_is_asked_when_one_does_not_serve(make: Make, ill: str) -> None:
+    with (
+        stub_api(WELL) as well,
+        stub_api({HEALTH: (200, {}), READ: SEALED if ill == "sealed" else LOST}) as other,
+    ):
+        client = make([dead_address() if ill == "gone" else other.address, well.address], Token("s.t"))
+        for _ in range(3):
+            assert client(lambda c: c.kv.get("app"))["password"].reveal() == "pw"
+        assert client.client.endpoint == well.address
+        assert calls(other, READ) <= 1, "it is left alone for a while"
+
+
+def test_the_nearest_is_asked_and_used_again_when_it_is_back(make: Make) -> None:
+    def slowly(_: str | None) -> Reply:
+        time.sleep(0.1)
+        return 200, {}
+
+    with stub_api(WELL) as near, stub_api(WELL | {HEALTH: slowly}) as far:
+        client = make([far.address, near.address], Token("s.t"))
+        client(lambda c: c.kv.get("app"))
+        assert client.client.endpoint == near.address
+        near.replies[READ] = near.replies[HEALTH] = SEALED
+        client(lambda c: c.kv.get("app"))
+        assert client.client.endpoint == far.address
+        near.replies |= WELL
+        deadline = time.monotonic() + 20
+        while client.client.endpoint != near.address:
+            client(lambda c: c.kv.get("app"))
+            assert time.monotonic() < deadline
+
+
+def test_a_write_whose_answer_is_lost_is_sent_again_as_the_same_write(make: Make) -> None:
+    answers = [LOST, SEALED, WRITTEN]
+    with stub_api(WELL | {WRITE: lambda _: answers.pop(0)}) as api:
+        assert make(api.address, Token("s.t"))(lambda c: c.kv.put("app", {"a": 1})).version == 4
+        sent = [
+            h["X-Strongroom-Request-Id"] for h, c in zip(api.headers, api.asked, strict=True) if c[0] == "PUT"
+        ]
+    assert len(sent) == 3
+    assert len(set(sent)) == 1
+    assert len(bytes.fromhex(sent[0])) == 16
+
+
+@pytest.mark.parametrize(
+    "last", [LOST, SEALED, (504, {"errors": ["unknown"]}), DENIED], ids=["lost", "sealed", "504", "403"]
+)
+def test_a_write_that_may_have_happened_is_never_told_as_a_failure(make: Make, last: Reply) -> None:
+    """Not even if what comes after says that nothing can happen."""
+    answers = [LOST]
+    with stub_api(WELL | {WRITE: lambda _: answers.pop() if answers else last}) as api:
+        client = make(api.address, Token("s.t"), attempts_max=3)
+        with pytest.raises(OutcomeUnknown) as caught:
+            client(lambda c: c.kv.put("app", {"password": "hidden"}))
+        assert caught.value.request_id == api.headers[-1]["X-Strongroom-Request-Id"]
+    assert "hidden" not in str(caught.value)
+    assert "s.t" not in str(caught.value)
+
+
+def test_a_write_that_certainly_did_not_happen_is_told_so(make: Make) -> None:
+    with stub_api(WELL | {WRITE: SEALED}) as api, pytest.raises(Unavailable, match="sealed"):
+        make(api.address, Token("s.t"), attempts_max=2)(lambda c: c.kv.put("app", {}))
+    with pytest.raises(Unreachable):
+        make([dead_address(), dead_address()], attempts_max=3)(lambda c: c.kv.put("app", {}))
+
+
+def test_a_read_is_never_of_unknown_outcome(make: Make) -> None:
+    with stub_api(WELL | {READ: LOST}) as api, pytest.raises(Unreachable):
+        make(api.address, Token("s.t"), attempts_max=2)(lambda c: c.kv.get("app"))
+
+
+def test_a_call_ends_in_time(make: Make) -> None:
+    with stub_api(WELL | {READ: SEALED}) as api:
+        client = make(api.address, Token("s.t"), timeout_s=0.5, attempts_max=1000)
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            client(lambda c: c.kv.get("app"))
+        assert time.monotonic() - started < 20
+
+
+def test_who_is_asked_to_wait_waits(make: Make) -> None:
+    answers: list[Reply] = [(429, {"errors": ["later"]}, {"Retry-After": "0"}), SECRET]
+    with stub_api(WELL | {READ: lambda _: answers.pop(0)}) as api:
+        assert make(api.address, Token("s.t"))(lambda c: c.kv.get("app")).info.version == 3
+        api.replies[READ] = (429, {"errors": ["later"]}, {"Retry-After": "0"})
+        with pytest.raises(RateLimited):
+            make(api.address, Token("s.t"), attempts_max=2)(lambda c: c.kv.get("app"))
+
+
+def test_answers_are_told_by_their_type(make: Make) -> None:
+    gone: Reply = (404, {"data": {"data": None, "metadata": META | {"destroyed": True}}})
+    stale: Reply = (400, {"errors": ["check-and-set parameter did not match the current version"]})
+    listing = "GET /v1/secret/metadata?list=true"
+    with stub_api(WELL | {READ: gone, WRITE: stale}) as api:
+        client = make(api.address, Token("s.t"))
+        with pytest.raises(Deleted) as caught:
+            client(lambda c: c.kv.get("app"))
+        assert caught.value.metadata["destroyed"] is True
+        with pytest.raises(CasMismatch):
+            client(lambda c: c.kv.put("app", {}, cas=1))
+        with pytest.raises(NotFound):
+            client(lambda c: c.kv.get("none"))
+        assert client(lambda c: c.kv.list()) == []
+        api.replies[listing] = (404, {"errors": ['no handler for route "secret/". route entry not found.']})
+        with pytest.raises(NotFound):
+            client(lambda c: c.kv.list())
+        api.replies[READ] = DENIED
+        with pytest.raises(Forbidden):
+            client(lambda c: c.kv.get("app"))
+
+
+def test_what_a_read_may_see_travels_with_it(make: Make) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), consistency=Consistency.max_staleness(1.5))
+
+        def sent() -> str | None:
+            return api.headers[-1].get("X-Strongroom-Consistency")
+
+        client(lambda c: c.kv.get("app"))
+        assert sent() == "max-staleness=1500ms"
+        client(lambda c: c.kv.get("app", consistency=STALE_OK))
+        assert sent() == "stale-ok"
+        client(lambda c: c.kv.put("app", {}))
+        assert sent() is None, "a write has no choice"
+
+
+# --- who one is ---
+
+
+def test_a_burst_of_calls_logs_in_once(make: Make) -> None:
+    with stub_api(WELL | {LOGIN: session("s.1")}) as api:
+        client = make(api.address, UserPass("ann", "pw"))
+        client.at_once(lambda c: c.kv.get("app"), 8)
+        assert calls(api, LOGIN) == 1
+        assert {call[3] for call in api.asked if call[1].endswith("/app")} == {"s.1"}
+
+
+def test_a_token_that_has_ended_is_replaced_and_the_call_goes_on(make: Make) -> None:
+    current = ["s.1"]
+
+    def known(reply: Reply) -> Callable[[str | None], Reply]:
+        return lambda token: reply if token == current[0] else DENIED
+
+    replies = {
+        READ: known(SECRET),
+        LOOKUP: known(ROOT),
+        "PUT /v1/auth/approle/login": lambda _: session(current[0]),
+    }
+    with stub_api(WELL | replies) as api:
+        client = make(api.address, AppRole("role", "id"))
+        client(lambda c: c.kv.get("app"))
+        current[0] = "s.2"
+        assert all(each.info.version == 3 for each in client.at_once(lambda c: c.kv.get("app"), 6))
+        assert calls(api, "PUT /v1/auth/approle/login") == 2, "one for the first call, one for all six"
+
+
+def test_a_refusal_by_the_policies_is_no_reason_to_log_in(make: Make) -> None:
+    with stub_api(WELL | {LOGIN: session("s.1"), READ: DENIED}) as api:
+        client = make(api.address, UserPass("ann", "pw"))
+        with pytest.raises(Forbidden):
+            client(lambda c: c.kv.get("app"))
+        assert (calls(api, LOGIN), calls(api, READ)) == (1, 1)
+
+
+def test_a_refused_login_is_told(make: Make) -> None:
+    refusal: Reply = (400, {"errors": ["invalid username or password"]})
+    with stub_api({LOGIN: refusal}) as api, pytest.raises(InvalidRequest, match="invalid username") as caught:
+        make(api.address, UserPass("ann", "wrong-pw"))(lambda c: c.kv.get("app"))
+    assert "wrong-pw" not in str(caught.value)
+
+
+def test_upkeep_renews_while_nobody_calls(make: Make) -> None:
+    """A lifetime of one second, asked for again and again."""
+    renewals: list[str | None] = []
+
+    def renew(token: str | None) -> Reply:
+        renewals.append(token)
+        return session("s.1", 1)
+
+    with stub_api(WELL | {LOGIN: session("s.1", 1), "PUT /v1/auth/token/renew-self": renew}) as api:
+        client = make(api.address, UserPass("ann", "pw"), upkeep=True)
+        deadline = time.monotonic() + 30
+        while len(renewals) < 2:
+            time.sleep(0.01)
+            client(_turn)
+            assert time.monotonic() < deadline
+        assert calls(api, LOGIN) == 1
+        assert set(renewals) == {"s.1"}
+
+
+def _turn(client: Any) -> Any:
+    """Lets the loop of an AsyncClient run for a moment."""
+    return asyncio.sleep(0.02) if type(client).__name__ == "AsyncClient" else None
+
+
+def test_logging_out_revokes(make: Make) -> None:
+    with stub_api(WELL | {LOGIN: session("s.1"), "POST /v1/auth/token/revoke-self": (204, None)}) as api:
+        client = make(api.address, UserPass("ann", "pw"))
+        client(lambda c: c.kv.get("app"))
+        client(lambda c: c.log_out())
+        assert api.asked[-1][:2] == ("POST", "/v1/auth/token/revoke-self")
+        client(lambda c: c.kv.get("app"))
+        assert (api.asked[-1][3], calls(api, LOGIN)) == (None, 1)
+
+
+# --- the cache ---
+
+
+def test_a_cached_secret_is_not_asked_for_again(make: Make) -> None:
+    with stub_api(WELL | {READ + "?version=3": SECRET}) as api:
+        client = make(api.address, Token("s.t"), cache=Cache())
+        for _ in range(3):
+            client(lambda c: c.kv.get("app"))
+        assert calls(api, READ) == 1
+        client(lambda c: c.kv.get("app", version=3))
+        assert calls(api, READ + "?version=3") == 1
+        client.client.invalidate("app")
+        client.at_once(lambda c: c.kv.get("app"), 5)
+        assert calls(api, READ) == 2, "once for all who ask at the same time"
+
+
+def test_ones_own_write_is_seen(make: Make) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache())
+        client(lambda c: c.kv.get("app"))
+        client(lambda c: c.kv.put("app", {}))
+        client(lambda c: c.kv.get("app"))
+        assert calls(api, READ) == 2
+
+
+def test_while_nobody_can_be_asked_the_old_answer_is_given_and_said_to_be_old(make: Make) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=60), attempts_max=1)
+        assert client(lambda c: c.kv.get("app")).stale is False
+        api.replies[READ] = api.replies[READ + "?version=3"] = SEALED
+        old = client(lambda c: c.kv.get("app"))
+        assert old.stale is True
+        assert old["password"].reveal() == "pw"
+        assert 0 < old.age_s < 60
+        with pytest.raises(Unavailable):
+            client(lambda c: c.kv.get("app", version=3))
+
+
+def test_old_answers_have_an_end(make: Make) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=0.001), attempts_max=1)
+        client(lambda c: c.kv.get("app"))
+        api.replies[READ] = SEALED
+        time.sleep(0.002)
+        with pytest.raises(Unavailable):
+            client(lambda c: c.kv.get("app"))
+
+
+@pytest.mark.parametrize("refusal", [DENIED, (404, {"errors": []})], ids=["403", "404"])
+def test_who_may_not_read_any_more_does_not_read_from_the_cache(make: Make, refusal: Reply) -> None:
+    """A revoked right is revoked here too, also when the nodes go away afterwards."""
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=60), attempts_max=1)
+        client(lambda c: c.kv.get("app"))
+        api.replies[READ] = refusal
+        with pytest.raises((Forbidden, NotFound)):
+            client(lambda c: c.kv.get("app"))
+        api.replies[READ] = SEALED
+        with pytest.raises(Unavailable):
+            client(lambda c: c.kv.get("app"))
+
+
+def test_an_answer_from_before_an_invalidation_is_not_kept(make: Make) -> None:
+    """Or a change that is made while a read travels would stay unseen."""
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache())
+
+        def changed_meanwhile(_: str | None) -> Reply:
+            client.client.invalidate("app")
+            return SECRET
+
+        api.replies[READ] = changed_meanwhile
+        client(lambda c: c.kv.get("app"))
+        api.replies[READ] = SECRET
+        client(lambda c: c.kv.get("app"))
+        assert calls(api, READ) == 2
+
+
+def test_a_cache_has_a_limit(make: Make) -> None:
+    names = [f"a{i}" for i in range(5)]
+    with stub_api(WELL | {f"GET /v1/secret/data/{name}": SECRET for name in names}) as api:
+        client = make(api.address, Token("s.t"), cache=Cache(entries_max=2))
+        for name in (*names, "a4", "a0"):
+            client(lambda c, name=name: c.kv.get(name))
+        assert calls(api, "GET /v1/secret/data/a4") == 1
+        assert calls(api, "GET /v1/secret/data/a0") == 2

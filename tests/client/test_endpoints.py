@@ -1,0 +1,111 @@
+"""Which node is asked: the nearest that works, with fail-over and return. Time is the test's own."""
+
+import random
+
+import pytest
+from strongroom._endpoints import AWAY_MAX_S, AWAY_MIN_S, MEASURE_EVERY_S, Endpoint, Endpoints
+from strongroom._errors import ConfigurationError
+
+NEAR, FAR, FARTHEST = "https://near:1", "https://far:1", "https://farthest:1"
+
+
+def measured(**round_trips_s: float | None) -> Endpoints:
+    """Endpoints near, far, farthest with these round trips, measured at time 0."""
+    endpoints = Endpoints([f"https://{name}:1" for name in round_trips_s])
+    for endpoint, seconds in zip(endpoints.all, round_trips_s.values(), strict=True):
+        endpoints.measured(endpoint, seconds, 0.0)
+    return endpoints
+
+
+def test_the_nearest_is_chosen() -> None:
+    assert measured(farthest=0.3, near=0.01, far=0.1).choose(0.0).url == NEAR
+
+
+def test_the_next_nearest_takes_over_and_the_nearest_is_used_again_when_it_works() -> None:
+    endpoints = measured(near=0.01, far=0.1, farthest=0.3)
+    near = endpoints.choose(0.0)
+    endpoints.failed(near, 0.0)
+    assert endpoints.choose(0.1).url == FAR
+    assert near not in endpoints.due(0.1)
+    assert near in endpoints.due(AWAY_MIN_S), "when its pause is over it is measured"
+    endpoints.measured(near, 0.01, AWAY_MIN_S)
+    assert endpoints.choose(AWAY_MIN_S).url == NEAR
+
+
+def test_an_endpoint_that_keeps_failing_is_asked_ever_more_seldom() -> None:
+    endpoints = measured(near=0.01, far=0.1)
+    near, now, pauses = endpoints.all[0], 0.0, []
+    for _ in range(10):
+        endpoints.failed(near, now)
+        pauses.append(near.away_until - now)
+        now = near.away_until
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (AWAY_MIN_S, AWAY_MAX_S)
+
+
+def test_one_that_is_hardly_nearer_does_not_take_over() -> None:
+    endpoints = measured(near=0.010, far=0.011)
+    assert endpoints.choose(0.0).url == NEAR
+    endpoints.all[1].round_trip_s = 0.009
+    assert endpoints.choose(0.0).url == NEAR
+    endpoints.all[1].round_trip_s = 0.002
+    assert endpoints.choose(0.0).url == FAR
+
+
+def test_within_a_call_others_are_tried_before_one_is_tried_again() -> None:
+    endpoints = measured(near=0.01, far=0.1, farthest=0.3)
+    tried: list[Endpoint] = []
+    for _ in range(4):
+        tried.append(endpoints.choose(0.0, tried))
+    assert [each.url for each in tried] == [NEAR, FAR, FARTHEST, NEAR]
+
+
+def test_if_all_are_away_one_is_asked_all_the_same() -> None:
+    endpoints = measured(near=0.01, far=0.1)
+    for each, at in zip(endpoints.all, (0.0, 5.0), strict=True):
+        for _ in range(5):
+            endpoints.failed(each, at)
+    assert endpoints.choose(6.0).url == NEAR, "the one whose pause ends first"
+
+
+def test_a_single_endpoint_needs_no_measuring() -> None:
+    assert Endpoints([NEAR]).due(0.0) == []
+
+
+def test_round_trips_are_measured_again_and_smoothed() -> None:
+    endpoints = measured(near=0.01, far=0.1)
+    assert endpoints.due(MEASURE_EVERY_S - 0.1) == []
+    assert endpoints.due(MEASURE_EVERY_S) == endpoints.all
+    endpoints.measured(endpoints.all[0], 0.11, MEASURE_EVERY_S)
+    assert endpoints.all[0].round_trip_s == pytest.approx(0.04)
+
+
+def test_whatever_happens_a_working_endpoint_is_preferred() -> None:
+    """Random histories: never one that is away while another is not."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    endpoints, now = Endpoints([NEAR, FAR, FARTHEST]), 0.0
+    for _ in range(3000):
+        now += dice.expovariate(1.0)
+        each = dice.choice(endpoints.all)
+        match dice.randrange(3):
+            case 0:
+                endpoints.failed(each, now)
+            case 1:
+                endpoints.worked(each)
+            case 2:
+                endpoints.measured(each, dice.choice([None, dice.random()]), now)
+        chosen = endpoints.choose(now)
+        if any(other.available(now) for other in endpoints.all):
+            assert chosen.available(now)
+
+
+@pytest.mark.parametrize(
+    "urls", [[], ["near:1"], ["ftp://near"], ["https://near:1/path"], ["https://n:1"] * 0, ["https://"]]
+)
+def test_what_is_no_endpoint_is_refused(urls: list[str]) -> None:
+    with pytest.raises(ConfigurationError):
+        Endpoints(urls)
+    with pytest.raises(ConfigurationError):
+        Endpoints([f"https://n{i}:1" for i in range(65)])

@@ -1,0 +1,163 @@
+"""When a token is renewed and when it is had anew. The session is a program: the test answers it, and has the time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from strongroom import AppRole, Token, Unavailable
+from strongroom._effects import Answer, Exclusive, Failure, Pause, Program, Send
+from strongroom._endpoints import Endpoints
+from strongroom._requests import Limits, Requests
+from strongroom._session import Session
+
+HOUR = 3600.0
+
+
+class World:
+    """A clock and a server. `asked` holds what was asked, by path."""
+
+    def __init__(self, credentials: Any) -> None:
+        self.now = 1000.0
+        self.asked: list[str] = []
+        self.answers: dict[str, Callable[[], Answer | Failure]] = {}
+        limits = Limits(timeout_s=10, attempt_timeout_s=1, attempts_max=2)
+        requests = Requests(Endpoints(["https://n1:1"]), limits, lambda: self.now)
+        self.session = Session(requests, credentials, None, lambda: self.now)
+
+    def run(self, program: Program[Any]) -> Any:
+        outcome: Any = None
+        try:
+            while True:
+                match program.send(outcome):
+                    case Send(url=url):
+                        path = url.removeprefix("https://n1:1/v1/")
+                        self.asked.append(path)
+                        outcome = self.answers[path]()
+                    case Exclusive(program=nested):
+                        outcome = self.run(nested())
+                    case Pause(seconds=seconds):
+                        self.now += seconds
+                        outcome = True
+        except StopIteration as stop:
+            return stop.value
+
+    def ready(self) -> list[str]:
+        """What had to be asked before a call could be made now."""
+        self.asked.clear()
+        self.run(self.session.ready())
+        return list(self.asked)
+
+
+def auth(token: str, lifetime_s: float, *, renewable: bool = True) -> Callable[[], Answer]:
+    found = {"client_token": token, "lease_duration": lifetime_s, "renewable": renewable}
+    return lambda: Answer(200, {}, {"auth": found})
+
+
+LOGIN, RENEW, LOOKUP = "auth/approle/login", "auth/token/renew-self", "auth/token/lookup-self"
+
+
+def role(lifetime_s: float = HOUR, *, renewable: bool = True) -> World:
+    """Logged in at 1000."""
+    world = World(AppRole("r", "s"))
+    world.answers[LOGIN] = auth("s.1", lifetime_s, renewable=renewable)
+    assert world.ready() == [LOGIN]
+    return world
+
+
+def test_a_token_is_renewed_when_two_thirds_of_its_life_are_over() -> None:
+    world = role()
+    world.answers[RENEW] = auth("s.1", HOUR)
+    world.now += HOUR * 2 / 3 - 1
+    assert world.ready() == []
+    world.now += 2
+    assert world.ready() == [RENEW]
+    assert world.ready() == []
+    assert world.session.headers()["X-Vault-Token"] == "s.1"
+
+
+def test_when_renewals_reach_the_longest_life_there_is_a_new_login() -> None:
+    world = role()
+    world.answers[RENEW] = auth("s.1", 100)
+    world.answers[LOGIN] = auth("s.2", HOUR)
+    world.now += HOUR * 0.7
+    assert world.ready() == [RENEW, LOGIN]
+    assert world.session.headers()["X-Vault-Token"] == "s.2"
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_when_a_renewal_is_refused_there_is_a_new_login(status: int) -> None:
+    world = role()
+    world.answers[RENEW] = lambda: Answer(status, {}, {"errors": ["no"]})
+    world.answers[LOGIN] = auth("s.2", HOUR)
+    world.now += HOUR * 0.7
+    assert world.ready() == [RENEW, LOGIN]
+
+
+def test_a_token_that_cannot_be_renewed_is_replaced_shortly_before_its_end() -> None:
+    world = role(60, renewable=False)
+    world.now += 50
+    assert world.ready() == []
+    world.now += 6
+    assert world.ready() == [LOGIN]
+
+
+def test_while_no_node_can_renew_the_token_is_used_to_its_end() -> None:
+    """And not every call waits for another attempt."""
+    world = role()
+    world.answers[RENEW] = lambda: Answer(503, {}, {"errors": ["no leader"]})
+    world.now += HOUR * 0.7
+    assert set(world.ready()) == {RENEW}
+    assert world.ready() == []
+    world.now += 6
+    assert set(world.ready()) == {RENEW}
+    world.now += HOUR
+    with pytest.raises(Unavailable):
+        world.ready()
+
+
+def test_a_token_that_was_given_is_looked_up_once_and_renewed() -> None:
+    world = World(Token("s.given"))
+    world.answers[LOOKUP] = lambda: Answer(200, {}, {"data": {"ttl": 300, "renewable": True}})
+    world.answers[RENEW] = auth("s.given", 300)
+    assert world.ready() == [LOOKUP]
+    assert world.ready() == []
+    world.now += 201
+    assert world.ready() == [RENEW]
+
+
+def test_a_token_that_was_given_and_ends_is_not_asked_about_again_and_again() -> None:
+    world = World(Token("s.given"))
+    world.answers[LOOKUP] = lambda: Answer(200, {}, {"data": {"ttl": 300, "renewable": True}})
+    world.answers[RENEW] = lambda: Answer(400, {}, {"errors": ["lease is not renewable"]})
+    world.ready()
+    world.now += 201
+    assert world.ready() == [RENEW]
+    world.now += 1000
+    assert world.ready() == []
+
+
+def test_a_root_token_and_none_at_all_need_nothing() -> None:
+    world = World(Token("root"))
+    world.answers[LOOKUP] = lambda: Answer(200, {}, {"data": {"ttl": 0}})
+    assert world.ready() == [LOOKUP]
+    world.now += 1e9
+    assert world.ready() == []
+    nobody = World(None)
+    assert nobody.ready() == []
+    assert nobody.session.headers() == {}
+
+
+def test_a_policy_that_hides_the_token_from_itself_is_no_obstacle() -> None:
+    world = World(Token("s.given"))
+    world.answers[LOOKUP] = lambda: Answer(403, {}, {"errors": ["permission denied"]})
+    assert world.ready() == [LOOKUP]
+    assert world.ready() == []
+
+
+def test_a_login_that_fails_is_tried_again_by_the_next_call() -> None:
+    world = World(AppRole("r", "s"))
+    world.answers[LOGIN] = lambda: Failure("refused", sent=False)
+    with pytest.raises(Exception, match="refused"):
+        world.ready()
+    world.answers[LOGIN] = auth("s.1", HOUR)
+    assert world.ready() == [LOGIN]

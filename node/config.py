@@ -92,6 +92,7 @@ class Settings:
     default_lease_ttl_s: int = 2_764_800
     max_lease_ttl_s: int = 2_764_800
     pid_file: Path | None = None
+    snapshot_dir: Path | None = None  # where snapshots that are taken by themselves go
     notices: tuple[str, ...] = ()  # what the configuration says in vain: for the log
     heartbeat_s: float = 0.1
     election_timeout_s: float = 1.0
@@ -229,6 +230,7 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         default_lease_ttl_s=default_ttl_s,
         max_lease_ttl_s=max_ttl_s,
         pid_file=Path(file.pid_file).absolute() if file.pid_file else None,
+        snapshot_dir=Path(file.snapshot_dir).absolute() if file.snapshot_dir else None,
         notices=tuple(notices),
         heartbeat_s=heartbeat_s,
         election_timeout_s=election_timeout_s,

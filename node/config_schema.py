@@ -96,6 +96,7 @@ class FileSettings(_Strict):
     log_level: str = "info"
     log_format: str = "json"
     pid_file: str = ""
+    snapshot_dir: str = ""
     value_cache_mib: int = 64
     read_lane: bool = True
     default_lease_ttl: Duration = "768h"

@@ -419,9 +419,15 @@ class NodeLifecycle:
             checkpoint=machine.checkpoint,
             follow_seal=lambda: seals.follow(store, self),
         )
-        task = asyncio.create_task(chores.run(), name="housekeeping")
+        task = asyncio.create_task(self._all_chores(chores), name="housekeeping")
         task.add_done_callback(self._chores_done)
         return Unsealed(root, identity, tls, machine, group, store, task)
+
+    async def _all_chores(self, chores: Housekeeping) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(chores.run())
+            for loop in self.core.loops:
+                group.create_task(loop(self.core))  # type: ignore[arg-type]
 
     def _renew(self) -> None:
         if (opened := self._unsealed) is not None:
@@ -435,6 +441,8 @@ class NodeLifecycle:
 
     def _chores_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
             log.critical("housekeeping failed", error=type(error).__name__, where=where(error))
             self._on_failure()
 

@@ -47,11 +47,13 @@ from node.api.vault import (
     tools,
     wrapping,
 )
+from node.api.vault.snapshot_plans import SnapshotPlans
 from node.api.vault.snapshots import Snapshots
 from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
 from node.auth.methods.catalog import auth_methods
 from node.auth.methods.lockout import Lockout
+from node.backup.automatic import Automatic
 from node.backup.take import Taking, clear_work
 from node.config import DEV_CA_FILE, Listener, Settings
 from node.core.core import Core
@@ -68,7 +70,7 @@ from node.policy.cache import PolicyCache
 from node.reload import CertificateError, ListenerFiles, reload
 from node.telemetry import logs
 from node.telemetry.logs import where
-from node.telemetry.metrics import Metrics, NodeState
+from node.telemetry.metrics import Metrics, NodeState, SnapshotState
 from storage.errors import StorageError
 from storage.secret import Secret
 
@@ -204,11 +206,15 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
     methods = auth_methods(lockout)
     audit = AuditLog(settings.audit_files)
     metrics.registry.register(NodeState(lifecycle, audit))
+    taking = Taking()
+    automatic = Automatic(taking, settings.snapshot_dir)
+    metrics.registry.register(SnapshotState(automatic))
     routes = [
         *system.routes(),
         *seal.routes(),
         *cluster.routes(),
-        *Snapshots(Taking()).routes(),
+        *Snapshots(taking).routes(),
+        *SnapshotPlans(automatic).routes(),
         *auth_mounts.routes(lockout),
         *entities.routes(),
         *groups.routes(),
@@ -248,6 +254,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         revokers=catalog.revokers(),
         engines=catalog.tables() | {kind: method.table for kind, method in methods.items()},
         methods=methods,
+        loops=(automatic.run,),
     )
 
 

@@ -8,6 +8,8 @@ wait for it.
 """
 
 import contextlib
+import errno
+import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,6 +39,7 @@ _PAGE_BYTES = 4096
 _RESERVED_BYTES = 80  # SQLCipher 4: an IV of 16 bytes and an HMAC-SHA512 at the end of each page
 _SQLITE_CORRUPT = 11
 _SQLITE_NOTADB = 26
+_SQLITE_FULL = 13
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
 Row = tuple[Any, ...]
@@ -428,9 +431,12 @@ def _check_format(connection: Any, name: str) -> None:
 
 
 def _translate(error: Exception) -> Exception:
-    """A page that does not authenticate, or does not parse, is Corrupt; other errors of SQLite pass."""
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in (_SQLITE_CORRUPT, _SQLITE_NOTADB):
+    """A page that does not authenticate, or does not parse, is Corrupt; a full disk an OSError; others pass."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (_SQLITE_CORRUPT, _SQLITE_NOTADB):
         return Corrupt("the database does not authenticate or is malformed")
+    if code == _SQLITE_FULL:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return error
 
 

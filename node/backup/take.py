@@ -30,7 +30,10 @@ class Taking:
         async with self._lock:
             with tempfile.TemporaryDirectory(dir=work_directory(core)) as directory:
                 state = Path(directory) / archive.STATE
-                meta = await _copy(core, state)
+                try:
+                    meta = await _copy(core, state)
+                except OSError as error:  # most likely a full disk, which is no reason to stop
+                    raise TooBusy(f"the state cannot be copied: {error.strerror or error}") from error
                 seal = seals.in_force(core.unsealed, core.lifecycle)
                 yield archive.pack(state, meta, seal, core.lifecycle.ca_certificate, core.unsealed.root)
 

@@ -1,6 +1,6 @@
 """What a request handler can reach: a handful of parts, made by the composition root (node/server.py)."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,6 +94,9 @@ class Core:
     engines: Mapping[str, Table]  # Mount.engine -> its routes, relative to the mount
     revokers: Revokers  # Mount.engine -> how it takes back what it handed out
     methods: Mapping[str, "Method"]  # the auth methods among them, by Mount.kind
+    loops: Sequence[
+        Callable[["Core"], Awaitable[None]]
+    ] = ()  # what runs from unseal to seal, besides housekeeping
     store: Store | None = None
     ceremonies: Ceremonies = field(default_factory=Ceremonies)
 

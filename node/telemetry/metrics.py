@@ -154,6 +154,33 @@ class NodeState(Collector):
             )
 
 
+class SnapshotSource(Protocol):
+    """Where SnapshotState looks; node/backup/automatic.py is one."""
+
+    @property
+    def failures(self) -> int: ...
+    def newest_age_s(self) -> float | None: ...
+
+
+class SnapshotState(Collector):
+    """How old the newest snapshot in this node's directory is: what an alert on missing backups is made of."""
+
+    def __init__(self, snapshots: SnapshotSource) -> None:
+        self._snapshots = snapshots
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "strongroom_snapshot_failures",
+            "Snapshots that were due and could not be taken",
+            value=self._snapshots.failures,
+        )
+        age_s = self._snapshots.newest_age_s()
+        if age_s is not None:
+            yield GaugeMetricFamily(
+                "strongroom_snapshot_age_seconds", "Age of the newest snapshot in snapshot_dir", value=age_s
+            )
+
+
 def now() -> float:
     """The clock of all durations, in seconds."""
     return time.perf_counter()

@@ -4,6 +4,7 @@ With STRONGROOM_SYSTEM_TARGET=openbao the tests that need no more than a server 
 instead: so it is checked that they ask for what clients are used to.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import hvac
 import pytest
-from support.processes import free_ports, poll
+from support.processes import Server, free_ports, poll
 from support.targets import BAO, Bao, Target, poll_until_answer, unique
 
 from node.cli.local_cluster import LocalCluster
@@ -112,6 +113,39 @@ def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         client.adapter.close()
         process.send_signal(signal.SIGKILL)
         process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def single(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """One server in memory, started from a configuration file as Vault's users write it; or OpenBao."""
+    if REFERENCE:
+        reference: Target = request.getfixturevalue("openbao")
+        yield reference
+        return
+    home = tmp_path_factory.mktemp("single")
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    listener = {"tcp": {"address": address, "tls_disable": True}}
+    configuration = home / "vault.json"
+    configuration.write_text(
+        json.dumps({"backend": {"inmem": {}}, "listener": listener, "disable_mlock": True})
+    )
+    url = f"http://{address}"
+    with Server(home / "run", f"-config={configuration}", address=url) as server:
+        server.start()
+        server.wait_health(501)
+        opener = hvac.Client(url)
+        made = opener.sys.initialize(secret_shares=1, secret_threshold=1)
+        opener.sys.submit_unseal_key(made["keys"][0])
+        opener.adapter.close()
+        yield Target(url, str(made["root_token"]), home)
+
+
+@pytest.fixture
+def vault(single: Target) -> Iterator[hvac.Client]:
+    """hvac as root, at the single server."""
+    made = single.client()
+    yield made
+    made.adapter.close()
 
 
 @pytest.fixture

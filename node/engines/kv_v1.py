@@ -7,6 +7,7 @@ no write can fall between the two. Semantics and texts: Vault's kv (version 1) A
 from typing import Any
 
 from node.auth.fields import SECOND_NS, duration_ns
+from node.auth.ttl import limits
 from node.core.core import Core
 from node.core.fields import in_path
 from node.core.request import NO_CONTENT, Lease, Operation, Request, Response
@@ -19,7 +20,6 @@ from storage.command import KvMetadataDelete
 from storage.rows import Mount
 
 VERSIONS_KEPT = 1
-TTL_DEFAULT_S = 2_764_800
 _TTL_FIELDS = (
     "ttl",
     "lease",
@@ -72,7 +72,7 @@ async def _read(core: Core, request: Request, params: dict[str, str]) -> Respons
     if version is None or version.value is None:
         raise NotFound
     data = decode(store.open(place(mount.mount_id, path, version.version), version.value))
-    return Response(data=data, lease=Lease(duration_s=_lease_duration_s(mount, data)))
+    return Response(data=data, lease=Lease(duration_s=_lease_duration_s(core, mount, data)))
 
 
 async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -99,9 +99,9 @@ def _mount(request: Request) -> Mount:
     return request.mount
 
 
-def _lease_duration_s(mount: Mount, data: dict[str, Any]) -> int:
+def _lease_duration_s(core: Core, mount: Mount, data: dict[str, Any]) -> int:
     """What the secret itself says, if that is a duration, or else the mount's default."""
-    default = mount.default_lease_ttl_ns // SECOND_NS or TTL_DEFAULT_S
+    default = limits(core.settings, mount).default_ns // SECOND_NS
     said = next((data[name] for name in _TTL_FIELDS if data.get(name)), None)
     try:
         return duration_ns(said, "ttl") // SECOND_NS or default

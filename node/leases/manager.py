@@ -16,6 +16,7 @@ import structlog
 
 from node.auth.fields import SECOND_NS
 from node.auth.identity import random_base62
+from node.auth.ttl import Limits
 from node.core import request as envelope
 from node.core.request import Request
 from node.errors import InvalidRequest, PermissionDenied
@@ -70,9 +71,17 @@ class Issued:
 
 
 def issue(
-    store: Store, request: Request, *, asked_ns: int, longest_ns: int, renewable: bool, data: Any
+    store: Store,
+    request: Request,
+    bounds: Limits,
+    *,
+    asked_ns: int,
+    longest_ns: int,
+    renewable: bool,
+    data: Any,
 ) -> Issued:
-    """A lease on what `request` is about to be answered. `data` (JSON) is what revoking it takes.
+    """A lease on what `request` is about to be answered. `data` (JSON) is what revoking it takes; `bounds` are the
+    mount's.
 
     It ends with the token that asks; where a request spends the last use of its token there is none to end with.
     """
@@ -82,7 +91,7 @@ def issue(
     if row.num_uses < 0:
         raise InvalidRequest("a token with one use left cannot hold a lease")
     now_ns = store.now_ns()
-    granted = grant(mount, asked_ns=asked_ns, longest_ns=longest_ns, now_ns=now_ns)
+    granted = grant(bounds, asked_ns=asked_ns, longest_ns=longest_ns, now_ns=now_ns)
     lease_id = f"{request.path}/{random_base62()}"
     command = LeasePut(
         time_ns=now_ns,

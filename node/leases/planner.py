@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from node.auth.fields import SECOND_NS, go_duration
+from node.auth.ttl import Limits
 from node.errors import InvalidRequest
-from storage.rows import Lease, Mount
+from storage.rows import Lease
 
-DEFAULT_TTL_NS = 768 * 3600 * SECOND_NS  # what a mount that says nothing grants, and its longest
 REVOKE_ATTEMPTS_MAX = 6  # then the lease is irrevocable, until an operator asks again
 RETRY_FIRST_NS = 10 * SECOND_NS
 RETRY_LONGEST_NS = 3600 * SECOND_NS
@@ -21,14 +21,13 @@ class Grant:
     warnings: tuple[str, ...] = ()
 
 
-def grant(mount: Mount, *, asked_ns: int, longest_ns: int, now_ns: int) -> Grant:
-    """The lifetime of a new lease: what was asked for, or the mount's default, within the maximum.
+def grant(bounds: Limits, *, asked_ns: int, longest_ns: int, now_ns: int) -> Grant:
+    """The lifetime of a new lease: what was asked for, or the mount's default, within its maximum.
 
     `asked_ns` and `longest_ns` are the role's, 0 for none.
     """
-    ceiling_ns = mount.max_lease_ttl_ns or DEFAULT_TTL_NS
-    longest_ns = min(longest_ns or ceiling_ns, ceiling_ns)
-    ttl_ns = asked_ns or mount.default_lease_ttl_ns or min(DEFAULT_TTL_NS, longest_ns)
+    longest_ns = min(longest_ns or bounds.max_ns, bounds.max_ns)
+    ttl_ns = asked_ns or min(bounds.default_ns, longest_ns)
     if ttl_ns <= longest_ns:
         return Grant(ttl_ns, now_ns + longest_ns)
     return Grant(longest_ns, now_ns + longest_ns, (_capped(ttl_ns, longest_ns),) if asked_ns else ())

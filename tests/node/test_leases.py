@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from support.httpfixture import dev_core, serve
 
+from node.auth.ttl import limits
 from node.core.request import Operation, Response
 from node.core.router import Route, Table
 from node.leases import manager
@@ -27,6 +28,7 @@ class Lender:
         issued = manager.issue(
             core.unsealed,
             request,
+            limits(core.settings, request.mount),
             asked_ns=int(request.query.get("ttl", 0)) * 10**9,
             longest_ns=0,
             renewable=request.query.get("renewable") != "no",

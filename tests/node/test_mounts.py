@@ -313,3 +313,18 @@ async def test_without_a_token_only_mounts_that_show_themselves_are_listed(site,
     assert (answer.status, answer.json["data"]) == (200, {"auth": {}, "secret": shown})
     refused = await site.connect(token="s.nobody")
     assert (await refused.ask("GET", "/v1/sys/internal/ui/mounts")).status == 403
+
+
+async def test_a_mount_that_says_nothing_has_the_lease_ttls_of_the_configuration(tmp_path):
+    async with (
+        dev_core(tmp_path, default_lease_ttl_s=60, max_lease_ttl_s=120) as (core, token),
+        serve(core, token=token) as site,
+    ):
+        wire = await site.connect()
+        tuned = (await wire.ask("GET", "/v1/sys/mounts/secret/tune")).json["data"]
+        assert (tuned["default_lease_ttl"], tuned["max_lease_ttl"]) == (60, 120)
+        await wire.ask("POST", "/v1/sys/mounts/old", {"type": "kv"})
+        await wire.ask("POST", "/v1/old/a", {"b": "c"})
+        assert (await wire.ask("GET", "/v1/old/a")).json["lease_duration"] == 60
+        made = (await wire.ask("POST", "/v1/auth/token/create", {"policies": ["default"], "ttl": "1h"})).json
+        assert made["auth"]["lease_duration"] == 120

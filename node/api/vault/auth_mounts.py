@@ -103,7 +103,8 @@ async def _get(core: Core, request: Request, params: dict[str, str]) -> Response
     if path.endswith(TUNE):
         wanted = AUTH + folder(path.removesuffix(TUNE))
         if wanted == TOKEN_PATH:
-            return Response(data=tuning(token_mount(core.unsealed, core.lifecycle.cluster_id)))
+            shown = tuning(token_mount(core.unsealed, core.lifecycle.cluster_id), core.settings)
+            return Response(data=shown)
         return mounts.read_tuning(core, wanted)
     found = auth_entries(core).get(folder(path))
     if found is None:

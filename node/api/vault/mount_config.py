@@ -11,6 +11,8 @@ from typing import Any
 from node import VERSION
 from node.auth.fields import SECOND_NS, boolean, duration_ns, strings, text
 from node.auth.methods import lockout
+from node.auth.ttl import limits
+from node.config import Settings
 from node.errors import InvalidRequest
 from storage.rows import Mount
 
@@ -18,7 +20,6 @@ PATH_BYTES_MAX = 512
 DESCRIPTION_BYTES_MAX = 4096
 OPTIONS_MAX = 64
 OPTIONS_BYTES_MAX = 16 * 1024
-TTL_DEFAULT_S = 2_764_800  # what a lease TTL of 0 stands for: 768 h
 
 RUNNING_VERSION = f"v{VERSION}+builtin"
 
@@ -59,13 +60,14 @@ def entry(mount: Mount) -> dict[str, Any]:
     }
 
 
-def tuning(mount: Mount) -> dict[str, Any]:
+def tuning(mount: Mount, settings: Settings) -> dict[str, Any]:
     """What a mount's tune endpoint tells: the TTLs that are in effect, and what was set besides."""
+    bounds = limits(settings, mount)
     shown = {
-        "default_lease_ttl": mount.default_lease_ttl_ns // SECOND_NS or TTL_DEFAULT_S,
+        "default_lease_ttl": bounds.default_ns // SECOND_NS,
         "description": mount.description,
         "force_no_cache": False,
-        "max_lease_ttl": mount.max_lease_ttl_ns // SECOND_NS or TTL_DEFAULT_S,
+        "max_lease_ttl": bounds.max_ns // SECOND_NS,
         **mount.details.get("config", {}),
     }
     shown |= shown.pop(lockout.CONFIG, {})

@@ -138,7 +138,7 @@ def read_tuning(core: Core, path: str) -> Response:
     mount = at(core.unsealed, path) or next((each for each in builtin(core) if each.path == path), None)
     if mount is None:
         raise InvalidRequest(f'cannot fetch sysview for path "{path}"')
-    return Response(data=tuning(mount))
+    return Response(data=tuning(mount, core.settings))
 
 
 # --- changes ---

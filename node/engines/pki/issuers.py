@@ -9,6 +9,7 @@ from typing import Any
 from cryptography import x509
 
 from node.auth.fields import SECOND_NS, integer, text
+from node.auth.ttl import limits
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import Operation, Request, Response
@@ -121,7 +122,7 @@ def _ca_template(
     data = request.data
     assert request.mount is not None
     now_ns = core.unsealed.now_ns()
-    ttl_ns, warnings = leaf.lifetime(request.mount, {"ttl": 0, "max_ttl": 0}, data)
+    ttl_ns, warnings = leaf.lifetime(limits(core.settings, request.mount), {"ttl": 0, "max_ttl": 0}, data)
     length = data.get("max_path_length")
     depth = -1 if length is None else integer(length, "max_path_length")
     template = c.Template(

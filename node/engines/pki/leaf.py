@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from node.auth.fields import SECOND_NS, duration_ns, go_duration, text
+from node.auth.ttl import Limits, limits
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import Operation, Request, Response
@@ -19,8 +20,6 @@ from node.engines.pki import certificates as c
 from node.engines.shelf import Shelf, shelf
 from node.errors import InvalidRequest
 from node.leases import manager
-from node.leases.planner import DEFAULT_TTL_NS
-from storage.rows import Mount
 
 FORMATS = ("pem", "der", "pem_bundle")
 
@@ -129,7 +128,7 @@ def _order(
     names.check(role, wanted)
     assert request.mount is not None
     now_ns = core.unsealed.now_ns()
-    ttl_ns, warnings = lifetime(request.mount, role, request.data)
+    ttl_ns, warnings = lifetime(limits(core.settings, request.mount), role, request.data)
     signer = authority.find_signer(shelf(core, request), params.get("issuer") or role["issuer_ref"])
     template = c.Template(
         subject=subject if subject is not None else names.subject(wanted.common_name, role),
@@ -147,12 +146,11 @@ def _order(
     return _Order(template, signer, ttl_ns, warnings)
 
 
-def lifetime(mount: Mount, role: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
+def lifetime(bounds: Limits, role: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
     """For how long a certificate is good, in nanoseconds, and what to say if that is less than was asked for."""
-    ceiling_ns = mount.max_lease_ttl_ns or DEFAULT_TTL_NS
-    longest_ns = min(role["max_ttl"] * SECOND_NS or ceiling_ns, ceiling_ns)
+    longest_ns = min(role["max_ttl"] * SECOND_NS or bounds.max_ns, bounds.max_ns)
     asked_ns = duration_ns(data.get("ttl"), "ttl")
-    ttl_ns = asked_ns or role["ttl"] * SECOND_NS or mount.default_lease_ttl_ns or DEFAULT_TTL_NS
+    ttl_ns = asked_ns or role["ttl"] * SECOND_NS or bounds.default_ns
     if ttl_ns <= longest_ns:
         return ttl_ns, ()
     asked, longest = go_duration(ttl_ns), go_duration(longest_ns)
@@ -189,7 +187,13 @@ async def _hand_out(
     if role["generate_lease"]:
         data = {"serial": c.serial(made.serial_number)}
         issued = manager.issue(
-            view.store, request, asked_ns=order.ttl_ns, longest_ns=order.ttl_ns, renewable=False, data=data
+            view.store,
+            request,
+            limits(core.settings, request.mount),
+            asked_ns=order.ttl_ns,
+            longest_ns=order.ttl_ns,
+            renewable=False,
+            data=data,
         )
         await manager.submit(view.store, issued, *keep)
         lease = issued.lease

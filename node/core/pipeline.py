@@ -1,7 +1,7 @@
 """A request's way: gate, authenticate, authorise, record, act, record. The order is the security argument.
 
 1. route: which table answers; a path nobody answers is still authenticated and authorised first, so that
-   it tells a stranger nothing
+   it tells a stranger nothing. Again behind the gate, if mounts have changed there
 2. gate: the view of tokens and policies that decides is as fresh as the answer (a revoked token is refused
    on every node as soon as its revocation was acknowledged). Only reads may ask for less
 3. authenticate, authorise
@@ -24,11 +24,14 @@ WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operati
 
 async def handle(core: Core, request: Request) -> tuple[Response, Match | None]:
     """Answer one request. Raises NodeError; every other exception is a bug."""
-    match = route(core, request)
+    match, mounts = route(core, request), _mounts(core)
     audited = match is None or match.route.audited
     recorded = False
     try:
         await _gate(core, request, match)
+        if _mounts(core) != mounts:  # the state caught up with what was mounted, or moved, elsewhere
+            match = route(core, request)
+            audited = match is None or match.route.audited
         await _authorise(core, request, match)
         if audited:
             core.audit.request(request)
@@ -47,6 +50,11 @@ async def handle(core: Core, request: Request) -> tuple[Response, Match | None]:
     if audited:
         core.audit.response(request, response)
     return response, match
+
+
+def _mounts(core: Core) -> int:
+    """Changes whenever paths may lead elsewhere."""
+    return -1 if core.store is None else core.store.generation("mounts")
 
 
 def route(core: Core, request: Request) -> Match | None:

@@ -16,6 +16,7 @@ from node.api import http
 from node.api.vault.render import STATUS, new_request_id
 from node.core.router import Table
 from node.errors import NodeError
+from storage.command import MountPut
 
 
 @pytest.fixture
@@ -399,3 +400,20 @@ async def test_a_request_that_takes_too_long_is_unknown_if_it_may_have_written(t
         wire = await site.connect()
         assert (await wire.ask("DELETE", "/v1/secret/data/a")).status == 504
         assert (await wire.ask("GET", "/v1/secret/data/a")).status == 503
+
+
+async def test_what_was_mounted_elsewhere_is_there_once_the_state_has_caught_up(tmp_path):
+    """A node that lags behind knows neither the mount nor that it lags, until the gate has opened."""
+    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
+        store = core.unsealed
+        fresh = store.fresh
+
+        async def catch_up(**rest):
+            await fresh(**rest)
+            if store.mount_for("late/") is None:
+                await store.submit(MountPut(store.now_ns(), "late/", "late", "kv_late", "kv", 2, "", 0, 0))
+
+        store.fresh = catch_up
+        wire = await site.connect()
+        answer = await wire.ask("POST", "/v1/late/data/a", {"data": {"n": 1}})
+        assert (answer.status, answer.json["data"]["version"]) == (200, 1)

@@ -230,7 +230,7 @@ def _content(description: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bytes(media_type: str) -> dict[str, Any]:
-    return {"description": "OK", "content": {media_type: {"schema": {"type": "string"}}}}
+    return {"description": "OK", "content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}
 
 
 def _either(response: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

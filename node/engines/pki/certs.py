@@ -1,6 +1,6 @@
 """What has been issued: reading, listing, revoking and tidying certificates, and revocation lists."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cryptography import x509
@@ -25,6 +25,7 @@ _TIDY_WISHES = ("tidy_cert_store", "tidy_revoked_certs", "tidy_revocation_list",
 
 PEM = {"Content-Type": "application/pem-certificate-chain"}
 DER = {"Content-Type": "application/pkix-cert"}
+JSON = {"Content-Type": "application/json"}
 CRL_PEM = {"Content-Type": "application/x-pem-file"}
 CRL_DER = {"Content-Type": "application/pkix-crl"}
 
@@ -38,14 +39,14 @@ def routes() -> list[Route]:
         Field("certificate", summary="The certificate itself, PEM."),
     )
     return [
-        _public("cert/{serial}", _read, "Shows a certificate.", serial),
-        _public("cert/{serial}/raw", _raw, "A certificate in DER.", serial),
-        _public("cert/{serial}/raw/pem", _raw_pem, "A certificate in PEM.", serial),
-        _public("crl", _crl_der, "The revocation list in DER."),
-        _public("crl/pem", _crl_pem, "The revocation list in PEM."),
-        _public("issuer/{issuer}/crl", _crl_json, "An issuer's revocation list."),
-        _public("issuer/{issuer}/crl/der", _crl_der, "An issuer's revocation list in DER."),
-        _public("issuer/{issuer}/crl/pem", _crl_pem, "An issuer's revocation list in PEM."),
+        public("cert/{serial}", _read, "Shows a certificate.", serial),
+        public("cert/{serial}/raw", _raw, "A certificate in DER.", serial, form=DER),
+        public("cert/{serial}/raw/pem", _raw_pem, "A certificate in PEM.", serial, form=PEM),
+        public("crl", _crl_der, "The revocation list in DER.", form=CRL_DER),
+        public("crl/pem", _crl_pem, "The revocation list in PEM.", form=CRL_PEM),
+        public("issuer/{issuer}/crl", _crl_json, "An issuer's revocation list."),
+        public("issuer/{issuer}/crl/der", _crl_der, "An issuer's revocation list in DER.", form=CRL_DER),
+        public("issuer/{issuer}/crl/pem", _crl_pem, "An issuer's revocation list in PEM.", form=CRL_PEM),
         Route("crl/rotate", {Operation.READ: _rotate}, summary="Makes the revocation lists anew."),
         Route("certs", lists, summary="Lists serial numbers."),
         Route("certs/", lists, summary="Lists serial numbers."),
@@ -64,8 +65,18 @@ def routes() -> list[Route]:
     ]
 
 
-def _public(pattern: str, handler: Handler, summary: str, *fields: Field) -> Route:
-    return Route(pattern, {Operation.READ: handler}, authenticated=False, summary=summary, fields=fields)
+def public(
+    pattern: str, handler: Handler, summary: str, *fields: Field, form: Mapping[str, str] = JSON
+) -> Route:
+    """A path that everybody may read; `form` is what its answer is."""
+    return Route(
+        pattern,
+        {Operation.READ: handler},
+        authenticated=False,
+        summary=summary,
+        fields=fields,
+        media_type=form["Content-Type"],
+    )
 
 
 # --- reading ---

@@ -7,7 +7,7 @@ from node.auth.fields import SECOND_NS, boolean, duration_ns, rfc3339, strings, 
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import NO_CONTENT, Operation, Request, Response
-from node.core.router import Handler, Route
+from node.core.router import Route
 from node.engines.pki import authority
 from node.engines.pki import certificates as c
 from node.engines.pki.authority import (
@@ -20,7 +20,7 @@ from node.engines.pki.authority import (
     URL_DEFAULTS,
     USAGES,
 )
-from node.engines.pki.certs import DER, PEM, ca_chain
+from node.engines.pki.certs import DER, PEM, ca_chain, public
 from node.engines.shelf import Shelf, shelf
 from node.errors import InvalidRequest, NotFound
 
@@ -46,12 +46,12 @@ def routes() -> list[Route]:
             summary="Takes an issuer out of use.",
             fields=(issuer,),
         ),
-        _public("issuer/{issuer}/json", _issuer_json, "An issuer's certificate."),
-        _public("issuer/{issuer}/pem", _issuer_pem, "An issuer's certificate in PEM."),
-        _public("issuer/{issuer}/der", _issuer_der, "An issuer's certificate in DER."),
-        _public("ca", _ca_der, "The default issuer in DER."),
-        _public("ca/pem", _ca_pem, "The default issuer in PEM."),
-        _public("ca_chain", _ca_chain, "The default issuer and those above it in PEM."),
+        public("issuer/{issuer}/json", _issuer_json, "An issuer's certificate."),
+        public("issuer/{issuer}/pem", _issuer_pem, "An issuer's certificate in PEM.", form=PEM),
+        public("issuer/{issuer}/der", _issuer_der, "An issuer's certificate in DER.", form=DER),
+        public("ca", _ca_der, "The default issuer in DER.", form=DER),
+        public("ca/pem", _ca_pem, "The default issuer in PEM.", form=PEM),
+        public("ca_chain", _ca_chain, "The default issuer and those above it in PEM.", form=PEM),
         *(
             Route(path, {lists: _list_issuers}, authenticated=False, summary="Lists issuers.")
             for path in ("issuers", "issuers/")
@@ -67,10 +67,6 @@ def routes() -> list[Route]:
         ),
         Route("config/crl", {read: _read_crl, update: _set_crl}, summary="Revocation lists."),
     ]
-
-
-def _public(pattern: str, handler: Handler, summary: str) -> Route:
-    return Route(pattern, {Operation.READ: handler}, authenticated=False, summary=summary)
 
 
 # --- issuers ---

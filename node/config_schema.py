@@ -93,6 +93,7 @@ class FileSettings(_Strict):
     data_dir: str = ""
     api_addr: str = ""
     cluster_addr: str = ""
+    region_addr: str = ""
     log_level: str = "info"
     log_format: str = "json"
     pid_file: str = ""

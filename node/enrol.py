@@ -9,7 +9,6 @@ import base64
 import hmac
 import secrets
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +20,7 @@ from node import pki
 from node.core.core import Core
 from node.errors import InvalidRequest, NoQuorum, PermissionDenied
 from node.store import CommandRejected, Store
-from storage.command import JoinTokenPut, JoinTokenTake, NodePut, batch
+from storage.command import AnyCommand, JoinTokenPut, JoinTokenTake, NodePut, batch
 from storage.keyring import JOIN_TOKEN_DIGEST, KIND_SYSTEM, Context
 from storage.secret import Secret
 
@@ -65,6 +64,7 @@ class JoinRequest(msgspec.Struct, frozen=True):
     region: str
     api_address: str
     cluster_address: str
+    link_address: str
     hosts: list[str]  # names and addresses of its listener
     peer_request: str  # PEM
     listener_request: str  # PEM
@@ -110,6 +110,20 @@ def authority(store: Store, ca_certificate: bytes) -> pki.Credentials:
     return pki.Credentials(ca_certificate, Secret(store.open(CA_CONTEXT, sealed)))
 
 
+async def spend_ticket(core: Core, secret: str, taker: str, *also: AnyCommand) -> None:
+    """Use a ticket up, and do what depends on it in the same step. Raises PermissionDenied.
+
+    Who took it may show it again until it expires, so that a lost answer can be asked for again.
+    """
+    store = core.unsealed
+    now = store.now_ns()
+    try:
+        take = JoinTokenTake(time_ns=now, digest=_digest(store, bytes.fromhex(secret)), node_id=taker)
+        await store.submit(batch(now, take, *also))
+    except (CommandRejected, ValueError):
+        raise PermissionDenied("join token is invalid, expired or used up") from None
+
+
 async def admit(
     core: Core, request: JoinRequest, *, ca_certificate: bytes, seal_file: dict[str, Any]
 ) -> dict[str, Any]:
@@ -132,24 +146,19 @@ async def admit(
         raise InvalidRequest(
             f"{request.node_id} is a member already; if its disk was lost, remove it first (operator remove-peer)"
         )
-    now = store.now_ns()
-    try:
-        digest = _digest(store, bytes.fromhex(request.secret))
-        await store.submit(
-            batch(
-                now,
-                JoinTokenTake(time_ns=now, digest=digest, node_id=request.node_id),
-                NodePut(
-                    time_ns=now,
-                    node_id=request.node_id,
-                    region=request.region,
-                    api_address=request.api_address,
-                    cluster_address=request.cluster_address,
-                ),
-            )
-        )
-    except (CommandRejected, ValueError):
-        raise PermissionDenied("join token is invalid, expired or used up") from None
+    await spend_ticket(
+        core,
+        request.secret,
+        request.node_id,
+        NodePut(
+            time_ns=store.now_ns(),
+            node_id=request.node_id,
+            region=request.region,
+            api_address=request.api_address,
+            cluster_address=request.cluster_address,
+            link_address=request.link_address,
+        ),
+    )
     ca = authority(store, ca_certificate)
     try:
         peer = pki.issue(ca, request.peer_request.encode(), names)
@@ -169,38 +178,11 @@ async def admit(
 # --- the joining node's side -------------------------------------------------------------------------------
 
 
-async def ask(
-    ticket: Ticket,
-    leader_api_address: str,
-    make_request: Callable[[str], JoinRequest],
-) -> tuple[JoinRequest, Admission]:
+async def ask(ticket: Ticket, leader_api_address: str, request: JoinRequest) -> Admission:
     """Spend the ticket at the first address that answers. Raises InvalidRequest with what each one said."""
-    problems = []
-    for address in [leader_api_address] if leader_api_address else ticket.addresses:
-        try:
-            return await _ask_one(ticket, address.rstrip("/"), make_request)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            problems.append(f"{address}: {str(error) or type(error).__name__}")
-    raise InvalidRequest("no node of the cluster admitted this one: " + "; ".join(problems))
-
-
-async def _ask_one(
-    ticket: Ticket, address: str, make_request: Callable[[str], JoinRequest]
-) -> tuple[JoinRequest, Admission]:
-    if urlsplit(address).scheme != "https":
-        raise ValueError("only https:// addresses can be joined")
-    timeout = aiohttp.ClientTimeout(total=JOIN_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
-        verified = await _verification(session, ticket, address)
-        request = make_request(ticket.secret.hex())
-        async with session.post(
-            f"{address}/v1/sys/cluster/join", data=msgspec.json.encode(request), ssl=verified
-        ) as answer:
-            body = await _body(answer)
-            if answer.status != 200:
-                raise ValueError("; ".join(body.get("errors", [])) or f"HTTP {answer.status}")
-    data = body["data"]
-    return request, Admission(
+    body = msgspec.json.encode(request)
+    data = await post(ticket, "/v1/sys/cluster/join", body, only_address=leader_api_address)
+    return Admission(
         cluster_id=data["cluster_id"],
         ca_certificate=data["ca_certificate"].encode(),
         peer_certificate=data["peer_certificate"].encode(),
@@ -208,6 +190,34 @@ async def _ask_one(
         seal_file=data["seal_file"],
         members=tuple((str(node), str(raft)) for node, raft in data["members"]),
     )
+
+
+async def post(ticket: Ticket, path: str, body: bytes, *, only_address: str = "") -> dict[str, Any]:
+    """Show the ticket at the first of its addresses that answers; the answer's data.
+
+    Only who shows the authority that the ticket names is told. Raises InvalidRequest with what each one said.
+    """
+    problems = []
+    for address in [only_address] if only_address else ticket.addresses:
+        try:
+            return await _post_to(ticket, address.rstrip("/"), path, body)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            problems.append(f"{address}: {str(error) or type(error).__name__}")
+    raise InvalidRequest("no node of the cluster admitted this one: " + "; ".join(problems))
+
+
+async def _post_to(ticket: Ticket, address: str, path: str, body: bytes) -> dict[str, Any]:
+    if urlsplit(address).scheme != "https":
+        raise ValueError("only https:// addresses can be joined")
+    timeout = aiohttp.ClientTimeout(total=JOIN_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+        verified = await _verification(session, ticket, address)
+        async with session.post(f"{address}{path}", data=body, ssl=verified) as answer:
+            told = await _body(answer)
+            if answer.status != 200:
+                raise ValueError("; ".join(told.get("errors", [])) or f"HTTP {answer.status}")
+    data: dict[str, Any] = told["data"]
+    return data
 
 
 async def _verification(

@@ -10,6 +10,7 @@ NodeError
  +- TooBusy              503  a named limit is reached; nothing happened
  +- Sealed               503
  +- NotInitialized       501 where asked for health, else as Sealed
+ +- NotPrimary           503  this region follows, and the one that orders writes could not be asked: nothing happened
  +- NoQuorum             503  no leader could be reached: certainly nothing happened
  +- OutcomeUnknown       504  it may have happened: try again with the same X-Strongroom-Request-Id
  +- AuditFailed          500  no sink took the record, so the answer is withheld
@@ -62,6 +63,10 @@ class NotInitialized(NodeError):
 
 class NoQuorum(NodeError):
     """No leader could be reached; nothing happened."""
+
+
+class NotPrimary(NodeError):
+    """This region follows another one, which orders writes; nothing happened."""
 
 
 class OutcomeUnknown(NodeError):

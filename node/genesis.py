@@ -33,6 +33,16 @@ def node_record(settings: Settings, now_ns: int) -> NodePut:
         region=settings.region,
         api_address=settings.api_address,
         cluster_address=settings.cluster_address,
+        link_address=settings.link_address,
+    )
+
+
+def settlement(settings: Settings, now_ns: int, keyring: Keyring, ca_key: Secret) -> Batch:
+    """What a region that begins to follow adds to the state that it fetched: its authority and its first node."""
+    return batch(
+        now_ns,
+        SystemSecretPut(time_ns=now_ns, name="ca-key", value=keyring.seal(CA_CONTEXT, ca_key.reveal())),
+        node_record(settings, now_ns),
     )
 
 

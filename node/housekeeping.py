@@ -72,6 +72,8 @@ class Housekeeping:
             self._store.leading_since_ns = self._store.leading_since_ns or time.time_ns()
             try:
                 await self._match_members()
+                if not self._store.orders:
+                    continue
                 if ticks % SWEEP_EVERY_TICKS == 0:
                     await expire_tokens(self._store)
                     await expire_entries(self._store)

@@ -26,11 +26,15 @@ from node.ceremonies import Shares
 from node.config import Settings
 from node.core.core import Core, Initialized
 from node.errors import InvalidRequest, NotInitialized, Sealed
-from node.genesis import genesis
+from node.genesis import genesis, settlement
 from node.housekeeping import Housekeeping
 from node.identity import Identity, Layout, read_identity, write_identity
 from node.listener_tls import ListenerTLS
+from node.listeners import Listeners
 from node.raft import Start, open_group
+from node.regions import enrol as enrol_region
+from node.regions.enrol import Copies
+from node.regions.worker import RegionsWorker
 from node.renewal import renew
 from node.seal_keeper import SealKeeper
 from node.store import Store
@@ -46,6 +50,9 @@ from storage.seal.static import read_key_file
 log = structlog.get_logger("lifecycle")
 
 
+FIRST_TERM = 1  # of a region's log, which begins behind the state that it fetched
+
+
 @dataclass(slots=True)
 class Unsealed:
     """What exists only while the store is open."""
@@ -57,6 +64,9 @@ class Unsealed:
     group: RaftGroup
     store: Store
     housekeeping: asyncio.Task[None]
+    regions: RegionsWorker
+    copies: Copies
+    together: asyncio.Task[None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +209,57 @@ class NodeLifecycle:
             log.info("store initialised", cluster_id=cluster_id, seal=file.type)
             return Initialized(minted.token, keys, recovery_keys)
 
+    async def follow(self, *, ticket: str, seal: Shares) -> list[bytes]:
+        """Begin a region that follows, with this node as its only member. See Lifecycle.follow."""
+        settings = self._settings
+        if not settings.link_address:
+            raise InvalidRequest(
+                "this node has no region_addr in its configuration, at which other regions reach it"
+            )
+        async with self._transition:
+            if self.initialized:
+                raise InvalidRequest(
+                    "this node has a store already: a region begins to follow with an empty one"
+                )
+            self._clear_unfinished()
+            enrolment = await enrol_region.enrol(
+                ticket,
+                region=settings.region,
+                endpoints=[settings.api_address],
+                links=[settings.link_address],
+            )
+            root, cluster_id = enrolment.root, enrolment.cluster_id
+            file, keys = self._new_seal(root, cluster_id, seal)
+            ca = self._tls.take_authority()
+            identity = self._new_identity(root, cluster_id, ca)
+            await enrol_region.fetch_state(enrolment, self._layout.database)
+            await asyncio.to_thread(self._settle, root)
+            opened = await self._run(root, identity, start=Start.CREATE, term=FIRST_TERM)
+            try:
+                await opened.store.submit(
+                    settlement(settings, opened.store.now_ns(), opened.store.keyring, ca.key)
+                )
+                await asyncio.to_thread(file.write, self._layout.seal)
+            except BaseException:
+                await self._close(opened)
+                raise
+            self._tls.forget_authority()
+            if file.type == "shamir":
+                await self._close(opened)
+            else:
+                self._serve(opened)
+            log.info("this region follows", region=settings.region, source=enrolment.source)
+            return keys
+
+    def _settle(self, root: RootKey) -> None:
+        """What was fetched becomes this region's own. Blocking."""
+        machine = Machine.open(self._layout.database, key=root.derive(DATABASE))
+        try:
+            machine.settle(self._settings.region)
+            machine.checkpoint()
+        finally:
+            machine.close()
+
     async def unseal(self, *, share: str, reset: bool) -> None:
         """Offer one share. Raises InvalidRequest for a bad share or a set that does not open the store."""
         async with self._transition:
@@ -229,7 +290,7 @@ class NodeLifecycle:
         opened = self._unsealed
         if opened is not None:
             self._unsealed = None
-            self.core.store = None
+            self.core.store = self.core.regions = self.core.copies = None
             self.core.audit.set_key(None)
             self.core.tokens.forget()
             self.core.policies.clear()
@@ -263,19 +324,18 @@ class NodeLifecycle:
             self._clear_unfinished()
             peer_key, listener_key = pki.new_key(), pki.new_key()
 
-            def make_request(secret: str) -> enrol.JoinRequest:
-                return enrol.JoinRequest(
-                    secret=secret,
-                    node_id=self._settings.node_id,
-                    region=self._settings.region,
-                    api_address=self._settings.api_address,
-                    cluster_address=self._settings.cluster_address,
-                    hosts=self._tls.hosts,
-                    peer_request=pki.signing_request(peer_key).decode(),
-                    listener_request=pki.signing_request(listener_key).decode(),
-                )
-
-            _, admission = await enrol.ask(ticket, leader_api_address, make_request)
+            request = enrol.JoinRequest(
+                secret=ticket.secret.hex(),
+                node_id=self._settings.node_id,
+                region=self._settings.region,
+                api_address=self._settings.api_address,
+                cluster_address=self._settings.cluster_address,
+                link_address=self._settings.link_address,
+                hosts=self._tls.hosts,
+                peer_request=pki.signing_request(peer_key).decode(),
+                listener_request=pki.signing_request(listener_key).decode(),
+            )
+            admission = await enrol.ask(ticket, leader_api_address, request)
             seal = SealFile.parse(admission.seal_file)
             if seal.type != self._settings.seal.kind:
                 raise InvalidRequest(
@@ -421,7 +481,17 @@ class NodeLifecycle:
         )
         task = asyncio.create_task(self._all_chores(chores), name="housekeeping")
         task.add_done_callback(self._chores_done)
-        return Unsealed(root, identity, tls, machine, group, store, task)
+        worker = RegionsWorker(store, self._settings, identity.cluster_id, self._listen_to_regions)
+        together = asyncio.create_task(worker.run(), name="regions")
+        together.add_done_callback(self._chores_done)
+        copies = Copies(self._layout.root, store.copies.take)
+        return Unsealed(root, identity, tls, machine, group, store, task, worker, copies, together)
+
+    async def _listen_to_regions(self, address: str, tls: ssl.SSLContext) -> Listeners:
+        listeners = Listeners(self.core)
+        host, _, port = address.rpartition(":")
+        await listeners.listen(host.strip("[]"), int(port), tls, link=True)
+        return listeners
 
     async def _all_chores(self, chores: Housekeeping) -> None:
         async with asyncio.TaskGroup() as group:
@@ -443,20 +513,23 @@ class NodeLifecycle:
         if not task.cancelled() and (error := task.exception()) is not None:
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
-            log.critical("housekeeping failed", error=type(error).__name__, where=where(error))
+            log.critical(
+                "a chore failed", task=task.get_name(), error=type(error).__name__, where=where(error)
+            )
             self._on_failure()
 
     def _serve(self, opened: Unsealed) -> None:
         self._unsealed = opened
         self.core.audit.set_key(opened.root.derive(AUDIT_HMAC))
-        self.core.store = opened.store
+        self.core.store, self.core.regions, self.core.copies = opened.store, opened.regions, opened.copies
         log.info("node unsealed", cluster_id=opened.identity.cluster_id)
 
     @staticmethod
     async def _close(opened: Unsealed) -> None:
-        opened.housekeeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await opened.housekeeping
+        for task in (opened.together, opened.housekeeping):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await opened.group.stop()
         await asyncio.to_thread(opened.machine.checkpoint)
         opened.machine.close()

@@ -16,9 +16,9 @@ class Listeners:
         self._core = core
         self._open: list[tuple[list[Acceptor], Server]] = []
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        """Accept clients from now on. Raises OSError if the address cannot be bound."""
-        protocol = make_server(self._core, tls=tls is not None)
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None, *, link: bool = False) -> None:
+        """Accept clients from now on; with `link` they are nodes of other regions. OSError if it cannot be bound."""
+        protocol = make_server(self._core, tls=tls is not None, link=link)
         acceptors = [Acceptor(listening, protocol, tls) for listening in await listening_sockets(host, port)]
         for acceptor in acceptors:
             acceptor.start()

@@ -115,6 +115,9 @@ class MemoryLifecycle:
         """At process start."""
         log.info("node is not initialised: `operator init` makes a new store, which is gone when this ends")
 
+    async def follow(self, *, ticket: str, seal: Shares) -> list[bytes]:
+        raise InvalidRequest("a server in memory takes no part in regions")
+
     async def initialize(self, *, seal: Shares, recovery: Shares | None) -> Initialized:
         """See Lifecycle.initialize. The store is sealed afterwards."""
         async with self._transition:

@@ -10,17 +10,19 @@ import time
 from typing import Any
 
 from consensus import errors as raft_errors
-from consensus.api import Applied, Group, Status
+from consensus.api import COMMAND_BYTES_MAX, Applied, Group, Status
 from node.copies import StateCopies
-from node.errors import NodeError, NoQuorum, OutcomeUnknown, TooBusy
+from node.errors import NodeError, NoQuorum, NotPrimary, OutcomeUnknown, TooBusy
+from storage import regions
 from storage.cache import ValueCache
-from storage.command import AnyCommand, Done, Rejected, Sealed, encode
+from storage.command import LOCAL, AnyCommand, Done, Reason, Rejected, Sealed, encode
 from storage.keyring import Context, Keyring, RootKey
 from storage.machine import Machine
 from storage.reads import Reads
 from storage.rows import KvKey, Mount, Token
 
 WRITE_TIMEOUT_S = 20.0
+SHARED_BYTES_MAX = COMMAND_BYTES_MAX - 512  # so that it can be handed on inside of another region's command
 READ_INDEX_TIMEOUT_S = 5.0
 TOKENS_CACHED_MAX = 10_000
 
@@ -114,6 +116,23 @@ class Store:
         """How many data keys the newest key term has wrapped."""
         return self._machine.wraps
 
+    def region_role(self) -> str:
+        """This region's part in the store's history (storage/regions.py)."""
+        return self._machine.role
+
+    @property
+    def orders(self) -> bool:
+        """Whether this region orders writes: what follows sweeps and rotates nothing by itself."""
+        return self._machine.role in (regions.ALONE, regions.PRIMARY)
+
+    def history(self, first: int, bytes_max: int) -> list[tuple[bytes, bytes]] | None:
+        """Commands (request id, encoded) from position `first` on; None if they are no longer kept."""
+        return self._machine.history.read(first, bytes_max)
+
+    def history_digest(self) -> str:
+        """SHA-256 (hex) over what regions share: equal at equal positions. Reads everything."""
+        return self._machine.history_digest()
+
     def status(self) -> Status:
         return self._group.status()
 
@@ -131,7 +150,7 @@ class Store:
         """
         request_id = request_id or os.urandom(16)
         try:
-            applied = await self._group.propose(encode(command), request_id=request_id, timeout=timeout)
+            applied = await self._group.propose(_encoded(command), request_id=request_id, timeout=timeout)
         except raft_errors.ConsensusError as error:
             raise _told(error) from error
         return applied.index, _value(applied)
@@ -141,7 +160,7 @@ class Store:
     ) -> "asyncio.Future[Applied]":
         """submit() for callers that do not await: end() tells what came of it. Raises TooBusy, NoQuorum."""
         try:
-            return self._group.begin(encode(command), request_id=request_id, timeout=timeout)
+            return self._group.begin(_encoded(command), request_id=request_id, timeout=timeout)
         except raft_errors.ConsensusError as error:
             raise _told(error) from error
 
@@ -201,8 +220,18 @@ class Store:
         return self.keyring.open(context, sealed)
 
 
+def _encoded(command: AnyCommand) -> bytes:
+    """Raises TooBusy for what could not be handed on to other regions."""
+    encoded = encode(command)
+    if len(encoded) > SHARED_BYTES_MAX and type(command) not in LOCAL:
+        raise TooBusy("the write is too large to be replicated")
+    return encoded
+
+
 def _value(applied: Applied) -> dict[str, Any]:
     outcome = applied.result
+    if isinstance(outcome, Rejected) and outcome.reason == Reason.NOT_PRIMARY:
+        raise NotPrimary
     if isinstance(outcome, Rejected):
         raise CommandRejected(outcome.reason, outcome.detail)
     assert isinstance(outcome, Done)

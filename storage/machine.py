@@ -101,6 +101,7 @@ _HARMLESS = frozenset(
         *(c.TokenPut, c.TokenUse, c.EntryPut, c.EntryDelete, c.EntriesDelete, c.EntriesExpire),
         *(c.LeasePut, c.LeaseRenew, c.LeasesEnd, c.LeaseFailed, c.LeasesRemove),
         *(c.KeyTermAdd, c.SystemSecretPut, c.NodePut, c.NodeRemove, c.JoinTokenPut, c.JoinTokenTake),
+        *(c.RegionFound, c.RegionPut, c.RegionRemove, c.RegionHandover, c.EpochBegin, c.RegionDemote),
     }
 )
 
@@ -188,6 +189,11 @@ class Machine:
     def position(self) -> int:
         """How many commands of the store's history have been applied: the same number in every region."""
         return self._position
+
+    @property
+    def role(self) -> str:
+        """This region's part in the history: one of regions.ALONE and its like."""
+        return self._role
 
     @property
     def clock_ns(self) -> int:

@@ -8,6 +8,9 @@ node_id = "n1"
 # Which region the node stands in. All nodes of one Raft cluster share it.
 # region = "local"
 
+# Where nodes of other regions reach this one. Without it the node takes no part in regions.
+# region_addr = ""
+
 # What `sys/health` and `sys/seal-status` call the cluster.
 # cluster_name = "strongroom"
 

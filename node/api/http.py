@@ -34,6 +34,7 @@ from node.api.write_lane import Done, WriteLane
 from node.core import pipeline
 from node.core.core import Core
 from node.core.request import Operation, Request, Shape
+from node.regions import forwarding
 from node.telemetry.logs import where
 from node.telemetry.metrics import now
 
@@ -45,13 +46,14 @@ MERGE_PATCH = "application/merge-patch+json"
 _log = structlog.get_logger(__name__)
 
 
-def make_server(core: Core, *, tls: bool) -> Server:
+def make_server(core: Core, *, tls: bool, link: bool = False) -> Server:
     """The protocol factory of a listener: `await loop.create_server(make_server(core, tls=...), ...)`.
 
-    Call inside the running loop. `tls` only adds Strict-Transport-Security to the answers. Stop it with drain().
+    Call inside the running loop. `tls` only adds Strict-Transport-Security to the answers; `link` says that who
+    connects has proved to be a node of another region. Stop it with drain().
     """
     return Server(
-        Gateway(core, tls=tls),
+        Gateway(core, tls=tls, link=link),
         header_bytes_max=core.settings.header_bytes_max,
         connections_max=core.settings.connections_max,
     )
@@ -60,14 +62,15 @@ def make_server(core: Core, *, tls: bool) -> Server:
 class Gateway:
     """Answers every request of a listener."""
 
-    def __init__(self, core: Core, *, tls: bool) -> None:
-        self._core = core
+    def __init__(self, core: Core, *, tls: bool, link: bool = False) -> None:
+        self._core, self._link = core, link
         self._head = AnswerHead(core, tls=tls)
         self._bodies = BodyReader(
             body_bytes_max=core.settings.body_bytes_max, json_depth_max=core.settings.json_depth_max
         )
-        self._lane = ReadLane(core, self._head) if core.settings.read_lane else None
-        self._writes = WriteLane(core, self._head, self._bodies) if core.settings.read_lane else None
+        lanes = core.settings.read_lane and not link
+        self._lane = ReadLane(core, self._head) if lanes else None
+        self._writes = WriteLane(core, self._head, self._bodies) if lanes else None
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one of aiohttp's requests."""
@@ -143,6 +146,8 @@ class Gateway:
         except errors.NodeError as error:
             call.close = isinstance(error, errors.BodyTooLarge)
             rendered = render.failure(error)
+            if self._link and isinstance(error, errors.NotPrimary):
+                rendered.headers[forwarding.NOT_PRIMARY] = "true"
         except ConnectionError:
             call.close = True  # the client is gone; this goes nowhere
             rendered = render.message(HTTPStatus.BAD_REQUEST, "")
@@ -163,23 +168,20 @@ class Gateway:
         if target.path is None:
             return render.message(HTTPStatus.NOT_FOUND, "")
         request = _request(call, target)
-        upload = request.operation in _WITH_BODY and self._takes_file(request)
         if request.operation in _WITH_BODY:
-            if request.path.endswith("/"):
-                raise errors.InvalidRequest("cannot write to a path ending in '/'")
-            if upload:
-                if isinstance(call.raw, PlainRequest):
-                    raise errors.InvalidRequest("send to this path without percent-encoding")
-                request.upload, call.close = self._bodies.stream(call.raw), True
-            elif isinstance(call.raw, PlainRequest):
-                request.data, request.has_body = self._bodies.parse(call.raw.body)
-            else:
-                request.data, request.has_body = await self._bodies.read(call.raw)
+            await self._take_body(call, request)
+        if self._link:
+            request.link, request.remote = True, call.raw.headers.get(forwarding.CLIENT, request.remote)
         await _wait_for_index(self._core, call.raw)
         try:
             # A file takes as long as it takes; each of its pieces has a deadline.
-            async with asyncio.timeout(None if upload else self._core.settings.request_timeout_s):
+            limit_s = None if request.upload is not None else self._core.settings.request_timeout_s
+            async with asyncio.timeout(limit_s):
                 response, match = await pipeline.handle(self._core, request)
+        except errors.NotPrimary:
+            if request.link:
+                raise
+            return await forwarding.forward(self._core, call.raw, request)
         except TimeoutError:
             if request.operation in _READS:
                 raise errors.TooBusy("the request took too long") from None
@@ -187,6 +189,18 @@ class Gateway:
         return render.answer(
             response, request_id=request.id, shape=match.route.shape if match is not None else Shape.LOGICAL
         )
+
+    async def _take_body(self, call: "_Call", request: Request) -> None:
+        if request.path.endswith("/"):
+            raise errors.InvalidRequest("cannot write to a path ending in '/'")
+        if self._takes_file(request):
+            if isinstance(call.raw, PlainRequest):
+                raise errors.InvalidRequest("send to this path without percent-encoding")
+            request.upload, call.close = self._bodies.stream(call.raw), True
+        elif isinstance(call.raw, PlainRequest):
+            request.data, request.has_body = self._bodies.parse(call.raw.body)
+        else:
+            request.data, request.has_body = await self._bodies.read(call.raw)
 
     def _takes_file(self, request: Request) -> bool:
         match = self._core.system.match(request.path)

@@ -36,6 +36,7 @@ from node.core.router import Begun, Match
 from node.store import WRITE_TIMEOUT_S, Store
 from node.telemetry.logs import where
 from node.telemetry.metrics import now
+from storage.regions import ALONE
 from storage.rows import Mount
 
 TARGETS_MAX = 16_384
@@ -86,6 +87,8 @@ class WriteLane:
         store = core.store
         if store is None or raw.method not in ("PUT", "POST"):
             return False
+        if store.region_role() != ALONE:
+            return False  # the ordinary way knows who orders writes, and carries them there
         caller = caller_of(core, raw, store)
         if caller.token is None:
             return False

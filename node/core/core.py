@@ -23,6 +23,8 @@ from storage.secret import Secret
 if TYPE_CHECKING:
     from node.auth.methods.method import Method
     from node.backup.archive import Contents
+    from node.regions.enrol import Copies
+    from node.regions.worker import RegionsWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Lifecycle(Protocol):
 
     async def initialize(self, *, seal: Shares, recovery: Shares | None) -> Initialized:
         """Create the store: `seal` counts where people open it, `recovery` where a key file does."""
+        ...
+
+    async def follow(self, *, ticket: str, seal: Shares) -> list[bytes]:
+        """Become the first node of a region that follows; the key shares of its own seal. Raises InvalidRequest."""
         ...
 
     async def unseal(self, *, share: str, reset: bool) -> None: ...
@@ -98,6 +104,8 @@ class Core:
         Callable[["Core"], Awaitable[None]]
     ] = ()  # what runs from unseal to seal, besides housekeeping
     store: Store | None = None
+    copies: "Copies | None" = None  # of the state, for regions that begin to follow
+    regions: "RegionsWorker | None" = None  # while the store is open, on a node with a disk
     ceremonies: Ceremonies = field(default_factory=Ceremonies)
 
     @property

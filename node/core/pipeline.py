@@ -17,6 +17,7 @@ from node.core.request import Consistency, Operation, Request, Response, Shape
 from node.core.router import Match, Route
 from node.errors import AuditFailed, NodeError, NotFound, OutcomeUnknown, PermissionDenied, Unsupported
 from node.policy.acl import ACL
+from node.regions.placing import belongs_to_the_primary
 
 OK = 200
 WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
@@ -60,6 +61,8 @@ def _mounts(core: Core) -> int:
 def route(core: Core, request: Request) -> Match | None:
     """What answers a path, with its mount noted in the request; None if nothing does."""
     match = core.system.match(request.path)
+    if match is not None and match.route.link and not request.link:
+        return None
     if match is not None or core.store is None:
         return match
     request.mount = core.store.mount_for(request.path)
@@ -144,6 +147,8 @@ async def _act(core: Core, request: Request, match: Match | None) -> Response:
         raise Unsupported(
             "" if match.route.shape is Shape.RAW else "1 error occurred:\n\t* unsupported operation\n\n"
         )
+    if core.regions is not None and belongs_to_the_primary(request):
+        await core.regions.admit_write()
     if request.data and match.route.fields:
         fields.check(match.route.fields, request.data)
     return await handler(core, request, match.params)

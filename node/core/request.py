@@ -54,6 +54,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     token: Secret | None = None
     remote: str = ""
+    link: bool = False  # another region sent it
     request_id: bytes = b""  # 16 bytes: the identity under which a write is applied at most once
     consistency: Consistency = Consistency.FRESH
     staleness_s: float = 0.0  # the bound of Consistency.BOUNDED

@@ -108,7 +108,8 @@ def test_the_example_is_a_configuration_and_shows_every_key() -> None:
     uncommented = re.sub(r"(?m)^(\s*)# (\w+ += )", r"\1\2", example.read_text())
     said = set(re.findall(r"(?m)^\s*(\w+)\b(?= *=| \"| \{)", uncommented))
     assert said == {
-        "node_id", "region", "cluster_name", "data_dir", "api_addr", "cluster_addr", "log_level", "log_format",
+        "node_id", "region", "cluster_name", "data_dir", "api_addr", "cluster_addr", "region_addr",
+        "log_level", "log_format",
         "listener", "address", "tls_cert_file", "tls_key_file", "tls_disable", "seal", "key_file", "audit", "path",
         "telemetry", "unauthenticated_metrics_access", "raft", "heartbeat", "election_timeout", "read_leases",
         "value_cache_mib", "read_lane",

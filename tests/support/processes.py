@@ -166,6 +166,8 @@ def configuration(
     audit: Path | None = None,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
+    region: str = "",
+    region_port: int = 0,
 ) -> Path:
     """Write a node's configuration file; no seal key means shamir, which needs TLS files of the operator."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -181,6 +183,8 @@ def configuration(
         "seal": [{"static": {"key_file": str(seal_key)}} if seal_key else {"shamir": {}}],
         "audit": [{"file": {"path": str(audit or directory / "audit.jsonl")}}],
     }
+    if region:
+        settings |= {"region": region, "region_addr": f"127.0.0.1:{region_port}"}
     path = directory / "strongroom.json"
     path.write_text(json.dumps(settings))
     return path

@@ -101,13 +101,6 @@ def routes() -> list[Route]:
             summary="Requests by month: not counted, sys/metrics has them.",
             answers={read: _COUNTERS},
         ),
-        Route(
-            "sys/replication/status",
-            {read: _replication},
-            authenticated=False,
-            audited=False,
-            summary="Replication between clusters in Vault's sense: none.",
-        ),
         *_both("sys/loggers", _loggers, sudo=True, with_read=True, summary="Loggers and their levels."),
         Route(
             "sys/loggers/{name}",
@@ -226,11 +219,6 @@ async def _empty(core: Core, request: Request, params: dict[str, str]) -> Respon
 async def _nothing(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Taking away what is not there succeeds."""
     return Response(NO_CONTENT)
-
-
-async def _replication(core: Core, request: Request, params: dict[str, str]) -> Response:
-    core.unsealed  # noqa: B018 - a sealed node says so
-    return Response(data={"dr": {"mode": "disabled"}, "performance": {"mode": "disabled"}})
 
 
 # --- counters -----------------------------------------------------------------------------------------------

@@ -24,11 +24,12 @@ STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
     errors.Sealed: (503, "Vault is sealed"),
     errors.NotInitialized: (503, "Vault is sealed"),
     errors.NoQuorum: (503, "no leader could be reached; nothing happened"),
+    errors.NotPrimary: (503, "this region follows another one, which orders writes; nothing happened"),
     errors.OutcomeUnknown: (504, "the outcome is not known yet"),
     errors.AuditFailed: (500, "no audit sink accepted the record"),
 }
 _NO_LEASE = Lease(duration_s=0)
-_RETRY_SOON = (errors.NotYet, errors.TooBusy, errors.NoQuorum)
+_RETRY_SOON = (errors.NotYet, errors.TooBusy, errors.NoQuorum, errors.NotPrimary)
 
 RANDOM_IDS = 256  # drawn at a time
 

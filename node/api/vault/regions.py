@@ -1,0 +1,258 @@
+"""sys/regions and sys/replication: the regions of a store, for operators, for dashboards, and for each other."""
+
+import asyncio
+from typing import Any, TypeVar
+
+import msgspec
+
+from node.api.vault.shares import wanted
+from node.auth import fields as values
+from node.core.core import Core
+from node.core.fields import Field, Kind
+from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
+from node.core.router import Route
+from node.enrol import TICKET_TTL_MAX_S
+from node.errors import InvalidRequest
+from node.regions import control, enrol, stream
+from node.regions.stream import Question, Standing
+from storage import regions as roles
+
+TICKET_TTL_DEFAULT = "10m"
+BINARY = "application/octet-stream"
+
+T = TypeVar("T")
+_NAME = Field("name", Kind.STRING, "The region's name.")
+
+
+def routes() -> list[Route]:
+    """The table of this module."""
+    read, update = Operation.READ, Operation.UPDATE
+    return [
+        Route("sys/regions", {read: overview}, summary="Every region as this node knows it."),
+        Route(
+            "sys/regions/create",
+            {update: create},
+            sudo=True,
+            summary="Make this cluster the primary region of its store, under the name in its configuration.",
+        ),
+        Route(
+            "sys/regions/ticket",
+            {update: ticket},
+            sudo=True,
+            summary="A one-time ticket for a region that wants to follow.",
+            fields=(Field("ttl", Kind.DURATION, "For how long it is good."),),
+        ),
+        Route(
+            "sys/regions/join",
+            {update: join},
+            sealed=True,
+            authenticated=False,
+            fresh=False,
+            shape=Shape.RAW,
+            summary="Make this empty node the first one of a region that follows.",
+            fields=(
+                Field("ticket", Kind.STRING, "From sys/regions/ticket of the primary region."),
+                Field(
+                    "secret_shares",
+                    Kind.INTEGER,
+                    "How many unseal keys to make, where people open the store.",
+                ),
+                Field("secret_threshold", Kind.INTEGER, "How many of them it takes."),
+            ),
+        ),
+        Route(
+            "sys/regions/enrol",
+            {update: admit},
+            authenticated=False,
+            summary="What join asks, with a ticket.",
+        ),
+        Route(
+            "sys/regions/switchover",
+            {update: switchover},
+            sudo=True,
+            summary="Hand over to another region, without a loss.",
+            fields=(_NAME,),
+        ),
+        Route(
+            "sys/regions/promote",
+            {update: promote},
+            sudo=True,
+            summary="Take over from a primary region that is gone.",
+            fields=(
+                Field("accept_loss", Kind.BOOLEAN, "Accept the loss of what this region has not got."),
+                Field("force", Kind.BOOLEAN, "Even if the primary region answers."),
+            ),
+        ),
+        Route("sys/regions/remove", {update: remove}, sudo=True, summary="Forget a region.", fields=(_NAME,)),
+        Route(
+            "sys/replication/status",
+            {read: status},
+            authenticated=False,
+            audited=False,
+            summary="In Vault's shape.",
+        ),
+        *_link_routes(),
+    ]
+
+
+def _link_routes() -> list[Route]:
+    """What regions ask each other, on links alone."""
+    common: dict[str, Any] = {
+        "authenticated": False,
+        "audited": False,
+        "fresh": False,
+        "link": True,
+        "listed": False,
+    }
+    return [
+        Route("sys/regions/link/hello", {Operation.UPDATE: hello}, shape=Shape.RAW, **common),
+        Route("sys/regions/link/pull", {Operation.UPDATE: pull}, **common),
+        Route("sys/regions/link/snapshot", {Operation.UPDATE: snapshot}, **common),
+    ]
+
+
+# --- operators ----------------------------------------------------------------------------------------------
+
+
+async def overview(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return Response(data=control.overview(core))
+
+
+async def create(core: Core, request: Request, params: dict[str, str]) -> Response:
+    if core.unsealed.region_role() != roles.ALONE:
+        raise InvalidRequest("this cluster is a region already")
+    await enrol.found(core, core.settings.region)
+    return Response(status=NO_CONTENT)
+
+
+async def ticket(core: Core, request: Request, params: dict[str, str]) -> Response:
+    if core.unsealed.region_role() != roles.PRIMARY:
+        raise InvalidRequest("only the region that orders writes admits others")
+    ttl_ns = values.duration_ns(request.data.get("ttl") or TICKET_TTL_DEFAULT, "ttl")
+    if not 0 < ttl_ns <= TICKET_TTL_MAX_S * values.SECOND_NS:
+        raise InvalidRequest(f"ttl must be more than zero and at most {TICKET_TTL_MAX_S} seconds")
+    text = await enrol.ticket(
+        core,
+        ttl_s=ttl_ns // values.SECOND_NS,
+        ca_certificate=core.lifecycle.ca_certificate,
+        pin=core.lifecycle.listener_pin,
+    )
+    return Response(data={"ticket": text})
+
+
+async def join(core: Core, request: Request, params: dict[str, str]) -> Response:
+    shares = wanted(
+        request.data,
+        shares="secret_shares",
+        threshold="secret_threshold",
+        pgp_keys="pgp_keys",
+        default=(1, 1),
+    )
+    keys = await core.lifecycle.follow(ticket=values.text(request.data.get("ticket"), "ticket"), seal=shares)
+    return Response(data={"region": core.settings.region, "keys": [key.hex() for key in keys]})
+
+
+async def admit(core: Core, request: Request, params: dict[str, str]) -> Response:
+    try:
+        asked = msgspec.convert(request.data, enrol.EnrolRequest)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"not an enrolment: {error}") from None
+    return Response(data=await enrol.admit(core, asked))
+
+
+async def switchover(core: Core, request: Request, params: dict[str, str]) -> Response:
+    await control.switchover(core, values.text(request.data.get("name"), "name"))
+    return Response(status=NO_CONTENT)
+
+
+async def promote(core: Core, request: Request, params: dict[str, str]) -> Response:
+    accept_loss, force = (values.boolean(request.data.get(name), name) for name in ("accept_loss", "force"))
+    return Response(data=await control.promote(core, accept_loss=accept_loss, force=force))
+
+
+async def remove(core: Core, request: Request, params: dict[str, str]) -> Response:
+    await control.remove(core, values.text(request.data.get("name"), "name"))
+    return Response(status=NO_CONTENT)
+
+
+async def status(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """In the shapes of Vault Enterprise, for dashboards that know them: regions are its disaster recovery."""
+    role = core.unsealed.region_role()
+    if role == roles.ALONE or core.regions is None:
+        return Response(data={"dr": {"mode": "disabled"}, "performance": {"mode": "disabled"}})
+    told = control.overview(core)
+    mode = "secondary" if role in roles.FOLLOWS else "primary"
+    dr: dict[str, Any] = {
+        "mode": mode,
+        "cluster_id": core.lifecycle.cluster_id,
+        "last_wal": told["position"],
+        "state": "running" if mode == "primary" else ("stream-wals" if not told["stuck"] else "idle"),
+    }
+    others = [each for each in told["regions"] if each["name"] != told["region"]]
+    if mode == "primary":
+        dr["known_secondaries"] = [each["name"] for each in others]
+        dr["secondaries"] = [_peer(each) for each in others]
+    else:
+        dr["last_remote_wal"] = told["position"]
+        dr["primaries"] = [_peer(each) for each in others if each["name"] == told["primary"]]
+    return Response(data={"dr": dr, "performance": {"mode": "disabled"}})
+
+
+def _peer(entry: dict[str, Any]) -> dict[str, Any]:
+    contact = entry["last_contact_seconds"]
+    return {
+        "node_id": entry["name"],
+        "api_address": (entry["endpoints"] or [""])[0],
+        "cluster_address": (entry["links"] or [""])[0],
+        "connection_status": "connected"
+        if contact is not None and contact < control.CONTACT_FRESH_S
+        else "disconnected",
+        "last_remote_wal": entry["position"],
+    }
+
+
+# --- each other ---------------------------------------------------------------------------------------------
+
+
+async def hello(core: Core, request: Request, params: dict[str, str]) -> Response:
+    asker = _converted(request, Standing)
+    control.worker(core).superseded(asker)
+    return Response(data=msgspec.to_builtins(stream.standing(core.unsealed)))
+
+
+async def pull(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """At once if there is something to tell, else when there is, or after a while."""
+    question, store = _converted(request, Question), core.unsealed
+    control.worker(core).superseded(question.standing)
+    batch = stream.answer(store, question.standing)
+    if batch.verdict in ("ok", "behind") and not batch.commands:
+        await store.wait_for(
+            question.standing.position + 1, min(max(question.wait_s, 0.0), stream.PULL_WAIT_S)
+        )
+        batch = stream.answer(store, question.standing)
+    return Response(body=stream.pack(batch), headers={"Content-Type": BINARY})
+
+
+async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """{}: make a copy of the state; {id, offset}: a piece of it; {id, done}: it can go."""
+    copies = core.copies
+    if copies is None:
+        raise InvalidRequest("a server in memory takes no part in regions")
+    identity = values.text(request.data.get("id"), "id")
+    if not identity:
+        made = await copies.create()
+        return Response(body=msgspec.json.encode(made), headers={"Content-Type": "application/json"})
+    if values.boolean(request.data.get("done"), "done"):
+        copies.forget(identity)
+        return Response(body=b"{}", headers={"Content-Type": "application/json"})
+    piece = await asyncio.to_thread(
+        copies.piece, identity, values.integer(request.data.get("offset"), "offset")
+    )
+    return Response(body=piece, headers={"Content-Type": BINARY})
+
+
+def _converted(request: Request, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(request.data, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"another region asked for something else: {error}") from None

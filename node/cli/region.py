@@ -1,0 +1,126 @@
+"""`strongroom region ...`: found regions, look at them, hand over, take over."""
+
+from typing import Any
+
+import click
+
+from node.cli.client import Client, needed
+from node.cli.flags import DURATION, Group, flag, switch
+from node.cli.output import Output, table
+from node.cli.prompt import secret_line
+from node.cli.remote import Prints, remote
+
+
+@click.group(cls=Group)
+def region() -> None:
+    """Replicate the store to other regions, hand over and take over."""
+
+
+@region.command()
+@remote()
+def create(client: Client) -> int:
+    """Make this cluster the primary region of its store, under the name in its configuration."""
+    client.call("POST", "sys/regions/create", {})
+    click.echo(
+        "Success! This cluster is the primary region now. `strongroom region ticket` lets another one follow."
+    )
+    return 0
+
+
+@region.command()
+@flag("ttl", DURATION, default="10m", help="For how long it is good.")
+@remote(Prints.FIELDS)
+def ticket(client: Client, out: Output, ttl: str) -> int:
+    """Print a one-time ticket for a region that wants to follow."""
+    data = needed(client.call("POST", "sys/regions/ticket", {"ttl": ttl}), "data")
+    out.show(data, data["ticket"])
+    return 0
+
+
+@region.command()
+@click.argument("ticket", default="-")
+@remote(Prints.FORMATS)
+def join(client: Client, out: Output, ticket: str) -> int:
+    """Make the NEW, empty node at -address the first one of a region that follows; its state is fetched first."""
+    body = {"ticket": secret_line(ticket, "Ticket") if ticket == "-" else ticket}
+    told: dict[str, Any] = client.call("POST", "sys/regions/join", body, with_token=False)
+    keys = "".join(f"\nUnseal Key {number}: {key}" for number, key in enumerate(told["keys"], 1))
+    out.show(told, f"Success! Region {told['region']} follows.{keys}")
+    return 0
+
+
+@region.command("list")
+@remote(Prints.FORMATS)
+def list_(client: Client, out: Output) -> int:
+    """List the regions."""
+    told = needed(client.call("GET", "sys/regions"), "data")
+    rows = [[each["name"], each["role"], ", ".join(each["endpoints"])] for each in told["regions"]]
+    out.show(told["regions"], table(("Region", "Role", "Endpoints"), rows))
+    return 0
+
+
+@region.command()
+@remote(Prints.FORMATS)
+def status(client: Client, out: Output) -> int:
+    """Show how far every region is, as the node that is asked knows it. Exit code 2 if its own does not get on."""
+    told = needed(client.call("GET", "sys/regions"), "data")
+    out.show(told, render(told))
+    return 2 if told["stuck"] else 0
+
+
+def render(told: dict[str, Any]) -> str:
+    """The overview as a table and a line or two."""
+    rows = [
+        [
+            each["name"],
+            each["role"],
+            each["position"],
+            each["lag_entries"],
+            each["lag_seconds"],
+            each["last_contact_seconds"],
+            each["round_trip_ms"],
+        ]
+        for each in told["regions"]
+    ]
+    headings = ("Region", "Role", "Position", "Lag", "Lag (s)", "Last Contact (s)", "Round Trip (ms)")
+    lines = [table(headings, rows, empty="-"), ""]
+    lines.append(
+        f"Epoch {told['epoch']}: {told['primary']} orders writes. This node is in {told['region']}."
+        if told["epoch"]
+        else "There are no regions: `strongroom region create` founds the first one."
+    )
+    if told["stuck"]:
+        lines.append(f"This region does not get on: {told['stuck']}")
+    return "\n".join(lines)
+
+
+@region.command()
+@click.argument("name")
+@remote()
+def switchover(client: Client, name: str) -> int:
+    """Hand over to region NAME, without a loss; ask it of the primary region."""
+    client.call("POST", "sys/regions/switchover", {"name": name})
+    click.echo(f"Success! {name} orders writes as soon as it has everything.")
+    return 0
+
+
+@region.command()
+@switch("accept-loss", help="Accept the loss of what this region has not got.")
+@switch("force", help="Even if the primary region answers.")
+@remote(Prints.FORMATS)
+def promote(client: Client, out: Output, accept_loss: bool, force: bool) -> int:
+    """Take over from a primary region that is gone; ask it of the region that is to order writes."""
+    body = {"accept_loss": accept_loss, "force": force}
+    told = needed(client.call("POST", "sys/regions/promote", body), "data")
+    out.show(told, f"Success! {told['region']} orders writes since position {told['position']}.")
+    return 0
+
+
+@region.command()
+@click.argument("name")
+@remote()
+def remove(client: Client, name: str) -> int:
+    """Forget region NAME, which follows; its nodes keep what they have."""
+    client.call("POST", "sys/regions/remove", {"name": name})
+    click.echo(f"Success! {name} is no region any more.")
+    return 0

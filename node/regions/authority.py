@@ -1,0 +1,50 @@
+"""Who may speak in a region's name: a certificate authority that all regions share.
+
+It is made when there are regions, and kept in the store like any secret, so every unsealed node of every region can
+certify itself, with a key that never leaves its memory, and verify the others: both ends of a link show a certificate.
+"""
+
+import re
+import ssl
+
+from cryptography import x509
+
+from node import pki
+from node.store import Store
+from node.view import View
+from storage.command import EntryPut
+from storage.secret import Secret
+
+VIEW = "sys:regions"
+AUTHORITY = "authority"
+REGION_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
+
+
+def link_name(region: str, cluster_id: str) -> str:
+    """The DNS name by which a region is known on links."""
+    return f"{region}.region.{cluster_id}.strongroom"
+
+
+def found(store: Store) -> EntryPut:
+    """The command that keeps a new authority."""
+    ca = pki.new_ca("regions")
+    value = {"certificate": ca.certificate.decode(), "key": ca.key.reveal().decode()}
+    return View(store, VIEW).put(AUTHORITY, value)
+
+
+def authority(store: Store) -> pki.Credentials | None:
+    """The authority, once there are regions."""
+    item = View(store, VIEW).get(AUTHORITY)
+    if item is None:
+        return None
+    return pki.Credentials(item.value["certificate"].encode(), Secret(item.value["key"].encode()))
+
+
+def certify(ca: pki.Credentials, region: str, cluster_id: str) -> pki.Credentials:
+    """A fresh key with a certificate in the region's name."""
+    return pki.credentials(ca, [x509.DNSName(link_name(region, cluster_id))])
+
+
+def contexts(ca: pki.Credentials, own: pki.Credentials) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(server, client) contexts for links."""
+    return pki.peer_contexts(ca.certificate, own)

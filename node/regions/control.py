@@ -1,0 +1,181 @@
+"""What operators ask of regions: how they stand, hand over, take over.
+
+Nothing is taken over by mistake: a promotion is refused while the region that orders writes answers, and where it
+would lose what is known to be missing, unless that is accepted in so many words.
+"""
+
+import time
+from typing import Any
+
+from node.core.core import Core
+from node.errors import InvalidRequest, NoQuorum
+from node.regions import stream
+from node.regions.links import Interrupted, Unreachable
+from node.regions.stream import Standing
+from node.regions.worker import Contact, RegionsWorker
+from node.store import CommandRejected
+from storage import regions as roles
+from storage.command import Reason, RegionHandover, RegionPromote, RegionRemove
+from storage.rows import Region
+
+CONTACT_FRESH_S = 2.0  # an older contact says nothing about now
+SWITCHOVER_LAG_MAX = 10_000  # positions: more take too long to hand over while nobody accepts writes
+
+
+def worker(core: Core) -> RegionsWorker:
+    if core.regions is None:
+        raise InvalidRequest("a server in memory takes no part in regions")
+    return core.regions
+
+
+def overview(core: Core) -> dict[str, Any]:
+    """Every region as this node knows it."""
+    store, regions = core.unsealed, worker(core)
+    own = stream.standing(store)
+    return {
+        "region": own.region,
+        "role": own.role,
+        "epoch": own.epoch,
+        "primary": own.epoch_region,
+        "position": own.position,
+        "stuck": regions.stuck,
+        "diverged_at": regions.diverged_at,
+        "regions": [_describe(regions, own, each) for each in store.reads.regions()],
+        "epochs": [
+            {"epoch": each.epoch, "region": each.region, "position": each.position}
+            for each in store.reads.epochs()
+        ],
+    }
+
+
+def _describe(regions: RegionsWorker, own: Standing, region: Region) -> dict[str, Any]:
+    """lag_* say how far a region that follows is behind the one that orders writes; None where nobody here knows."""
+    entry: dict[str, Any] = {
+        "name": region.name,
+        "endpoints": list(region.endpoints),
+        "links": list(region.links),
+        "role": "primary" if region.name == own.epoch_region else "secondary",
+        "position": own.position if region.name == own.region else None,
+        "lag_entries": None,
+        "lag_seconds": None,
+        "last_contact_seconds": None,
+        "round_trip_ms": None,
+    }
+    contact = regions.contacts.get(region.name)
+    if contact is not None:
+        entry["role"], entry["position"] = contact.standing.role, contact.standing.position
+        entry["last_contact_seconds"] = round(time.monotonic() - contact.heard_at, 3)
+        entry["round_trip_ms"] = round(contact.round_trip_s * 1000, 1)
+        if own.role in (roles.PRIMARY, roles.LEAVING):
+            entry["lag_entries"] = max(0, own.position - contact.standing.position)
+    if region.name == own.region:
+        entry["role"] = own.role
+        entry |= lag(regions, own)
+    return entry
+
+
+def lag(regions: RegionsWorker, own: Standing) -> dict[str, Any]:
+    """How far this region is behind, as this node knows it: an idle primary and a cut link are told apart."""
+    if own.role not in roles.FOLLOWS:
+        return {"lag_entries": 0, "lag_seconds": 0.0}
+    contact = regions.contacts.get(own.epoch_region)
+    if contact is None:
+        return {"lag_entries": None, "lag_seconds": None}
+    entries = max(0, contact.standing.position - own.position)
+    return {"lag_entries": entries, "lag_seconds": round(lag_seconds(contact, entries), 3)}
+
+
+def lag_seconds(contact: Contact, entries: int) -> float:
+    """0 while level and in touch; else for how long this region has not held all that the other one had."""
+    now = time.monotonic()
+    if not entries and now - contact.heard_at <= CONTACT_FRESH_S:
+        return 0.0
+    return now - (contact.level_at if contact.level_at is not None else contact.heard_at)
+
+
+async def switchover(core: Core, target: str) -> None:
+    """Hand over to `target`, which is in step: the last command ordered here. Raises InvalidRequest."""
+    store, regions = core.unsealed, worker(core)
+    if store.region_role() != roles.PRIMARY:
+        raise InvalidRequest(
+            f"this region does not order writes: ask {stream.standing(store).epoch_region or 'a primary region'}"
+        )
+    region = _known(core, target)
+    try:
+        told = await regions.hello(region)
+    except (Unreachable, Interrupted) as error:
+        raise InvalidRequest(f"{target} cannot be asked whether it is ready: {error}") from None
+    behind = store.position - told.position
+    if told.role not in roles.FOLLOWS or behind > SWITCHOVER_LAG_MAX:
+        raise InvalidRequest(
+            f"{target} is not ready: it is {told.role}, {behind} commands behind (at most {SWITCHOVER_LAG_MAX})"
+        )
+    try:
+        await store.submit(RegionHandover(time_ns=store.now_ns(), target=target))
+    except CommandRejected as error:
+        raise _refused(error, target) from None
+
+
+async def promote(core: Core, *, accept_loss: bool, force: bool) -> dict[str, Any]:
+    """Take over from a primary region that is gone; what that costs. Raises InvalidRequest with the right advice."""
+    store, regions = core.unsealed, worker(core)
+    own = stream.standing(store)
+    if own.role not in roles.FOLLOWS:
+        raise InvalidRequest(f"this region is {own.role}: only one that follows can be promoted")
+    source = regions.primary()
+    if source is not None and not force:
+        await _refuse_if_healthy(regions, source, own)
+    known = lag(regions, own)
+    if not accept_loss and (
+        known["lag_entries"] is None or known["lag_entries"] or (known["lag_seconds"] or 0) > 0
+    ):
+        raise InvalidRequest(
+            f"a promotion would lose what {own.epoch_region} acknowledged and this region has not got: at least"
+            f" {known['lag_entries'] if known['lag_entries'] is not None else 'an unknown number of'} commands,"
+            f" all of the last {known['lag_seconds'] if known['lag_seconds'] is not None else 'unknown'} seconds;"
+            " repeat it with accept_loss=true if that region will not come back in time"
+        )
+    try:
+        await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=own.epoch + 1))
+    except CommandRejected as error:
+        raise _refused(error, own.region) from None
+    return {"region": own.region, "epoch": own.epoch + 1, "position": own.position + 1, "lost": known}
+
+
+async def _refuse_if_healthy(regions: RegionsWorker, source: Region, own: Standing) -> None:
+    try:
+        told = await regions.hello(source)
+    except (Unreachable, Interrupted):
+        return
+    if told.role == roles.PRIMARY and told.epoch == own.epoch:
+        raise InvalidRequest(
+            f"{source.name} answers and orders writes: `strongroom region switchover {own.region}` there"
+            " hands over without a loss. If clients cannot reach it all the same, promote with force=true"
+        )
+
+
+async def remove(core: Core, name: str) -> None:
+    """Forget a region that follows. Raises InvalidRequest."""
+    _known(core, name)
+    store = core.unsealed
+    try:
+        await store.submit(RegionRemove(time_ns=store.now_ns(), name=name))
+    except CommandRejected as error:
+        raise _refused(error, name) from None
+
+
+def _known(core: Core, name: str) -> Region:
+    for each in core.unsealed.reads.regions():
+        if each.name == name:
+            return each
+    raise InvalidRequest(f"there is no region {name}")
+
+
+def _refused(error: CommandRejected, name: str) -> Exception:
+    if error.reason == Reason.NO_SUCH_REGION:
+        return InvalidRequest(f"{name} is no region that could take over")
+    if error.reason == Reason.REGION_ROLE:
+        return InvalidRequest(f"{name}: a region that orders writes, or none at all, cannot do that")
+    if error.reason == Reason.POSITION_GAP:
+        return NoQuorum("something else happened in between; look at the regions and try again")
+    return error

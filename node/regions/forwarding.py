@@ -1,0 +1,95 @@
+"""A write that arrives in a region that follows: carried to the region that orders writes, answered from there.
+
+The caller's own request travels, token and all, over the link; that region authenticates, authorises and records it
+again. It carries a request id, so that it can be sent again where its outcome is not known. The answer is held until
+this node's state has come to where the write stands, so that the caller reads it here.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from node import errors
+from node.api.head import INDEX, REQUEST_ID, Raw, parse_index
+from node.api.vault.render import JSON, Rendered
+from node.core.core import Core
+from node.core.request import Request
+from node.regions.links import Answer, Interrupted, Unreachable
+
+FORWARD_TIMEOUT_S = 30.0
+ATTEMPT_TIMEOUT_S = 15.0
+RETRY_S = 0.2
+CATCH_UP_S = 5.0
+CLIENT = "X-Strongroom-Client"  # who asked, as the region that took the request saw it
+NOT_PRIMARY = "X-Strongroom-Not-Primary"  # on answers: this region does not order writes (yet, or any more)
+
+# Headers of a request that mean something to the pipeline; all others stay here.
+_CARRIED = (
+    "X-Vault-Token",
+    "Authorization",
+    "X-Vault-Namespace",
+    "X-Vault-Wrap-TTL",
+    "X-Vault-Request",
+    "Content-Type",
+)
+_RETURNED = ("Content-Type", "Retry-After", "Location")
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
+    """Raises NotPrimary (certainly nothing happened) or OutcomeUnknown."""
+    headers = {name: raw.headers[name] for name in _CARRIED if name in raw.headers}
+    headers[REQUEST_ID] = raw.headers.get(REQUEST_ID) or os.urandom(16).hex()
+    headers[CLIENT] = request.remote
+    body = _encode(request.data) if request.has_body else b""
+    answer = await _pursue(core, raw, headers, body)
+    await _catch_up(core, answer.headers.get(INDEX))
+    kept = {name: answer.headers[name] for name in _RETURNED if name in answer.headers}
+    return Rendered(answer.status, answer.body, kept or {"Content-Type": JSON})
+
+
+async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes) -> Answer:
+    """Ask until a region that orders writes answers, or time is up."""
+    regions, ends = core.regions, time.monotonic() + FORWARD_TIMEOUT_S
+    problem, unknown = "this region follows, and does not know yet which one orders writes", False
+    while regions is not None and time.monotonic() < ends:
+        source = regions.primary()
+        try:
+            if source is not None:
+                answer = await regions.ask(
+                    source,
+                    raw.raw_path,
+                    method=raw.method,
+                    body=body,
+                    headers=headers,
+                    timeout_s=ATTEMPT_TIMEOUT_S,
+                )
+                if NOT_PRIMARY not in answer.headers:
+                    return answer
+                problem = f"region {source.name} does not order writes at the moment"
+        except Unreachable as error:
+            problem = str(error)
+            if not unknown and not regions.changing:
+                break  # nothing was sent, and nobody is taking over: waiting would only delay the answer
+        except Interrupted as error:
+            problem, unknown = str(error), True
+        await asyncio.sleep(RETRY_S)
+    if unknown:
+        raise errors.OutcomeUnknown(
+            f"the write was sent to another region, whose answer was lost ({problem})"
+        )
+    raise errors.NotPrimary(f"nothing was written: {problem}")
+
+
+async def _catch_up(core: Core, header: str | None) -> None:
+    if header is None or core.store is None:
+        return
+    try:
+        _, position = parse_index(header)
+    except errors.InvalidRequest:
+        return
+    await core.store.wait_for(position, CATCH_UP_S)

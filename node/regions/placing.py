@@ -1,0 +1,35 @@
+"""Which requests the region that orders writes has to carry out, and which any region answers for itself."""
+
+from node.core.request import Operation, Request
+
+# Asked with POST, and answered from local state all the same: nothing is written.
+_READ_ONLY = (
+    "sys/capabilities",
+    "auth/token/lookup",
+    "sys/wrapping/lookup",
+    "sys/tools/",
+    "sys/internal/",
+    "sys/leases/lookup",
+    "sys/policies/explain",
+)
+# About this region's own cluster.
+_REGIONAL = (
+    "sys/init",
+    "sys/unseal",
+    "sys/seal",
+    "sys/step-down",
+    "sys/cluster/",
+    "sys/storage/",
+    "sys/rekey",
+    "sys/rotate/root",
+    "sys/rotate/recovery",
+    "sys/regions",
+    "sys/replication",
+    "sys/loggers",
+)
+_WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
+
+
+def belongs_to_the_primary(request: Request) -> bool:
+    """Whether the region that orders writes has to carry this request out."""
+    return request.operation in _WRITES and not request.path.startswith(_READ_ONLY + _REGIONAL)

@@ -1,0 +1,305 @@
+"""This node's part in the regions of its store: follow the one that orders writes, or watch for one that took over.
+
+One task, from unseal to seal. In a region that follows, the leader pulls commands and proposes them; every node keeps
+in touch, so that it knows how far behind it is. In the region that orders writes, nothing is accepted after a start
+until every other region was asked whether it took over meanwhile, or could not be reached: a primary that comes back
+finds its successor before it acknowledges anything.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from consensus.api import Role
+from node.config import Settings
+from node.errors import NodeError, NoQuorum, NotPrimary
+from node.regions import authority, stream
+from node.regions.links import Answer, Interrupted, Links, Unreachable
+from node.regions.stream import Batch, Question, Standing
+from node.store import CommandRejected, Store
+from storage import regions as roles
+from storage.command import RegionApply, RegionDemote, RegionPromote, RegionPut
+from storage.rows import Region
+
+TOUCH_EVERY_S = 0.5
+TOUCH_TIMEOUT_S = 2.0
+RETRY_S = 0.25
+CLEARANCE_PATIENCE_S = 5.0  # after a start, for regions that do not answer
+CLEARANCE_WAIT_S = 15.0  # how long a write waits until the other regions were asked
+PULL_TIMEOUT_S = stream.PULL_WAIT_S + 15.0
+HELLO, PULL = "/v1/sys/regions/link/hello", "/v1/sys/regions/link/pull"
+
+log = structlog.get_logger("regions")
+_encode = msgspec.json.Encoder().encode
+_standing = msgspec.json.Decoder(Standing).decode
+
+
+class Listening(Protocol):
+    """A listener that is open."""
+
+    async def drain(self, timeout: float) -> None: ...
+
+
+Listen = Callable[[str, ssl.SSLContext], Awaitable[Listening]]
+
+
+@dataclass(slots=True)
+class Contact:
+    """What this node last heard from another region; times are monotonic seconds."""
+
+    standing: Standing
+    heard_at: float
+    level_at: float | None = None  # when this node last held all that the region had told of
+    round_trip_s: float = 0.0
+
+
+class RegionsWorker:
+    """Owned by the lifecycle; core.regions while the store is open."""
+
+    def __init__(self, store: Store, settings: Settings, cluster_id: str, listen: Listen) -> None:
+        self._store, self._settings, self._cluster_id = store, settings, cluster_id
+        self.contacts: dict[str, Contact] = {}
+        self.diverged_at = 0  # the first position that is no part of the history; 0: this region is in step
+        self.stuck = ""  # why a region that follows does not get on
+        self._began = time.monotonic()
+        self._cleared = asyncio.Event()
+        self._links: Links | None = None
+        self._serve: Listening | None = None
+        self._news = asyncio.Event()
+        self._listen = listen
+
+    # --- what requests ask ---
+
+    @property
+    def changing(self) -> bool:
+        """Whether another region is about to order writes."""
+        return self._store.region_role() == roles.LEAVING
+
+    async def admit_write(self) -> None:
+        """Return once a write may be tried here. Raises NotPrimary, or NoQuorum while that is not known yet."""
+        role = self._store.region_role()
+        if role == roles.ALONE:
+            return
+        if role != roles.PRIMARY:
+            raise NotPrimary
+        if not self._cleared.is_set():
+            try:
+                async with asyncio.timeout(CLEARANCE_WAIT_S):
+                    await self._cleared.wait()
+            except TimeoutError:
+                raise NoQuorum("the other regions have not been asked yet whether one took over") from None
+
+    def superseded(self, by: Standing) -> None:
+        """Another region says that it began a newer epoch: nothing is ordered here any more."""
+        if by.epoch > stream.standing(self._store).epoch:
+            self._cleared.clear()
+            self.contacts[by.region] = Contact(by, time.monotonic())
+            self._news.set()
+
+    def primary(self) -> Region | None:
+        """The region that orders writes, as far as this node knows."""
+        epochs = self._store.reads.epochs()
+        newest = max(
+            (each.standing for each in self.contacts.values()),
+            key=lambda each: each.epoch,
+            default=None,
+        )
+        name = epochs[-1].region if epochs else ""
+        if newest is not None and epochs and newest.epoch > epochs[-1].epoch:
+            name = newest.epoch_region
+        return self._known().get(name)
+
+    async def ask(self, region: Region, path: str, *, timeout_s: float, **request: object) -> Answer:
+        """A request to another region. Raises Unreachable or Interrupted."""
+        if self._links is None:
+            raise Unreachable("this node has no link to other regions yet")
+        return await self._links.ask(region.name, region.links, path, timeout_s=timeout_s, **request)  # type: ignore[arg-type]
+
+    async def hello(self, region: Region) -> Standing:
+        """Exchange standings with a region. Raises Unreachable or Interrupted."""
+        own, began = stream.standing(self._store), time.monotonic()
+        answer = await self.ask(region, HELLO, body=_encode(own), timeout_s=TOUCH_TIMEOUT_S)
+        try:
+            if answer.status != 200:
+                raise ValueError(f"HTTP {answer.status}")
+            told = _standing(answer.body)
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise Interrupted(f"{region.name}: {error}") from None
+        self._heard(told, began)
+        return told
+
+    # --- the task ---
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_in_touch())
+                group.create_task(self._keep_up())
+        finally:
+            await self._close()
+
+    async def _keep_in_touch(self) -> None:
+        while True:
+            if self._store.region_role() != roles.ALONE:
+                await self._round()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TOUCH_EVERY_S):
+                    await self._news.wait()
+            self._news.clear()
+
+    async def _round(self) -> None:
+        """Ask every other region how it stands; writes are cleared by it after a start."""
+        await self._open()
+        with contextlib.suppress(NoQuorum):
+            await self._store.fresh()  # else regions whose entries are not applied yet would be left out
+            others = [each for each in self._known().values() if each.name != self._own_name]
+            answered = await asyncio.gather(*(self._touch(each) for each in others))
+            self._clear(everybody=all(answered))
+
+    async def _keep_up(self) -> None:
+        while True:
+            try:
+                await self._step()
+            except (NodeError, CommandRejected, Unreachable, Interrupted) as error:
+                self.stuck = str(error) or type(error).__name__
+                await asyncio.sleep(RETRY_S)
+
+    async def _step(self) -> None:
+        """One turn of what this region's leader does for it."""
+        role = self._store.region_role()
+        if role == roles.ALONE or self._store.status().role is not Role.LEADER:
+            await asyncio.sleep(RETRY_S)
+        elif role == roles.CALLED:
+            await self._begin_epoch()
+        elif role == roles.SECONDARY:
+            await self._pull()
+        else:
+            await self._look_for_successor()
+            await self._tell_addresses()
+            await asyncio.sleep(RETRY_S)
+
+    async def _pull(self) -> None:
+        source = self.primary()
+        if source is None or source.name == self._own_name:
+            await asyncio.sleep(RETRY_S)
+            return
+        own = stream.standing(self._store)
+        answer = await self.ask(source, PULL, body=_encode(Question(own)), timeout_s=PULL_TIMEOUT_S)
+        if answer.status != 200:
+            raise Interrupted(f"{source.name} answered HTTP {answer.status}")
+        try:
+            batch = stream.unpack(answer.body)
+        except ValueError as error:
+            raise Interrupted(f"{source.name}: {error}") from None
+        await self._take(source, own, batch)
+
+    async def _take(self, source: Region, own: Standing, batch: Batch) -> None:
+        if batch.verdict == "ok":
+            self.stuck, self.diverged_at = "", 0
+            if batch.commands:
+                command = RegionApply(
+                    time_ns=self._store.now_ns(),
+                    epoch=own.epoch,
+                    first=own.position + 1,
+                    commands=batch.commands,
+                )
+                await self._store.submit(command)
+            self._heard(batch.standing, None)
+            return
+        if batch.verdict == "diverged":
+            self.diverged_at = batch.at
+            self.stuck = f"position {batch.at} of this region is no part of the history of {source.name}"
+        elif batch.verdict == "gone":
+            self.stuck = f"{source.name} no longer keeps what follows position {own.position}"
+        await asyncio.sleep(TOUCH_EVERY_S)
+
+    async def _begin_epoch(self) -> None:
+        own = stream.standing(self._store)
+        command = RegionPromote(time_ns=self._store.now_ns(), epoch=own.epoch + 1, at=own.position)
+        await self._store.submit(command)
+        log.info("this region orders writes", epoch=own.epoch + 1, position=own.position + 1)
+
+    async def _look_for_successor(self) -> None:
+        """Whoever began a newer epoch orders writes; this region follows from now on."""
+        own = stream.standing(self._store)
+        newest = max((each.standing.epoch for each in self.contacts.values()), default=0)
+        if newest > own.epoch:
+            self._cleared.clear()
+            await self._store.submit(RegionDemote(time_ns=self._store.now_ns()))
+            log.warning("another region took over; this one follows", epoch=newest, position=own.position)
+
+    async def _tell_addresses(self) -> None:
+        """The region that orders writes keeps its own addresses current; the others' come with their requests."""
+        if self._store.region_role() != roles.PRIMARY or not self._cleared.is_set():
+            return
+        known, wanted = self._known().get(self._own_name), self.own_addresses()
+        if known is not None and (known.endpoints, known.links) != wanted and wanted[1]:
+            command = RegionPut(
+                time_ns=self._store.now_ns(), name=known.name, endpoints=wanted[0], links=wanted[1]
+            )
+            await self._store.submit(command)
+
+    def own_addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(endpoints, links) of the nodes of this region."""
+        nodes = self._store.reads.nodes()
+        return (
+            tuple(each.api_address for each in nodes),
+            tuple(each.link_address for each in nodes if each.link_address),
+        )
+
+    # --- steps ---
+
+    @property
+    def _own_name(self) -> str:
+        return self._store.reads.region()[0]
+
+    def _known(self) -> dict[str, Region]:
+        return {each.name: each for each in self._store.reads.regions()}
+
+    async def _open(self) -> None:
+        """Links out, and the listener in, once there is an authority."""
+        ca = authority.authority(self._store)
+        if self._links is not None or ca is None:
+            return
+        own = authority.certify(ca, self._own_name, self._cluster_id)
+        server_tls, client_tls = authority.contexts(ca, own)
+        self._links = Links(client_tls, self._cluster_id)
+        if self._settings.link_address:
+            self._serve = await self._listen(self._settings.link_address, server_tls)
+
+    async def _touch(self, region: Region) -> bool:
+        try:
+            await self.hello(region)
+        except (Unreachable, Interrupted):
+            return False
+        return True
+
+    def _clear(self, *, everybody: bool) -> None:
+        """Nobody who answered took over; who has not answered for a while counts as gone, with all its nodes."""
+        own = stream.standing(self._store).epoch
+        late = time.monotonic() - self._began > CLEARANCE_PATIENCE_S
+        if (everybody or late) and all(each.standing.epoch <= own for each in self.contacts.values()):
+            self._cleared.set()
+
+    def _heard(self, told: Standing, began: float | None) -> None:
+        now = time.monotonic()
+        contact = self.contacts.setdefault(told.region, Contact(told, now))
+        contact.standing, contact.heard_at = told, now
+        if began is not None:
+            contact.round_trip_s = now - began
+        if self._store.position >= told.position:
+            contact.level_at = began if began is not None else now
+
+    async def _close(self) -> None:
+        if self._serve is not None:
+            await self._serve.drain(0)
+        if self._links is not None:
+            await self._links.close()

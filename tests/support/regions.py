@@ -1,0 +1,79 @@
+"""Regions of one node each: real processes that replicate to each other over loopback."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from support.processes import Server, configuration, free_ports, poll
+
+
+class RegionOfOne:
+    """One node that is a region; `token` works wherever its store is."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.name, self.directory = name, directory
+        api, cluster, link = free_ports(3)
+        key = directory / "seal.key"
+        directory.mkdir(mode=0o700, parents=True)
+        fd = os.open(key, os.O_WRONLY | os.O_CREAT, 0o600)
+        os.write(fd, os.urandom(32))
+        os.close(fd)
+        config = configuration(
+            directory,
+            node_id=f"{name}-1",
+            api_port=api,
+            cluster_port=cluster,
+            seal_key=key,
+            region=name,
+            region_port=link,
+        )
+        self.server = Server(
+            directory,
+            "-config",
+            str(config),
+            address=f"https://127.0.0.1:{api}",
+            ca=directory / "data" / "tls" / "ca.pem",
+        )
+
+    def start(self, *codes: int) -> None:
+        self.server.start()
+        self.server.wait_health(*codes)
+
+    def must(self, token: str, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        """The body of a request that has to succeed."""
+        answer = self.server.request(method, path, body, token=token, **options)
+        assert answer.status < 300, (self.name, method, path, answer.status, answer.body)
+        return answer.body
+
+    def regions(self, token: str) -> dict[str, Any]:
+        data: dict[str, Any] = self.must(token, "GET", "sys/regions")["data"]
+        return data
+
+    def wait_level(self, token: str, position: int) -> None:
+        """Until this region holds the history up to `position`."""
+        poll(lambda: self.regions(token)["position"] >= position, what=f"{self.name} at {position}")
+
+
+@contextlib.contextmanager
+def two_regions(directory: Path) -> Iterator[tuple[RegionOfOne, RegionOfOne, str]]:
+    """(primary "eu", secondary "us", root token); KV version 2 at secret/."""
+    with contextlib.ExitStack() as stack:
+        eu, us = (RegionOfOne(directory / name, name) for name in ("eu", "us"))
+        for region in (eu, us):
+            stack.enter_context(region.server)
+        eu.start(501)
+        token: str = eu.must("", "PUT", "sys/init", {})["root_token"]
+        eu.server.wait_health(200)
+        eu.must(token, "POST", "sys/mounts/secret", {"type": "kv-v2"})
+        eu.must(token, "POST", "sys/regions/create")
+        join(eu, us, token)
+        yield eu, us, token
+
+
+def join(primary: RegionOfOne, newcomer: RegionOfOne, token: str) -> None:
+    ticket = primary.must(token, "POST", "sys/regions/ticket")["data"]["ticket"]
+    newcomer.start(501)
+    newcomer.must("", "POST", "sys/regions/join", {"ticket": ticket}, timeout=60.0)
+    newcomer.server.wait_health(200)

@@ -1,0 +1,84 @@
+"""Two regions: what is written in one is read in the other, and either of them can go on alone."""
+
+import time
+from pathlib import Path
+
+from support.processes import poll
+from support.regions import two_regions
+
+
+def value_of(region, token, key):
+    answer = region.server.request("GET", f"secret/data/{key}", token=token)
+    return answer.body["data"]["data"]["v"] if answer.status == 200 else None
+
+
+def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders(tmp_path: Path) -> None:
+    with two_regions(tmp_path) as (eu, us, token):
+        eu.must(token, "POST", "secret/data/before", {"data": {"v": 1}})
+        poll(lambda: value_of(us, token, "before") == 1, what="a write of the primary in the secondary")
+        # a write in the region that follows is answered from the other one, and read back here at once
+        made = us.must(token, "POST", "secret/data/there", {"data": {"v": 2}})
+        assert made["data"]["version"] == 1
+        assert value_of(us, token, "there") == 2
+        assert value_of(eu, token, "there") == 2
+        refused = us.server.request(
+            "POST", "secret/data/there", {"data": {"v": 3}, "options": {"cas": 0}}, token=token
+        )
+        assert refused.status == 400
+        assert "check-and-set" in refused.body["errors"][0]
+        # tokens made in one region work in the other
+        child = us.must(token, "POST", "auth/token/create", {"policies": ["default"]})["auth"]["client_token"]
+        assert eu.must(child, "GET", "auth/token/lookup-self")["data"]["id"] == child
+        here = us.regions(token)
+        assert (here["region"], here["role"], here["primary"]) == ("us", "secondary", "eu")
+        mine = next(each for each in here["regions"] if each["name"] == "us")
+        assert (mine["lag_entries"], mine["lag_seconds"]) == (0, 0.0)
+        assert us.must(token, "GET", "sys/replication/status")["data"]["dr"]["mode"] == "secondary"
+
+
+def test_a_switchover_there_and_back_loses_nothing(tmp_path: Path) -> None:
+    with two_regions(tmp_path) as (eu, us, token):
+        eu.must(token, "POST", "secret/data/a", {"data": {"v": 1}})
+        refused = us.server.request("POST", "sys/regions/promote", token=token)
+        assert refused.status == 400
+        assert "switchover us" in refused.body["errors"][0]
+        for leaving, coming in ((eu, us), (us, eu)):
+            poll(lambda coming=coming: coming.regions(token)["stuck"] == "", what="in step")
+            leaving.must(token, "POST", "sys/regions/switchover", {"name": coming.name})
+            leaving.must(
+                token, "POST", "secret/data/a", {"data": {"v": coming.name}}
+            )  # waits, and is carried over
+            assert coming.regions(token)["role"] == "primary"
+            poll(lambda leaving=leaving: leaving.regions(token)["role"] == "secondary", what="it follows")
+            poll(
+                lambda leaving=leaving, coming=coming: value_of(leaving, token, "a") == coming.name,
+                what="in step",
+            )
+        versions = eu.must(token, "GET", "secret/metadata/a")["data"]["versions"]
+        assert sorted(versions) == ["1", "2", "3"]
+
+
+def test_a_region_takes_over_from_one_that_is_gone_and_the_old_one_acknowledges_nothing_more(
+    tmp_path: Path,
+) -> None:
+    with two_regions(tmp_path) as (eu, us, token):
+        eu.must(token, "POST", "secret/data/a", {"data": {"v": 1}})
+        us.wait_level(token, eu.regions(token)["position"])
+        eu.server.kill()
+        lost = us.server.request("POST", "secret/data/a", {"data": {"v": 2}}, token=token)
+        assert lost.status == 503, "nobody orders writes, and nothing happened"
+        poll(lambda: us.regions(token)["regions"][1]["lag_seconds"] > 0, what="the lag grows")
+        refused = us.server.request("POST", "sys/regions/promote", token=token)
+        assert refused.status == 400
+        assert "accept_loss" in refused.body["errors"][0]
+        began = time.monotonic()
+        us.must(token, "POST", "sys/regions/promote", {"accept_loss": True})
+        us.must(token, "POST", "secret/data/a", {"data": {"v": 2}})
+        assert time.monotonic() - began < 10
+        eu.start(200)
+        # the old primary finds its successor before it acknowledges anything
+        made = eu.must(token, "POST", "secret/data/a", {"data": {"v": 3}})
+        assert made["data"]["version"] == 3
+        assert value_of(us, token, "a") == 3
+        assert eu.regions(token)["role"] == "secondary"
+        assert value_of(eu, token, "a") == 3

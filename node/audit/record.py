@@ -153,7 +153,7 @@ def place(hasher: Hasher, request: Request) -> bytes:
         entry["mount_type"] = request.mount.kind
         entry["mount_accessor"] = request.mount.accessor
     if request.data:
-        entry["data"] = hasher.tree(request.data)
+        entry["data"] = _data(hasher, request, request.data, "audit_non_hmac_request_keys")
     if request.query:
         entry["query"] = hasher.tree(request.query)
     return _members(entry)
@@ -219,12 +219,34 @@ def _response(hasher: Hasher, request: Request, response: Response) -> dict[str,
     if response.auth is not None:
         entry["auth"] = _issued(hasher, response.auth)
     if response.data is not None:
-        entry["data"] = hasher.tree(_bounded(request, response.data))
+        bounded = _bounded(request, response.data)
+        entry["data"] = _data(hasher, request, bounded, "audit_non_hmac_response_keys")
     if response.wrap_info is not None:
         entry["wrap_info"] = _wrap_info(hasher, response.wrap_info)
     if response.warnings:
         entry["warnings"] = response.warnings
     return entry
+
+
+def _data(hasher: Hasher, request: Request, data: dict[str, Any], setting: str) -> Any:
+    """The fields that were sent or are answered; those that the mount is tuned to show stay in clear."""
+    config = request.mount.details.get("config") if request.mount is not None else None
+    clear = frozenset(config.get(setting, ())) if config else frozenset()
+    return _except(hasher, data, clear) if clear else hasher.tree(data)
+
+
+def _except(hasher: Hasher, value: Any, clear: frozenset[str]) -> Any:
+    """Hasher.tree(), but for strings under a key of `clear`, at any depth."""
+    if isinstance(value, msgspec.Raw):
+        value = msgspec.json.decode(value)
+    if isinstance(value, Mapping):
+        return {
+            key: item if key in clear and isinstance(item, str) else _except(hasher, item, clear)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_except(hasher, item, clear) for item in value]
+    return hasher.tree(value)
 
 
 def _wrap_info(hasher: Hasher, info: WrapInfo) -> dict[str, Any]:

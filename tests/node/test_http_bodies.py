@@ -67,7 +67,8 @@ async def test_the_body_of_a_read_is_ignored(wire):
         b"[]",
         b'"s"',
         b"1",
-        b"null",
+        b"nul",
+        b"null null",
         b'{"a":"\xff"}',
         b"\xef\xbb\xbf{}",
     ],
@@ -77,6 +78,13 @@ async def test_what_is_no_json_object_is_refused(wire, data):
     assert answer.status == 400
     assert answer.json["errors"][0].startswith("failed to decode JSON input: ")
     assert (await wire.ask("GET", "/v1/sys/health")).status == 200
+
+
+async def test_null_is_a_body_with_no_fields(wire):
+    """`bao write -f` sends it."""
+    for data in (b"null", b" null\n"):
+        answer = await wire.ask("POST", "/v1/auth/token/create", data)
+        assert (answer.status, answer.json["auth"]["policies"]) == (200, ["root"])
 
 
 def test_of_duplicate_keys_the_last_wins():

@@ -304,6 +304,21 @@ async def test_a_tune_that_cannot_be_is_refused(wire, path, body, error):
     assert (answer.status, answer.json) == (400, {"errors": [error]})
 
 
+async def test_the_audit_log_shows_the_fields_that_a_mount_is_tuned_to_show(site, wire):
+    shown = {"audit_non_hmac_request_keys": ["user"], "audit_non_hmac_response_keys": ["host"]}
+    await wire.ask("POST", "/v1/sys/mounts/n", {"type": "kv-v2", "config": shown})
+    secret = {"user": "clear-user", "host": "clear-host", "password": "hidden-password"}
+    await wire.ask("POST", "/v1/n/data/a", {"data": secret})
+    await wire.ask("GET", "/v1/n/data/a")
+    log = site.core.settings.audit_files[0].read_text()
+    written, read = log.count("clear-user"), log.count("clear-host")
+    assert (written, read) == (2, 1), "both records of the write, and the answer of the read"
+    assert "hidden-password" not in log
+    await wire.ask("POST", "/v1/sys/mounts/n/tune", {"audit_non_hmac_request_keys": []})
+    await wire.ask("POST", "/v1/n/data/a", {"data": secret})
+    assert site.core.settings.audit_files[0].read_text().count("clear-user") == 2
+
+
 async def test_without_a_token_only_mounts_that_show_themselves_are_listed(site, wire):
     config = {"listing_visibility": "unauth"}
     await wire.ask("POST", "/v1/sys/mounts/shown", {"type": "kv", "description": "d", "config": config})

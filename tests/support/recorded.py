@@ -128,7 +128,7 @@ def _at(body: Any, place: str) -> Any:
 def normal(value: Any, key: str = "", *, masked: frozenset[str] = frozenset()) -> Any:
     """An answer with a mark in the place of what no two runs share."""
     if isinstance(value, dict):
-        return {name: normal(item, name, masked=masked) for name, item in value.items()}
+        return {name: normal(item, name, masked=masked) for name, item in sorted(value.items())}
     if isinstance(value, list):
         return [normal(item, key, masked=masked) for item in value]
     if key in masked and value not in ("", None):

@@ -1,8 +1,9 @@
 """What clients say of a mount besides where and what it is: read from requests, kept in Mount.details, shown again.
 
 Secret engines and auth methods share it. Mount.details holds only what was said: {"config": {...}, "options":
-{...}, "local", "seal_wrap", "external_entropy_access"}. Most of it changes nothing here: what is replicated is
-encrypted anyway, and no mount is local to a node. It is kept because tools compare what they set with what they read.
+{...}, "local", "seal_wrap", "external_entropy_access"}. The audit log heeds audit_non_hmac_*, listings heed
+listing_visibility. The flags change nothing here: what is replicated is encrypted anyway, and no mount is local to a
+node. They are kept because tools compare what they set with what they read.
 """
 
 from collections.abc import Mapping

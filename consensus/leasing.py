@@ -75,8 +75,10 @@ class Leasing:
         """The state here holds all that was acknowledged anywhere so many seconds ago, or earlier."""
         if self.fresh:
             return 0.0
-        leading = self._core.leading
-        as_of = self._gate.confirmed_sent if leading else self.lease.as_of(self._core.applied_index)
+        core = self._core
+        as_of = self.lease.as_of(core.applied_index)
+        if self._view.ready and core.applied_index >= core.commit_index:
+            as_of = self._gate.confirmed_sent or as_of
         return None if as_of is None else max(0.0, self._host.boottime() - as_of)
 
     # ---- follower ----

@@ -9,7 +9,9 @@ All of it leans on one exact source file, so the import fails when that file is 
 """
 
 import hashlib
-from collections.abc import Callable, Collection
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -61,6 +63,17 @@ def _pin() -> None:
                 setattr(module, name, _no_pickle)
 
 
+@contextmanager
+def clock(read: Callable[[], float]) -> Iterator[None]:
+    """For simulations: every member of this process counts its timeouts on this clock meanwhile."""
+    before = pysyncobj.syncobj.monotonicTime
+    pysyncobj.syncobj.monotonicTime = read
+    try:
+        yield
+    finally:
+        pysyncobj.syncobj.monotonicTime = before
+
+
 class Owner(Protocol):
     """What the adapter asks of `replica.Replica`, always inside a call that came from there."""
 
@@ -91,10 +104,19 @@ class _NoPoller:
 
 
 class _Voter(Node):  # type: ignore[misc]
-    """A node as pysyncobj wants it, compared by identity: its own compares ids in Python for every entry."""
+    """A node as pysyncobj wants it, compared by identity: its own compares ids in Python for every entry.
+
+    Its hash is the same in every process, so that pysyncobj walks its sets in the same order in all of them.
+    """
 
     __eq__ = object.__eq__
-    __hash__ = object.__hash__
+
+    def __init__(self, peer: str) -> None:
+        super().__init__(peer)
+        self._hash = zlib.crc32(peer.encode())
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 _voters: dict[str, _Voter] = {}

@@ -79,7 +79,7 @@ class Replicator:
         wanted = set(peers)
         for peer in self.progress.keys() - wanted:
             self.progress.pop(peer).drop_snapshot()
-        for peer in wanted - self.progress.keys():
+        for peer in sorted(wanted - self.progress.keys()):
             self.progress[peer] = Progress(self._log.last_index + 1)
 
     def link(self, peer: str, *, up: bool) -> None:

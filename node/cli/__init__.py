@@ -19,6 +19,7 @@ from node.cli.output import LOCAL_ERROR, NO_COMMAND, LocalError, RemoteError
 _COMMANDS = {
     "audit": "node.cli.audit:audit",
     "auth": "node.cli.auth:auth",
+    "chaos": "chaos.cli:chaos",
     "cluster": "node.cli.cluster:cluster",
     "completion": "node.cli.misc:completion",
     "delete": "node.cli.generic:delete",
@@ -46,6 +47,7 @@ _COMMANDS = {
 _SUMMARIES = {
     "audit": "Look at the audit devices.",
     "auth": "Enable, list, tune, move and disable auth methods.",
+    "chaos": "Break a cluster on purpose, and check every promise.",
     "cluster": "Look at the cluster as a whole.",
     "completion": "Print a script that completes commands in a shell.",
     "delete": "Delete what is at a path.",

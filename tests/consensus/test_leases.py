@@ -147,6 +147,15 @@ def test_the_age_of_a_state_counts_from_the_question_and_only_once_it_is_applied
 # ---- the leader ----
 
 
+def test_a_new_leader_does_not_call_its_state_young_before_its_own_entry_is_applied(node: OneReplica) -> None:
+    """Its predecessors may have committed more than it knows to be committed."""
+    node.lead()
+    node.ack("n2", 0)
+    assert node.replica.leasing.age_s() is None
+    node.ack("n2", node.log.last_index)
+    assert node.replica.leasing.age_s() == 0.0
+
+
 def test_a_commit_waits_for_every_follower_that_reads_alone(node: OneReplica) -> None:
     lead(node)
     assert grant(node, "n2") == FULL

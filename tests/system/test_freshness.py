@@ -1,15 +1,14 @@
 """What is acknowledged by one node is true on every node, at once."""
 
 import base64
-import http.client
 import itertools
 import json
-import ssl
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.lines import Line
 from support.processes import poll
 from support.targets import unique
 
@@ -32,34 +31,6 @@ def others(cluster: LocalCluster, node: str) -> list[str]:
 def token_of(cluster: LocalCluster, node: str, policies: list[str]) -> str:
     answer, _ = write(cluster, node, "auth/token/create", {"policies": policies})
     return str(answer["auth"]["client_token"])
-
-
-class Line:
-    """A connection that is kept open: the next request is there before a heartbeat could have passed."""
-
-    def __init__(self, cluster: LocalCluster, node: str) -> None:
-        context = ssl.create_default_context(cafile=str(cluster.ca_path))
-        port = cluster.node(node).api_port
-        self._connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
-        self._root = cluster.token
-        self.index = ""  # of the last answer
-
-    def ask(
-        self, method: str, path: str, body: Any = None, *, token: str = "", **headers: str
-    ) -> tuple[int, Any]:
-        """Status and JSON; underscores in the names of `headers` stand for hyphens."""
-        content = None if body is None else json.dumps(body)
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._connection.request(
-            method, f"/v1/{path}", content, sent | {"X-Vault-Token": token or self._root}
-        )
-        answer = self._connection.getresponse()
-        raw = answer.read()
-        self.index = answer.headers["X-Vault-Index"]
-        return answer.status, json.loads(raw) if raw else None
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 @pytest.fixture

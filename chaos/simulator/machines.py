@@ -1,0 +1,210 @@
+"""State machines for simulated nodes: registers, each with the text that was last written to it.
+
+The light one is as small as the contract of consensus.api allows; the other is the store's own, where a register is
+a policy. Both keep in a directory what a crash leaves of them.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from consensus.api import Applied, StateMachine
+from consensus.records import invariant
+from storage import command as c
+from storage.command import Outcome
+from storage.database import Database
+from storage.machine import Machine
+
+KEY = b"k" * 32
+Tell = Callable[[int, str], None]
+
+
+class Registers(StateMachine, Protocol):
+    """What a simulated node runs."""
+
+    def command(self, key: str, value: str, time_ns: int) -> bytes:
+        """The bytes that set `key`; `time_ns` is the proposer's wall clock."""
+        ...
+
+    def read(self, key: str) -> str | None:
+        """What this node shows."""
+        ...
+
+    @property
+    def staged(self) -> bool:
+        """A snapshot is laid ready: checkpoint() and snapshot() would wait."""
+        ...
+
+    def digest(self) -> str:
+        """Equal for equal states."""
+        ...
+
+    def crash(self, *, power_lost: bool) -> None:
+        """Leave the disk as a kill (or a power cut) leaves it. Not to be used any more."""
+        ...
+
+
+class LightMachine:
+    """Commands are b"key=value". The result is the number of commands applied. `path` is what a crash leaves."""
+
+    def __init__(self, path: Path, tell: Tell | None = None) -> None:
+        self.path, self._tell = path, tell
+        self.values: dict[str, str] = {}
+        self.history: list[tuple[int, str]] = []
+        self.outcomes: dict[str, tuple[int, Any]] = {}
+        self.index = 0
+        self.reset: dict[str, Any] | None = None  # what stage_reset() laid ready
+        if path.exists():
+            self._take(json.loads(path.read_bytes()))
+
+    @property
+    def applied_index(self) -> int:
+        return self.index
+
+    def apply(self, index: int, request_id: bytes, command: bytes) -> Any:
+        self.skip(index)
+        text = command.decode()
+        if self._tell is not None:
+            self._tell(index, text)
+        known = self.outcome(request_id)
+        if known is not None:
+            return known.result
+        key, _, value = text.partition("=")
+        self.values[key] = value
+        self.history.append((index, text))
+        self.outcomes[request_id.hex()] = (index, len(self.history))
+        return len(self.history)
+
+    def skip(self, index: int) -> None:
+        invariant(index == self.index + 1, f"entry {index} follows {self.index}")
+        self.index = index
+
+    def outcome(self, request_id: bytes) -> Applied | None:
+        known = self.outcomes.get(request_id.hex())
+        return None if known is None else Applied(*known)
+
+    def commit(self) -> None:
+        """Nothing is written here: what is durable is what checkpoint() wrote."""
+
+    def commit_soon(self) -> bool:
+        self.commit()
+        return True
+
+    def checkpoint(self) -> int:
+        return self._write(self.path)
+
+    def snapshot(self, path: Path) -> int:
+        return self._write(path)
+
+    def stage(self, path: Path) -> None:
+        json.loads(path.read_bytes())
+
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
+        fields = json.loads(path.read_bytes())
+        self.reset = {**fields, "index": index, "outcomes": {request_id.hex(): (index, None)}}
+
+    def unstage(self) -> None:
+        self.reset = None
+
+    def restore(self, path: Path) -> None:
+        self._take(json.loads(path.read_bytes()) if self.reset is None else self.reset)
+        self.checkpoint()
+
+    def command(self, key: str, value: str, time_ns: int) -> bytes:
+        del time_ns
+        return f"{key}={value}".encode()
+
+    def read(self, key: str) -> str | None:
+        return self.values.get(key)
+
+    @property
+    def staged(self) -> bool:
+        return False
+
+    def digest(self) -> str:
+        return json.dumps(self.history)
+
+    def crash(self, *, power_lost: bool) -> None:
+        """What is durable is there already."""
+
+    def _take(self, fields: dict[str, Any]) -> None:
+        self.index, self.values = fields["index"], fields["values"]
+        self.history = [(index, text) for index, text in fields["history"]]
+        self.outcomes = {key: (index, result) for key, (index, result) in fields["outcomes"].items()}
+
+    def _write(self, path: Path) -> int:
+        """The index of what was written: outside the simulator this runs beside apply()."""
+        fields = {"index": self.index, "history": self.history, "outcomes": self.outcomes}
+        dump = json.dumps(fields | {"values": self.values})
+        tmp = path.with_name(path.name + ".writing")
+        tmp.write_text(dump)
+        os.replace(tmp, path)
+        return int(json.loads(dump)["index"])
+
+
+class StoreMachine(Machine):
+    """The store's own, over its encrypted database."""
+
+    def __init__(self, path: Path, tell: Tell) -> None:
+        self._path, self._kept, self._tell = path, path.with_name(path.name + ".kept"), tell
+        super().__init__(Database(path, key=KEY))
+
+    def apply(self, index: int, request_id: bytes, command: bytes) -> Outcome:
+        outcome = super().apply(index, request_id, command)
+        decoded = c.decode(command)
+        if isinstance(decoded, c.PolicyPut) and isinstance(outcome, c.Done):  # else its stamp was too old
+            self._tell(index, f"{decoded.name}={decoded.text}")
+        return outcome
+
+    def commit_soon(self) -> bool:
+        """At once: there is no thread on virtual time."""
+        self.commit()
+        return True
+
+    def checkpoint(self) -> int:
+        index = super().checkpoint()
+        shutil.copyfile(self._path, self._kept)
+        return index
+
+    def restore(self, path: Path) -> None:
+        super().restore(path)
+        shutil.copyfile(self._path, self._kept)
+
+    def command(self, key: str, value: str, time_ns: int) -> bytes:
+        return c.encode(c.PolicyPut(max(time_ns, self.clock_ns), key, value))
+
+    def read(self, key: str) -> str | None:
+        return self.reads.policy(key)
+
+    @property
+    def staged(self) -> bool:
+        return self._db._staged is not None
+
+    def digest(self) -> str:
+        return self.state_digest()
+
+    def crash(self, *, power_lost: bool) -> None:
+        self.unstage()
+        self._db.rollback()
+        self._db.close()
+        if power_lost:
+            for suffix in ("", "-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            if self._kept.exists():
+                shutil.copyfile(self._kept, self._path)
+
+
+class NoCipher:
+    """Leaves bytes as they are: what is simulated here needs no secrecy."""
+
+    def segment(self, salt: bytes) -> "NoCipher":
+        return self
+
+    def encrypt(self, plaintext: bytes, aad: bytes) -> bytes:
+        return plaintext
+
+    def decrypt(self, ciphertext: bytes, aad: bytes) -> bytes:
+        return ciphertext

@@ -5,14 +5,22 @@ and 6.4.1 (a voter that hears a leader votes for nobody else). Promises are coun
 on while a machine sleeps, so that a lease never outlives the promises that it leans on.
 """
 
+import random
 from collections.abc import Collection
+
+from consensus.options import RaftOptions
+
+EARLY_SPREAD_HEARTBEATS = 2.0  # members that lose the same leader begin apart
+RETRY_HEARTBEATS = (2.0, 6.0)  # after a split vote, while the link to the last leader is known to be lost
+RETRIES_MAX = 5
 
 
 class Elections:
     """What this node promised, and whom it has collected in its own campaign. Pure: times come in."""
 
-    def __init__(self, *, promise_s: float, started: float) -> None:
-        self._promise_s = promise_s
+    def __init__(self, options: RaftOptions, rng: random.Random, *, started: float) -> None:
+        self._options, self._rng, self._promise_s = options, rng, options.promise_s
+        self._retries_left = 0
         # A restarted voter cannot know what it promised: it keeps the longest promise it can have made.
         self._heard = started
         self._owed_until = started
@@ -24,7 +32,21 @@ class Elections:
 
     def heard_leader(self, now: float) -> None:
         self._heard = now
+        self._retries_left = 0
         self.campaign_now = False
+
+    def leader_lost(self, now: float) -> float:
+        """The link to the leader has ended: how many seconds until a campaign makes sense."""
+        self._retries_left = RETRIES_MAX
+        promise_s = max(0.0, self._heard + self._promise_s - now, self._owed_until - now)
+        return promise_s + self._rng.uniform(0, EARLY_SPREAD_HEARTBEATS) * self._options.heartbeat_s
+
+    def timeout(self) -> float:
+        """How long to wait for a leader, or for votes, in seconds."""
+        if self._retries_left:
+            self._retries_left -= 1
+            return self._rng.uniform(*RETRY_HEARTBEATS) * self._options.heartbeat_s
+        return self._rng.uniform(self._options.election_min_s, self._options.election_max_s)
 
     def owe(self, until: float) -> None:
         """This node leads no more, but read leases that it granted run until then: it votes for nobody before."""

@@ -422,7 +422,7 @@ class Engine:
     def counted(self) -> Counters:
         """The counters, with those that the pieces keep themselves."""
         counters, replica = self.counters, self.replica
-        counters.elections, counters.truncations = replica.campaigns, replica.follower.truncations
+        counters.elections, counters.truncations = replica.campaigns.count, replica.follower.truncations
         counters.snapshots_sent = replica.replicator.snapshots_sent
         counters.snapshots_installed, counters.snapshots_refused = self.intake.installed, self.intake.refused
         counters.proposals, counters.compactions = self.proposals.count, self.upkeep.compactions

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from consensus import membership, wire
 from consensus.api import Member, Role
+from consensus.campaigns import Campaigns
 from consensus.elections import Elections
 from consensus.follower import Follower
 from consensus.host import Host
@@ -29,15 +30,15 @@ class Replica:
     def __init__(
         self, host: Host, *, me: str, log: Log, applied_index: int, options: RaftOptions, rng: random.Random
     ) -> None:
-        self._host, self.me, self.log, self.options, self._rng = host, me, log, options, rng
+        self._host, self.me, self.log, self.options = host, me, log, options
         self._durability, self._outbox = Durability(log), Outbox(host)
         self.members = log.members()
         self.learners: dict[str, Member] = {}
-        self.elections = Elections(promise_s=options.promise_s, started=host.boottime())
+        self.elections = Elections(options, rng, started=host.boottime())
         self.gate = ReadGate(options.lease_s)
         self.replicator = Replicator(log, host, options, lambda: self.gate.start_round(host.boottime()))
         self.transferring = False
-        self.campaigns = self.dropped = 0
+        self.dropped = 0
         self.core = Core(
             self, me=me, log=log, applied_index=applied_index, others=self.others, options=options
         )
@@ -60,6 +61,16 @@ class Replica:
             replicator=self.replicator,
             elections=self.elections,
             durability=self._durability,
+            outbox=self._outbox,
+        )
+        self.campaigns = Campaigns(
+            self,
+            host=host,
+            core=self.core,
+            log=log,
+            options=options,
+            gate=self.gate,
+            elections=self.elections,
             outbox=self._outbox,
         )
         if self.voter and not self.others:
@@ -97,6 +108,11 @@ class Replica:
         return self.ready and self.options.read_leases and self.gate.has_lease(self._host.boottime())
 
     @property
+    def able(self) -> bool:
+        """It could lead: its log is whole."""
+        return not self.follower.installing
+
+    @property
     def role(self) -> Role:
         if not self.voter:
             return Role.LEARNER
@@ -111,7 +127,7 @@ class Replica:
     # ---- Owner: what the core asks ----
 
     def election_timeout(self) -> float:
-        return self._rng.uniform(self.options.election_min_s, self.options.election_max_s)
+        return self.elections.timeout()
 
     def committable_index(self) -> int:
         return self.leasing.committable_index
@@ -177,7 +193,7 @@ class Replica:
         if self.leading:
             self.leasing.before_commit()
         else:
-            self._gate_campaign()
+            self.campaigns.before_tick()
         self.core.tick()
         if self.leading:
             self._after_leader_tick()
@@ -208,6 +224,8 @@ class Replica:
 
     def link(self, peer: str, *, up: bool) -> None:
         self.core.link(peer, up=up)
+        if not up:
+            self.campaigns.link_lost(peer)
         self.replicator.link(peer, up=up)
         if up and self.leading:
             self._replicate(heartbeat=True, only=peer)
@@ -294,13 +312,14 @@ class Replica:
     def _is_for_leader(self, peer: str, term: int) -> bool:
         """An answer counts only in the term that asked (P11); a higher term ends this leadership."""
         if term > self.core.term:
-            self._step_down(term)
+            self.newer_term(term)
         if term != self.core.term or not self.leading or peer not in self.replicator.progress:
             self.dropped += 1
             return False
         return True
 
-    def _step_down(self, term: int) -> None:
+    def newer_term(self, term: int) -> None:
+        """A higher term exists: follow in it."""
         self.core.step_down(term)
         self._outbox.drop()
         self._outbox.hard_state_changed()
@@ -334,81 +353,20 @@ class Replica:
 
     # ---- elections ----
 
-    def _gate_campaign(self) -> None:
-        """pysyncobj campaigns when its deadline has passed: only after a pre-vote or on TimeoutNow (P10)."""
-        core, now = self.core, self._host.clock()
-        if not self.voter or self.follower.installing:
-            core.deadline = now + self.options.election_max_s
-            return
-        if core.deadline >= now and not self.elections.campaign_now:
-            return
-        if core.told_to_campaign or self.elections.campaign_now or not self.others:
-            self.elections.start_campaign(transfer=core.told_to_campaign)
-            self.campaigns += 1
-            core.deadline = now - 1.0
-            return
-        core.deadline = now + self.election_timeout()
-        self.elections.start_pre_vote(core.term + 1)
-        _, index, term = self.log[-1]
-        body = wire.encode(wire.PreVoteRequest(core.term + 1, index, term))
-        for peer in self.others:
-            self._host.send(peer, body)
-
-    def _up_to_date(self, last_index: int, last_term: int) -> bool:
-        return (last_term, last_index) >= (self.log.last_term, self.log.last_index)
-
-    def _on_pre_vote_request(self, peer: str, frame: wire.PreVoteRequest) -> None:
-        free = not self.leading and not self.elections.promised(self._host.boottime())
-        granted = (
-            free
-            and self.voter
-            and frame.term > self.core.term
-            and self._up_to_date(frame.last_index, frame.last_term)
-        )
-        self._outbox.send(peer, wire.PreVote(self.core.term, frame.term, granted))
-
-    def _on_pre_vote(self, peer: str, frame: wire.PreVote) -> None:
-        if frame.term > self.core.term:
-            self._step_down(frame.term)
-            return
-        if not frame.granted or self.leading or self.elections.promised(self._host.boottime()):
-            return
-        if self.elections.pre_vote(
-            peer, asked_term=frame.asked_term, term=self.core.term, others=self.others
-        ):
-            self.elections.campaign_now = True
-
     def _on_vote_request(self, peer: str, frame: wire.VoteRequest) -> None:
-        """A voter that hears a leader ignores other candidates and their term, unless that leader sent them."""
-        now = self._host.boottime()
-        loyal = self.gate.has_lease(now) if self.leading else self.elections.promised(now)
-        if not self.voter or (loyal and not frame.transfer):
-            self.dropped += 1
-            return
-        if frame.term > self.core.term:
-            self._outbox.drop()
-        self.core.step(
-            peer,
-            {
-                "type": "request_vote",
-                "term": frame.term,
-                "last_log_index": frame.last_index,
-                "last_log_term": frame.last_term,
-            },
-        )
-        self._outbox.hard_state_changed()
+        self.campaigns.on_vote_request(peer, frame)
 
     def _on_vote(self, peer: str, frame: wire.Vote) -> None:
-        campaigning = self.core.state == CANDIDATE and frame.term == self.core.term
-        if campaigning and self.elections.vote(peer, self.others):
-            self.core.step(peer, {"type": "response_vote", "term": frame.term})
-        else:
-            self.dropped += 1
+        self.campaigns.on_vote(peer, frame)
+
+    def _on_pre_vote_request(self, peer: str, frame: wire.PreVoteRequest) -> None:
+        self.campaigns.on_pre_vote_request(peer, frame)
+
+    def _on_pre_vote(self, peer: str, frame: wire.PreVote) -> None:
+        self.campaigns.on_pre_vote(peer, frame)
 
     def _on_timeout_now(self, peer: str, frame: wire.TimeoutNow) -> None:
-        able = self.voter and not self.follower.installing
-        if able and frame.term == self.core.term and peer == self.core.leader_id:
-            self.core.step(peer, {"type": "timeout_now", "term": frame.term})
+        self.campaigns.on_timeout_now(peer, frame)
 
     # ---- configuration ----
 

@@ -53,7 +53,7 @@ def _nothing_matches(self: Follower, entries: list[Any]) -> int:
 
 def _count_any_term(self: Replica, peer: str, term: int) -> bool:
     if term > self.core.term:
-        self._step_down(term)
+        self.newer_term(term)
     return self.leading and peer in self.replicator.progress
 
 

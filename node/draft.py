@@ -63,8 +63,13 @@ class Draft:
             self._revisions[path] = self._view.revision(path)
 
     def children(self, folder: str) -> list[str]:
-        """Names below a folder, as they are kept; nothing of this draft."""
-        return self._view.children(folder)
+        """Names right below a folder, sorted, as they are after this draft."""
+        names = set(self._view.children(folder))
+        for path, change in self._changes.items():
+            name = path.removeprefix(folder)
+            if path.startswith(folder) and "/" not in name:
+                (names.discard if change is None else names.add)(name)
+        return sorted(names)
 
     def commands(self) -> list[AnyCommand]:
         """What makes the change; the first refusal of them undoes them all."""

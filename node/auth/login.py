@@ -4,7 +4,7 @@ The token, a new entity if there was none, and what the proof used up (a secret 
 atomic write: a one-time proof cannot give two tokens, and a lost race costs nothing.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from node.auth.ttl import grant, limits
 from node.core.core import Core
 from node.core.request import Request, Response
 from node.draft import attempt_id
-from node.entities import directory
+from node.entities import changes, directory
 from node.entities.directory import Identity
 from node.entities.draft import Draft
 from node.errors import InvalidRequest, OutcomeUnknown, PermissionDenied, TooBusy
@@ -39,6 +39,10 @@ class Login:
     role: str  # whose rules renewals follow: Method.terms()
     metadata: dict[str, str]
     display_name: str = ""
+    alias_metadata: dict[str, str] | None = None  # what the method says of the alias
+    groups: Sequence[str] | None = (
+        None  # names of external groups: all that he is in by now; None: nothing is said
+    )
     commands: tuple[
         AnyCommand, ...
     ] = ()  # made with the token or not at all; each with the revision it expects
@@ -55,9 +59,11 @@ async def log_in(core: Core, request: Request, prove: Callable[[], Awaitable[Log
         if login.params.bound_cidrs and not inside(request.remote, login.params.bound_cidrs):
             raise PermissionDenied("permission denied")
         draft = Draft(core.unsealed)
-        entity = directory.login(draft, mount, login.alias)
+        entity = directory.login(draft, mount, login.alias, login.alias_metadata)
         if entity.disabled:
             raise PermissionDenied("permission denied")
+        if login.groups is not None:
+            changes.refresh_groups(draft, mount.accessor, entity.id, login.groups)
         identity = directory.identity(draft, entity)
         try:
             return await _issue(core, request, mount, login, draft, identity, attempt)

@@ -13,6 +13,7 @@ import msgspec
 from node.auth import fields
 from node.auth.cidr import networks
 from node.auth.fields import SECOND_NS
+from node.auth.globs import matches
 from node.auth.identity import ROOT
 from node.core.fields import Field, Kind
 from node.errors import InvalidRequest
@@ -250,24 +251,7 @@ def _disallows(role: Role, name: str) -> bool:
 
 
 def _globbed(name: str, globs: Sequence[str]) -> bool:
-    return any(_matches(glob, name) for glob in globs)
-
-
-def _matches(glob: str, name: str) -> bool:
-    """A "*" stands for anything, anywhere in a pattern. The first place that fits is the best: no going back."""
-    first, *middle = glob.split("*")
-    if not middle:
-        return name == glob
-    last = middle.pop()
-    if not name.startswith(first) or len(name) < len(first) + len(last) or not name.endswith(last):
-        return False
-    position, end = len(first), len(name) - len(last)
-    for part in middle:
-        found = name.find(part, position, end)
-        if found < 0:
-            return False
-        position = found + len(part)
-    return True
+    return any(matches(glob, name) for glob in globs)
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -228,3 +228,24 @@ def _point(draft: Draft, group_id: str, folder: Any, old: Sequence[str], new: Se
         if len(draft.children(folder(member))) >= GROUPS_OF_MEMBER_MAX:
             raise InvalidRequest(f"{member} is in {GROUPS_OF_MEMBER_MAX} groups already")
         draft.put(folder(member) + group_id, Pointer(group_id))
+
+
+def refresh_groups(draft: Draft, accessor: str, entity_id: str, names: Sequence[str]) -> None:
+    """Make an entity a member of exactly those external groups of one auth method that are named.
+
+    Names that no group has an alias for are passed over; groups of other methods stay as they are.
+    """
+    pointed = (draft.pointed(records.group_alias_name_path(accessor, name)) for name in names)
+    wanted = {group_id for group_id in pointed if group_id}
+    folder = records.groups_of_entity_path(entity_id)
+    present = set(draft.children(folder))
+    for group_id in sorted(present - wanted):
+        group = draft.group(group_id)
+        if group is not None and group.external and group.alias and group.alias.mount_accessor == accessor:
+            replace_member(draft, group_id, entity_id, "")
+    for group_id in sorted(wanted - present):
+        group = draft.group(group_id)
+        if group is None or len(group.entities) >= records.GROUP_ENTITIES_MAX:
+            continue
+        put_group(draft, group, entities=[*group.entities, entity_id])
+        draft.put(folder + group_id, Pointer(group_id))

@@ -58,6 +58,16 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def rss_mib(pids: Sequence[int]) -> float:
+    """Resident memory of these processes, their children left out."""
+    return sum(_resident_bytes(pid) for pid in pids) / 2**20
+
+
+def _resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _ticks(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])  # utime and stime, proc(5); the state is field 0 here
@@ -88,10 +98,12 @@ def free_ports(count: int) -> list[int]:
     raise SystemFailedError("this machine has no free ports")
 
 
-def wait_until(condition: Callable[[], object], what: str, *, timeout: float = READY_TIMEOUT_S) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, *, timeout: float = READY_TIMEOUT_S, poll_s: float = POLL_S
+) -> None:
     """Poll until `condition` is true. Raises SystemFailedError naming `what`."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise SystemFailedError(f"after {timeout:.0f} s still no {what}")
-        time.sleep(POLL_S)
+        time.sleep(poll_s)

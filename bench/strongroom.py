@@ -32,6 +32,16 @@ class Strongroom:
         self._web = Web(cluster.ca_path)
         self._token = vault.writer_token(self._web, self.leader(), cluster.token)
 
+    @property
+    def config_path(self) -> Path:
+        """Of the first node."""
+        return self._running().nodes[0].config_path
+
+    def restart(self) -> None:
+        """Start again what stop() stopped, and return as soon as a processor might have made it answer."""
+        for node in self._running().nodes:
+            self._running().start(node.id)
+
     def stop(self) -> None:
         if self._cluster is not None:
             self._cluster.stop_all()
@@ -46,9 +56,11 @@ class Strongroom:
         return cluster.node(cluster.wait_leader()).api_address
 
     def follower(self) -> str:
+        """The leader, where it is alone."""
         cluster = self._running()
         leader = cluster.wait_leader()
-        return next(node.api_address for node in cluster.nodes if node.id != leader)
+        others = [node for node in cluster.nodes if node.id != leader]
+        return (others or cluster.nodes)[0].api_address
 
     def all(self) -> list[str]:
         return [node.api_address for node in self._running().nodes]
@@ -59,6 +71,11 @@ class Strongroom:
     def read(self, key: str) -> str | None:
         """From a follower: it promises the same as the leader."""
         return vault.read(self._web, self.follower(), self._token, key)
+
+    @property
+    def ca_path(self) -> Path:
+        """The certificate of the authority that clients trust."""
+        return self._running().ca_path
 
     @property
     def token(self) -> str:

@@ -1,0 +1,158 @@
+"""Everything, beside OpenBao and etcd: `python -m bench` (about a quarter of an hour), `--quick` (under five minutes).
+
+Writes bench/results.json and docs/bench.svg, and prints a table. A part that cannot run is named with the reason, and
+the others go on. docs/bench.md says what is compared with what.
+"""
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import clients, cores, large, reads, report, writes
+from bench.environment import facts
+from bench.processes import SystemFailedError
+from bench.report import Results
+
+WRITERS, READERS = 64, 64
+SECRETS, SECRETS_MANY = 100_000, 1_000_000
+
+
+def read_part(results: Results, directory: Path) -> None:
+    quick = results.quick
+    with reads.started(directory) as systems:
+        counts = [READERS] if quick else [1, READERS, 256]
+        rows = reads.compare(systems, rounds=2 if quick else 5, seconds=3 if quick else 5, clients=counts)
+    print("\n".join(["", *reads.table(rows)]))
+    for (system, count), found in rows.items():
+        row = reads.typical(found)
+        results.medians[f"read/{count}/{system}"] = {
+            "per_s": row.reads_per_s,
+            "p50_ms": row.p50_ms,
+            "p99_ms": row.p99_ms,
+            "cpu_us": row.cpu_us,
+            "errors": row.errors,
+        }
+    ours, theirs = (reads.typical(rows[name, READERS]) for name in (reads.OURS, reads.RIVAL))
+    results.figures["read_vs_openbao"] = ours.reads_per_s / theirs.reads_per_s
+    results.figures["read_p99_vs_openbao"] = ours.p99_ms / theirs.p99_ms
+
+
+def write_part(results: Results, directory: Path) -> None:
+    quick = results.quick
+    systems = writes.chosen([writes.OURS, f"openbao-gogc{writes.OPENBAO_GOGC}", "etcd"])
+    try:
+        for system in systems:
+            print(f"starting {system.name}", flush=True)
+            system.start(directory / system.name)
+        rows = writes.compare(systems, rounds=1 if quick else 3, seconds=3 if quick else 5, clients=[WRITERS])
+    finally:
+        for system in systems:
+            system.stop()
+    print("\n".join(["", *writes.table(rows)]))
+    rates = {}
+    for cell, found in rows.items():
+        if cell.through == "all":
+            row = writes.median(found)
+            rates[cell.system] = row.writes_per_s
+            results.medians[f"write/{cell.clients}/{cell.system}"] = {
+                "per_s": row.writes_per_s,
+                "p50_ms": row.p50_ms,
+                "p99_ms": row.p99_ms,
+                "errors": row.errors,
+            }
+    for system, name in ((f"openbao-gogc{writes.OPENBAO_GOGC}", "openbao"), ("etcd", "etcd")):
+        if system in rates:
+            results.figures[f"write_vs_{name}"] = rates[writes.OURS] / rates[system]
+
+
+def clients_part(results: Results, directory: Path) -> None:
+    seconds = 8 if results.quick else 20
+    crowd = clients.run(directory, clients=clients.CLIENTS, rate=clients.RATE, seconds=seconds)
+    print("\n".join(["", *clients.table(crowd)]))
+    results.figures["clients_10k_p99_ms"] = crowd.p99_ms
+    results.medians["clients"] = {
+        "clients": crowd.clients,
+        "connect_s": crowd.connect_s,
+        "bad": crowd.bad,
+        "dropped": crowd.dropped,
+        "p50_ms": crowd.p50_ms,
+        "p99_ms": crowd.p99_ms,
+        "rss_before_mib": crowd.rss_before_mib,
+        "rss_after_mib": crowd.rss_after_mib,
+    }
+
+
+def large_part(results: Results, directory: Path) -> None:
+    directory.mkdir()
+    found = large.run(directory / "100k", secrets=SECRETS, rounds=1, seconds=3)
+    print("\n".join(["", *large.table(found)]))
+    results.figures["rss_100k_mib"] = found.rss_mib
+    results.figures["restart_100k_s"] = found.restart_s
+    if results.quick:
+        return
+    shutil.rmtree(directory / "100k")
+    found = large.run(directory / "1m", secrets=SECRETS_MANY, rounds=3, seconds=5)
+    print("\n".join(["", *large.table(found)]))
+    results.figures["rss_1m_mib"] = found.rss_mib
+    results.figures["read_1m_vs_1k"] = found.hot_ratio
+    results.figures["read_1m_uniform_vs_hot"] = found.uniform_ratio
+
+
+PARTS: dict[str, Callable[[Results, Path], None]] = {
+    "reads": read_part,
+    "writes": write_part,
+    "clients": clients_part,
+    "large": large_part,
+}
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter runs, 100,000 secrets at most"
+    )
+    parser.add_argument("--only", default=",".join(PARTS), help="parts (default %(default)s)")
+    parser.add_argument("--directory", type=Path, help="where the data goes (default: a temporary directory)")
+    options = parser.parse_args(arguments)
+    options.only = options.only.split(",")
+    if unknown := set(options.only) - set(PARTS):
+        parser.error(f"unknown parts {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code: 1 if a part failed, 2 if something is not installed."""
+    options = _arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end like ^C: no process stays behind
+    if (why := reads.missing()) is not None:
+        print(why)
+        return 2
+    if not cores.are_separate():
+        print("there is one processor only: servers and load share it, and no figure means much")
+    directory = Path(tempfile.mkdtemp(prefix="strongroom-bench-", dir=options.directory))
+    results = Results(facts(directory), options.quick)
+    for name, value in results.machine.items():
+        print(f"{name:20} {value}")
+    for name in options.only:
+        print(f"\n== {name}", flush=True)
+        try:
+            PARTS[name](results, directory / name)
+        except (SystemFailedError, subprocess.TimeoutExpired) as error:
+            print(f"FAILED: {error}; logs are kept in {directory / name}")
+            results.failures[name] = str(error)
+        else:
+            shutil.rmtree(directory / name)
+    report.write(results)
+    print("\n".join(["", *report.table(results), "", f"written: {report.RESULTS} and {report.PLOT}"]))
+    if not results.failures:
+        shutil.rmtree(directory)
+    return 1 if results.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

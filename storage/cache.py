@@ -10,6 +10,7 @@ from typing import Any
 
 from storage.rows import KvVersion
 
+ASKED_MAX = 65_536
 VALUE_OVERHEAD_BYTES = 1024  # what Python and the indexes need for one value, roughly
 
 
@@ -43,6 +44,7 @@ class ValueCache:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._keys: OrderedDict[tuple[str, str], dict[int, CachedValue]] = OrderedDict()
+        self._asked: set[int] = set()  # lately, in vain: hashes of questions
         self.size_bytes = 0
 
     def __repr__(self) -> str:
@@ -57,8 +59,8 @@ class ValueCache:
         return found
 
     def put(self, mount_id: str, path: str, version: int, value: CachedValue) -> None:
-        """Keep what the database holds now. What does not fit is not kept."""
-        if value.size_bytes > self._bytes_max:
+        """Keep what the database holds now: what fits and, once the cache is filling up, is asked for again."""
+        if value.size_bytes > self._bytes_max or not self._admits((mount_id, path, version)):
             return
         value.key = (mount_id, path)
         versions = self._keys.setdefault(value.key, {})
@@ -93,6 +95,18 @@ class ValueCache:
             for value in versions.values():
                 self._drop(value)
         self._keys.clear()
+
+    def _admits(self, question: tuple[str, str, int]) -> bool:
+        """What is asked for once in a long while must not push out what is asked for all the time."""
+        if self.size_bytes < self._bytes_max // 2:
+            return True
+        asked = hash(question)
+        if asked in self._asked:
+            return True
+        if len(self._asked) >= ASKED_MAX:
+            self._asked.clear()
+        self._asked.add(asked)
+        return False
 
     def _shrink(self) -> None:
         while self.size_bytes > self._bytes_max:

@@ -25,7 +25,9 @@ from storage.errors import Corrupt, Incompatible, WrongKey
 
 FORMAT = 6
 KEY_BYTES = 32
-CACHE_KIB = 64 * 1024
+CACHE_KIB = (
+    384 * 1024
+)  # at most; a small state fills little of it. A page that is not there costs its decryption
 HELPER_CACHE_KIB = 4 * 1024  # of connections that go through everything once: copies, checks, checkpoints
 STATEMENTS_CACHED_MAX = 256
 BUSY_TIMEOUT_S = 10.0

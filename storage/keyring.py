@@ -8,6 +8,7 @@ the store, the place, the version, the key term and the layer, each with its len
 ciphertext opens anywhere but where it was written (NIST SP 800-38D; HKDF: RFC 5869).
 """
 
+import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 FORMAT = b"\x01"  # the first byte of every blob
 WRAPS_PER_TERM_MAX = 1 << 31  # random nonces under one key: well before 2^32 a new term takes over
+PLACES_CACHED_MAX = 1024
 _FIELD_LENGTH_BYTES = 4
 
 
@@ -142,12 +144,10 @@ class Keyring:
 
     def _place(self, context: Context, term: int) -> bytes:
         """The associated data of an envelope, up to the layer."""
-        return self._store + _fields(
-            context.kind.encode(),
-            context.mount_id.encode(),
-            context.path.encode(),
-            str(context.version).encode(),
-            str(term).encode(),
+        return (
+            self._store
+            + _kind_and_mount(context.kind, context.mount_id)
+            + _fields(context.path.encode(), b"%d" % context.version, b"%d" % term)
         )
 
     def _term_aad(self, term: int) -> bytes:
@@ -187,6 +187,12 @@ class JournalSegmentCipher:
             return _open(self._aead, ciphertext, aad)
         except Corrupt as error:
             raise ValueError(str(error)) from None
+
+
+@functools.lru_cache(maxsize=PLACES_CACHED_MAX)
+def _kind_and_mount(kind: str, mount_id: str) -> bytes:
+    """The part of a place that many envelopes share."""
+    return _fields(kind.encode(), mount_id.encode())
 
 
 def _fields(*fields: bytes) -> bytes:

@@ -36,6 +36,12 @@ _VERSION = (
     "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key, v.ciphertext"
     " FROM kv_versions v LEFT JOIN data_keys d USING (slot) WHERE v.key_id = ? AND v.version = ?"
 )
+_READ = (
+    "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key, v.ciphertext,"
+    " k.custom_metadata FROM kv_keys k JOIN kv_versions v"
+    " ON v.key_id = k.id AND v.version = iif(?3 = 0, k.current_version, ?3)"
+    " LEFT JOIN data_keys d USING (slot) WHERE k.mount_id = ?1 AND k.path = ?2"
+)
 _NEW_KEY = (
     "INSERT INTO kv_keys (current_version, oldest_version, updated_ns, id, mount_id, path, created_ns)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -286,9 +292,11 @@ class Recent:
 
     def version(self, mount_id: str, path: str, version: int) -> KvVersion | None:
         """See Reads.kv_version()."""
-        head = self._head((mount_id, path))
-        if head is None:
-            return None
+        place = (mount_id, path)
+        head = self._heads.get(place) or self._open.get(place) or self._closing.get(place)
+        if head is None:  # nothing of it waits: a read among many keys is one query, and keeps nothing
+            row = self._db.one(_READ, (mount_id, path, version))
+            return None if row is None else _version(row, None if row[7] is None else _map_decode(row[7]))
         version = version or head.current_version
         waits = head.waiting.get(version) or head.written.get(version)
         if waits is not None:
@@ -298,11 +306,7 @@ class Recent:
         if version < head.oldest_version:
             return None  # its row may wait to be used again
         row = self._db.one(_VERSION, (head.id, version))
-        if row is None:
-            return None
-        destroyed = bool(row[3])
-        value = None if destroyed else Sealed(row[4], data_keys.content(row[5]), row[6])
-        return KvVersion(row[0], row[1], row[2], destroyed, value, head.custom_metadata)
+        return None if row is None else _version(row, head.custom_metadata)
 
     def _head(self, place: Place) -> _Head | None:
         head = self._heads.get(place)
@@ -330,6 +334,12 @@ class Recent:
                 return None
             self._mounts[mount_id] = _Limits(row[0], bool(row[1]), row[2])
         return self._mounts[mount_id]
+
+
+def _version(row: Row, custom_metadata: dict[str, str] | None) -> KvVersion:
+    destroyed = bool(row[3])
+    value = None if destroyed else Sealed(row[4], data_keys.content(row[5]), row[6])
+    return KvVersion(row[0], row[1], row[2], destroyed, value, custom_metadata)
 
 
 def _rows_of(

@@ -111,6 +111,12 @@ class KvVersion:
     value: Sealed | None
     custom_metadata: dict[str, str] | None = None  # its key's
 
+    def without_value(self) -> "KvVersion":
+        """The rest of the row."""
+        return KvVersion(
+            self.version, self.created_ns, self.deletion_ns, self.destroyed, None, self.custom_metadata
+        )
+
     def is_deleted(self, now_ns: int) -> bool:
         """Whether it counts as deleted now: a deletion may be set for later."""
         return 0 < self.deletion_ns <= now_ns

@@ -36,6 +36,7 @@ BEARER = "bearer "
 WRAP_TTL_MAX_NS = 768 * 3600 * SECOND_NS
 REQUEST_ID_BYTES = 16
 INDEX_CHARACTERS_MAX = 512
+STARTS_CACHED_MAX = 256
 INDEX_MAX = 2**63 - 1
 
 _ONCE = (
@@ -256,6 +257,7 @@ class AnswerHead:
         self._core = core
         self._always = _ALWAYS | (_HSTS if tls else {})
         self._index = IndexHeader()
+        self._starts: dict[tuple[object, ...], bytes] = {}
         self._moment = (-1, -1)
         self._moving = b""
 
@@ -268,6 +270,15 @@ class AnswerHead:
 
     def start(self, status: int, headers: Mapping[str, str]) -> bytes:
         """The status line and what does not change from one such answer to the next."""
+        known = (status, *headers.items())
+        start = self._starts.get(known)
+        if start is None:
+            if len(self._starts) >= STARTS_CACHED_MAX:
+                self._starts.clear()
+            start = self._starts[known] = self._start(status, headers)
+        return start
+
+    def _start(self, status: int, headers: Mapping[str, str]) -> bytes:
         lines = [f"{name}: {value}\r\n" for name, value in (self._always | dict(headers)).items()]
         return (f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n" + "".join(lines)).encode()
 

@@ -73,18 +73,19 @@ class ReadLane:
             return None
         acl = core.acl(row)
         found = self._known.get(raw.raw_path)
+        exchange: _Exchange | None
         if found is None or not found.live or found.attached.target != raw.raw_path:
-            found = self._find(raw, store, acl)
-            if found is None:
+            exchange = self._find(raw, store, acl)
+        else:
+            exchange, found.used = found.attached, True
+            if found.row.is_deleted(now_ns):
                 return None
-        exchange: _Exchange = found.attached
-        if found.row.is_deleted(now_ns) or exchange.audit.hasher is not core.audit.hasher:
+        if exchange is None or exchange.audit.hasher is not core.audit.hasher:
             return None
         if exchange.acl is not acl:
             if not pipeline.permits(acl, exchange.request, exchange.route):
                 return None
             exchange.acl = acl
-        found.used = True
         who = caller.who
         if who is None or who.row is not row or who.hasher is not exchange.audit.hasher:
             who = caller.who = core.audit.asker(row, caller.token, raw.remote)
@@ -105,8 +106,8 @@ class ReadLane:
         head = self._head.finish(exchange.start, exchange.length)
         return b"%b%b%b%b" % (head, exchange.before, request_id.encode(), exchange.after)
 
-    def _find(self, raw: PlainRequest, store: Store, acl: ACL) -> CachedValue | None:
-        """The value at a target that was not asked for lately, with its answer attached."""
+    def _find(self, raw: PlainRequest, store: Store, acl: ACL) -> _Exchange | None:
+        """What is asked at a target that is not remembered; it is from now on, if its value is kept."""
         request_id = render.new_request_id()
         try:
             target = paths.parse(raw.raw_path)
@@ -121,7 +122,7 @@ class ReadLane:
             answered = match.route.at_once(store, request, match.params)
         except (errors.NodeError, paths.BadPath, StorageError):
             return None
-        if answered is None or not answered[0].live:
+        if answered is None:
             return None
         found, response = answered
         rendered = render.answer(response, request_id=request_id, shape=match.route.shape)
@@ -140,9 +141,10 @@ class ReadLane:
             audit=audit,
         )
         size_bytes = len(rendered.body) + len(audit.what) + len(audit.outcome) + EXCHANGE_OVERHEAD_BYTES
-        self._core.unsealed.values.attach(found, exchange, size_bytes)
-        self._remember(raw.raw_path, found)
-        return found if found.live else None
+        store.values.attach(found, exchange, size_bytes)
+        if found.live:
+            self._remember(raw.raw_path, found)
+        return exchange
 
     def _remember(self, target: str, found: CachedValue) -> None:
         if len(self._known) >= TARGETS_MAX:

@@ -13,6 +13,7 @@ PREFIX = "/v1/"
 QUERY_FIELDS_MAX = 32
 
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ORDINARY = re.compile(r"[A-Za-z0-9/_-]+")  # means what it says
 _HIDDEN = re.compile(r"%2[EeFf]")  # "." and "/"
 _SAFE = "/!$&'()*+,-.:;=@_~"
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -76,6 +77,8 @@ def parse_bool(text: str) -> bool:
 
 
 def _decode(escaped: str) -> str:
+    if _ORDINARY.fullmatch(escaped):
+        return escaped
     if "%" in escaped:
         if _ESCAPE.search(escaped):
             raise BadPath("malformed percent-encoding in the path")

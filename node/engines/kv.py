@@ -4,7 +4,6 @@ Paths, shapes and texts are those of Vault's kv-v2 API. Values travel as JSON te
 answer; only a patch and subkeys look inside. Metadata, lists and the mount's configuration: kv_metadata.py.
 """
 
-import dataclasses
 import os
 from typing import Any
 
@@ -350,7 +349,7 @@ def _find(store: Store, mount_id: str, path: str, version: int) -> CachedValue |
     if row.value is None or row.is_deleted(store.now_ns()):
         return row
     plaintext = store.open(place(mount_id, path, row.version), row.value)
-    fresh = CachedValue(dataclasses.replace(row, value=None), plaintext)
+    fresh = CachedValue(row.without_value(), plaintext)
     store.values.put(mount_id, path, version, fresh)
     return fresh
 

@@ -60,14 +60,24 @@ def test_no_value_shows() -> None:
 def test_its_size_is_bounded_and_what_is_used_stays_longest() -> None:
     entry = VALUE_OVERHEAD_BYTES + 10
     cache = ValueCache(10 * entry)
-    for number in range(10):
+    for number in range(5):
         cache.put("m", str(number), 0, value(b"x" * 10))
     for number in range(100, 1000):
         assert cache.get("m", "3", 0) is not None, "what is read all the time is never evicted"
-        cache.put("m", str(number), 0, value(b"x" * 10))
+        for _ in range(2):
+            cache.put("m", str(number), 0, value(b"x" * 10))
         assert cache.size_bytes <= 10 * entry
     assert cache.get("m", "999", 0) is not None
-    assert cache.get("m", "5", 0) is None
+    assert cache.get("m", "4", 0) is None
+
+
+def test_what_is_asked_for_once_pushes_nothing_out() -> None:
+    cache = ValueCache(100 * (VALUE_OVERHEAD_BYTES + 10))
+    for number in range(40):
+        cache.put("m", f"hot{number}", 0, value(b"x" * 10))
+    for number in range(10_000):
+        cache.put("m", f"once{number}", 0, value(b"x" * 10))
+    assert all(cache.get("m", f"hot{number}", 0) is not None for number in range(40))
 
 
 def test_what_is_larger_than_the_cache_is_not_kept() -> None:

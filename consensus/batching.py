@@ -31,6 +31,8 @@ class Leader(Protocol):
         """This node leads and is not handing over."""
         ...
 
+    @property
+    def disk_full(self) -> bool: ...
     def append(self, payload: bytes) -> int: ...
     def outcome(self, request_id: bytes) -> Applied | None: ...
 
@@ -69,6 +71,8 @@ class Batcher:
             return wire.TOO_LARGE
         if request_id in self._in_flight or self._leader.outcome(request_id) is not None:
             return wire.DONE
+        if self._leader.disk_full:
+            return wire.DISK_FULL
         size = 1 + REQUEST_ID_BYTES + len(command)
         full = len(self._in_flight) >= PENDING_PROPOSALS_MAX
         if full or self._bytes + size > self._options.pending_bytes_max:

@@ -1,16 +1,21 @@
-"""Where the fsync of a lone write runs: on the loop while the disk is fast, in its thread once it is not.
+"""The disk as the loop sees it: where an fsync runs, whether it hangs, whether there is room.
+
+The fsync of a lone write runs on the loop while the disk is fast, in its thread once it is not.
 
 A hop to a thread and back costs two context switches, which is about as much as an fsync of a good disk and most
 of the latency of a lone write. A slow disk must stop neither heartbeats nor clients, so after one slow sync
 the loop is not trusted with the next SLOW_SYNCS: it stalls at most once in so many, for one sync.
 """
 
+import os
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 INLINE_SYNC_S_MAX = 0.002
 SLOW_SYNCS = 256
+LOOK_S = 1.0
 
 Run = Callable[..., Awaitable[Any]]
 
@@ -37,3 +42,52 @@ class DiskRunner:
         started = self._clock()
         function(*args)
         return self._clock() - started
+
+
+class DiskHealth:
+    """Whether the disk answers, and whether there is room: what a leader must have, and a writer too."""
+
+    def __init__(
+        self, free_bytes: Callable[[], int], *, clock: Callable[[], float], stall_s: float, reserve_bytes: int
+    ):
+        """`free_bytes()` asks the file system; a sync that takes more than `stall_s` is a stall."""
+        self._free_bytes, self._clock = free_bytes, clock
+        self._stall_s, self._reserve_bytes = stall_s, reserve_bytes
+        self._began: float | None = None
+        self._refused = self._low = False
+        self._looked = float("-inf")
+
+    def begin(self) -> None:
+        """A write and its sync are under way."""
+        self._began = self._clock()
+
+    def end(self) -> float:
+        """They are done. Returns how many seconds it took."""
+        began, self._began, self._refused = self._began, None, False
+        return 0.0 if began is None else self._clock() - began
+
+    def refused(self) -> None:
+        """There was no room for it; it will be tried again."""
+        self._refused = True
+
+    def look(self) -> None:
+        """From time to time: ask how much room is left."""
+        if self._clock() - self._looked >= LOOK_S:
+            self._looked = self._clock()
+            self._low = self._free_bytes() < self._reserve_bytes
+
+    @property
+    def stalled(self) -> bool:
+        """The sync that is under way has taken too long: nothing that this node says can become durable soon."""
+        return self._began is not None and self._clock() - self._began > self._stall_s
+
+    @property
+    def full(self) -> bool:
+        """No writes are taken: what room is left is for those that were taken already."""
+        return self._low or self._refused
+
+
+def free_bytes(directory: Path) -> int:
+    """What this process may still write there."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize

@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 from consensus import wire
 from consensus.api import REQUEST_ID_BYTES, Applied, Role, StateMachine
 from consensus.changes import Changes
-from consensus.disk import DiskRunner
+from consensus.disk import DiskHealth, DiskRunner
 from consensus.errors import ConsensusError, MembershipRefused, ReadNotConfirmed, RestoreRefused
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
 from consensus.intake import Intake
-from consensus.journal import Batch
+from consensus.journal import Batch, NoRoom
 from consensus.membership import REGULAR
 from consensus.opening import Disk, GroupConfig
 from consensus.parts import Counters, Parts, Run, Transport
@@ -38,6 +38,7 @@ from consensus.upkeep import Upkeep
 
 LONE_RECORDS_MAX = 2  # beyond it others have work for the loop while the disk is busy
 TICKS_PER_HEARTBEAT = 4
+ROOM_RETRY_S = 0.5
 COMMIT_POLL_S = 0.01
 
 _log = logging.getLogger(__name__)
@@ -101,6 +102,12 @@ class Engine:
         self.inbound = Inbound(self, self._guard)
         self.net = parts.transport(self) if parts.transport is not None else _peer_transport(self, config)
         self.counters = Counters()
+        self.disk = DiskHealth(
+            lambda: parts.free_bytes(config.directory),
+            clock=parts.clock,
+            stall_s=self.options.disk_stall_s,
+            reserve_bytes=self.options.disk_reserve_bytes,
+        )
         self._dirty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._jobs: set[asyncio.Task[None]] = set()
@@ -171,6 +178,9 @@ class Engine:
             self.reads.look()
             self.proposals.look()
             self.upkeep.poke()
+            self.disk.look()
+            if self.replica.leading:
+                self.replica.look_at_disk()
             self._tick()
 
     async def _sync_loop(self) -> None:
@@ -181,14 +191,27 @@ class Engine:
             while self._journal.dirty:
                 self.replica.taken()
                 batch = self._take_all()
-                started = self.clock()
                 lone = self.lsn - self.durable_lsn <= LONE_RECORDS_MAX and not self.replica.log.trimmed
                 self.replica.log.trimmed = False
-                await (self._run_lone if lone else self._run_disk)(self._journal.write, batch)
+                await self._write(batch, self._run_lone if lone else self._run_disk)
                 self.counters.fsyncs += 1
-                self._parts.observe_fsync(self.clock() - started)
                 self.replica.durable()
                 self._tick()
+
+    async def _write(self, batch: Batch, run: Run) -> None:
+        """Until it is durable; a full disk is waited for, any other error of it ends the process."""
+        self.disk.begin()
+        while True:
+            try:
+                await run(self._journal.write, batch)
+            except NoRoom:
+                if not self.disk.full:
+                    _log.error("the disk is full: this node takes no writes")
+                self.disk.refused()
+                await asyncio.sleep(ROOM_RETRY_S)
+            else:
+                self._parts.observe_fsync(self.disk.end())
+                return
 
     def _take_all(self) -> Batch:
         """Everything that is queued; writing the last batch writes those before it."""
@@ -290,6 +313,14 @@ class Engine:
     @property
     def durable_lsn(self) -> int:
         return self._journal.durable_lsn
+
+    @property
+    def stalled(self) -> bool:
+        return self.disk.stalled
+
+    @property
+    def disk_full(self) -> bool:
+        return self.disk.full
 
     def sync(self) -> None:
         self._journal.sync()

@@ -4,6 +4,7 @@ ConsensusError
  +- NotProposed        certainly not in the log; the caller may try again as it likes
  |   +- NoLeader       nobody leads within the deadline, and nothing was handed to anyone
  |   +- Overloaded     a named limit (pending proposals) is reached
+ |   +- DiskFull       a disk has no room for new writes
  |   +- TooLarge       the command is larger than COMMAND_BYTES_MAX
  |   +- Shutdown       this group is stopping, and had handed nothing to anyone
  +- OutcomeUnknown     it may have been committed, or may be later; ask again with the same request id
@@ -28,6 +29,10 @@ class NoLeader(NotProposed):
 
 class Overloaded(NotProposed):
     """A named limit of pending work is reached."""
+
+
+class DiskFull(NotProposed):
+    """This node's disk, or the leader's, has no room for new writes. Reads go on."""
 
 
 class TooLarge(NotProposed):

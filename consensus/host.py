@@ -26,6 +26,11 @@ class Host(Links, Protocol):
         """Blocking: all that was appended to the journal is durable on return."""
         ...
 
+    @property
+    def stalled(self) -> bool:
+        """The disk does not answer: what is queued for it cannot become durable soon."""
+        ...
+
     def kick(self) -> None:
         """Tick soon."""
         ...

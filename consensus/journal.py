@@ -40,7 +40,7 @@ from consensus.segments import (
     encode_frame,
 )
 
-__all__ = ["Base", "Batch", "Entry", "HardState", "Journal", "Recovered"]
+__all__ = ["Base", "Batch", "Entry", "HardState", "Journal", "NoRoom", "Recovered"]
 
 INITIAL = HardState(0, None)
 SEGMENT_BYTES = 16 << 20
@@ -48,6 +48,10 @@ BATCH_BYTES_MAX = 4 << 20  # of records in one frame; a single larger record goe
 CIPHER_OVERHEAD_BYTES = 64  # at most: nonce and tag
 
 OnDurable = Callable[[Path, int], None]
+
+
+class NoRoom(OSError):
+    """The disk is full, and nothing was written: the same batch can be written later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,23 +275,29 @@ class Journal:
 
         Whoever holds the lock writes for the others, oldest first, so two threads can neither overtake
         each other nor wait for a batch whose writer was cancelled. An error is final (fsyncgate: a second
-        fsync may succeed although the pages of the first are gone).
+        fsync may succeed although the pages of the first are gone), but for NoRoom: call again later.
         """
         with self._io:
             if self._failed is not None:
                 raise self._failed
             try:
                 while self._taken and self._taken[0].ticket <= batch.ticket:
+                    self._make_room(self._taken[0])
                     self._write_frame(self._taken.popleft())
+            except NoRoom:
+                raise
             except BaseException as error:
                 self._failed = error
                 raise
 
-    def _write_frame(self, batch: Batch) -> None:
-        plaintext = b"".join(record.encoded for record in batch.records)
-        room = FRAME_HEAD_BYTES + len(plaintext) + CIPHER_OVERHEAD_BYTES
+    def _make_room(self, batch: Batch) -> None:
+        """Another segment, if the present one cannot take the batch. Raises NoRoom: nothing has changed."""
+        room = FRAME_HEAD_BYTES + CIPHER_OVERHEAD_BYTES + sum(len(record.encoded) for record in batch.records)
         if self._end > self._begin and self._end + room > self._segment_bytes:
             self._begin_segment(self._segments[-1].number + 1)
+
+    def _write_frame(self, batch: Batch) -> None:
+        plaintext = b"".join(record.encoded for record in batch.records)
         frame = self._seal_frame(plaintext)
         files.write_at(self._fd, frame, self._end)
         files.sync_data(self._fd)
@@ -306,15 +316,14 @@ class Journal:
 
     def _begin_segment(self, number: int) -> None:
         """A new file under a new key. It gets its name only when its first frame is durable."""
+        path = self._path(number)
+        tmp = path.with_name(path.name + files.TMP_SUFFIX)
+        fd = self._reserve(tmp)
         self._header = replace(self._header, number=number, salt=secrets.token_bytes(SALT_BYTES))
         self._sealer = self._cipher.segment(self._header.salt)
         opening = encode_opening(self._written.last_index, self._written.hard, self._written.base)
         head = self._header.encode() + self._seal_frame(opening)
-        path = self._path(number)
-        tmp = path.with_name(path.name + files.TMP_SUFFIX)
-        fd = files.create_file(tmp)
         try:
-            files.preallocate(fd, self._segment_bytes)
             files.write_at(fd, head, 0)
             files.sync_file(fd)
             files.rename(tmp, path)
@@ -328,6 +337,21 @@ class Journal:
         self._sequence += 1
         self._segments.append(SegmentFile(number))
         self._report()
+
+    def _reserve(self, tmp: Path) -> int:
+        """An open file with room for a segment. Raises NoRoom."""
+        fd = -1
+        try:
+            fd = files.create_file(tmp)
+            files.preallocate(fd, self._segment_bytes)
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            tmp.unlink(missing_ok=True)
+            raise NoRoom(error.errno, "no room for another segment of the journal") from error
+        return fd
 
     def _note_indexes(self, batch: Batch) -> None:
         for record in batch.records:

@@ -29,6 +29,8 @@ class RaftOptions:
     apply_commit_entries_max: int = 16_384
     apply_commit_s: float = 2.0
     learner_lag_entries: int = 100
+    disk_stall_s: float = 2.0  # a leader whose sync takes longer hands over
+    disk_reserve_bytes: int = 64 << 20  # with less room left no new writes are taken
     propose_retry_s: float = 2.0
     pending_bytes_max: int = 64 << 20
 

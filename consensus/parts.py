@@ -6,8 +6,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from consensus.disk import free_bytes
 from consensus.transport import PeerHandler
 
 EXIT_FATAL = 70
@@ -65,5 +67,6 @@ class Parts:
     boottime: Callable[[], float] = boottime
     rng: random.Random | None = None
     run: Run | None = None  # run(function, *args) awaits a blocking call
+    free_bytes: Callable[[Path], int] = free_bytes
     observe_fsync: Callable[[float], None] = lambda _seconds: None
     fatal: Callable[[str], NoReturn] = die

@@ -18,6 +18,7 @@ from consensus.api import COMMAND_BYTES_MAX, PENDING_PROPOSALS_MAX, REQUEST_ID_B
 from consensus.batching import Batcher
 from consensus.errors import (
     ConsensusError,
+    DiskFull,
     NoLeader,
     NotProposed,
     OutcomeUnknown,
@@ -46,6 +47,8 @@ class Way(Protocol):
         """Another node that leads, as far as known."""
         ...
 
+    @property
+    def disk_full(self) -> bool: ...
     def append(self, payload: bytes) -> int: ...
     def send(self, peer: str, body: bytes) -> bool: ...
 
@@ -102,6 +105,8 @@ class Proposals:
     def _admit(self, request_id: bytes, command: bytes) -> _Waiter:
         if self._stopped:
             raise Shutdown("this node is stopping")
+        if self._way.disk_full:
+            raise DiskFull("this node's disk has no room for new writes")
         full = len(self._waiting) >= PENDING_PROPOSALS_MAX
         if full or self._bytes + len(command) > self._options.pending_bytes_max:
             raise Overloaded("too many proposals wait on this node")
@@ -162,6 +167,11 @@ class Proposals:
             first = after
 
     def _back_off(self, waiter: _Waiter, code: int, now: float) -> None:
+        if code == wire.DISK_FULL and not waiter.open_attempts:  # it may last: the caller decides
+            self._drop(waiter)
+            for future, _ in waiter.callers:
+                _fail(future, DiskFull("the leader's disk has no room for new writes"))
+            return
         waiter.last_refusal = code
         waiter.refusals += 1
         waiter.due = now + min(REFUSED_BACKOFF_S * waiter.refusals, REFUSED_BACKOFF_MAX_S)

@@ -246,6 +246,11 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
         self._SyncObj__setState(FOLLOWER)
         self._SyncObj__raftLeader = None
 
+    def resign(self) -> None:
+        """Lead no longer, in the same term: the vote that this node gave itself stands."""
+        self._SyncObj__setState(FOLLOWER)
+        self._SyncObj__raftLeader = None
+
     def forget_leadership(self) -> None:
         """No entry of the term that begins now is in the log yet."""
         self._SyncObj__noopIDx = None

@@ -38,6 +38,7 @@ class Replica:
         self.gate = ReadGate(options.lease_s)
         self.replicator = Replicator(log, host, options, lambda: self.gate.start_round(host.boottime()))
         self.transferring = False
+        self._abdicating: float | None = None  # since when
         self.dropped = 0
         self.core = Core(
             self, me=me, log=log, applied_index=applied_index, others=self.others, options=options
@@ -109,8 +110,8 @@ class Replica:
 
     @property
     def able(self) -> bool:
-        """It could lead: its log is whole."""
-        return not self.follower.installing
+        """It could lead: its log is whole, and its disk answers."""
+        return not self.follower.installing and not self._host.stalled
 
     @property
     def role(self) -> Role:
@@ -156,9 +157,9 @@ class Replica:
             self.core.forget_leadership()
             self.gate.begin_term()
             self.replicator.begin_term(self.others)
-            self.transferring = False
+            self.transferring, self._abdicating = False, None
         elif old == LEADER:
-            self.transferring = False
+            self.transferring, self._abdicating = False, None
             self.learners.clear()
             self.replicator.end_term()
             self.gate.end_term()
@@ -256,6 +257,22 @@ class Replica:
             return False
         self.gate.forbid_lease()
         return self._host.send(peer, wire.encode(wire.TimeoutNow(self.core.term)))
+
+    def look_at_disk(self) -> None:
+        """Leader, from time to time: if the disk hangs, hand over; if nobody takes it, lead no longer."""
+        now = self._host.clock()
+        if not self._host.stalled:
+            if self._abdicating is not None:
+                self.transferring, self._abdicating = False, None
+            return
+        if self._abdicating is None:
+            self.transferring, self._abdicating = True, now
+        for peer in self.others:
+            if peer in self.replicator.connected and self.hand_over(peer):
+                return
+        if now - self._abdicating > self.options.election_min_s:
+            self.core.resign()
+            self._host.role_changed()
 
     def set_learners(self, learners: dict[str, Member]) -> None:
         self.learners = learners

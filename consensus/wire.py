@@ -34,9 +34,9 @@ Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Chunk = Annotated[bytes, msgspec.Meta(max_length=CHUNK_BYTES_MAX)]
 
 # Why a leader did not take a proposal or a membership change: certain, it is not in the log by that attempt.
-NOT_LEADER, OVERLOADED, TOO_LARGE, REFUSED = 1, 2, 3, 4
+NOT_LEADER, OVERLOADED, TOO_LARGE, REFUSED, DISK_FULL = 1, 2, 3, 4, 5
 DONE = 0
-Code = Annotated[int, msgspec.Meta(ge=DONE, le=REFUSED)]
+Code = Annotated[int, msgspec.Meta(ge=DONE, le=DISK_FULL)]
 
 
 class WireError(ValueError):

@@ -8,6 +8,7 @@ NodeError
  +- BodyTooLarge         413
  +- NotYet               429  this node does not hold the demanded index yet (Retry-After)
  +- TooBusy              503  a named limit is reached; nothing happened
+ +- DiskFull             507  a disk has no room for new writes; nothing happened, and reads go on
  +- Sealed               503
  +- NotInitialized       501 where asked for health, else as Sealed
  +- NotPrimary           503  this region follows, and the one that orders writes could not be asked: nothing happened
@@ -51,6 +52,10 @@ class NotYet(NodeError):
 
 class TooBusy(NodeError):
     """A named limit is reached; nothing happened."""
+
+
+class DiskFull(NodeError):
+    """This node's disk, or the leader's, has no room; nothing happened."""
 
 
 class Sealed(NodeError):

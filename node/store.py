@@ -12,7 +12,7 @@ from typing import Any
 from consensus import errors as raft_errors
 from consensus.api import COMMAND_BYTES_MAX, Applied, Group, Status
 from node.copies import StateCopies
-from node.errors import NodeError, NoQuorum, NotPrimary, OutcomeUnknown, TooBusy
+from node.errors import DiskFull, NodeError, NoQuorum, NotPrimary, OutcomeUnknown, TooBusy
 from storage import regions
 from storage.cache import ValueCache
 from storage.command import LOCAL, AnyCommand, Done, Reason, Rejected, Sealed, encode
@@ -146,7 +146,7 @@ class Store:
         """Replicate a command; returns (log index, the outcome's value) once this node has applied it.
 
         The same 16-byte request_id is applied at most once; none given draws a fresh one. Raises
-        CommandRejected, NoQuorum or TooBusy (nothing happened), OutcomeUnknown (ask again with the same id).
+        CommandRejected, NoQuorum, DiskFull or TooBusy (nothing happened), OutcomeUnknown (ask again with the same id).
         """
         request_id = request_id or os.urandom(16)
         try:
@@ -244,6 +244,8 @@ def _told(error: raft_errors.ConsensusError) -> NodeError:
         return OutcomeUnknown("the outcome of this write is not known yet")
     if isinstance(error, raft_errors.Overloaded | raft_errors.TooLarge):
         return TooBusy(str(error))
+    if isinstance(error, raft_errors.DiskFull):
+        return DiskFull(str(error))
     if isinstance(error, raft_errors.NotProposed):
         return NoQuorum("no leader could be reached; nothing was written")
     raise error

@@ -199,6 +199,7 @@ class World:
             boottime=lambda: clock.offset_s + self.loop.now * clock.rate,
             rng=random.Random(self.rng.random()),
             run=lambda function, *arguments: self._run(machine, function, *arguments),
+            free_bytes=lambda _: 1 << 40,
             fatal=lambda why: self._fatal(node_id, why),
         )
         group = RaftGroup(config, machine, GroupDisk(journal, found, snapshots), parts)

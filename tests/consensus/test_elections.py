@@ -1,9 +1,16 @@
 """When a member campaigns, and what makes a leader give up: a healthy leader stays, a dead one is replaced soon."""
 
+import asyncio
+import errno
+import os
+from pathlib import Path
+
 import pytest
+from support.groups import PATIENCE_S, Cluster, eventually, request_id
 from support.replicas import OneReplica, entries
 
-from consensus import wire
+from consensus import files, wire
+from consensus.errors import DiskFull
 from consensus.options import RaftOptions
 
 OPTIONS = RaftOptions(heartbeat_s=0.1, election_min_s=1.0, election_max_s=2.0)
@@ -80,3 +87,141 @@ def test_after_a_split_vote_the_next_attempt_comes_soon(node: OneReplica) -> Non
     pass_ticks(node, 6 * OPTIONS.heartbeat_s + 0.02)
     assert len(node.of(wire.PreVoteRequest)) > asked
     assert node.last(wire.PreVoteRequest).term == 3
+
+
+# ---- the leader's disk ----
+
+
+def lead(node: OneReplica) -> None:
+    node.lead()
+    for peer in ("n2", "n3"):
+        node.ack(peer, 1)
+
+
+def test_a_leader_whose_disk_hangs_hands_over_to_who_has_its_whole_log(node: OneReplica) -> None:
+    lead(node)
+    index = node.replica.append(entries(1, 1, 1)[0][0])
+    node.replica.tick()
+    node.disk_hangs = True
+    node.replica.look_at_disk()
+    assert not node.of(wire.TimeoutNow)
+    node.replica.on_frame("n3", wire.Ack(1, node.replica.gate.sequence, index))
+    node.replica.look_at_disk()
+    assert [peer for peer, frame in node.sent if isinstance(frame, wire.TimeoutNow)] == ["n3"]
+
+
+def test_if_nobody_takes_over_it_leads_no_longer_and_does_not_campaign(node: OneReplica) -> None:
+    lead(node)
+    node.replica.append(entries(1, 1, 1)[0][0])
+    node.disk_hangs = True
+    for _ in range(12):
+        node.replica.look_at_disk()
+        node.now += 0.1
+    assert not node.replica.leading
+    voted = len(node.of(wire.VoteRequest))
+    pass_ticks(node, 2 * OPTIONS.election_max_s)
+    assert len(node.of(wire.VoteRequest)) == voted
+    assert not [frame for frame in node.of(wire.PreVoteRequest) if frame.term > 1]
+    node.append("n2", 2, (1, 1), sync=False)
+    assert node.core.leader_id == "n2"
+
+
+def test_a_resigned_leader_does_not_vote_again_in_its_own_term(node: OneReplica) -> None:
+    lead(node)
+    term = node.core.term
+    node.core.resign()
+    node.now += OPTIONS.promise_s
+    node.frame("n3", wire.VoteRequest(term, 99, term, False))
+    assert not node.of(wire.Vote)
+
+
+def test_a_disk_that_answers_again_in_time_costs_nothing(node: OneReplica) -> None:
+    lead(node)
+    node.replica.append(entries(1, 1, 1)[0][0])
+    node.disk_hangs = True
+    node.replica.look_at_disk()
+    assert node.replica.transferring
+    node.disk_hangs = False
+    node.replica.look_at_disk()
+    assert node.replica.leading
+    assert not node.replica.transferring
+
+
+async def test_a_failed_fsync_ends_the_process_and_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path)
+    await cluster.boot()
+    await cluster.led()
+    calls = []
+
+    def fails(fd: int) -> None:
+        calls.append(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, "sync_data", fails)
+    write = cluster.groups["n1"].propose(b"k=1", request_id=request_id(), timeout=0.5)
+    with pytest.raises(Exception):
+        await write
+    await eventually(lambda: cluster.fatal, "the end of the process")
+    assert len(calls) == 1
+    with pytest.raises(OSError, match="Input/output"):
+        await cluster.groups.pop("n1").stop()
+    assert len(calls) == 1
+    cluster.fatal.clear()
+
+
+async def test_a_low_disk_takes_no_writes_lets_reads_go_on_and_recovers(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    await cluster.boot()
+    await cluster.led()
+    await cluster.grow("n2", "n3")
+    await cluster.write("n2", "k=1")
+    cluster.free_bytes = 1 << 20
+    for group in cluster.groups.values():
+        await eventually(
+            lambda group=group: group.status() and group._engine.disk.full, "the look at the disk"
+        )
+        with pytest.raises(DiskFull):
+            await group.propose(b"k=2", request_id=request_id(), timeout=PATIENCE_S)
+        await group.read_index(PATIENCE_S)
+    assert {machine.values["k"] for machine in cluster.machines.values()} == {"1"}
+    cluster.free_bytes = 1 << 40
+    for node_id, group in cluster.groups.items():
+        await eventually(lambda group=group: not group._engine.disk.full, "the look at the disk")
+        await cluster.write(node_id, f"k={node_id}")
+    await cluster.close()
+
+
+async def test_a_write_that_found_no_room_is_written_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The segment is full, and so is the disk: nothing is lost, nothing fails, reads go on."""
+    cluster = Cluster(tmp_path)
+    await cluster.boot()
+    await cluster.led()
+    real, full = files.preallocate, True
+
+    def preallocate(fd: int, size_bytes: int) -> None:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(fd, size_bytes)
+
+    monkeypatch.setattr(files, "preallocate", preallocate)
+    group = cluster.groups["n1"]
+    big = [
+        group.propose(b"k=" + b"x" * 900_000, request_id=request_id(), timeout=PATIENCE_S) for _ in range(20)
+    ]
+    writes = [asyncio.ensure_future(each) for each in big]
+    await eventually(lambda: group._engine.disk.full, "no room for a segment")
+    with pytest.raises(DiskFull):
+        await group.propose(b"k=2", request_id=request_id(), timeout=PATIENCE_S)
+    assert not cluster.fatal
+    full = False
+    await asyncio.gather(*writes)
+    await cluster.write("n1", "k=3")
+    await cluster.stop("n1")
+    await cluster.reopen("n1")
+    await cluster.led()
+    assert len(cluster.machines["n1"].history) == 21
+    await cluster.close()

@@ -49,6 +49,7 @@ class Cluster:
         self.groups: dict[str, RaftGroup] = {}
         self.machines: dict[str, DictMachine] = {}
         self.fatal: list[str] = []
+        self.free_bytes = 1 << 40  # on every node's disk
 
     def member(self, node_id: str) -> Member:
         port = self.ports.setdefault(node_id, free_port())
@@ -81,7 +82,12 @@ class Cluster:
 
     async def _start(self, node_id: str, build: Callable[..., RaftGroup], **more: Any) -> RaftGroup:
         machine = self.machines[node_id] = DictMachine(self.directory / node_id / "state")
-        group = build(self.config(node_id), machine, parts=Parts(fatal=self._die), **more)
+        group = build(
+            self.config(node_id),
+            machine,
+            parts=Parts(fatal=self._die, free_bytes=lambda _: self.free_bytes),
+            **more,
+        )
         await group.start()
         self.groups[node_id] = group
         return group

@@ -21,6 +21,7 @@ STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
     errors.BodyTooLarge: (413, "http: request body too large"),
     errors.NotYet: (429, "this node does not hold the demanded index yet"),
     errors.TooBusy: (503, "too busy"),
+    errors.DiskFull: (507, "no room on the disk for new writes; nothing happened"),
     errors.Sealed: (503, "Vault is sealed"),
     errors.NotInitialized: (503, "Vault is sealed"),
     errors.NoQuorum: (503, "no leader could be reached; nothing happened"),

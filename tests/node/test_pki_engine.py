@@ -114,7 +114,9 @@ async def test_what_is_issued_verifies_and_belongs_to_its_key(wire):
         ({"common_name": "a.example.com", "ip_sans": "nope"}, 'the value "nope" is not a valid IP address'),
         ({"common_name": "a b.example.com"}, "common name a b.example.com not allowed"),
         ({"common_name": "a.example.com\x00.evil.com"}, "common name"),
-        ({"common_name": "a.example.com", "other_sans": "1.2.3;UTF8:x"}, "other_sans are not offered"),
+        ({"common_name": "a.example.com", "other_sans": "1.2.3;UTF8:x"}, '"other_sans" is not offered'),
+        ({"common_name": "a.example.com", "not_after": "2030-01-01T00:00:00Z"}, '"not_after" is not offered'),
+        ({"common_name": "a.example.com", "user_ids": "u"}, '"user_ids" is not offered'),
         ({"common_name": "a.example.com", "format": "p12"}, 'the "format" path parameter'),
         ({"common_name": "a.example.com", "ttl": "x"}, 'invalid duration for field "ttl"'),
         ({}, "the common_name field is required"),
@@ -214,6 +216,24 @@ async def test_an_intermediate_of_another_mount_completes_the_chain(wire):
     between = certificate(issued["ca_chain"][0])
     path = verify(certificate(issued["certificate"]), [root], [between])
     assert [each.subject.rfc4514_string() for each in path] == ["CN=a.example.com", "CN=between", "CN=root"]
+
+
+async def test_constraints_that_are_not_offered_are_refused_not_left_out(wire):
+    body = {"common_name": "between", "permitted_dns_domains": "example.com"} | EC
+    assert await refused(wire, "pki/root/generate/internal", body) == '"permitted_dns_domains" is not offered'
+
+
+async def test_an_authority_is_signed_with_the_names_of_its_request_if_that_is_wanted(wire):
+    csr, _ = request_for("from the request")
+    body = {"csr": csr, "common_name": "from the caller"}
+    for wish, name in ((False, "from the caller"), (True, "from the request")):
+        signed = await ok(wire, "pki/root/sign-intermediate", body | {"use_csr_values": wish})
+        assert certificate(signed["certificate"]).subject.rfc4514_string() == f"CN={name}"
+
+
+async def test_roots_can_be_left_out_of_the_chain(wire):
+    body = {"common_name": "a.example.com", "remove_roots_from_chain": True}
+    assert (await ok(wire, "pki/issue/web", body))["ca_chain"] == []
 
 
 async def test_requests_are_signed_under_the_same_rules(wire):

@@ -260,6 +260,14 @@ async def test_a_key_in_use_for_too_long_is_rotated_at_its_next_use(site, wire, 
     assert (await ok(wire, "encrypt/k", {"plaintext": b64("x")}))["key_version"] == 2
 
 
+async def test_a_rotation_that_is_asked_for_twice_under_one_id_happens_once(wire):
+    await ok(wire, "keys/k")
+    once = {"X-Strongroom-Request-Id": "ab" * 16}
+    for _ in range(2):
+        answer = await wire.ask("POST", "/v1/transit/keys/k/rotate", {}, headers=once)
+        assert answer.json["data"]["latest_version"] == 2
+
+
 # --- signatures ---
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography import x509
 
-from node.auth.fields import SECOND_NS, integer, text
+from node.auth.fields import SECOND_NS, boolean, integer, text
 from node.auth.ttl import limits
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
@@ -120,6 +120,7 @@ def _ca_template(
     core: Core, request: Request, view: Shelf, wanted: names.Names
 ) -> tuple[c.Template, list[str]]:
     data = request.data
+    leaf.refuse_unsupported(data)
     assert request.mount is not None
     now_ns = core.unsealed.now_ns()
     ttl_ns, warnings = leaf.lifetime(limits(core.settings, request.mount), {"ttl": 0, "max_ttl": 0}, data)
@@ -155,9 +156,12 @@ async def _make_request(core: Core, request: Request, params: dict[str, str]) ->
 async def _sign_intermediate(core: Core, request: Request, params: dict[str, str]) -> Response:
     view, form = shelf(core, request), leaf.form_of(request.data)
     csr = c.load_request(text(request.data.get("csr"), "csr"))
-    wanted = names.asked(request.data)
     signer = authority.find_signer(view, params.get("issuer", DEFAULT))
-    template, warnings = _ca_template(core, request, view, wanted)
+    if boolean(request.data.get("use_csr_values"), "use_csr_values"):
+        template, warnings = _ca_template(core, request, view, leaf.names_of(csr))
+        template = dataclasses.replace(template, subject=csr.subject)
+    else:
+        template, warnings = _ca_template(core, request, view, names.asked(request.data))
     made = await asyncio.to_thread(
         c.make_certificate, template, c.public_key(csr), issuer=signer.issuer.certificate, signer=signer.key
     )

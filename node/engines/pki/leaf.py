@@ -9,7 +9,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
-from node.auth.fields import SECOND_NS, duration_ns, go_duration, text
+from node.auth.fields import SECOND_NS, boolean, duration_ns, go_duration, text
 from node.auth.ttl import Limits, limits
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
@@ -22,6 +22,22 @@ from node.errors import InvalidRequest
 from node.leases import manager
 
 FORMATS = ("pem", "der", "pem_bundle")
+_UNSUPPORTED = (
+    "excluded_dns_domains",
+    "metadata",
+    "not_after",
+    "not_before",
+    "other_sans",
+    "permitted_dns_domains",
+    "permitted_email_addresses",
+    "permitted_ip_ranges",
+    "permitted_uri_domains",
+    "serial_number",
+    "signature_bits",
+    "skid",
+    "use_pss",
+    "user_ids",
+)
 
 _FIELDS = (
     in_path("role", "The role to issue under."),
@@ -32,6 +48,7 @@ _FIELDS = (
     Field("ttl", Kind.DURATION, "For how long; at most the role's max_ttl."),
     Field("format", summary="pem, der or pem_bundle."),
     Field("private_key_format", summary="der (the kind's own format) or pkcs8."),
+    Field("remove_roots_from_chain", Kind.BOOLEAN, "Whether ca_chain leaves out what signs itself."),
     Field("exclude_cn_from_sans", Kind.BOOLEAN, "Whether the common name is no alternative name."),
 )
 _CSR = Field("csr", summary="The request to sign, PEM.")
@@ -106,9 +123,16 @@ async def _verbatim(core: Core, request: Request, params: dict[str, str]) -> Res
         named = _role(core, request, params["role"])
         role |= {name: named[name] for name in ("ttl", "max_ttl", "generate_lease", "no_store", "issuer_ref")}
     csr = c.load_request(text(request.data.get("csr"), "csr"))
-    wanted = names.asked({}, common_name=_common_name(csr), csr_names=_alternative(csr))
+    wanted = names_of(csr)
     order = _order(core, request, params, role, wanted, subject=csr.subject)
     return await _hand_out(core, request, role, order, await _make(order, c.public_key(csr)))
+
+
+def refuse_unsupported(data: Mapping[str, Any]) -> None:
+    """What would change the certificate and is not offered must not be left out in silence. Raises InvalidRequest."""
+    asked = [name for name in _UNSUPPORTED if data.get(name) not in (None, "", 0, False, [], "0")]
+    if asked:
+        raise InvalidRequest(f'"{asked[0]}" is not offered')
 
 
 def _order(
@@ -126,6 +150,7 @@ def _order(
             ' true, unless "require_cn" is set to false'
         )
     names.check(role, wanted)
+    refuse_unsupported(request.data)
     assert request.mount is not None
     now_ns = core.unsealed.now_ns()
     ttl_ns, warnings = lifetime(limits(core.settings, request.mount), role, request.data)
@@ -199,16 +224,19 @@ async def _hand_out(
         lease = issued.lease
     elif keep:
         await view.write(*keep)
-    shown = certificate_fields(view, made, issuer, form_of(request.data))
+    without_roots = boolean(request.data.get("remove_roots_from_chain"), "remove_roots_from_chain")
+    shown = certificate_fields(view, made, issuer, form_of(request.data), without_roots=without_roots)
     shown["not_before"] = c.begins_ns(made) // SECOND_NS
     return Response(data=shown, lease=lease, warnings=warnings or None)
 
 
 def certificate_fields(
-    view: Shelf, made: x509.Certificate, issuer: authority.Issuer, form: str
+    view: Shelf, made: x509.Certificate, issuer: authority.Issuer, form: str, *, without_roots: bool = False
 ) -> dict[str, Any]:
     """A new certificate as it is answered."""
     chain = [link.certificate for link in authority.chain(view, issuer)]
+    if without_roots:
+        chain = [link for link in chain if link.issuer != link.subject]
     show = encoded if form == "der" else c.to_pem
     certificate = show(made)
     if form == "pem_bundle":
@@ -249,6 +277,11 @@ def _role(core: Core, request: Request, name: str) -> dict[str, Any]:
     if role is None:
         raise InvalidRequest(f"unknown role: {name}")
     return role
+
+
+def names_of(csr: x509.CertificateSigningRequest) -> names.Names:
+    """The names of a request as they stand."""
+    return names.asked({}, common_name=_common_name(csr), csr_names=_alternative(csr))
 
 
 def _common_name(csr: x509.CertificateSigningRequest) -> str:

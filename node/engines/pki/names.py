@@ -82,8 +82,6 @@ def asked(
 ) -> Names:
     """The names of a request; `common_name` and `csr_names` are a signing request's. Raises InvalidRequest."""
     common = text(data.get("common_name"), "common_name") or common_name
-    if text(data.get("other_sans"), "other_sans"):
-        raise InvalidRequest("other_sans are not offered")
     alternative = strings(data.get("alt_names"), "alt_names")
     ips, uris = strings(data.get("ip_sans"), "ip_sans"), strings(data.get("uri_sans"), "uri_sans")
     for name in csr_names:

@@ -99,10 +99,11 @@ async def make(view: Shelf, name: str, kind: ciphers.Kind, **flags: Any) -> Key:
     return find(view, name)
 
 
-async def rotated(view: Shelf, key: Key) -> Key:
+async def rotated(view: Shelf, key: Key, *, request_id: bytes = b"") -> Key:
     """The key with one more version, in the store. Raises InvalidRequest if somebody else changed it."""
     material = await asyncio.to_thread(ciphers.make_material, key.kind)
-    await view.write(save(view, key.with_new_version(material, view.store.now_ns())))
+    changed = key.with_new_version(material, view.store.now_ns())
+    await view.write(save(view, changed), request_id=request_id)
     return find(view, key.name)
 
 
@@ -158,7 +159,7 @@ async def _rotate(core: Core, request: Request, params: dict[str, str]) -> Respo
     key = load(view, params["name"])
     if key is None:
         raise InvalidRequest("key not found")
-    return Response(data=shown(await rotated(view, key)))
+    return Response(data=shown(await rotated(view, key, request_id=request.request_id)))
 
 
 async def _configure(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -185,7 +186,7 @@ async def _configure(core: Core, request: Request, params: dict[str, str]) -> Re
             f" {changed.min_decryption_version}"
         )
     if changed != key:
-        await view.write(save(view, changed))
+        await view.write(save(view, changed), request_id=request.request_id)
     return Response(data=shown(changed))
 
 
@@ -220,7 +221,7 @@ async def _trim(core: Core, request: Request, params: dict[str, str]) -> Respons
         )
     kept = {each: version for each, version in key.versions.items() if each >= number}
     changed = dataclasses.replace(key, versions=kept, min_available_version=number)
-    await view.write(save(view, changed))
+    await view.write(save(view, changed), request_id=request.request_id)
     return Response(data=shown(changed))
 
 
@@ -231,7 +232,7 @@ async def _delete(core: Core, request: Request, params: dict[str, str]) -> Respo
         raise InvalidRequest(f"error deleting policy {name}: could not delete key; not found")
     if not key.deletion_allowed:
         raise InvalidRequest(f"error deleting policy {name}: deletion is not allowed for this key")
-    await view.write(view.delete(KEYS + name, expect=key.revision))
+    await view.write(view.delete(KEYS + name, expect=key.revision), request_id=request.request_id)
     return Response(status=NO_CONTENT)
 
 

@@ -159,13 +159,14 @@ class Rekey(Attempt):
             made=NewSeal(file, kept["shown"], kept["fingerprints"], expect=0),
         )
 
-    def make(self, store: Store, keeper: Keeper, root: RootKey) -> NewSeal:
-        """The new seal; the same one again until it is forgotten."""
+    async def make(self, store: Store, keeper: Keeper, root: RootKey) -> NewSeal:
+        """The new seal; the same one again until it is forgotten. Splitting among many takes a second."""
         if self.made is None:
             before = seals.recorded(store, self.target)
             generation = (before or keeper.seal_file).generation + 1
-            file, parts = self.wanted.seal(root, keeper.seal_file.cluster_id, generation=generation)
-            shown, fingerprints = self.wanted.shown(parts), self.wanted.fingerprints
+            cluster_id = keeper.seal_file.cluster_id
+            file, parts = await asyncio.to_thread(self.wanted.seal, root, cluster_id, generation=generation)
+            shown, fingerprints = await asyncio.to_thread(self.wanted.shown, parts), self.wanted.fingerprints
             self.made = NewSeal(file, shown, fingerprints, seals.revision(store, self.target))
             if self.verify:
                 self.made.verifier, self.made.verification_nonce = Unsealer(file), str(uuid.uuid4())

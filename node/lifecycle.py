@@ -179,8 +179,11 @@ class NodeLifecycle:
                 raise InvalidRequest("Vault is already initialized")
             self._clear_unfinished()
             root, cluster_id = RootKey.generate(), str(uuid.uuid4())
-            file, keys = self._new_seal(root, cluster_id, seal)
-            reserve, recovery_keys = recovery.seal(root, cluster_id) if recovery else (None, [])
+            file, keys = await asyncio.to_thread(self._new_seal, root, cluster_id, seal)
+            reserve: SealFile | None = None
+            recovery_keys: list[bytes] = []
+            if recovery is not None:
+                reserve, recovery_keys = await asyncio.to_thread(recovery.seal, root, cluster_id)
             ca = self._tls.take_authority()
             identity = self._new_identity(root, cluster_id, ca)
             opened = await self._run(root, identity, start=Start.CREATE)
@@ -229,7 +232,7 @@ class NodeLifecycle:
                 links=[settings.link_address],
             )
             root, cluster_id = enrolment.root, enrolment.cluster_id
-            file, keys = self._new_seal(root, cluster_id, seal)
+            file, keys = await asyncio.to_thread(self._new_seal, root, cluster_id, seal)
             ca = self._tls.take_authority()
             identity = self._new_identity(root, cluster_id, ca)
             await enrol_region.fetch_state(enrolment, self._layout.database)

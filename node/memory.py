@@ -131,7 +131,7 @@ class MemoryLifecycle:
         if self._kept is not None:
             raise InvalidRequest("Vault is already initialized")
         root, cluster_id = RootKey.generate(), str(uuid.uuid4())
-        seal, keys = shares.seal(root, cluster_id)
+        seal, keys = await asyncio.to_thread(shares.seal, root, cluster_id)
         ca = new_ca(self._settings.cluster_name)
         values = ValueCache(self._settings.value_cache_bytes_max)
         machine = Machine.open(None, key=os.urandom(DATABASE_KEY_BYTES), values=values)

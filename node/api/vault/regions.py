@@ -141,7 +141,7 @@ async def ticket(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 
 async def join(core: Core, request: Request, params: dict[str, str]) -> Response:
-    shares = wanted(
+    shares = await wanted(
         request.data,
         shares="secret_shares",
         threshold="secret_threshold",

@@ -163,7 +163,7 @@ async def _begin(core: Core, request: Request, target: str) -> Response:
     if target in core.ceremonies.rekeys:
         raise InvalidRequest("rekey already in progress")
     data = request.data
-    shares = wanted(
+    shares = await wanted(
         data,
         shares="secret_shares",
         threshold="secret_threshold",
@@ -206,7 +206,7 @@ async def _update(core: Core, request: Request, target: str) -> Response:
     root = rekey.prove(store, core.lifecycle, share, nonce, kind=KIND)
     if root is None:
         return Response(data=_described(core, target, show_nonce=True))
-    made = rekey.make(store, core.lifecycle, root)
+    made = await rekey.make(store, core.lifecycle, root)
     answer = {
         "nonce": rekey.nonce,
         "complete": True,

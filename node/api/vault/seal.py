@@ -135,14 +135,14 @@ async def _init(core: Core, request: Request, params: dict[str, str]) -> Respons
     if core.lifecycle.initialized:
         raise InvalidRequest("Vault is already initialized")
     data, by_people = request.data, core.settings.seal.kind == "shamir"
-    secret = wanted(
+    secret = await wanted(
         data,
         shares="secret_shares",
         threshold="secret_threshold",
         pgp_keys="pgp_keys",
         default=(5, 3) if by_people else (1, 1),
     )
-    recovery = _recovery(data)
+    recovery = await _recovery(data)
     reader = recipient(data, "root_token_pgp_key")
     if recovery is not None and by_people:
         raise InvalidRequest(
@@ -155,11 +155,11 @@ async def _init(core: Core, request: Request, params: dict[str, str]) -> Respons
     return Response(data=answer | {"root_token": _shown(made.root_token, reader)})
 
 
-def _recovery(data: dict[str, Any]) -> Shares | None:
+async def _recovery(data: dict[str, Any]) -> Shares | None:
     """Recovery keys are made where they are asked for; clients say 0 for none."""
     if not data.get("recovery_shares") and not data.get("recovery_threshold"):
         return None
-    return wanted(
+    return await wanted(
         data,
         shares="recovery_shares",
         threshold="recovery_threshold",

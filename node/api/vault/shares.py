@@ -1,5 +1,6 @@
 """What clients say of shares to be made: how many, and for whose keys. The same words in init and in rekeys."""
 
+import asyncio
 from typing import Any
 
 from node.auth.fields import integer, strings
@@ -11,7 +12,7 @@ from storage.seal.shamir import SHARES_MAX
 _INVALID = "invalid seal configuration: "
 
 
-def wanted(
+async def wanted(
     data: dict[str, Any], *, shares: str, threshold: str, pgp_keys: str, default: tuple[int, int]
 ) -> Shares:
     """Shares from the named fields; `default` where neither number is given. Raises InvalidRequest."""
@@ -25,7 +26,12 @@ def wanted(
         raise InvalidRequest(
             f"{_INVALID}count mismatch between number of provided PGP keys and number of shares"
         )
-    return Shares(count, needed, tuple(Recipient.parse(key) for key in keys))
+    # A stranger may send these: hundreds of large keys must not hold the loop.
+    return Shares(count, needed, await asyncio.to_thread(_recipients, keys))
+
+
+def _recipients(keys: list[str]) -> tuple[Recipient, ...]:
+    return tuple(Recipient.parse(key) for key in keys)
 
 
 def _check(count: int, needed: int) -> None:

@@ -60,6 +60,7 @@ class Status:
     applied_index: int
     members: tuple[Member, ...]
     peers: tuple[Peer, ...]
+    learners: tuple[Peer, ...] = ()  # known to the leader only
 
 
 class Remembered(Protocol):
@@ -209,7 +210,13 @@ class Group(Protocol):
         """Leader or not: bring `member` up to date as a learner, then make it a voter. MembershipRefused."""
         ...
 
-    async def remove_member(self, node_id: str, timeout: float) -> None: ...
+    async def check_removal(self, node_id: str, timeout: float) -> None:
+        """Leader or not: raises MembershipRefused if remove_member() would refuse as things are."""
+        ...
+
+    async def remove_member(self, node_id: str, timeout: float) -> None:
+        """Leader or not. Raises MembershipRefused, also where those that are left could not go on."""
+        ...
 
     async def restore(self, path: Path, timeout: float) -> None:
         """Replace the state on every member by a copy that the machine can stage_reset(); returns once it is so here.

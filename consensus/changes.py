@@ -55,7 +55,7 @@ class Changes:
         async with self._busy:
             if node_id not in replica.members:
                 return
-            membership.check_remove(replica.members, node_id)
+            self.check_removal(node_id)
             leaving = replica.members[node_id]
             # It goes on getting the log until it knows that it is out; otherwise it would campaign for ever.
             index = await self._append(leaving, adding=False, keep=True)
@@ -67,6 +67,13 @@ class Changes:
                 pass
             finally:
                 self._forget(node_id)
+
+    def check_removal(self, node_id: str) -> None:
+        """Raises MembershipRefused if that member cannot go now: it is the last, or the rest could not go on."""
+        members = self._replica.members
+        if node_id in members:
+            membership.check_remove(members, node_id)
+            membership.check_keeps_quorum(members, node_id, self._replica.answering)
 
     def _caught_up(self, node_id: str) -> bool:
         progress = self._replica.replicator.progress.get(node_id)

@@ -104,6 +104,10 @@ class ChangeQuestions:
             lambda term, number: wire.RestoreAsk(term, number, request_id, sha256, size_bytes)
         )
 
+    async def ask_removal(self, node_id: str) -> bool:
+        """True when the leader has no objection; False: look again who leads. Raises MembershipRefused."""
+        return await self._ask(lambda term, number: wire.RemovalAsk(term, number, node_id))
+
     async def _ask(self, frame: Callable[[int, int], wire.Frame]) -> bool:
         leader = self._way.leader_elsewhere
         if leader is None:

@@ -152,6 +152,7 @@ class RaftGroup:
             applied_index=core.applied_index,
             members=tuple(replica.members.values()),
             peers=tuple(self._peer(m) for m in replica.members.values() if m.id != replica.me),
+            learners=tuple(self._peer(m) for m in replica.learners.values()),
         )
 
     def _peer(self, member: Member) -> Peer:
@@ -204,6 +205,19 @@ class RaftGroup:
     async def remove_member(self, node_id: str, timeout: float) -> None:
         """See api.Group. Asking again for what is done already is fine."""
         await self._change(Member(node_id, ""), adding=False, timeout=timeout)
+
+    async def check_removal(self, node_id: str, timeout: float) -> None:
+        """See api.Group."""
+        engine = self._engine
+        try:
+            async with asyncio.timeout(timeout):
+                while not engine.replica.leading:
+                    if await engine.change_questions.ask_removal(node_id):
+                        return
+                    await asyncio.sleep(engine.options.heartbeat_s)
+        except TimeoutError:
+            raise MembershipRefused("no leader answers; nothing happened") from None
+        engine.changes.check_removal(node_id)
 
     async def _change(self, member: Member, *, adding: bool, timeout: float) -> None:
         engine, replica = self._engine, self._engine.replica

@@ -80,6 +80,8 @@ class Inbound:
                 local.restoring.on_held(peer, frame)
             case wire.RestoreAsk():
                 self._serve_restore(peer, frame)
+            case wire.RemovalAsk():
+                self._serve_removal(peer, frame)
 
     def _take(self, peer: str, commands: list[tuple[bytes, bytes]]) -> None:
         local = self._local
@@ -101,6 +103,16 @@ class Inbound:
         if self._local.accepting:
             text = self._local.restoring.append(Order(frame.request_id, frame.sha256, frame.size_bytes))
             code = wire.REFUSED if text else wire.DONE
+        self._reply(peer, wire.ChangeReply(self._local.term, frame.number, code, text))
+
+    def _serve_removal(self, peer: str, frame: wire.RemovalAsk) -> None:
+        code, text = wire.NOT_LEADER, ""
+        if self._local.accepting:
+            try:
+                self._local.changes.check_removal(frame.node_id)
+                code = wire.DONE
+            except MembershipRefused as error:
+                code, text = wire.REFUSED, str(error)[: wire.TEXT_CHARS_MAX]
         self._reply(peer, wire.ChangeReply(self._local.term, frame.number, code, text))
 
     def _serve_change(self, peer: str, frame: wire.Change) -> None:

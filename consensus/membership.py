@@ -4,7 +4,7 @@ The configuration in force is the one of the log's base and every MEMBER entry a
 (Raft thesis, section 4.1): applied when appended, rolled back when truncated, rebuilt at start.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgpack
@@ -84,3 +84,14 @@ def check_remove(members: dict[str, Member], node_id: str) -> None:
         raise MembershipRefused("no such member")
     if len(members) == 1:
         raise MembershipRefused("the last voter cannot be removed")
+
+
+def check_keeps_quorum(members: dict[str, Member], node_id: str, alive: Collection[str]) -> None:
+    """Raises MembershipRefused if those that are left, of whom `alive` answer, could not go on without `node_id`."""
+    left = members.keys() - {node_id}
+    answering = left & set(alive)
+    if len(answering) <= len(left) // 2:
+        raise MembershipRefused(
+            f"without {node_id} only {len(answering)} of {len(left)} voters would answer, which is no majority:"
+            " bring back or remove those that do not answer first"
+        )

@@ -82,6 +82,10 @@ class SoloGroup:
         """Always refused."""
         raise MembershipRefused("an in-memory group has one member")
 
+    async def check_removal(self, node_id: str, timeout: float) -> None:
+        """Always refused."""
+        raise MembershipRefused("an in-memory group has one member")
+
     async def restore(self, path: Path, timeout: float) -> None:
         """Always refused."""
         raise RestoreRefused("an in-memory group has nothing to restore to")

@@ -120,6 +120,19 @@ class Replica:
         return {FOLLOWER: Role.FOLLOWER, CANDIDATE: Role.CANDIDATE, LEADER: Role.LEADER}[self.core.state]
 
     @property
+    def answering(self) -> set[str]:
+        """The leader, and the voters that it has heard from lately."""
+        now, progress = self._host.boottime(), self.replicator.progress
+        lately = {
+            peer
+            for peer in self.others
+            if peer in progress
+            and (contact := progress[peer].contact) is not None
+            and now - contact <= self.options.election_max_s
+        }
+        return lately & self.replicator.connected | {self.me}
+
+    @property
     def orphaned(self) -> bool:
         """No leader heard for long: the configuration here may be so old that it lacks today's members."""
         silent = self.elections.silent_for(self._host.boottime())

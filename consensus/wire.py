@@ -221,6 +221,13 @@ class RestoreAsk(_Frame, frozen=True, tag=25):
     size_bytes: Count
 
 
+class RemovalAsk(_Frame, frozen=True, tag=26):
+    """May this member be removed, as things are? Answered by ChangeReply; nothing changes."""
+
+    number: Count
+    node_id: NodeId
+
+
 Frame = (
     Append
     | Ack
@@ -246,6 +253,7 @@ Frame = (
     | FileOffer
     | FileHeld
     | RestoreAsk
+    | RemovalAsk
 )
 
 _VERSION = bytes([PROTOCOL_VERSION])

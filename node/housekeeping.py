@@ -1,5 +1,5 @@
 """What a node does by itself, on a timer: renew its certificates, fold its database's log in; and
-the leader: match the members to the registered nodes, expire tokens, take back leases.
+the leader: expire tokens, take back leases. (Who is a member: node/autopilot/.)
 
 Each step is idempotent and proposes ordinary commands, so it does no harm that an old leader and a new one
 may both try for a moment, or that one stops halfway.
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from consensus import errors as raft_errors
-from consensus.api import Group, Member, Role
+from consensus.api import Group, Role
 from node.auth.token import expire_tokens
 from node.errors import NodeError
 from node.key_rotation import rotate_if_due
@@ -26,7 +26,6 @@ SWEEP_EVERY_TICKS = 5
 RENEW_EVERY_TICKS = 3600
 CHECKPOINT_EVERY_TICKS = 30
 ROTATE_EVERY_TICKS = 60
-MEMBER_TIMEOUT_S = 30.0
 
 log = structlog.get_logger("housekeeping")
 
@@ -71,7 +70,6 @@ class Housekeeping:
                 continue
             self._store.leading_since_ns = self._store.leading_since_ns or time.time_ns()
             try:
-                await self._match_members()
                 if not self._store.orders:
                     continue
                 if ticks % SWEEP_EVERY_TICKS == 0:
@@ -89,17 +87,3 @@ class Housekeeping:
         if generation != self._entries_generation:
             await self._follow_seal()
             self._entries_generation = generation
-
-    async def _match_members(self) -> None:
-        """Registered nodes become members (learners first, voters once caught up); others are taken out."""
-        await self._store.fresh()
-        registered = {node.node_id: node for node in self._store.reads.nodes()}
-        members = {member.id for member in self._group.status().members}
-        for node_id in registered.keys() - members:
-            log.info("adding a member", member=node_id)
-            address = registered[node_id].cluster_address
-            await self._group.add_member(Member(node_id, address), MEMBER_TIMEOUT_S)
-            log.info("member added", member=node_id)
-        for node_id in members - registered.keys():
-            log.info("removing a member", member=node_id)
-            await self._group.remove_member(node_id, MEMBER_TIMEOUT_S)

@@ -367,6 +367,7 @@ class NodeLifecycle:
             raise Sealed("Vault is sealed")
         if {member.id for member in opened.group.status().members} == {node_id}:
             raise InvalidRequest("the last node of a cluster cannot be removed")
+        await opened.group.check_removal(node_id, timeout)
         await opened.store.submit(NodeRemove(time_ns=opened.store.now_ns(), node_id=node_id))
         await opened.group.remove_member(node_id, timeout)
 
@@ -385,7 +386,7 @@ class NodeLifecycle:
             await asyncio.to_thread(anew.lay_out, self._layout, contents)
             await self._shut()
             await asyncio.to_thread(anew.finish, self._layout)
-            self._seal_file = self._unsealer = None
+            self._seal.replaced()
             log.info("store replaced by a snapshot", cluster_id=contents.meta.cluster_id)
             if self._settings.seal.kind == "static":
                 await self._open(self._static_root())

@@ -6,6 +6,7 @@ that authority into the cluster's; joining replaces it by the cluster's.
 """
 
 import ssl
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives import hashes
@@ -93,5 +94,10 @@ class ListenerTLS:
 
     def _local_key(self) -> bytes:
         assert self._settings.seal.key_file is not None  # config refuses automatic TLS with other seals
-        seal_key = read_key_file(self._settings.seal.key_file)
-        return HKDF(hashes.SHA256(), KEY_BYTES, None, b"strongroom/1/listener-tls").derive(seal_key.reveal())
+        return local_key(self._settings.seal.key_file)
+
+
+def local_key(key_file: Path) -> bytes:
+    """What the files under tls/ are encrypted with. Raises SealUnavailable."""
+    seal_key = read_key_file(key_file)
+    return HKDF(hashes.SHA256(), KEY_BYTES, None, b"strongroom/1/listener-tls").derive(seal_key.reveal())

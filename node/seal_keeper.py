@@ -51,6 +51,12 @@ class SealKeeper:
         await asyncio.to_thread(file.write, self._layout.seal)
         self._file = file
 
+    def replaced(self) -> None:
+        """Another store's seal.json lies on the disk now: nothing of the former one counts any more."""
+        self.settle()
+        self._file = None
+        self._unsealers.clear()
+
     async def adopt(self, file: SealFile) -> None:
         """Replace the file by a newer one; an older one changes nothing."""
         before = self.file

@@ -48,12 +48,14 @@ from node.api.vault import (
     tools,
     wrapping,
 )
+from node.api.vault.autopilot import AutopilotPaths
 from node.api.vault.snapshot_plans import SnapshotPlans
 from node.api.vault.snapshots import Snapshots
 from node.audit.log import AuditLog
 from node.auth.identity import TokenAuthority
 from node.auth.methods.catalog import auth_methods
 from node.auth.methods.lockout import Lockout
+from node.autopilot.loop import Autopilot
 from node.backup.automatic import Automatic
 from node.backup.take import Taking, clear_work
 from node.config import DEV_CA_FILE, Listener, Settings
@@ -207,7 +209,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
     methods = auth_methods(lockout)
     audit = AuditLog(settings.audit_files)
     metrics.registry.register(NodeState(lifecycle, audit))
-    taking = Taking()
+    taking, autopilot = Taking(), Autopilot()
     automatic = Automatic(taking, settings.snapshot_dir)
     metrics.registry.register(SnapshotState(automatic))
     routes = [
@@ -217,6 +219,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         *Snapshots(taking).routes(),
         *SnapshotPlans(automatic).routes(),
         *regions.routes(),
+        *AutopilotPaths(autopilot).routes(),
         *auth_mounts.routes(lockout),
         *entities.routes(),
         *groups.routes(),
@@ -256,7 +259,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         revokers=catalog.revokers(),
         engines=catalog.tables() | {kind: method.table for kind, method in methods.items()},
         methods=methods,
-        loops=(automatic.run,),
+        loops=(autopilot.run, automatic.run),
     )
 
 

@@ -42,6 +42,7 @@ class Store:
     def __init__(self, *, machine: Machine, group: Group, keyring: Keyring, root: RootKey) -> None:
         self._machine = machine
         self._group = group
+        self.group = group  # for who looks after the members
         self._keyring = keyring
         self._keyring_generation = -1
         self._mounts: tuple[Mount, ...] = ()

@@ -18,6 +18,7 @@ _LAZY = {
     "rotate-keys": "node.cli.operator_rekey:rotate_keys",
     "generate-root": "node.cli.operator_root:generate_root",
     "raft": "node.cli.operator_raft:raft",
+    "diagnose": "node.cli.operator_diagnose:diagnose",
     "remove-peer": "node.cli.operator_raft:remove_peer",
 }
 

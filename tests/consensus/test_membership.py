@@ -115,3 +115,34 @@ def test_additions_that_would_mislead_are_refused() -> None:
         membership.check_add({"a": A}, Member("b", ""))
     with pytest.raises(MembershipRefused, match="no such"):
         membership.check_remove({"a": A, "b": B}, "c")
+
+
+async def test_a_removal_that_would_leave_no_majority_is_refused_on_every_node(three: Cluster) -> None:
+    """One voter is down: of the other two, neither can be spared."""
+    leader = await three.led()
+    down, up = three.followers()
+    await three.stop(down)
+    gone = three.groups[leader]._engine.replica
+    await eventually(lambda: down not in gone.answering, "the leader knows that it is down")
+    for asked in (leader, up):
+        for victim in (up, leader):
+            if (asked, victim) == (leader, leader):
+                continue  # it would hand over first
+            with pytest.raises(MembershipRefused, match="majority"):
+                await three.groups[asked].check_removal(victim, PATIENCE_S)
+    with pytest.raises(MembershipRefused, match="majority"):
+        await three.groups[leader].remove_member(up, PATIENCE_S)
+    assert len(three.groups[leader].status().members) == 3
+    await three.write(up, "a=1")
+    await three.groups[up].check_removal(down, PATIENCE_S)
+    await three.groups[up].remove_member(down, PATIENCE_S)
+    await three.write(leader, "b=1")
+    assert {m.id for m in three.groups[leader].status().members} == {leader, up}
+
+
+def test_who_answers_decides_whether_a_member_can_be_spared() -> None:
+    members = {name: Member(name, f"{name}:1") for name in "abcde"}
+    membership.check_keeps_quorum(members, "e", {"a", "b", "c"})
+    with pytest.raises(MembershipRefused):
+        membership.check_keeps_quorum(members, "c", {"a", "b", "c"})
+    membership.check_keeps_quorum({"a": A, "b": B}, "b", {"a"})

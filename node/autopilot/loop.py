@@ -1,0 +1,73 @@
+"""The leader's care for who is in the cluster: registered nodes become members, others go, dead ones are removed.
+
+Every step is idempotent, and one at a time: a leader that dies in the middle leaves something that its successor
+carries on with.
+"""
+
+import asyncio
+import time
+
+import structlog
+
+from consensus import errors as raft_errors
+from consensus.api import Group, Member, Role
+from node.autopilot import health, settings
+from node.autopilot.health import Observer, Server
+from node.core.core import Core
+from node.errors import NodeError
+from node.store import CommandRejected, Store
+from storage.command import NodeRemove
+
+TICK_S = 1.0
+MEMBER_TIMEOUT_S = 30.0
+
+log = structlog.get_logger("autopilot")
+
+
+class Autopilot:
+    """One loop, from unseal to seal; it does nothing while another node leads."""
+
+    def __init__(self) -> None:
+        self._observer: Observer | None = None  # while this node leads
+
+    def servers(self, store: Store) -> list[Server]:
+        """How the members fare, where this node leads."""
+        now = time.monotonic()
+        if self._observer is None:
+            self._observer = Observer(now)
+        return self._observer.look(store.group.status(), settings.current(store), now=now, now_s=time.time())
+
+    async def run(self, core: Core) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            store = core.store
+            if store is None or store.group.status().role is not Role.LEADER:
+                self._observer = None
+                continue
+            try:
+                await self._clean_up(store, self.servers(store))
+                await match_members(store, store.group)
+            except (NodeError, CommandRejected, raft_errors.ConsensusError) as error:
+                log.warning("step put off", reason=str(error))
+
+    async def _clean_up(self, store: Store, servers: list[Server]) -> None:
+        victim = health.dead(servers, settings.current(store))
+        if victim is not None:
+            log.warning("removing a dead member", member=victim.id, silent_s=round(victim.silent_s))
+            await store.group.remove_member(victim.id, MEMBER_TIMEOUT_S)
+            await store.submit(NodeRemove(time_ns=store.now_ns(), node_id=victim.id))
+
+
+async def match_members(store: Store, group: Group) -> None:
+    """Members that are not registered are taken out; registered nodes become learners, and voters once caught up."""
+    await store.fresh()
+    registered = {node.node_id: node for node in store.reads.nodes()}
+    members = {member.id for member in group.status().members}
+    for node_id in members - registered.keys():
+        log.info("removing a member", member=node_id)
+        await group.remove_member(node_id, MEMBER_TIMEOUT_S)
+    for node_id in registered.keys() - members:
+        log.info("adding a member", member=node_id)
+        await group.add_member(Member(node_id, registered[node_id].cluster_address), MEMBER_TIMEOUT_S)
+        log.info("member added", member=node_id)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 REQUEST_ID_BYTES = 16
 COMMAND_BYTES_MAX = (1 << 20) - 4096  # one entry always fits a frame, with room for its envelope
 PENDING_PROPOSALS_MAX = 10_000
@@ -28,8 +30,7 @@ class Member:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """A committed command, as applied on this node."""
 
     index: int

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from consensus import files
 from consensus.api import Cipher, SegmentCipher
 from consensus.records import (
@@ -54,8 +56,7 @@ class NoRoom(OSError):
     """The disk is full, and nothing was written: the same batch can be written later."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Position:
+class _Position(msgspec.Struct, frozen=True):
     """The journal's state behind some record: what a new segment repeats in its first frame."""
 
     last_index: int
@@ -63,8 +64,7 @@ class _Position:
     base: Base
 
 
-@dataclass(frozen=True, slots=True)
-class _Queued:
+class _Queued(msgspec.Struct, frozen=True):
     """One record and the position behind it."""
 
     encoded: bytes
@@ -194,11 +194,10 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Queue an entry; one at the same or a lower index than before takes back the tail from there on."""
-        index = entry[1]
-        last_index, hard, base = self._queued.last_index, self._queued.hard, self._queued.base
-        invariant(
-            base.index < index <= last_index + 1, f"entry {index} after {last_index}, base {base.index}"
-        )
+        index, before = entry[1], self._queued
+        last_index, hard, base = before.last_index, before.hard, before.base
+        if not base.index < index <= last_index + 1:
+            invariant(False, f"entry {index} after {last_index}, base {base.index}")
         self._enqueue(_Queued(encode_entry(entry), _Position(index, hard, base), index))
 
     def set_hard_state(self, hard: HardState) -> None:

@@ -11,8 +11,8 @@ ciphertext opens anywhere but where it was written (NIST SP 800-38D; HKDF: RFC 5
 import functools
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -81,8 +81,7 @@ class RootKey:
     __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """The place that an envelope belongs to."""
 
     kind: str
@@ -123,12 +122,11 @@ class Keyring:
         term = self.newest
         if not term:
             raise RuntimeError("the keyring has no term yet")
-        data_key, place = os.urandom(KEY_BYTES), self._place(context, term)
-        return Sealed(
-            term=term,
-            wrapped_key=_seal(self._terms[term], data_key, place + _LAYER_DATA_KEY),
-            ciphertext=_seal(AESGCM(data_key), plaintext, place + _LAYER_VALUE),
-        )
+        random, place = os.urandom(KEY_BYTES + 2 * NONCE_BYTES), self._place(context, term)
+        data_key, nonces = random[:KEY_BYTES], random[KEY_BYTES:]
+        wrapped = _seal(self._terms[term], data_key, place + _LAYER_DATA_KEY, nonces[:NONCE_BYTES])
+        ciphertext = _seal(AESGCM(data_key), plaintext, place + _LAYER_VALUE, nonces[NONCE_BYTES:])
+        return Sealed(term, wrapped, ciphertext)
 
     def open(self, context: Context, sealed: Sealed) -> bytes:
         """The value. Raises Corrupt if anything differs from what seal() was given or made."""
@@ -202,8 +200,9 @@ def _fields(*fields: bytes) -> bytes:
 _LAYER_TERM_KEY, _LAYER_DATA_KEY, _LAYER_VALUE = _fields(b"term-key"), _fields(b"data-key"), _fields(b"value")
 
 
-def _seal(key: AESGCM, plaintext: bytes, aad: bytes) -> bytes:
-    nonce = os.urandom(NONCE_BYTES)
+def _seal(key: AESGCM, plaintext: bytes, aad: bytes, nonce: bytes | None = None) -> bytes:
+    """`nonce`: NONCE_BYTES that the system's generator has drawn for this and nothing else."""
+    nonce = os.urandom(NONCE_BYTES) if nonce is None else nonce
     return FORMAT + nonce + key.encrypt(nonce, plaintext, aad)
 
 

@@ -467,7 +467,10 @@ class Machine:
         if isinstance(command, c.Batch):
             return self._batch(command)
         outcome = self._dispatch(command)
-        self._count((command,))
+        if type(command) is c.KvPut:
+            self._wraps.add_one(command.value.term)
+        else:
+            self._count((command,))
         return outcome
 
     def _count(self, commands: Iterable[c.AnyCommand]) -> None:
@@ -601,6 +604,14 @@ def _is_sane(value: msgspec.Struct | tuple[Any, ...]) -> bool:
 
     Negative numbers have one meaning only: at a mount, a delete_version_after that switches it off.
     """
+    if type(value) is c.KvPut:  # most commands are
+        return (
+            0 < value.time_ns <= INTEGER_MAX
+            and 0 <= value.version <= INTEGER_MAX
+            and 0 <= value.decided <= INTEGER_MAX
+            and 0 <= value.value.term <= INTEGER_MAX
+            and (value.cas is None or 0 <= value.cas <= INTEGER_MAX)
+        )
     if isinstance(value, c.KvConfigPut) and (value.delete_version_after_ns or 0) < 0:
         value = msgspec.structs.replace(value, delete_version_after_ns=0)
     if isinstance(value, c.Command) and value.time_ns <= 0:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from storage.command import Sealed
 
 
@@ -84,8 +86,7 @@ class KvConfig:
     delete_version_after_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class KvKey:
+class KvKey(msgspec.Struct, frozen=True):
     path: str
     current_version: int
     oldest_version: int

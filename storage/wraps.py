@@ -42,9 +42,10 @@ class Wraps:
             held = getattr(command, name)
             for sealed in held if isinstance(held, tuple) else (held,):
                 if sealed is not None:
-                    self._add(sealed.term)
+                    self.add_one(sealed.term)
 
-    def _add(self, term: int) -> None:
+    def add_one(self, term: int) -> None:
+        """A data key was wrapped under `term`."""
         if term == self.newest:
             self.count += 1
         else:  # a proposer that has not seen the newest term yet

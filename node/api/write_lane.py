@@ -40,6 +40,7 @@ from storage.regions import ALONE
 from storage.rows import Mount
 
 TARGETS_MAX = 16_384
+STARTS_MAX = 64
 
 Done = Callable[[bytes, bool], None]  # the bytes of the answer, and whether to close the connection then
 
@@ -80,6 +81,7 @@ class WriteLane:
         self._asked: list[_Write] = []
         self._ready: list[_Write] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starts: dict[tuple[Any, ...], bytes] = {}  # of answers, by status and headers
 
     def begin(self, raw: PlainRequest, done: Done) -> bool:
         """Whether `done` will be called with the answer; if not, nothing has happened."""
@@ -273,7 +275,12 @@ class WriteLane:
         metrics = self._core.metrics
         metrics.request_finished()
         metrics.observe(Operation.UPDATE.value, rendered.status, now() - write.began)
-        start = self._head.start(rendered.status, rendered.headers)
+        kind = (rendered.status, *rendered.headers.items())
+        start = self._starts.get(kind)
+        if start is None:
+            start = self._head.start(rendered.status, rendered.headers)
+            if len(self._starts) < STARTS_MAX:
+                self._starts[kind] = start
         close = isinstance(write.error, errors.BodyTooLarge)
         length = None if rendered.status == HTTPStatus.NO_CONTENT else len(rendered.body)
         write.done(self._head.finish(start, length, close=close) + rendered.body, close)

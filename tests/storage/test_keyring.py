@@ -1,7 +1,6 @@
 """Envelopes open where they were written, as they were written, and nowhere else."""
 
-import dataclasses
-
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -89,7 +88,7 @@ def test_every_truncation_and_extension_is_found():
 def test_no_other_place_opens_a_value(change):
     keys = ring(1)
     with pytest.raises(Corrupt):
-        keys.open(dataclasses.replace(PLACE, **change), keys.seal(PLACE, b"x"))
+        keys.open(msgspec.structs.replace(PLACE, **change), keys.seal(PLACE, b"x"))
 
 
 def test_no_other_store_opens_a_value_even_with_the_same_root_key():
@@ -114,7 +113,7 @@ def test_no_other_term_opens_a_value_even_with_the_same_key():
 def test_swapped_parts_of_two_values_do_not_open():
     """Of two places, and of two writes at one place."""
     keys = ring(1)
-    for other in (dataclasses.replace(PLACE, path="app/other"), PLACE):
+    for other in (msgspec.structs.replace(PLACE, path="app/other"), PLACE):
         one, two = keys.seal(PLACE, b"one"), keys.seal(other, b"two")
         for mixed in (
             Sealed(1, one.wrapped_key, two.ciphertext),

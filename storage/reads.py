@@ -195,10 +195,13 @@ class Reads:
         )
         return [accessor for (accessor,) in rows]
 
-    def tokens_by_path(self, prefix: str, limit: int) -> list[bytes]:
-        """Digests of tokens that expire and that were made at a path which begins with `prefix`."""
-        sql = "SELECT digest FROM tokens WHERE expires_ns > 0 AND substr(path, 1, ?) = ? ORDER BY digest LIMIT ?"
-        return [digest for (digest,) in self._db.all(sql, (len(prefix), prefix, limit))]
+    def tokens_by_path(self, folder: str, limit: int) -> list[bytes]:
+        """Digests of tokens that expire and that were made at the path `folder` (which ends with a slash) or in it."""
+        sql = (
+            "SELECT digest FROM tokens WHERE expires_ns > 0 AND substr(path || '/', 1, ?) = ?"
+            " ORDER BY digest LIMIT ?"
+        )
+        return [digest for (digest,) in self._db.all(sql, (len(folder), folder, limit))]
 
     def token_children(self, digest: bytes, limit: int = LIST_ENTRIES_MAX) -> list[bytes]:
         """Digests of the direct children."""

@@ -15,7 +15,7 @@ from node.auth.fields import SECOND_NS, rfc3339
 from node.auth.identity import Minted
 from node.core.core import Core
 from node.core.request import Lease, Request, Response, WrapInfo
-from node.errors import InvalidRequest
+from node.errors import BodyTooLarge, InvalidRequest
 from node.policy.default import WRAPPING
 from node.store import CommandRejected
 from node.view import View, write
@@ -24,6 +24,7 @@ from storage.rows import Token
 from storage.secret import Secret
 
 VIEW = "sys:wrapping"
+CONTENT_BYTES_MAX = 1_030_000  # with its token it fits one command, and the largest value of a secret fits it
 INVALID = "wrapping token is not valid or does not exist"
 JWT = "wrapping tokens in JWT format are not offered by this server"
 
@@ -61,7 +62,12 @@ async def wrap(core: Core, request: Request, response: Response) -> Response:
     if response.body is not None or (response.data is None and response.auth is None):
         return response
     minted = _mint(core, path=request.path, ttl_ns=request.wrap_ttl_ns)
-    entry = _put(core, minted, _content(request.id, response))
+    content = _content(request.id, response)
+    if len(_encode(content)) > CONTENT_BYTES_MAX:
+        raise BodyTooLarge(
+            f"an answer of more than {CONTENT_BYTES_MAX} bytes cannot be wrapped: ask for less of it"
+        )
+    entry = _put(core, minted, content)
     await write(core.unsealed, minted.command, entry)
     return _answer(minted, accessor=_accessor(response.auth, response.data))
 

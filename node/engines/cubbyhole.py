@@ -6,6 +6,7 @@ that whatever ends the token ends them in the same command.
 
 from node.core.core import Core
 from node.core.fields import in_path
+from node.core.paging import page
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.core.wrapping import envelope, find, is_wrapping, unwrap
@@ -91,12 +92,8 @@ async def _delete(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    keys_max = core.settings.list_keys_max
-    names = View(core.unsealed, VIEW).children(_place(request, params.get("path", "")), limit=keys_max + 1)
-    if not names:
-        raise NotFound
-    if len(names) > keys_max:
-        raise InvalidRequest(f"more than {keys_max} keys: put some into folders")
+    view, folder = View(core.unsealed, VIEW), _place(request, params.get("path", ""))
+    names = page(core, request, lambda after, limit: view.children(folder, after, limit))
     return Response(data={"keys": names})
 
 

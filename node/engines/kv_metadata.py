@@ -5,6 +5,7 @@ from typing import Any
 from node.auth.fields import boolean, duration_ns, go_duration, integer, rfc3339, text
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path, in_query
+from node.core.paging import page
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.engines.kv_writes import refusal, submit
@@ -229,20 +230,10 @@ def _detailed(core: Core, request: Request, params: dict[str, str], *, deep: boo
 def _keys(
     core: Core, request: Request, params: dict[str, str], *, deep: bool = False, keys_max: int | None = None
 ) -> list[str]:
-    """The names under a folder, by `after` and `limit` of the query. Raises NotFound if there are none."""
-    reads, keys_max = core.unsealed.reads, keys_max or core.settings.list_keys_max
-    try:
-        limit = integer(request.query.get("limit"), "limit")
-    except InvalidRequest as error:
-        raise InvalidRequest(f"Field validation failed: {error.message}") from None
-    asked = limit if 0 < limit <= keys_max else keys_max + 1
-    find = reads.kv_scan if deep else reads.kv_list
-    names = find(_mount_id(request), _folder(params), request.query.get("after", ""), asked)
-    if not names:
-        raise NotFound
-    if len(names) > keys_max:
-        raise InvalidRequest(f'more than {keys_max} keys: read them in pages, with "after" and "limit"')
-    return names
+    """The names under a folder. Raises NotFound if there are none."""
+    find = core.unsealed.reads.kv_scan if deep else core.unsealed.reads.kv_list
+    mount_id, folder = _mount_id(request), _folder(params)
+    return page(core, request, lambda after, limit: find(mount_id, folder, after, limit), keys_max=keys_max)
 
 
 def _folder(params: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from node.core.core import Core
+from node.core.paging import page
 from node.core.request import Request
 from node.errors import InvalidRequest, NotFound
 from node.store import CommandRejected, Store
@@ -27,6 +28,12 @@ class Shelf(View):
             if error.reason == Reason.REVISION_MISMATCH:
                 raise InvalidRequest("somebody else changed this at the same time: try again") from None
             raise
+
+
+def listed(core: Core, request: Request, folder: str) -> list[str]:
+    """The names in a folder of the mount's entries, in pages. Raises NotFound if there are none."""
+    view = shelf(core, request)
+    return page(core, request, lambda after, limit: view.children(folder, after, limit))
 
 
 def shelf(core: Core, request: Request) -> Shelf:

@@ -143,29 +143,34 @@ async def renew(store: Store, lease_id: str, *, increment_ns: int, request_id: b
     return granted
 
 
-async def end(store: Store, prefix: str, *, exact: bool = False) -> None:
-    """From now on the lease `prefix`, or all that begin with it, are no longer good; a sweep takes them back.
+async def end(store: Store, lease_id: str) -> None:
+    """From now on a lease is no longer good; a sweep takes it back. An absent one is a success."""
+    await store.submit(LeasesEnd(time_ns=store.now_ns(), prefix=lease_id, exact=True, limit=1))
+
+
+async def end_below(store: Store, folder: str) -> None:
+    """As end(), for all leases in a folder, which ends with a slash.
 
     Tokens count as leases of the auth method that made them, as far as they expire.
     """
     while True:
-        command = LeasesEnd(time_ns=store.now_ns(), prefix=prefix, exact=exact, limit=STEP_LEASES_MAX)
+        command = LeasesEnd(time_ns=store.now_ns(), prefix=folder, exact=False, limit=STEP_LEASES_MAX)
         _, value = await store.submit(command)
         if int(value["ended"]) < STEP_LEASES_MAX:
             break
-    while not exact and prefix.startswith("auth/"):
-        digests = store.reads.tokens_by_path(prefix, STEP_LEASES_MAX)
+    while folder.startswith("auth/"):
+        digests = store.reads.tokens_by_path(folder, STEP_LEASES_MAX)
         if not digests:
             break
         now_ns = store.now_ns()
         await write(store, *(TokenRevoke(time_ns=now_ns, digest=digest) for digest in digests))
 
 
-async def take_back_below(store: Store, revokers: Revokers, prefix: str) -> list[Lease]:
-    """Try now, whatever the back-off says, to take back all ended leases below `prefix`; returns what could not be."""
+async def take_back_below(store: Store, revokers: Revokers, folder: str) -> list[Lease]:
+    """Try now, whatever the back-off says, to take back all ended leases in a folder; returns what could not be."""
     failed: list[Lease] = []
     after = ""
-    while leases := store.reads.leases_ending(prefix, after, STEP_LEASES_MAX):
+    while leases := store.reads.leases_ending(folder, after, STEP_LEASES_MAX):
         failed += await take_back(store, revokers, leases)
         after = leases[-1].lease_id
     return failed
@@ -199,7 +204,7 @@ async def take_back(store: Store, revokers: Revokers, leases: Sequence[Lease]) -
 
 async def end_with_mount(store: Store, revokers: Revokers, path: str) -> None:
     """Take back all that was handed out below a mount that is about to go. Raises InvalidRequest if that fails."""
-    await end(store, path)
+    await end_below(store, path)
     failed = await take_back_below(store, revokers, path)
     if failed:
         raise InvalidRequest(
@@ -213,9 +218,9 @@ def describe(leases: Sequence[Lease]) -> str:
     return shown if len(leases) <= PROBLEMS_SHOWN_MAX else f"{len(leases)} leases, among them {shown}"
 
 
-async def give_up_below(store: Store, prefix: str) -> None:
-    """Forget all ended leases below `prefix`, revoked or not."""
-    while leases := store.reads.leases_ending(prefix, "", STEP_LEASES_MAX):
+async def give_up_below(store: Store, folder: str) -> None:
+    """Forget all ended leases in a folder, revoked or not."""
+    while leases := store.reads.leases_ending(folder, "", STEP_LEASES_MAX):
         ids = tuple(lease.lease_id for lease in leases)
         await store.submit(LeasesRemove(time_ns=store.now_ns(), lease_ids=ids))
 

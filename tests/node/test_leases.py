@@ -181,6 +181,20 @@ async def test_a_prefix_ends_all_below_it(wire, lender):
     }
 
 
+async def test_a_prefix_is_a_folder_and_not_the_beginning_of_a_name(wire, lender):
+    for name in ("a", "ab"):
+        await borrow(wire, name)
+    for prefix in ("lend/cred", "len", "lend/creds/a"):
+        assert (await wire.ask("PUT", f"/v1/sys/leases/revoke-prefix/{prefix}", {})).status == 204
+    assert lender.returned == ["a"]
+
+
+async def test_a_prefix_may_be_a_lease(wire, lender):
+    lease_id = (await borrow(wire))["lease_id"]
+    assert (await wire.ask("PUT", f"/v1/sys/leases/revoke-prefix/{lease_id}", {})).status == 204
+    assert lender.returned == ["x"]
+
+
 async def test_what_cannot_be_taken_back_is_kept_shown_and_tried_again(site, wire, lender):
     lease_id = (await borrow(wire))["lease_id"]
     lender.broken = True
@@ -233,6 +247,9 @@ async def test_a_prefix_of_an_auth_method_ends_the_tokens_that_it_made(site, wir
     token = (await wire.ask("POST", "/v1/auth/token/create", {"policies": ["default"]})).json["auth"][
         "client_token"
     ]
+    for prefix in ("auth/token/cre", "auth/tok"):
+        await wire.ask("PUT", f"/v1/sys/leases/revoke-prefix/{prefix}", {})
+        assert (await wire.ask("POST", "/v1/auth/token/lookup", {"token": token})).status == 200
     assert (await wire.ask("PUT", "/v1/sys/leases/revoke-prefix/auth/token/create", {})).status == 204
     holder = await site.connect(token=token)
     assert (await holder.ask("GET", "/v1/auth/token/lookup-self")).status == 403

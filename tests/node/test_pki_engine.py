@@ -309,6 +309,13 @@ async def test_issuers_are_named_chosen_and_taken_out_of_use(wire):
     assert "unable to find PKI issuer" in await refused(wire, "pki/issuer/renamed", None, "GET")
 
 
+async def test_lists_come_in_pages(wire):
+    for name in ("api", "db"):
+        await ok(wire, f"pki/roles/{name}", WEB)
+    assert (await ok(wire, "pki/roles?after=api&limit=1", method="LIST"))["keys"] == ["db"]
+    assert (await ok(wire, "pki/roles", method="LIST"))["keys"] == ["api", "db", "web"]
+
+
 async def test_an_authority_of_elsewhere_can_be_imported_once(wire):
     made = await ok(wire, "pki/root/generate/exported", {"common_name": "elsewhere"} | EC)
     bundle = {"pem_bundle": f"{made['private_key']}\n{made['certificate']}\n"}

@@ -190,6 +190,20 @@ async def test_a_wish_that_cannot_be_met_is_refused_before_anything_happens(wire
     assert (await wire.ask("GET", "/v1/secret/data/new")).status == 404
 
 
+async def test_the_largest_secret_can_be_wrapped(site, wire):
+    largest = site.core.settings.value_bytes_max - len('{"k":""}')
+    assert (await wire.ask("POST", "/v1/secret/data/big", {"data": {"k": "x" * largest}})).status == 200
+    token = (await wrapped(wire, path="/v1/secret/data/big"))["token"]
+    assert len((await unwrap(wire, token)).json["data"]["data"]["k"]) == largest
+
+
+async def test_an_answer_that_is_too_large_is_not_wrapped_and_not_sent(wire, monkeypatch):
+    monkeypatch.setattr(wrapping, "CONTENT_BYTES_MAX", 50)
+    answer = await wire.ask("GET", "/v1/secret/data/a", headers=WRAP)
+    assert answer.status == 413
+    assert b'"k"' not in answer.body
+
+
 @pytest.mark.parametrize("token", ["", "s.nobody", "x" * 2000, "eyJh.eyJi.c2ln"])
 async def test_what_is_no_wrapping_token_unwraps_nothing(wire, token):
     answer = await unwrap(wire, token)

@@ -5,9 +5,10 @@ from typing import Any
 from node.auth.fields import SECOND_NS, boolean, duration_ns, rfc3339, text
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path, in_query
+from node.core.paging import page
 from node.core.request import NO_CONTENT, Lease, Operation, Request, Response
 from node.core.router import Handler, Route
-from node.errors import InvalidRequest, NotFound
+from node.errors import InvalidRequest
 from node.leases import manager
 from storage import rows
 
@@ -86,10 +87,8 @@ async def _lookup(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    keys_max = core.settings.list_keys_max
-    names = core.unsealed.reads.lease_list(params.get("prefix", ""), request.query.get("after", ""), keys_max)
-    if not names:
-        raise NotFound
+    reads, folder = core.unsealed.reads, params.get("prefix", "")
+    names = page(core, request, lambda after, limit: reads.lease_list(folder, after, limit))
     return Response(data={"keys": names})
 
 
@@ -106,8 +105,12 @@ async def _renew(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 
 async def _revoke(core: Core, request: Request, params: dict[str, str]) -> Response:
-    store, lease_id = core.unsealed, _lease_id(request, params)
-    await manager.end(store, lease_id, exact=True)
+    return await _end_one(core, request, _lease_id(request, params))
+
+
+async def _end_one(core: Core, request: Request, lease_id: str) -> Response:
+    store = core.unsealed
+    await manager.end(store, lease_id)
     if not _sync(request):
         return Response(status=ACCEPTED, body=b"")
     lease = store.reads.lease(lease_id)
@@ -115,19 +118,23 @@ async def _revoke(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 
 async def _revoke_prefix(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """All in a folder, or the one lease that is named like this: "pki" is not "pki2"."""
     store, prefix = core.unsealed, params["prefix"]
-    await manager.end(store, prefix)
+    if store.reads.lease(prefix) is not None:
+        return await _end_one(core, request, prefix)
+    folder = prefix.removesuffix("/") + "/"
+    await manager.end_below(store, folder)
     if not _sync(request):
         return Response(status=ACCEPTED, body=b"")
-    return _done(await manager.take_back_below(store, core.revokers, prefix))
+    return _done(await manager.take_back_below(store, core.revokers, folder))
 
 
 async def _revoke_force(core: Core, request: Request, params: dict[str, str]) -> Response:
     """For leases whose other side is gone for good: what cannot be taken back is forgotten all the same."""
-    store, prefix = core.unsealed, params["prefix"]
-    await manager.end(store, prefix)
-    await manager.take_back_below(store, core.revokers, prefix)
-    await manager.give_up_below(store, prefix)
+    store, folder = core.unsealed, params["prefix"].removesuffix("/") + "/"
+    await manager.end_below(store, folder)
+    await manager.take_back_below(store, core.revokers, folder)
+    await manager.give_up_below(store, folder)
     return Response(status=NO_CONTENT)
 
 

@@ -4,6 +4,7 @@ A certificate that is revoked has an entry of its own besides, so that a revocat
 Lists are made when they are asked for and kept until one more certificate is revoked, or half their time is over.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ CRL = "crl/"
 CONFIG = "config/"
 
 ISSUERS_MAX = 100
-REVOKED_MAX = 100_000  # of one mount, on one list
+KEYS_MAX = 1_000
+REVOKED_MAX = 100_000  # of one mount, on its lists
+REVOKED_STEP = 500  # entries read between two turns of the loop
 CHAIN_MAX = 10
 DEFAULT = "default"
 SIGNING = "issuing-certificates"
@@ -153,15 +156,25 @@ def signing_key(shelf: Shelf, issuer: Issuer) -> c.PrivateKey:
 
 def key_by_public(shelf: Shelf, public: c.PublicKey) -> str:
     """The id of the key whose public half this is, "" if it is not here."""
-    wanted = c.public_bytes(public)
-    for key_id in shelf.children(KEYS, limit=ISSUERS_MAX):
+    wanted = c.fingerprint(public)
+    for key_id in shelf.children(KEYS, limit=KEYS_MAX):
         item = shelf.get(KEYS + key_id)
-        if (
-            item is not None
-            and c.public_bytes(c.load_key(item.value["private_key"].encode()).public_key()) == wanted
-        ):
+        if item is not None and item.value["fingerprint"] == wanted:
             return key_id
     return ""
+
+
+def put_key(shelf: Shelf, key_id: str, key: c.PrivateKey, name: str) -> AnyCommand:
+    """The command that keeps a new key. Raises InvalidRequest if there are too many."""
+    if len(shelf.children(KEYS, limit=KEYS_MAX)) >= KEYS_MAX:
+        raise InvalidRequest(f"a mount has at most {KEYS_MAX} keys: delete those that no issuer needs")
+    value = {
+        "name": name,
+        "kind": c.key_kind(key),
+        "fingerprint": c.fingerprint(key.public_key()),
+        "private_key": c.private_pem(key),
+    }
+    return shelf.put(KEYS + key_id, value, expect=0)
 
 
 def chain(shelf: Shelf, issuer: Issuer) -> list[Issuer]:
@@ -223,9 +236,10 @@ async def revocation_list(shelf: Shelf, reference: str, now_ns: int) -> x509.Cer
     item = shelf.get(CRL + issuer.id)
     if item is not None and item.value["made_ns"] + expiry_ns // 2 > now_ns:
         return x509.load_pem_x509_crl(item.value["crl"].encode())
-    revoked = [] if settings["disable"] else _revoked(shelf, issuer.id)
-    made = c.make_crl(
-        issuer.certificate, signing_key(shelf, issuer), revoked, now_ns=now_ns, expiry_ns=expiry_ns
+    revoked = [] if settings["disable"] else await _revoked(shelf, issuer.id, now_ns)
+    key = signing_key(shelf, issuer)
+    made = await asyncio.to_thread(
+        c.make_crl, issuer.certificate, key, revoked, now_ns=now_ns, expiry_ns=expiry_ns
     )
     entry = {"crl": c.to_pem(made), "made_ns": now_ns}
     with contextlib.suppress(
@@ -235,12 +249,21 @@ async def revocation_list(shelf: Shelf, reference: str, now_ns: int) -> x509.Cer
     return made
 
 
-def _revoked(shelf: Shelf, issuer_id: str) -> Sequence[tuple[int, int]]:
-    listed = []
-    for path in shelf.children(REVOKED, limit=REVOKED_MAX):
-        item = shelf.get(REVOKED + path)
-        if item is not None and item.value["issuer_id"] == issuer_id:
-            listed.append((int(path.replace(":", ""), 16), int(item.value["revoked_ns"])))
+async def _revoked(shelf: Shelf, issuer_id: str, now_ns: int) -> Sequence[tuple[int, int]]:
+    """Serial numbers and times of what an issuer revoked; what has ended by itself needs no list any more."""
+    listed: list[tuple[int, int]] = []
+    after, seen = "", 0
+    while names := shelf.children(REVOKED, after, REVOKED_STEP):
+        after, seen = names[-1], seen + len(names)
+        if seen > REVOKED_MAX:
+            raise InvalidRequest(
+                f"more than {REVOKED_MAX} certificates are revoked: tidy those that have ended"
+            )
+        for path in names:
+            item = shelf.get(REVOKED + path)
+            if item is not None and item.value["issuer_id"] == issuer_id and item.value["ends_ns"] > now_ns:
+                listed.append((int(path.replace(":", ""), 16), int(item.value["revoked_ns"])))
+        await asyncio.sleep(0)
     return listed
 
 

@@ -4,6 +4,7 @@ Names of fields, kinds of keys and texts of errors are those of Vault's pki engi
 """
 
 import datetime
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -90,6 +91,11 @@ def key_kind(key: PrivateKey | PublicKey) -> str:
 def public_bytes(key: PublicKey) -> bytes:
     """What two equal keys have in common: the DER of SubjectPublicKeyInfo."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(key: PublicKey) -> str:
+    """What two equal keys have in common, short."""
+    return hashlib.sha256(public_bytes(key)).hexdigest()
 
 
 def private_pem(key: PrivateKey, *, pkcs8: bool = True) -> str:

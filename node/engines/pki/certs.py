@@ -13,7 +13,7 @@ from node.core.router import Handler, Route
 from node.engines.pki import authority
 from node.engines.pki import certificates as c
 from node.engines.pki.authority import CERTS, CRL, DEFAULT, REVOKED
-from node.engines.shelf import Shelf, shelf
+from node.engines.shelf import Shelf, listed, shelf
 from node.errors import InvalidRequest, NotFound
 from node.store import Store
 from storage.command import AnyCommand
@@ -135,18 +135,11 @@ def _certificate(core: Core, request: Request, serial: str) -> x509.Certificate:
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return _keys(core, shelf(core, request), CERTS)
+    return Response(data={"keys": listed(core, request, CERTS)})
 
 
 async def _list_revoked(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return _keys(core, shelf(core, request), REVOKED)
-
-
-def _keys(core: Core, view: Shelf, folder: str) -> Response:
-    names = view.children(folder, limit=core.settings.list_keys_max)
-    if not names:
-        raise NotFound
-    return Response(data={"keys": names})
+    return Response(data={"keys": listed(core, request, REVOKED)})
 
 
 # --- revocation lists ---

@@ -103,7 +103,7 @@ async def _make_root(core: Core, request: Request, params: dict[str, str]) -> Re
     key_id, issuer = str(uuid.uuid4()), _issuer(made, name)
     issuer = _with_key(issuer, key_id)
     await view.write(
-        _put_key(view, key_id, key, text(data.get("key_name"), "key_name")),
+        authority.put_key(view, key_id, key, text(data.get("key_name"), "key_name")),
         view.put(ISSUERS + issuer.id, issuer.stored()),
         authority.put_certificate(view, made, issuer.id),
         *_first(view, issuer.id, key_id),
@@ -146,7 +146,7 @@ async def _make_request(core: Core, request: Request, params: dict[str, str]) ->
     key = await _new_key(data)
     csr = c.make_request(names.subject(wanted.common_name, data), wanted.general(), key)
     key_id = str(uuid.uuid4())
-    await view.write(_put_key(view, key_id, key, text(data.get("key_name"), "key_name")))
+    await view.write(authority.put_key(view, key_id, key, text(data.get("key_name"), "key_name")))
     shown: dict[str, Any] = {"csr": leaf.encoded(csr) if form == "der" else c.to_pem(csr), "key_id": key_id}
     if exported:
         shown |= leaf.private_fields(key, data, form)
@@ -256,7 +256,7 @@ class _Import:
         else:
             key_id = str(uuid.uuid4())
             self._new_keys.append(key_id)
-            self.commands.append(_put_key(self._view, key_id, key, ""))
+            self.commands.append(authority.put_key(self._view, key_id, key, ""))
         self._keys[c.public_bytes(public)] = key_id
 
     def add_certificate(self, certificate: x509.Certificate) -> None:
@@ -286,11 +286,6 @@ class _Import:
             "imported_keys": self._new_keys or None,
             "mapping": self._mapping,
         }
-
-
-def _put_key(view: Shelf, key_id: str, key: c.PrivateKey, name: str) -> AnyCommand:
-    value = {"name": name, "kind": c.key_kind(key), "private_key": c.private_pem(key)}
-    return view.put(KEYS + key_id, value, expect=0)
 
 
 def _issuer(certificate: x509.Certificate, name: str) -> authority.Issuer:

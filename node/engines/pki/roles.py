@@ -12,7 +12,7 @@ from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.engines.pki import names
 from node.engines.pki.certificates import EXT_KEY_USAGES, KEY_USAGES, key_bits
-from node.engines.shelf import shelf
+from node.engines.shelf import listed, shelf
 from node.errors import InvalidRequest, NotFound
 
 ROLES = "role/"
@@ -182,7 +182,4 @@ async def _delete(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = shelf(core, request).children(ROLES, limit=core.settings.list_keys_max)
-    if not names:
-        raise NotFound
-    return Response(data={"keys": names})
+    return Response(data={"keys": listed(core, request, ROLES)})

@@ -226,7 +226,7 @@ async def _list_keys(core: Core, request: Request, params: dict[str, str]) -> Re
     view = shelf(core, request)
     default = authority.config(view, "keys", {DEFAULT: ""})[DEFAULT]
     info: dict[str, Any] = {}
-    for key_id in view.children(KEYS, limit=authority.ISSUERS_MAX):
+    for key_id in view.children(KEYS, limit=authority.KEYS_MAX):
         item = view.get(KEYS + key_id)
         if item is not None:
             info[key_id] = {"is_default": key_id == default, "key_name": item.value["name"]}

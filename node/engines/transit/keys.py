@@ -12,7 +12,7 @@ from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
-from node.engines.shelf import Shelf, shelf
+from node.engines.shelf import Shelf, listed, shelf
 from node.engines.transit import ciphers
 from node.engines.transit.keyring import KEYS, Key, find, load, new_version, plain, restore, save, shown
 from node.errors import InvalidRequest, NotFound
@@ -148,10 +148,7 @@ async def _read(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = shelf(core, request).children(KEYS, limit=core.settings.list_keys_max)
-    if not names:
-        raise NotFound
-    return Response(data={"keys": names})
+    return Response(data={"keys": listed(core, request, KEYS)})
 
 
 async def _rotate(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -49,7 +49,7 @@ def unseal(client: Client, out: Output, key: str | None, reset: bool, migrate: b
 def seal(client: Client) -> None:
     """Seal a node: it forgets its keys and serves nothing until it is unsealed."""
     client.call("PUT", "sys/seal", doing="Error sealing")
-    click.echo(f"Success! {client.address} is sealed.")
+    click.echo("Success! Vault is sealed.")
 
 
 @operator.command("step-down")

@@ -38,7 +38,7 @@ def init(client: Client, out: Output, only_ask: bool, **said: Any) -> int:
     if only_ask:
         body = client.call("GET", "sys/init", doing="Error checking init status", with_token=False)
         done = bool(needed(body, "initialized"))
-        out.show({"Initialized": done}, f"The store is {'' if done else 'not '}initialized")
+        out.show({"Initialized": done}, f"Vault is {'' if done else 'not '}initialized")
         return 0 if done else NOT_INITIALIZED
     answer: dict[str, Any] = client.call(
         "PUT", "sys/init", _body(said), doing="Error initializing", with_token=False

@@ -248,4 +248,10 @@ def _print_status(out: Output, state: Mapping[str, Any]) -> None:
     click.echo(pairs(rows))
 
 
-_EMPTY = {"verification_nonce": "", "backup": False, "verification_required": False}
+_EMPTY = {
+    "nonce": "",
+    "progress": 0,
+    "verification_nonce": "",
+    "backup": False,
+    "verification_required": False,
+}

@@ -58,11 +58,11 @@ def generate_root(client: Client, out: Output, key: str | None, **said: Any) -> 
         length = _attempt(client)[1].get("otp_length") or OTP_CHARS
         click.echo("".join(secrets.choice(_ALPHABET) for _ in range(length)), nl=sys.stdout.isatty())
         return 0
-    base, state = _attempt(client)
     if said["cancel"]:
-        client.call("DELETE", f"{base}/attempt", doing="Error canceling root token generation")
-        click.echo("Success! Root token generation canceled (if it was started)")
-    elif said["status"]:
+        _cancel(client)
+        return 0
+    base, state = _attempt(client)
+    if said["status"]:
         _print(out, state)
     elif said["init"]:
         _start(client, out, base, said)
@@ -84,6 +84,16 @@ def _attempt(client: Client) -> tuple[str, dict[str, Any]]:
 def _data(body: Any) -> dict[str, Any]:
     found = body.get("data") or body if isinstance(body, dict) else {}
     return dict(found)
+
+
+def _cancel(client: Client) -> None:
+    doing = "Error canceling root token generation"
+    answer = client.send("DELETE", f"{_CURRENT}/attempt")
+    if answer.status in (404, 405):
+        client.call("DELETE", f"{_OLDER}/attempt", doing=doing)
+    else:
+        client.checked(answer, "DELETE", f"{_CURRENT}/attempt", doing=doing)
+    click.echo("Success! Root token generation canceled (if it was started)")
 
 
 def _start(client: Client, out: Output, base: str, said: Mapping[str, Any]) -> None:

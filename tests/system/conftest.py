@@ -1,7 +1,8 @@
 """One cluster of three real servers for all system tests, and the clients that users have.
 
 With STRONGROOM_SYSTEM_TARGET=openbao the tests that need no more than a server run against a real OpenBao
-instead: so it is checked that they ask for what clients are used to.
+instead: so it is checked that they ask for what clients are used to. With STRONGROOM_SYSTEM_CLI=strongroom our own
+command is run wherever they run `bao`.
 """
 
 import json

@@ -40,8 +40,8 @@ down: $(READY) ## stop them; the data stays
 clean: $(READY) ## stop them and delete their data
 	@$(BIN)/strongroom local clean
 
-bench: $(READY) ## writes of three nodes beside OpenBao and etcd (needs wrk; docs/bench.md)
-	@$(BIN)/python -m bench.writes
+bench: $(READY) ## reads, writes, many clients and many secrets, beside OpenBao and etcd (needs wrk; docs/bench.md)
+	@$(BIN)/python -m bench $(BENCH)
 
 api-fuzz: $(READY) ## 500 drawn requests for every operation of the OpenAPI document: no 5xx, no answer outside of it
 	@STRONGROOM_API_CASES=500 $(BIN)/python -m pytest -q -s tests/system/test_openapi.py

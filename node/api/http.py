@@ -69,7 +69,7 @@ class Gateway:
             body_bytes_max=core.settings.body_bytes_max, json_depth_max=core.settings.json_depth_max
         )
         lanes = core.settings.read_lane and not link
-        self._lane = ReadLane(core, self._head) if lanes else None
+        self._reads = ReadLane(core, self._head) if lanes else None
         self._writes = WriteLane(core, self._head, self._bodies) if lanes else None
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
@@ -83,16 +83,6 @@ class Gateway:
         if call.close:
             response.force_close()
         return response
-
-    def at_once(self, raw: PlainRequest) -> bytes | None:
-        """The answer to a plain request that needs no waiting; None: ask plain()."""
-        if self._lane is None:
-            return None
-        try:
-            return self._lane.answer(raw)
-        except Exception as error:  # noqa: BLE001 - the boundary, as in _exchange(): the ordinary way may do better
-            _log.error("read lane failed", error=type(error).__name__, where=where(error))
-            return None
 
     async def _send_stream(
         self, raw: web.BaseRequest, rendered: Rendered, stream: AsyncIterator[bytes]
@@ -115,12 +105,15 @@ class Gateway:
 
     def begin(self, raw: PlainRequest, done: Done) -> bool:
         """Whether a plain request will be answered by calling `done`; False: ask plain()."""
-        if self._writes is None:
+        lane = self._reads if raw.method == "GET" else self._writes
+        if lane is None:
             return False
         try:
-            return self._writes.begin(raw, done)
+            return lane.begin(raw, done)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing has happened yet
-            _log.error("write lane failed", error=type(error).__name__, where=where(error))
+            _log.error(
+                "lane failed", lane=type(lane).__name__, error=type(error).__name__, where=where(error)
+            )
             return False
 
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:

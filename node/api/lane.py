@@ -1,4 +1,4 @@
-"""The read lane: a plain read is answered on the spot, by the loop's turn that brought it.
+"""The read lane: a plain read is answered on the spot, in the turn of the loop that brought it.
 
 It takes a GET whose answer needs nothing to be waited for: the headers say nothing unusual, the node's view is fresh
 now (a lease), the token is known and neither counted nor bound, policies allow the read, and its route can answer at
@@ -7,10 +7,16 @@ once. Everything else takes the ordinary way (node/api/http.py), as if it had no
 Nothing is decided here. Who asks, what for, may they, and what is answered come from the functions of the ordinary
 way; their answers are remembered for as long as nothing moves that they depend on: the headers with the connection,
 the permission with the ACL, the answer with the decrypted value, which apply drops when it touches the key. What is
-left of an answer is its request id, its date, and both audit records, which are in the file before it leaves.
+left of an answer is its request id, its date, and its two audit records: those of all reads that one turn brings are
+written at once, before any of the answers leaves.
 """
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
+
+import structlog
 
 from node import errors
 from node.api import paths
@@ -18,6 +24,7 @@ from node.api.callers import caller_of
 from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
+from node.api.vault.render import Rendered
 from node.audit.log import Prepared
 from node.audit.record import Asker
 from node.core import pipeline
@@ -26,13 +33,19 @@ from node.core.request import Operation, Request
 from node.core.router import Route
 from node.policy.acl import ACL
 from node.store import Store
+from node.telemetry.logs import where
 from node.telemetry.metrics import now
 from storage.cache import CachedValue
 from storage.errors import StorageError
 
 TARGETS_MAX = 65_536
 EXCHANGE_OVERHEAD_BYTES = 2048  # Python's, for one remembered answer
+READS_A_WRITE_MAX = 256  # of one write to the audit file
 OK = 200
+
+_log = structlog.get_logger(__name__)
+
+Done = Callable[[bytes, bool], None]  # the bytes of the answer, and whether to close the connection then
 
 
 @dataclass(slots=True)
@@ -50,6 +63,16 @@ class _Exchange:
     audit: Prepared
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One request on its way out."""
+
+    exchange: _Exchange
+    who: Asker
+    done: Done
+    began: float
+
+
 class ReadLane:
     """Answers plain reads of one listener."""
 
@@ -57,21 +80,37 @@ class ReadLane:
         self._core = core
         self._head = head
         self._known: dict[str, CachedValue] = {}  # by target
+        self._asked: list[_Read] = []  # in this turn of the loop
 
-    def answer(self, raw: PlainRequest) -> bytes | None:
-        """The bytes of the answer, or None: nothing has happened, and the ordinary way is to answer."""
+    def begin(self, raw: PlainRequest, done: Done) -> bool:
+        """Whether `done` will be called with the answer before this turn is over; if not, nothing has happened."""
         core, began = self._core, now()
         store = core.store
-        if store is None or raw.method != "GET":
-            return None
+        if store is None:
+            return False
         caller = caller_of(core, raw, store)
         if caller.token is None or not store.fresh_now():
-            return None
+            return False
         now_ns = store.now_ns()
         row = core.tokens.permit_at_once(store, caller.digest, raw.remote, now_ns)
         if row is None:
-            return None
-        acl = core.acl(row)
+            return False
+        exchange = self._allowed(raw, store, core.acl(row), now_ns)
+        if exchange is None:
+            return False
+        who = caller.who
+        if who is None or who.row is not row or who.hasher is not exchange.audit.hasher:
+            who = caller.who = core.audit.asker(row, caller.token, raw.remote)
+        self._asked.append(_Read(exchange, who, done, began))
+        core.metrics.request_started()
+        if len(self._asked) == 1:
+            asyncio.get_running_loop().call_soon(self._answer)
+        elif len(self._asked) >= READS_A_WRITE_MAX:
+            self._answer()
+        return True
+
+    def _allowed(self, raw: PlainRequest, store: Store, acl: ACL, now_ns: int) -> _Exchange | None:
+        """What is asked and answered, if policies let this caller have it."""
         found = self._known.get(raw.raw_path)
         exchange: _Exchange | None
         if found is None or not found.live or found.attached.target != raw.raw_path:
@@ -80,31 +119,48 @@ class ReadLane:
             exchange, found.used = found.attached, True
             if found.row.is_deleted(now_ns):
                 return None
-        if exchange is None or exchange.audit.hasher is not core.audit.hasher:
+        if exchange is None or exchange.audit.hasher is not self._core.audit.hasher:
             return None
         if exchange.acl is not acl:
             if not pipeline.permits(acl, exchange.request, exchange.route):
                 return None
             exchange.acl = acl
-        who = caller.who
-        if who is None or who.row is not row or who.hasher is not exchange.audit.hasher:
-            who = caller.who = core.audit.asker(row, caller.token, raw.remote)
-        return self._send(exchange, who, began)
+        return exchange
 
-    def _send(self, exchange: _Exchange, who: Asker, began: float) -> bytes:
-        """Both records, then the answer; without the records, the answer that says so."""
-        core, request_id = self._core, render.new_request_id()
-        observe, operation = core.metrics.observe, exchange.request.operation.value
+    def _answer(self) -> None:
+        """The records of everybody who asked in this turn, then the answers; without the records, what says so."""
+        core, asked = self._core, self._asked
+        if not asked:
+            return
+        self._asked = []
+        ids = [render.new_request_id() for _ in asked]
         try:
-            core.audit.exchange(who, exchange.audit, request_id=request_id)
-        except errors.AuditFailed as error:
-            failure = render.failure(error)
-            observe(operation, failure.status, now() - began)
-            start = self._head.start(failure.status, failure.headers)
-            return self._head.finish(start, len(failure.body)) + failure.body
-        observe(operation, OK, now() - began)
-        head = self._head.finish(exchange.start, exchange.length)
-        return b"%b%b%b%b" % (head, exchange.before, request_id.encode(), exchange.after)
+            core.audit.exchanges(
+                [(read.who, read.exchange.audit, id_) for read, id_ in zip(asked, ids, strict=True)]
+            )
+        except Exception as error:  # noqa: BLE001 - the boundary, as in http.py: whatever it was, nobody gets an answer
+            failure = self._withheld(error)
+            head = self._head.finish(self._head.start(failure.status, failure.headers), len(failure.body))
+            for read in asked:
+                self._send(read, failure.status, head + failure.body)
+            return
+        for read, request_id in zip(asked, ids, strict=True):
+            exchange = read.exchange
+            head = self._head.finish(exchange.start, exchange.length)
+            self._send(read, OK, b"%b%b%b%b" % (head, exchange.before, request_id.encode(), exchange.after))
+
+    @staticmethod
+    def _withheld(error: Exception) -> Rendered:
+        if isinstance(error, errors.AuditFailed):
+            return render.failure(error)
+        _log.error("reads failed", error=type(error).__name__, where=where(error))
+        return render.message(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+
+    def _send(self, read: _Read, status: int, answer: bytes) -> None:
+        metrics = self._core.metrics
+        metrics.request_finished()
+        metrics.observe(read.exchange.request.operation.value, status, now() - read.began)
+        read.done(answer, False)
 
     def _find(self, raw: PlainRequest, store: Store, acl: ACL) -> _Exchange | None:
         """What is asked at a target that is not remembered; it is from now on, if its value is kept."""

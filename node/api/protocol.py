@@ -83,7 +83,7 @@ class RequestParser(http_parser.HttpRequestParserPy):
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_closing", "_gateway", "_header_timer", "_held", "_plain", "_serving")
+    __slots__ = ("_closing", "_gateway", "_header_timer", "_held", "_plain", "_served", "_serving", "_task")
 
     def __init__(self, server: "Server", *, loop: asyncio.AbstractEventLoop) -> None:
         limit = server.header_bytes_max
@@ -114,7 +114,9 @@ class Connection(RequestHandler):
         self._parser: RequestParser | None = parser
         self._header_timer: asyncio.TimerHandle | None = None
         self._plain: PlainReader | None = None  # None: aiohttp reads this connection, from now on
-        self._serving: asyncio.Future[None] | None = None  # the plain request that is being answered
+        self._serving = False  # a plain request is being answered
+        self._task: asyncio.Task[None] | None = None  # ... by this one, if it takes a task
+        self._served: asyncio.Future[None] | None = None  # somebody waits until it is
         self._held = b""  # what came meanwhile: a client that pipelines
         self._closing = False
         self._gateway = server.gateway
@@ -135,21 +137,15 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._serving is not None:
+        if self._serving:
             self._hold(data)
             return
         if self._plain is not None:
             request = None if self._paused or self._close or self._force_close else self._plain.read(data)
             if request is not None:
-                answer = self._gateway.at_once(request)
-                if answer is not None:
-                    cast("asyncio.Transport", self.transport).write(answer)
-                    self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
-                    return
-                if self._gateway.begin(request, self._answered):
-                    self._serving = self._loop.create_future()
-                else:
-                    self._serving = self._loop.create_task(self._serve(request))
+                self._serving = True
+                if not self._gateway.begin(request, self._answered):
+                    self._task = self._loop.create_task(self._serve(request))
                 return
             self._plain = None
         self._received(data)
@@ -160,23 +156,25 @@ class Connection(RequestHandler):
             self.transport.pause_reading()  # so at most what the socket gives at once is held
 
     async def _serve(self, request: PlainRequest) -> None:
-        """Answer one plain request; what came meanwhile goes to aiohttp, and so does the connection then."""
+        """Answer one plain request."""
         try:
             answer, close = await self._gateway.plain(request)
-            if self.transport is not None:
-                self.transport.write(answer)
-        finally:
-            self._serving = None
-        self._after(close)
+        except BaseException:
+            self._finish()
+            raise
+        self._answered(answer, close)
 
     def _answered(self, answer: bytes, close: bool) -> None:
-        """The write lane has answered the plain request."""
-        serving, self._serving = self._serving, None
+        """What came meanwhile goes to aiohttp, and so does the connection then."""
         if self.transport is not None:
             self.transport.write(answer)
+        self._finish()
         self._after(close)
-        if serving is not None and not serving.done():
-            serving.set_result(None)
+
+    def _finish(self) -> None:
+        self._serving, self._task = False, None
+        if self._served is not None and not self._served.done():
+            self._served.set_result(None)
 
     def _after(self, close: bool) -> None:
         self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
@@ -190,18 +188,19 @@ class Connection(RequestHandler):
 
     def close(self) -> None:
         """Once the plain request that is being answered has its answer."""
-        if self._serving is not None:
+        if self._serving:
             self._closing = True
         else:
             super().close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
-        if self._serving is not None:
-            await asyncio.wait({self._serving}, timeout=timeout)
+        if self._serving:
+            self._served = self._loop.create_future()
+            await asyncio.wait({self._served}, timeout=timeout)
         await super().shutdown(timeout)
 
     def _process_keepalive(self) -> None:
-        if self._serving is not None:
+        if self._serving:
             self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
         super()._process_keepalive()
 
@@ -259,7 +258,6 @@ class Gateway(Protocol):
     """What answers: requests that aiohttp read, and plain ones."""
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse: ...
-    def at_once(self, raw: PlainRequest) -> bytes | None: ...
     def begin(self, raw: PlainRequest, done: Callable[[bytes, bool], None]) -> bool: ...
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]: ...
 

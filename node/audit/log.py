@@ -32,10 +32,12 @@ class _Sink:
 
     def append(self, *records: bytes) -> bool:
         """Write records of record.py at once, numbered; False if they are not all wholly in the file."""
-        data, sequence = self._torn, self._sequence
+        sequence = self._sequence
+        lines = [self._torn] if self._torn else []
         for body in records:
             sequence += 1
-            data += b'{"seq":%d,%b\n' % (sequence, body)
+            lines.append(b'{"seq":%d,%b\n' % (sequence, body))
+        data = b"".join(lines)
         try:
             written = os.write(self._descriptor, data)
         except OSError:
@@ -117,12 +119,12 @@ class AuditLog:
             for request in requests:
                 request.audited = subject = record.asked(hasher, request)
                 records.append(record.request_record(subject, now_ns=now_ns))
-            self._append(*records)
+            self._append(*records, answers=len(requests))
 
     def responses(self, answers: Sequence[tuple[Request, Response | None, str]]) -> None:
         """response() for several, with their errors; all are recorded, or none may leave. Raises AuditFailed."""
         if self._sinks and answers:
-            self._append(*(self._response(*answer) for answer in answers))
+            self._append(*(self._response(*answer) for answer in answers), answers=len(answers))
 
     def response(self, request: Request, response: Response | None, *, error: str = "") -> None:
         """Record what is about to be answered. Raises AuditFailed."""
@@ -142,28 +144,32 @@ class AuditLog:
         return self._hasher
 
     def prepare(self, request: Request, response: Response) -> Prepared:
-        """For exchange(): the pieces that do not depend on who asks and when."""
+        """For exchanges(): the pieces that do not depend on who asks and when."""
         hasher = self._hasher
         return Prepared(hasher, record.place(hasher, request), record.outcome(hasher, request, response))
 
     def asker(self, row: Token, token: Secret, remote: str) -> record.Asker:
-        """For exchange(): who asks, good for as long as the token's row is."""
+        """For exchanges(): who asks, good for as long as the token's row is."""
         return record.asker(self._hasher, row=row, token=token, remote=remote)
 
-    def exchange(self, who: record.Asker, prepared: Prepared, *, request_id: str) -> None:
-        """request() and response() in one, for what is answered on the spot and changes nothing. Raises AuditFailed."""
-        if self._sinks:
-            asked = record.asked_by(who, prepared.what, request_id=request_id)
-            now_ns = time.time_ns()
-            self._append(
-                record.request_record(asked, now_ns=now_ns),
-                record.response_record(asked, prepared.outcome, now_ns=now_ns),
-            )
+    def exchanges(self, answered: Sequence[tuple[record.Asker, Prepared, str]]) -> None:
+        """request() and response() in one, for what is answered on the spot and changes nothing.
 
-    def _append(self, *records: bytes) -> None:
+        Each with who asks, and its request id; all are recorded, or none may leave. Raises AuditFailed.
+        """
+        if self._sinks:
+            moment = record.moment(time.time_ns())
+            records: list[bytes] = []
+            for who, prepared, request_id in answered:
+                asked = record.asked_by(who, prepared.what, request_id=request_id)
+                records.append(record.request_at(moment, asked))
+                records.append(record.response_at(moment, asked, prepared.outcome))
+            self._append(*records, answers=len(answered))
+
+    def _append(self, *records: bytes, answers: int = 1) -> None:
         accepted = [sink.append(*records) for sink in self._sinks]
         if not any(accepted):
-            self.refused += 1
+            self.refused += answers
             raise AuditFailed("no audit sink accepted the record; the request was refused")
 
     def reopen(self) -> list[str]:

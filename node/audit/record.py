@@ -162,7 +162,7 @@ def place(hasher: Hasher, request: Request) -> bytes:
 
 def request_record(asked: bytes, *, now_ns: int, error: str = "") -> bytes:
     """The record of what is asked, written before anything happens. Records lack their opening brace (log.py)."""
-    return b'"time":"%b","type":"request",%b%b}' % (rfc3339(now_ns).encode(), asked, _error(error))
+    return request_at(moment(now_ns), asked, _error(error))
 
 
 def response_record(asked: bytes, outcome: bytes | None, *, now_ns: int, error: str = "") -> bytes:
@@ -170,8 +170,23 @@ def response_record(asked: bytes, outcome: bytes | None, *, now_ns: int, error: 
 
     `outcome` is of outcome(), None where there is no answer but an error.
     """
+    return response_at(moment(now_ns), asked, outcome, _error(error))
+
+
+def moment(now_ns: int) -> bytes:
+    """A time as records have it."""
+    return rfc3339(now_ns).encode()
+
+
+def request_at(moment: bytes, asked: bytes, error: bytes = b"") -> bytes:
+    """request_record(), from its pieces."""
+    return b'"time":"%b","type":"request",%b%b}' % (moment, asked, error)
+
+
+def response_at(moment: bytes, asked: bytes, outcome: bytes | None, error: bytes = b"") -> bytes:
+    """response_record(), from its pieces."""
     came = b"" if outcome is None else b',"response":%b' % outcome
-    return b'"time":"%b","type":"response",%b%b%b}' % (rfc3339(now_ns).encode(), asked, _error(error), came)
+    return b'"time":"%b","type":"response",%b%b%b}' % (moment, asked, error, came)
 
 
 def outcome(hasher: Hasher, request: Request, response: Response) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 from support.corefixture import ROOT_TOKEN, audit_records, call, new_token, opened
 from support.httpfixture import Answer, Site, Wire, request, serve
 
+from node.api import lane as node_lane
 from node.api.lane import ReadLane
 from node.core.core import Core
 from node.core.request import Operation
@@ -26,14 +27,14 @@ class Lane:
 
     def __init__(self, site: Site, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.site, self.core, self.token, self.taken = site, site.core, token, 0
-        answer = ReadLane.answer
+        begin = ReadLane.begin
 
-        def counted(lane: ReadLane, raw: Any) -> bytes | None:
-            given = answer(lane, raw)
-            self.taken += given is not None
-            return given
+        def counted(lane: ReadLane, raw: Any, done: Any) -> bool:
+            begun = begin(lane, raw, done)
+            self.taken += begun
+            return begun
 
-        monkeypatch.setattr(ReadLane, "answer", counted)
+        monkeypatch.setattr(ReadLane, "begin", counted)
 
     async def get(
         self, wire: Wire, path: str = PATH, *, taken: bool, token: str = "", **headers: str
@@ -230,6 +231,31 @@ async def test_without_a_record_there_is_no_answer(lane: Lane) -> None:
     assert lane.core.audit.refused == 1
     assert len(audit_records(lane.core)) == before
     assert (await lane.get(wire, taken=True)).status == 200
+
+
+async def test_reads_of_one_turn_share_a_write_and_its_failure(lane: Lane) -> None:
+    wires = [await lane.site.connect() for _ in range(5)]
+    for wire in wires:
+        await lane.get(wire, taken=True)
+    data = request("GET", PATH, headers={"X-Vault-Token": lane.token})
+    with failing_disk(lane.core):
+        for wire in wires:
+            wire.writer.write(data)
+        assert [(await wire.answer()).status for wire in wires] == [500] * 5
+        assert lane.core.audit.refused == 5, "as many as were withheld"
+    for wire in wires:
+        wire.writer.write(data)
+    assert [(await wire.answer()).json["data"]["data"] for wire in wires] == [{"n": 1}] * 5
+
+
+async def test_more_reads_than_one_write_takes(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_lane, "READS_A_WRITE_MAX", 2)
+    wires = [await lane.site.connect() for _ in range(5)]
+    for wire in wires:
+        wire.writer.write(request("GET", PATH, headers={"X-Vault-Token": lane.token}))
+    ids = {(await wire.answer()).json["request_id"] for wire in wires}
+    assert ids <= {record["request"]["id"] for record in audit_records(lane.core)}
+    assert len(ids) == 5
 
 
 async def test_a_record_torn_in_the_middle_withholds_the_answer(

@@ -132,14 +132,17 @@ async def ways(tmp_path) -> AsyncIterator[Ways]:
 
 def watch(site: Site, name: str, taken: Counter[str]) -> None:
     """Count what is answered on the spot."""
-    at_once = site.server.gateway.at_once
+    lane = site.server.gateway._reads
+    if lane is None:
+        return
+    begin = lane.begin
 
-    def counted(raw: Any) -> Any:
-        answer = at_once(raw)
-        taken[name] += answer is not None
-        return answer
+    def counted(raw: Any, done: Any) -> bool:
+        begun = begin(raw, done)
+        taken[name] += begun
+        return begun
 
-    site.server.gateway.at_once = counted
+    lane.begin = counted
 
 
 async def prepare(ways: Ways) -> None:

@@ -1,11 +1,16 @@
 """`strongroom chaos ...`: rehearsals and simulations of failures."""
 
+import asyncio
+import logging
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import click
 
+from chaos.fuzz import attack
 from chaos.simulator.defects import DEFECTS
 from chaos.simulator.many import Summary, simulate
 from chaos.simulator.play import Played, play
@@ -15,6 +20,7 @@ from node.cli.remote import printing
 
 PROGRESS_S = 1.0
 SEEDS = 1000
+FRAMES = 200_000
 _POSITIVE = IntegerType(minimum=1)
 
 
@@ -56,6 +62,28 @@ def simulate_command(
         option = f" -defect={defect}" if defect else ""
         out.say(f"\nSee it again: strongroom chaos simulate -seed={summary.failed.seed}{option}")
     return 0 if summary.good else LOCAL_ERROR
+
+
+@chaos.command("fuzz")
+@flag("frames", _POSITIVE, default=FRAMES, help=f"How many frames to send.  [default: {FRAMES}]")
+@flag("seed", INTEGER, default=1, help="What the frames are drawn from.  [default: 1]")
+@printing
+def fuzz_command(out: Output, frames: int, seed: int) -> int:
+    """Send bad frames to the Raft ports of a cluster made for it, with and without a valid certificate.
+
+    Ends with 1 if anything changed, anything ended, or memory grew.
+    """
+    logging.disable(logging.CRITICAL)  # every refused connection is one of ours
+    with tempfile.TemporaryDirectory() as directory:
+        result = asyncio.run(attack(Path(directory), frames=frames, seed=seed))
+    report = {
+        "frames": dict(sorted(result.frames.items())),
+        "refused": dict(sorted(result.refused.items())),
+        "memory_growth_mib": round(result.memory_growth_bytes / (1 << 20), 1),
+        "wrong": result.wrong,
+    }
+    out.show(report, pairs([(key.replace("_", " "), _shown(value)) for key, value in report.items()]))
+    return LOCAL_ERROR if result.wrong else 0
 
 
 def _progress(total: int) -> Any:

@@ -503,9 +503,9 @@ class Engine:
             return
         try:
             frame = wire.decode(body)
-        except wire.WireError as error:
+        except wire.WireError:
             self.counters.frames_dropped += 1
-            raise BadFrame(str(error)) from None
+            raise BadFrame("what it sent is no frame") from None  # its details would be the peer's choice
         if not self.replica.on_frame(peer_id, frame):
             self.inbound.on_request(peer_id, frame)
 

@@ -98,8 +98,10 @@ def changed(role: Role, data: Mapping[str, Any]) -> tuple[Role, list[str]]:
         for name, (field, read) in _READERS.items()
         if data.get(field) is not None
     }
-    if not 0 <= given.get("num_uses", 0) <= NUM_USES_MAX:
-        raise InvalidRequest("error parsing role fields: 'token_num_uses' cannot be negative or out of range")
+    if given.get("num_uses", 0) < 0:
+        raise InvalidRequest("error parsing role fields: 'token_num_uses' cannot be negative")
+    if given.get("num_uses", 0) > NUM_USES_MAX:
+        raise InvalidRequest(f"error parsing role fields: 'token_num_uses' is at most {NUM_USES_MAX}")
     warnings = _durations(role, data, given)
     role = msgspec.structs.replace(role, **given)
     if role.type == "batch":

@@ -187,14 +187,19 @@ def entity_key_info(entity: Entity, mounts: dict[str, Mount]) -> dict[str, Any]:
     return info
 
 
+def _within_group(group: Group, mounts: dict[str, Mount]) -> dict[str, Any]:
+    shown = alias_data(group.alias, group.id, mounts) if group.alias else {}
+    return {name: value for name, value in shown.items() if name not in ("custom_metadata", "local")}
+
+
 def group_data(group: Group, mounts: dict[str, Mount], parents: list[str]) -> dict[str, Any]:
-    """Without members a list is null, but that of entities of an internal group is empty, as clients expect."""
+    """As it is shown; a list without members is null."""
     return {
-        "alias": alias_data(group.alias, group.id, mounts) if group.alias else {},
+        "alias": _within_group(group, mounts),
         "creation_time": rfc3339(group.created_ns),
         "id": group.id,
         "last_update_time": rfc3339(group.updated_ns),
-        "member_entity_ids": group.entities or (None if group.external else []),
+        "member_entity_ids": group.entities or None,
         "member_group_ids": group.groups or None,
         "metadata": group.metadata,
         "modify_index": group.modify_index,

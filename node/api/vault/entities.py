@@ -347,7 +347,7 @@ async def _settle(
     changed = msgspec.structs.replace(alias, **given)
     owner = owner or entity
     if changed == alias and owner.id == entity.id:
-        return payload(canonical_id=entity.id, id=alias.id)
+        return Response(NO_CONTENT)
     left = changes.drop_alias(draft, entity, alias)
     changed = msgspec.structs.replace(changed, updated_ns=draft.now_ns)
     changes.add_alias(draft, left if owner.id == entity.id else owner, changed)

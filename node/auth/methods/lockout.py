@@ -47,8 +47,14 @@ class Count(msgspec.Struct, frozen=True):
 
 
 def configured(value: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
-    """user_lockout_config as a mount keeps and shows it; seconds. Raises InvalidRequest."""
-    kept = dict(old)
+    """user_lockout_config as a mount keeps and shows it; seconds, 0 for the default. Raises InvalidRequest."""
+    kept: dict[str, Any] = {
+        "user_lockout_threshold": 0,
+        "user_lockout_duration": 0,
+        "user_lockout_counter_reset_duration": 0,
+        "user_lockout_disable": False,
+        **old,
+    }
     if value.get("lockout_threshold") is not None:
         kept["user_lockout_threshold"] = integer(value["lockout_threshold"], "lockout_threshold")
         if not 0 <= kept["user_lockout_threshold"] <= 2**31:

@@ -19,7 +19,7 @@ from node.auth.identity import random_base62
 from node.auth.ttl import Limits
 from node.core import request as envelope
 from node.core.request import Request
-from node.errors import InvalidRequest, PermissionDenied
+from node.errors import InvalidRequest, NoQuorum, OutcomeUnknown, PermissionDenied, TooBusy
 from node.leases.planner import Grant, after_failure, grant, is_live, renewal
 from node.store import CommandRejected, Store
 from node.view import write
@@ -41,9 +41,12 @@ AT_ONCE_MAX = 8  # engines' revocations at the same time
 REVOKE_TIMEOUT_S = 10.0
 SWEEP_STEPS_MAX = 8
 PROBLEMS_SHOWN_MAX = 3
+RACES_MAX = 4
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+
+_STORE_ERRORS = (NoQuorum, TooBusy, OutcomeUnknown)
 
 log = structlog.get_logger("leases")
 
@@ -226,20 +229,49 @@ async def give_up_below(store: Store, folder: str) -> None:
 
 
 async def _take_back(store: Store, revokers: Revokers, mount: Mount | None, lease: Lease) -> bool:
-    commands: Sequence[AnyCommand] = ()
+    """Whether a lease is gone now. Two nodes may try at once: who is slower looks again."""
+    for _ in range(RACES_MAX):
+        try:
+            return await _try_to_take_back(store, revokers, mount, lease)
+        except CommandRejected as error:
+            if error.reason not in (Reason.REVISION_MISMATCH, Reason.NO_SUCH_MOUNT):
+                raise
+        if store.reads.lease(lease.lease_id) is None:
+            return True
+    await _record(store, lease, "too many changes at the same time")
+    return False
+
+
+async def _try_to_take_back(store: Store, revokers: Revokers, mount: Mount | None, lease: Lease) -> bool:
     try:
-        if mount is not None:
-            revoker = revokers.get(mount.engine)
-            if revoker is None:
-                raise RevocationFailed(f"this build has no engine {mount.engine} to take it back")
-            data = _decode(store.open(_place(lease.mount_id, lease.lease_id), lease.value))
-            async with asyncio.timeout(REVOKE_TIMEOUT_S):
-                commands = await revoker(store, mount, data)
-    except (RevocationFailed, TimeoutError) as error:
-        await _record(store, lease, str(error) or "no answer in time")
+        commands = await _revoked(store, revokers, mount, lease)
+    except _STORE_ERRORS:
+        raise  # not the engine's: the lease is due still
+    except RevocationFailed as error:
+        await _record(store, lease, str(error))
+        return False
+    except Exception as error:  # noqa: BLE001 - one lease that an engine stumbles over must not keep the others alive
+        await _record(store, lease, f"the engine failed: {type(error).__name__}")
         return False
     await write(store, *commands, LeasesRemove(time_ns=store.now_ns(), lease_ids=(lease.lease_id,)))
     return True
+
+
+async def _revoked(
+    store: Store, revokers: Revokers, mount: Mount | None, lease: Lease
+) -> Sequence[AnyCommand]:
+    """Let the engine take back what a lease stands for; what is to be written for it."""
+    if mount is None:
+        return ()  # it went, and took with it what it could
+    revoker = revokers.get(mount.engine)
+    if revoker is None:
+        raise RevocationFailed(f"this build has no engine {mount.engine} to take it back")
+    data = _decode(store.open(_place(lease.mount_id, lease.lease_id), lease.value))
+    try:
+        async with asyncio.timeout(REVOKE_TIMEOUT_S):
+            return await revoker(store, mount, data)
+    except TimeoutError:
+        raise RevocationFailed("no answer in time") from None
 
 
 async def _record(store: Store, lease: Lease, problem: str) -> None:

@@ -12,6 +12,7 @@ from node.core.router import Route, Table
 from node.leases import manager
 from node.leases.manager import RevocationFailed
 from node.leases.planner import REVOKE_ATTEMPTS_MAX, after_failure
+from node.view import View, write
 from storage.command import MountPut
 
 DEFAULT_S = 2764800
@@ -23,6 +24,7 @@ class Lender:
 
     returned: list[str] = field(default_factory=list)
     broken: bool = False
+    stumbles_over: str = ""
 
     async def lend(self, core, request, params):
         issued = manager.issue(
@@ -42,6 +44,8 @@ class Lender:
     async def take_back(self, store, mount, data):
         if self.broken:
             raise RevocationFailed("the lender is closed")
+        if data["thing"] == self.stumbles_over:
+            raise KeyError("secret detail")
         self.returned.append(data["thing"])
         return []
 
@@ -221,6 +225,38 @@ def test_pauses_between_attempts_grow_and_end():
     pauses = [retry.at_ns for retry in retries]
     assert pauses == sorted(set(pauses))
     assert [retry.irrevocable for retry in retries] == [False] * (REVOKE_ATTEMPTS_MAX - 1) + [True]
+
+
+async def test_a_lease_that_the_engine_stumbles_over_keeps_no_other_alive(wire, lender):
+    lender.stumbles_over = "bad"
+    for name in ("a", "bad", "z"):
+        await borrow(wire, name)
+    failed = await wire.ask("PUT", "/v1/sys/leases/revoke-prefix/lend", {})
+    assert failed.status == 400
+    assert "(the engine failed: KeyError)" in failed.json["errors"][0]
+    assert lender.returned == ["a", "z"]
+
+
+async def test_two_who_take_back_the_same_at_once_both_succeed(site, wire, lender):
+    """The leader's sweep and a revocation that waits for its end: what they write for it is the same entry."""
+    store, view = site.core.unsealed, View(site.core.unsealed, "m-lend")
+    await write(store, view.put("ledger", {"lent": 1}))
+    lease_id = (await borrow(wire))["lease_id"]
+    await manager.end(store, lease_id)
+    both = asyncio.Barrier(2)
+
+    async def take_back(store, mount, data):
+        item = view.get("ledger")
+        if not lender.returned:
+            await both.wait()  # both have looked before either writes
+            lender.returned.append("x")
+        return [view.put("ledger", {"lent": 0}, expect=item.revision)]
+
+    lease = store.reads.lease(lease_id)
+    tries = (manager.take_back(store, {"lender": take_back}, [lease]) for _ in range(2))
+    assert await asyncio.gather(*tries) == [[], []]
+    assert view.get("ledger").value == {"lent": 0}
+    assert store.reads.lease(lease_id) is None
 
 
 async def test_force_forgets_what_cannot_be_taken_back(wire, lender):

@@ -233,6 +233,8 @@ def _value(applied: Applied) -> dict[str, Any]:
     outcome = applied.result
     if isinstance(outcome, Rejected) and outcome.reason == Reason.NOT_PRIMARY:
         raise NotPrimary
+    if isinstance(outcome, Rejected) and outcome.reason == Reason.STALE:
+        raise OutcomeUnknown("this node's clock is too far behind; an earlier attempt may have succeeded")
     if isinstance(outcome, Rejected):
         raise CommandRejected(outcome.reason, outcome.detail)
     assert isinstance(outcome, Done)

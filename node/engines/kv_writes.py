@@ -20,7 +20,7 @@ from typing import Any
 
 from consensus.api import Applied
 from node.core.request import Response
-from node.errors import BodyTooLarge, InvalidRequest, NodeError, NotFound, OutcomeUnknown, TooBusy
+from node.errors import BodyTooLarge, InvalidRequest, NodeError, NotFound, TooBusy
 from node.store import CommandRejected, Store
 from storage.command import AnyCommand, KvPut, Reason
 from storage.keyring import KIND_KV, Context
@@ -59,8 +59,6 @@ def refusal(error: CommandRejected) -> NodeError | CommandRejected:
         return InvalidRequest(CAS_REQUIRED)
     if error.reason in (Reason.NO_SUCH_MOUNT, Reason.NO_SUCH_KEY):
         return NotFound()
-    if error.reason == Reason.STALE:
-        return OutcomeUnknown("this node's clock is too far behind; an earlier attempt may have succeeded")
     return error
 
 

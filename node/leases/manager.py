@@ -19,7 +19,7 @@ from node.auth.identity import random_base62
 from node.auth.ttl import Limits
 from node.core import request as envelope
 from node.core.request import Request
-from node.errors import InvalidRequest, NoQuorum, OutcomeUnknown, PermissionDenied, TooBusy
+from node.errors import InvalidRequest, NoQuorum, NotFound, OutcomeUnknown, PermissionDenied, TooBusy
 from node.leases.planner import Grant, after_failure, grant, is_live, renewal
 from node.store import CommandRejected, Store
 from node.view import write
@@ -112,10 +112,15 @@ def issue(
 
 
 async def submit(store: Store, issued: Issued, *commands: AnyCommand, request_id: bytes = b"") -> None:
-    """Write what an engine hands out together with its lease. Raises PermissionDenied if the token went meanwhile."""
+    """Write what an engine hands out together with its lease.
+
+    Raises PermissionDenied if the token went meanwhile, NotFound if the mount did.
+    """
     try:
         await write(store, *commands, issued.command, request_id=request_id)
     except CommandRejected as error:
+        if error.reason == Reason.NO_SUCH_MOUNT:
+            raise NotFound from None
         if error.reason != Reason.NO_SUCH_TOKEN:
             raise
         raise PermissionDenied("permission denied") from None

@@ -25,7 +25,7 @@ from node.core.fields import Field, Kind
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.engines import catalog, kv_v1
-from node.errors import InvalidRequest, NodeError, OutcomeUnknown
+from node.errors import InvalidRequest, NodeError
 from node.leases.manager import end_with_mount
 from node.store import CommandRejected, Store
 from storage.command import (
@@ -286,6 +286,4 @@ def refusal(
         )
     if error.reason == Reason.NO_SUCH_MOUNT:
         return InvalidRequest(f'no matching mount at "{source or path}"')
-    if error.reason == Reason.STALE:
-        return OutcomeUnknown("this node's clock is too far behind; an earlier attempt may have succeeded")
     return error

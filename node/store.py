@@ -108,6 +108,11 @@ class Store:
             self._tokens[digest] = row
         return row
 
+    @property
+    def epoch(self) -> int:
+        """Changes whenever anything but values may have: tokens, policies, identities, mounts, ..."""
+        return self._machine.epoch
+
     def generation(self, topic: str) -> int:
         """Changes whenever rows of `topic` may have: what caches compare."""
         return self._machine.generation(topic)

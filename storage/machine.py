@@ -160,6 +160,7 @@ class Machine:
         self._recent = Recent(database)
         self.reads = Reads(database, self._recent)
         self._generations = dict.fromkeys(TOPICS, 0)
+        self._epoch = 0
         self._failed = False
         self._uncommitted = 0  # entries
         self._mixed = False  # there are others than versions of secrets among them
@@ -208,6 +209,11 @@ class Machine:
     def generation(self, topic: str) -> int:
         """A number that grows whenever rows of `topic` (one of TOPICS) may have changed; not persistent."""
         return self._generations[topic]
+
+    @property
+    def epoch(self) -> int:
+        """Grows whenever any generation() does: whenever anything but values may have changed; not persistent."""
+        return self._epoch
 
     def apply(self, index: int, request_id: bytes, command: bytes) -> Outcome:
         """Apply the log entry at `index`, which must be the next one; the outcome is remembered."""
@@ -323,6 +329,7 @@ class Machine:
         self._load(self._staged_ids)
         self._staged_ids = None
         self.values.clear()
+        self._epoch += 1
         for topic in TOPICS:
             self._generations[topic] += 1
 
@@ -536,6 +543,7 @@ class Machine:
         if type(command) not in _HARMLESS or of_identity:
             self._authority = self._position
         if topics and isinstance(outcome, Done):
+            self._epoch += 1
             for topic in topics:
                 self._generations[topic] += 1
             if "regions" in topics:

@@ -36,7 +36,7 @@ BEARER = "bearer "
 WRAP_TTL_MAX_NS = 768 * 3600 * SECOND_NS
 REQUEST_ID_BYTES = 16
 INDEX_CHARACTERS_MAX = 512
-STARTS_CACHED_MAX = 256
+TOPS_CACHED_MAX = 256
 INDEX_MAX = 2**63 - 1
 
 _ONCE = (
@@ -257,7 +257,7 @@ class AnswerHead:
         self._core = core
         self._always = _ALWAYS | (_HSTS if tls else {})
         self._index = IndexHeader()
-        self._starts: dict[tuple[object, ...], bytes] = {}
+        self._tops: dict[tuple[object, ...], bytes] = {}
         self._moment = (-1, -1)
         self._moving = b""
 
@@ -268,28 +268,26 @@ class AnswerHead:
             fields[INDEX] = self._index_value(self._core.store)
         return fields
 
-    def start(self, status: int, headers: Mapping[str, str]) -> bytes:
-        """The status line and what does not change from one such answer to the next."""
-        known = (status, *headers.items())
-        start = self._starts.get(known)
-        if start is None:
-            if len(self._starts) >= STARTS_CACHED_MAX:
-                self._starts.clear()
-            start = self._starts[known] = self._start(status, headers)
-        return start
-
-    def _start(self, status: int, headers: Mapping[str, str]) -> bytes:
-        lines = [f"{name}: {value}\r\n" for name, value in (self._always | dict(headers)).items()]
-        return (f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n" + "".join(lines)).encode()
-
-    def finish(self, start: bytes, length: int | None, *, close: bool = False) -> bytes:
-        """The whole head of an answer with a body of `length` bytes (None: with no body)."""
+    def start(
+        self, status: int, headers: Mapping[str, str], length: int | None, *, close: bool = False
+    ) -> bytes:
+        """What does not change from one such answer to the next, for a body of `length` bytes (None: for none)."""
         content = b"" if length is None else b"Content-Length: %d\r\n" % length
-        end = b"Connection: close\r\n" if close else b""
-        return b"%b%b%b%b" % (start, content, end, self._now())
+        return b"%b%b%b" % (self._top(status, headers), content, b"Connection: close\r\n" if close else b"")
 
-    def _now(self) -> bytes:
-        """The headers that change with the time and the state, and the end of the head."""
+    def _top(self, status: int, headers: Mapping[str, str]) -> bytes:
+        known = (status, *headers.items())
+        top = self._tops.get(known)
+        if top is None:
+            if len(self._tops) >= TOPS_CACHED_MAX:
+                self._tops.clear()
+            lines = [f"{name}: {value}\r\n" for name, value in (self._always | dict(headers)).items()]
+            top = f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n{''.join(lines)}".encode()
+            self._tops[known] = top
+        return top
+
+    def end(self) -> bytes:
+        """What changes with the time and the state, and the end of the head."""
         store, second = self._core.store, int(time.time())
         index = -1 if store is None else store.position
         if self._moment != (second, index):

@@ -122,9 +122,9 @@ class Gateway:
         if rendered.stream is not None:  # the path was spelled so that plain.py did not know it
             await close_stream(rendered.stream)
             rendered = render.message(HTTPStatus.BAD_REQUEST, "ask for this path without percent-encoding")
-        start = self._head.start(rendered.status, rendered.headers)
         length = None if rendered.status == HTTPStatus.NO_CONTENT else len(rendered.body)
-        return self._head.finish(start, length, close=call.close) + rendered.body, call.close
+        start = self._head.start(rendered.status, rendered.headers, length, close=call.close)
+        return start + self._head.end() + rendered.body, call.close
 
     async def _exchange(self, raw: "Raw") -> tuple["_Call", Rendered]:
         """Never raises for what a client sent, nor for a bug: that is a 500 with its request id in the log."""

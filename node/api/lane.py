@@ -20,7 +20,7 @@ import structlog
 
 from node import errors
 from node.api import paths
-from node.api.callers import caller_of
+from node.api.callers import admit, caller_of
 from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
@@ -56,14 +56,13 @@ class _Exchange:
     request: Request
     route: Route
     acl: ACL  # the one that allowed it last
-    start: bytes
+    start: bytes  # of the head
     before: bytes  # of the body: up to the request id, and after it
     after: bytes
-    length: int
     audit: Prepared
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Read:
     """One request on its way out."""
 
@@ -92,10 +91,10 @@ class ReadLane:
         if caller.token is None or not store.fresh_now():
             return False
         now_ns = store.now_ns()
-        row = core.tokens.permit_at_once(store, caller.digest, raw.remote, now_ns)
+        row = admit(core, caller, raw.remote, now_ns)
         if row is None:
             return False
-        exchange = self._allowed(raw, store, core.acl(row), now_ns)
+        exchange = self._allowed(raw, store, caller.acl, now_ns)
         if exchange is None:
             return False
         who = caller.who
@@ -140,14 +139,14 @@ class ReadLane:
             )
         except Exception as error:  # noqa: BLE001 - the boundary, as in http.py: whatever it was, nobody gets an answer
             failure = self._withheld(error)
-            head = self._head.finish(self._head.start(failure.status, failure.headers), len(failure.body))
+            start = self._head.start(failure.status, failure.headers, len(failure.body))
             for read in asked:
-                self._send(read, failure.status, head + failure.body)
+                self._send(read, failure.status, start + self._head.end() + failure.body)
             return
+        end = self._head.end()
         for read, request_id in zip(asked, ids, strict=True):
-            exchange = read.exchange
-            head = self._head.finish(exchange.start, exchange.length)
-            self._send(read, OK, b"%b%b%b%b" % (head, exchange.before, request_id.encode(), exchange.after))
+            was = read.exchange
+            self._send(read, OK, b"%b%b%b%b%b" % (was.start, end, was.before, request_id.encode(), was.after))
 
     @staticmethod
     def _withheld(error: Exception) -> Rendered:
@@ -190,10 +189,9 @@ class ReadLane:
             request=request,
             route=match.route,
             acl=acl,
-            start=self._head.start(rendered.status, rendered.headers),
+            start=self._head.start(rendered.status, rendered.headers, len(rendered.body)),
             before=before,
             after=after,
-            length=len(rendered.body),
             audit=audit,
         )
         size_bytes = len(rendered.body) + len(audit.what) + len(audit.outcome) + EXCHANGE_OVERHEAD_BYTES

@@ -24,7 +24,7 @@ import structlog
 from node import errors
 from node.api import paths
 from node.api.body import BodyReader
-from node.api.callers import Caller, caller_of
+from node.api.callers import Caller, admit, caller_of
 from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
@@ -40,7 +40,6 @@ from storage.regions import ALONE
 from storage.rows import Mount
 
 TARGETS_MAX = 16_384
-STARTS_MAX = 64
 
 Done = Callable[[bytes, bool], None]  # the bytes of the answer, and whether to close the connection then
 
@@ -81,7 +80,6 @@ class WriteLane:
         self._asked: list[_Write] = []
         self._ready: list[_Write] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._starts: dict[tuple[Any, ...], bytes] = {}  # of answers, by status and headers
 
     def begin(self, raw: PlainRequest, done: Done) -> bool:
         """Whether `done` will be called with the answer; if not, nothing has happened."""
@@ -114,7 +112,7 @@ class WriteLane:
     ) -> _Write | None:
         """Authenticated, authorised and well-formed, or None. Raises NodeError for what the ordinary way refuses."""
         core, route = self._core, place.match.route
-        row = core.tokens.permit_at_once(store, caller.digest, raw.remote, store.now_ns())
+        row = admit(core, caller, raw.remote, store.now_ns())
         if row is None:
             return None
         data, has_body = self._bodies.parse(raw.body)
@@ -132,7 +130,7 @@ class WriteLane:
         )
         if route.exists is not None and not route.exists(core, request, place.match.params):
             request.operation = Operation.CREATE
-        if not pipeline.permits(core.acl(row), request, route):
+        if not pipeline.permits(caller.acl, request, route):
             return None
         if data and route.fields:
             fields.check(route.fields, data)
@@ -275,12 +273,7 @@ class WriteLane:
         metrics = self._core.metrics
         metrics.request_finished()
         metrics.observe(Operation.UPDATE.value, rendered.status, now() - write.began)
-        kind = (rendered.status, *rendered.headers.items())
-        start = self._starts.get(kind)
-        if start is None:
-            start = self._head.start(rendered.status, rendered.headers)
-            if len(self._starts) < STARTS_MAX:
-                self._starts[kind] = start
         close = isinstance(write.error, errors.BodyTooLarge)
         length = None if rendered.status == HTTPStatus.NO_CONTENT else len(rendered.body)
-        write.done(self._head.finish(start, length, close=close) + rendered.body, close)
+        start = self._head.start(rendered.status, rendered.headers, length, close=close)
+        write.done(start + self._head.end() + rendered.body, close)

@@ -25,6 +25,7 @@ class RequestTimes(Collector):
         self._sums: dict[tuple[str, int], float] = {}
 
     def observe(self, operation: str, status: int, seconds: float) -> None:
+        """One answered request."""
         key = (operation, status)
         counts = self._counts.get(key)
         if counts is None:
@@ -56,6 +57,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = RequestTimes()
+        self.observe = self._requests.observe
         self.registry.register(self._requests)
         self._in_flight = 0
         Gauge(
@@ -80,10 +82,6 @@ class Metrics:
 
     def request_finished(self) -> None:
         self._in_flight -= 1
-
-    def observe(self, operation: str, status: int, seconds: float) -> None:
-        """One answered request."""
-        self._requests.observe(operation, status, seconds)
 
     def answered(self) -> int:
         """Requests answered since the start."""

@@ -6,11 +6,13 @@ is told Raced and begins again. retried() does that.
 
 import functools
 import hashlib
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 import msgspec
 
+from node.core.request import Request
 from node.errors import InvalidRequest, TooBusy
 from node.store import CommandRejected, Store
 from node.view import View, write
@@ -31,8 +33,10 @@ class Raced(Exception):
 class Draft:
     """Reads what is there, or what this draft would put there."""
 
-    def __init__(self, store: Store, view: str) -> None:
+    def __init__(self, store: Store, view: str, request: Request | None = None) -> None:
+        """`request`: the one that asks for the change, under whose identity it is made at most once."""
         self.store = store
+        self._request = request
         self._view = View(store, view)
         self._revisions: dict[str, int] = {}
         self._changes: dict[str, tuple[msgspec.Struct, int] | None] = {}
@@ -82,6 +86,10 @@ class Draft:
         record, expires_ns = change
         return self._view.put(path, msgspec.json.encode(record), expires_ns=expires_ns, expect=expect)
 
+    def _identity(self) -> bytes:
+        request = self._request
+        return b"" if request is None else attempt_id(request.request_id, request.attempt)
+
     async def commit(self, *, extra: Sequence[AnyCommand] = ()) -> None:
         """Make the change, and what `extra` does besides. Raises Raced, and what Store.submit() does."""
         commands = [*self.commands(), *extra]
@@ -92,7 +100,7 @@ class Draft:
                 f"this would change more than {CHANGES_MAX} things at once; nothing was written"
             )
         try:
-            await write(self.store, *commands)
+            await write(self.store, *commands, request_id=self._identity())
         except CommandRejected as error:
             if error.reason != Reason.REVISION_MISMATCH:
                 raise
@@ -106,8 +114,16 @@ def attempt_id(request_id: bytes, attempt: int) -> bytes:
     return hashlib.sha256(b"attempt" + request_id + attempt.to_bytes(4, "big")).digest()[:16]
 
 
+def drawn_id(request: Request, label: str) -> str:
+    """A UUID for what a request makes: random, but the same again when the request is repeated under its identity."""
+    if not request.request_id:
+        return str(uuid.uuid4())
+    digest = hashlib.sha256(b"made by " + request.request_id + label.encode()).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=4))
+
+
 def retried(attempt: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    """Begin again when raced, a bounded number of times; then TooBusy."""
+    """Begin again when raced, a bounded number of times; then TooBusy. The request is among the arguments."""
 
     @functools.wraps(attempt)
     async def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -115,7 +131,9 @@ def retried(attempt: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
             try:
                 return await attempt(*args, **kwargs)
             except Raced:
-                continue
+                for each in args:
+                    if isinstance(each, Request):
+                        each.attempt += 1
         raise TooBusy("others keep changing the same things; nothing was written")
 
     return run

@@ -56,6 +56,7 @@ class Request:
     remote: str = ""
     link: bool = False  # another region sent it
     request_id: bytes = b""  # 16 bytes: the identity under which a write is applied at most once
+    attempt: int = 0  # how often it had to be begun again, because what it read had changed
     consistency: Consistency = Consistency.FRESH
     staleness_s: float = 0.0  # the bound of Consistency.BOUNDED
     as_of: float | None = None  # monotonic seconds: what was acknowledged before is in the view that is shown

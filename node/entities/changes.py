@@ -29,14 +29,14 @@ def by_name(draft: Draft, name: str) -> Entity | None:
     return draft.entity(found) if found else None
 
 
-def write(draft: Draft, entity: Entity | None, name: str, changes: dict[str, Any]) -> Entity:
-    """A new entity, or this one changed. Raises InvalidRequest if another one has the name."""
+def write(draft: Draft, entity: Entity | None, name: str, changes: dict[str, Any], *, new_id: str) -> Entity:
+    """A new entity with the id `new_id`, or this one changed. Raises InvalidRequest if another one has the name."""
     holder = by_name(draft, name)
     if holder is not None and (entity is None or holder.id != entity.id):
         raise InvalidRequest("entity name is already in use")
     if entity is None:
         given = name or f"entity_{uuid.uuid4().hex[:NAME_RANDOM_CHARACTERS]}.root"
-        written = Entity(str(uuid.uuid4()), given, draft.now_ns, draft.now_ns, **changes)
+        written = Entity(new_id, given, draft.now_ns, draft.now_ns, **changes)
     else:
         given = name or entity.name
         if given.lower() != entity.name.lower():

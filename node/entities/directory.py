@@ -122,10 +122,11 @@ def create_with_alias(
     alias_name: str,
     metadata: dict[str, str] | None = None,
     custom_metadata: dict[str, str] | None = None,
+    alias_id: str = "",
 ) -> Entity:
     """A new entity, named at random, with one alias."""
     alias = Alias(
-        id=str(uuid.uuid4()),
+        id=alias_id or str(uuid.uuid4()),
         name=alias_name,
         mount_accessor=accessor,
         created_ns=draft.now_ns,

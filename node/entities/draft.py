@@ -1,6 +1,7 @@
 """A change of entities and groups."""
 
 from node import draft
+from node.core.request import Request
 from node.entities import records
 from node.entities.records import Entity, Group, Pointer
 from node.store import Store
@@ -10,8 +11,8 @@ from storage.entries import IDENTITY
 class Draft(draft.Draft):
     """A draft of the view in which entities and groups are."""
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store, IDENTITY)
+    def __init__(self, store: Store, request: Request | None = None) -> None:
+        super().__init__(store, IDENTITY, request)
 
     def pointed(self, path: str) -> str:
         """The id that an index entry holds, or ""."""

@@ -3,7 +3,6 @@
 Paths, shapes and texts are those of Vault's identity engine (https://developer.hashicorp.com/vault/api-docs/secret/identity).
 """
 
-import uuid
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, payload
-from node.draft import retried
+from node.draft import drawn_id, retried
 from node.entities import changes, records, said
 from node.entities.directory import create_with_alias, identity
 from node.entities.draft import Draft
@@ -165,15 +164,18 @@ async def _write_by_name(core: Core, request: Request, params: dict[str, str]) -
 @retried
 async def _change(core: Core, request: Request, entity_id: str, name: str) -> Response:
     """The entity with this id, else the one with this name, else a new one."""
-    draft, data = Draft(core.unsealed), request.data
+    draft, data = Draft(core.unsealed, request), request.data
     known = draft.entity(entity_id) if entity_id else changes.by_name(draft, name)
     if known is None and entity_id:
         raise InvalidRequest("entity not found from id")
+    new_id = drawn_id(request, "entity")
+    if known is not None and known.id == new_id:  # this very request made it, and the answer was lost
+        return payload(aliases=None, id=known.id, name=known.name)
     given: dict[str, Any] = {"metadata": said.metadata(data), "policies": said.policies(data)}
     if data.get("disabled") is not None:
         given["disabled"] = fields.boolean(data["disabled"], "disabled")
     given = {key: value for key, value in given.items() if value is not None}
-    written = changes.write(draft, known, name, given)
+    written = changes.write(draft, known, name, given, new_id=new_id)
     await draft.commit()
     if known is not None:
         return Response(NO_CONTENT)
@@ -182,13 +184,13 @@ async def _change(core: Core, request: Request, entity_id: str, name: str) -> Re
 
 @retried
 async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft = Draft(core.unsealed)
+    draft = Draft(core.unsealed, request)
     return await _remove(draft, draft.get(records.entity_path(params["id"]), Entity))
 
 
 @retried
 async def _delete_by_name(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft = Draft(core.unsealed)
+    draft = Draft(core.unsealed, request)
     return await _remove(draft, changes.by_name(draft, params["name"]))
 
 
@@ -200,18 +202,24 @@ async def _remove(draft: Draft, entity: Entity | None) -> Response:
     return Response(NO_CONTENT)
 
 
+@retried
 async def _delete_many(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """All that are there, or none."""
     ids = said.ids(request.data, "entity_ids", DELETED_AT_ONCE_MAX)
     if not ids:
         raise InvalidRequest("missing entity ids to delete")
+    draft = Draft(core.unsealed, request)
     for entity_id in ids:
-        await _delete(core, request, {"id": entity_id})
+        entity = draft.get(records.entity_path(entity_id), Entity)
+        if entity is not None:
+            changes.remove(draft, entity)
+    await draft.commit()
     return Response(NO_CONTENT)
 
 
 @retried
 async def _merge(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft, data = Draft(core.unsealed), request.data
+    draft, data = Draft(core.unsealed, request), request.data
     sources = said.ids(data, "from_entity_ids", changes.MERGED_AT_ONCE_MAX)
     target_id = fields.text(data.get("to_entity_id"), "to_entity_id")
     if not sources:
@@ -299,20 +307,22 @@ async def _write_alias_by_id(core: Core, request: Request, params: dict[str, str
 @retried
 async def _place_alias(core: Core, request: Request) -> Response:
     """An alias by its name: made, or given to another entity, or its metadata changed."""
-    draft, data = Draft(core.unsealed), request.data
+    draft, data = Draft(core.unsealed, request), request.data
     name, accessor = said.name(data), fields.text(data.get("mount_accessor"), "mount_accessor")
     if not name or not accessor:
         raise InvalidRequest("'id' or 'mount_accessor' and 'name' must be provided")
     check_accessor(core, accessor)
     owner, custom = _owner(draft, data), said.metadata(data, "custom_metadata")
-    found = changes.alias_by_name(draft, accessor, name)
+    found, new_id = changes.alias_by_name(draft, accessor, name), drawn_id(request, "alias")
+    if found is not None and found[1].id == new_id:  # this very request made it, and the answer was lost
+        return payload(canonical_id=found[0].id, id=new_id)
     if found is not None:
         return await _settle(draft, *found, owner, {"custom_metadata": custom} if custom is not None else {})
     if owner is None:
-        entity = create_with_alias(draft, accessor, name, custom_metadata=custom)
+        entity = create_with_alias(draft, accessor, name, custom_metadata=custom, alias_id=new_id)
         alias = entity.aliases[0]
     else:
-        alias = Alias(str(uuid.uuid4()), name, accessor, draft.now_ns, draft.now_ns, custom_metadata=custom)
+        alias = Alias(new_id, name, accessor, draft.now_ns, draft.now_ns, custom_metadata=custom)
         entity = changes.add_alias(draft, owner, alias)
     await draft.commit()
     return payload(canonical_id=entity.id, id=alias.id)
@@ -320,7 +330,7 @@ async def _place_alias(core: Core, request: Request) -> Response:
 
 @retried
 async def _change_alias(core: Core, request: Request, alias_id: str) -> Response:
-    draft, data = Draft(core.unsealed), request.data
+    draft, data = Draft(core.unsealed, request), request.data
     found = changes.alias_by_id(draft, alias_id)
     if found is None:
         raise InvalidRequest("invalid alias ID provided")
@@ -367,7 +377,7 @@ def _owner(draft: Draft, data: dict[str, Any]) -> Entity | None:
 
 @retried
 async def _delete_alias(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft = Draft(core.unsealed)
+    draft = Draft(core.unsealed, request)
     found = changes.alias_by_id(draft, params["id"])
     if found is not None:
         changes.drop_alias(draft, *found)

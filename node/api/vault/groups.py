@@ -12,7 +12,7 @@ from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
-from node.draft import retried
+from node.draft import drawn_id, retried
 from node.entities import changes, records, said
 from node.entities.directory import NAME_RANDOM_CHARACTERS
 from node.entities.draft import Draft
@@ -159,14 +159,17 @@ async def _write_by_name(core: Core, request: Request, params: dict[str, str]) -
 @retried
 async def _change(core: Core, request: Request, group_id: str, name: str) -> Response:
     """The group with this id, else the one with this name, else a new one."""
-    draft, data = Draft(core.unsealed), request.data
+    draft, data = Draft(core.unsealed, request), request.data
     known = draft.group(group_id) if group_id else _by_name(draft, name)
     if known is None and group_id:
         raise InvalidRequest("invalid group ID")
     holder = _by_name(draft, name)
     if holder is not None and known is not None and holder.id != known.id:
         raise InvalidRequest("group name is already in use")
-    group = known or _new(draft, name, external=_is_external(data) or False)
+    new_id = drawn_id(request, "group")
+    if known is not None and known.id == new_id:  # this very request made it, and the answer was lost
+        return payload(id=known.id, name=known.name)
+    group = known or _new(draft, new_id, name, external=_is_external(data) or False)
     external = _is_external(data)
     if external is not None and external != group.external:
         raise InvalidRequest("group type cannot be changed")
@@ -182,9 +185,9 @@ async def _change(core: Core, request: Request, group_id: str, name: str) -> Res
     return Response(NO_CONTENT) if known is not None else payload(id=written.id, name=written.name)
 
 
-def _new(draft: Draft, name: str, *, external: bool) -> Group:
+def _new(draft: Draft, new_id: str, name: str, *, external: bool) -> Group:
     name = name or f"group_{uuid.uuid4().hex[:NAME_RANDOM_CHARACTERS]}.root"
-    return Group(str(uuid.uuid4()), name, draft.now_ns, draft.now_ns, external=external, modify_index=0)
+    return Group(new_id, name, draft.now_ns, draft.now_ns, external=external, modify_index=0)
 
 
 def _is_external(data: dict[str, Any]) -> bool | None:
@@ -213,13 +216,13 @@ def _given(group: Group, data: dict[str, Any]) -> dict[str, Any]:
 
 @retried
 async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft = Draft(core.unsealed)
+    draft = Draft(core.unsealed, request)
     return await _remove(draft, draft.group(params["id"]))
 
 
 @retried
 async def _delete_by_name(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft = Draft(core.unsealed)
+    draft = Draft(core.unsealed, request)
     return await _remove(draft, _by_name(draft, params["name"]))
 
 
@@ -295,7 +298,7 @@ async def _write_alias_by_id(core: Core, request: Request, params: dict[str, str
 @retried
 async def _change_alias(core: Core, request: Request, alias_id: str) -> Response:
     """The alias with this id, or a new one for a group that has none, or for a new group."""
-    draft, data = Draft(core.unsealed), request.data
+    draft, data = Draft(core.unsealed, request), request.data
     holder = _with_alias(draft, alias_id) if alias_id else None
     if alias_id and holder is None:
         raise InvalidRequest("invalid group alias ID")
@@ -309,7 +312,11 @@ async def _change_alias(core: Core, request: Request, alias_id: str) -> Response
     if not accessor:
         raise InvalidRequest("missing mount_accessor")
     check_accessor(core, accessor)
-    group = _owner(draft, data, holder)
+    new_id = drawn_id(request, "group alias")
+    earlier = None if known else _with_alias(draft, new_id)
+    if earlier is not None:  # this very request made it, and the answer was lost
+        return payload(canonical_id=earlier.id, id=new_id)
+    group = _owner(request, draft, data, holder)
     taken = draft.pointed(records.group_alias_name_path(accessor, name))
     if taken and taken not in (group.id, holder.id if holder else ""):
         raise InvalidRequest("combination of mount and group alias name is already in use")
@@ -320,7 +327,7 @@ async def _change_alias(core: Core, request: Request, alias_id: str) -> Response
     if group.alias is not None and (known is None or group.alias.id != known.id):
         _forget_alias(draft, group.alias)
     made_ns = known.created_ns if known else draft.now_ns
-    alias = Alias(known.id if known else str(uuid.uuid4()), name, accessor, made_ns, draft.now_ns)
+    alias = Alias(known.id if known else new_id, name, accessor, made_ns, draft.now_ns)
     changes.put_group(draft, group, alias=alias)
     draft.put(records.group_alias_path(alias.id), Pointer(group.id))
     draft.put(records.group_alias_name_path(accessor, name), Pointer(group.id))
@@ -328,13 +335,13 @@ async def _change_alias(core: Core, request: Request, alias_id: str) -> Response
     return payload(canonical_id=group.id, id=alias.id)
 
 
-def _owner(draft: Draft, data: dict[str, Any], holder: Group | None) -> Group:
+def _owner(request: Request, draft: Draft, data: dict[str, Any], holder: Group | None) -> Group:
     """The group that an alias shall be of. Raises InvalidRequest."""
     group_id = fields.text(data.get("canonical_id"), "canonical_id")
     if not group_id:
         if holder is not None:
             return holder
-        group = _new(draft, "", external=True)
+        group = _new(draft, drawn_id(request, "group"), "", external=True)
         draft.put(records.group_name_path(group.name), Pointer(group.id))
         return group
     found = draft.group(group_id)
@@ -347,7 +354,7 @@ def _owner(draft: Draft, data: dict[str, Any], holder: Group | None) -> Group:
 
 @retried
 async def _delete_alias(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft = Draft(core.unsealed)
+    draft = Draft(core.unsealed, request)
     group = _with_alias(draft, params["id"])
     if group is not None and group.alias is not None:
         _forget_alias(draft, group.alias)

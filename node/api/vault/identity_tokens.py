@@ -168,7 +168,7 @@ async def _read_key(core: Core, request: Request, params: dict[str, str]) -> Res
 async def _write_key(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Create or change; a changed algorithm draws a new key."""
     name = _checked(params["name"])
-    draft = Draft(core.unsealed, VIEW)
+    draft = Draft(core.unsealed, VIEW, request)
     known = _key(draft, name)
     if known is None and len(draft.children("key/")) >= KEYS_MAX:
         raise InvalidRequest(f"there are {KEYS_MAX} keys already")
@@ -182,7 +182,7 @@ async def _write_key(core: Core, request: Request, params: dict[str, str]) -> Re
 
 @retried
 async def _rotate(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft = Draft(core.unsealed, VIEW)
+    draft = Draft(core.unsealed, VIEW, request)
     key = _key(draft, params["name"])
     if key is None:
         raise InvalidRequest(f'no named key found at "{params["name"]}"')
@@ -197,7 +197,7 @@ async def _rotate(core: Core, request: Request, params: dict[str, str]) -> Respo
 @retried
 async def _delete_key(core: Core, request: Request, params: dict[str, str]) -> Response:
     """A key that no role signs with. An absent one is a success."""
-    draft, name = Draft(core.unsealed, VIEW), params["name"]
+    draft, name = Draft(core.unsealed, VIEW, request), params["name"]
     if name == DEFAULT:
         raise InvalidRequest('deletion of the default key "default" is not allowed')
     roles = (draft.get(f"role/{role}", Role) for role in draft.children("role/"))
@@ -256,7 +256,7 @@ async def _read_role(core: Core, request: Request, params: dict[str, str]) -> Re
 
 @retried
 async def _write_role(core: Core, request: Request, params: dict[str, str]) -> Response:
-    name, draft = _checked(params["name"]), Draft(core.unsealed, VIEW)
+    name, draft = _checked(params["name"]), Draft(core.unsealed, VIEW, request)
     role = oidc_roles.changed(draft.get(f"role/{name}", Role) or oidc_roles.new(name), request.data)
     key = _key(draft, role.key)
     if key is None:
@@ -272,7 +272,7 @@ async def _write_role(core: Core, request: Request, params: dict[str, str]) -> R
 
 @retried
 async def _delete_role(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft, name = Draft(core.unsealed, VIEW), params["name"]
+    draft, name = Draft(core.unsealed, VIEW, request), params["name"]
     if draft.get(f"role/{name}", Role) is not None:
         draft.delete(f"role/{name}")
         await draft.commit()
@@ -291,7 +291,7 @@ def _checked(name: str) -> str:
 @retried
 async def _sign(core: Core, request: Request, params: dict[str, str]) -> Response:
     """A token that names the caller's entity; the key is replaced first if it is due."""
-    draft, name, caller = Draft(core.unsealed, VIEW), params["name"], request.token_row
+    draft, name, caller = Draft(core.unsealed, VIEW, request), params["name"], request.token_row
     assert caller is not None, "an authenticated route"
     role = draft.get(f"role/{name}", Role)
     if role is None:

@@ -162,7 +162,7 @@ async def _write_role_id(core: Core, request: Request, params: dict[str, str]) -
 async def _change(core: Core, request: Request, name: str, said: dict[str, Any], *, creating: bool) -> None:
     """Change a role; one that is not there yet only if `creating`. No two roles share a role id."""
     mount, name = _mount(request), approle_role.canonical(name)
-    draft = Draft(core.unsealed, mount.mount_id)
+    draft = Draft(core.unsealed, mount.mount_id, request)
     known = draft.get(_path(name), Role)
     if known is None and not creating:
         raise NotFound
@@ -185,7 +185,7 @@ async def _change(core: Core, request: Request, name: str, said: dict[str, Any],
 async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
     """With its secret ids. An absent role is a success."""
     mount, name = _mount(request), approle_role.canonical(params["role"])
-    draft = Draft(core.unsealed, mount.mount_id)
+    draft = Draft(core.unsealed, mount.mount_id, request)
     known = draft.get(_path(name), Role)
     if known is None:
         return Response(NO_CONTENT)

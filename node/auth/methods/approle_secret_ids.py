@@ -25,7 +25,7 @@ from node.core.core import Core
 from node.core.fields import Field, Kind
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
-from node.draft import Draft, retried
+from node.draft import Draft, drawn_id, retried
 from node.errors import InvalidRequest, NotFound
 from node.store import CommandRejected, Store
 from node.view import View, expire_entries
@@ -97,12 +97,23 @@ class SecretIds:
         known = self._view.children(f"accessor/{role}/", limit=limit)
         return [accessor for accessor in known if self._view.get(_accessor_path(role, accessor)) is not None]
 
+    def drawn(self, role: str, request: Request) -> str:
+        """A new secret id; the same again for a request that is repeated under its identity."""
+        if not request.request_id:
+            return str(uuid.uuid4())
+        key = hmac.digest(self._store.root.derive(SECRET_ID_DIGEST), b"\x00drawn " + role.encode(), "sha256")
+        drawn = hmac.digest(key, self._mount.mount_id.encode() + request.request_id, "sha256")
+        return str(uuid.UUID(bytes=drawn[:16], version=4))
+
     @retried
-    async def add(self, role: str, secret_id: str, about: SecretId) -> None:
-        """Raises InvalidRequest if the role has it already."""
+    async def add(self, request: Request, role: str, secret_id: str, about: SecretId) -> None:
+        """Raises InvalidRequest if the role has it already, and not by this very request."""
         digest = self.digest(role, secret_id)
-        draft = Draft(self._store, self._mount.mount_id)
-        if draft.get(_path(role, digest), SecretId) is not None:
+        draft = Draft(self._store, self._mount.mount_id, request)
+        known = draft.get(_path(role, digest), SecretId)
+        if known is not None and known.accessor == about.accessor:
+            return
+        if known is not None:
             raise InvalidRequest("failed to store secret_id: SecretID is already registered")
         draft.put(_path(role, digest), about, expires_ns=about.expires_ns)
         draft.put(_accessor_path(role, about.accessor), _Pointer(digest), expires_ns=about.expires_ns)
@@ -112,9 +123,9 @@ class SecretIds:
             raise refused(error) from None
 
     @retried
-    async def destroy(self, role: str, digest: str) -> bool:
+    async def destroy(self, request: Request, role: str, digest: str) -> bool:
         """Whether there was one."""
-        draft = Draft(self._store, self._mount.mount_id)
+        draft = Draft(self._store, self._mount.mount_id, request)
         known = draft.get(_path(role, digest), SecretId)
         if known is None:
             return False
@@ -163,7 +174,7 @@ def _accessor_path(role: str, accessor: str) -> str:
 # --- what is asked for ---
 
 
-def wanted(role: Role, data: Mapping[str, Any], now_ns: int) -> SecretId:
+def wanted(role: Role, data: Mapping[str, Any], now_ns: int, *, accessor: str) -> SecretId:
     """A new secret id of a role. Raises InvalidRequest where the role allows less."""
     ttl_ns = role.secret_id_ttl_ns
     if data.get("ttl") is not None:
@@ -182,7 +193,7 @@ def wanted(role: Role, data: Mapping[str, Any], now_ns: int) -> SecretId:
     if role.params.bound_cidrs and not subset(token_cidrs, role.params.bound_cidrs):
         raise InvalidRequest("the token CIDR blocks of the secret ID are not a subset of those of its role")
     return SecretId(
-        accessor=str(uuid.uuid4()),
+        accessor=accessor,
         created_ns=now_ns,
         updated_ns=now_ns,
         expires_ns=now_ns + ttl_ns if ttl_ns else 0,
@@ -279,7 +290,8 @@ class _Handlers:
         return payload(keys=accessors)
 
     async def make(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        return await self._make(core, request, params, str(uuid.uuid4()))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, _mount(request))
+        return await self._make(core, request, params, ids.drawn(role.name, request))
 
     async def make_custom(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         secret_id = _text(request, "secret_id")
@@ -291,8 +303,8 @@ class _Handlers:
         role = self._role(core, request, params)
         if not role.bind_secret_id:
             raise InvalidRequest("bind_secret_id is not set on the role")
-        about = wanted(role, request.data, core.unsealed.now_ns())
-        await SecretIds(core.unsealed, _mount(request)).add(role.name, secret_id, about)
+        about = wanted(role, request.data, core.unsealed.now_ns(), accessor=drawn_id(request, "accessor"))
+        await SecretIds(core.unsealed, _mount(request)).add(request, role.name, secret_id, about)
         return payload(
             secret_id=secret_id,
             secret_id_accessor=about.accessor,
@@ -311,7 +323,7 @@ class _Handlers:
         """What is not there is destroyed already."""
         secret_id = _text(request, "secret_id")
         role, ids = self._role(core, request, params), SecretIds(core.unsealed, _mount(request))
-        await ids.destroy(role.name, ids.digest(role.name, secret_id))
+        await ids.destroy(request, role.name, ids.digest(role.name, secret_id))
         return Response(NO_CONTENT)
 
     async def look_up_by_accessor(self, core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -323,7 +335,7 @@ class _Handlers:
 
     async def destroy_by_accessor(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         role, ids, digest = self._behind(core, request, params)
-        if digest is None or not await ids.destroy(role.name, digest):
+        if digest is None or not await ids.destroy(request, role.name, digest):
             raise NotFound(_no_accessor(request))
         return Response(NO_CONTENT)
 

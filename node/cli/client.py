@@ -8,13 +8,14 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from node.cli.dry_run import DryRun
-from node.cli.http_connection import Proxies, open_connection
+from node.cli.http_connection import Connections, Proxies, open_connection
 from node.cli.output import RemoteError
 from node.cli.values import Duration, dumps, loads
 
@@ -68,6 +69,7 @@ def request(
     context: ssl.SSLContext | None = None,
     server_name: str | None = None,
     proxies: Proxies | None = None,
+    connections: Connections | None = None,
 ) -> Answer:
     """Send one request to `address` (http[s]://host:port) and return its answer as bytes, whatever its status.
 
@@ -77,15 +79,18 @@ def request(
     connection, target = open_connection(
         address, path, timeout=timeout, context=context, server_name=server_name, proxies=proxies
     )
+    used = connections.take(address) if connections is not None else None
+    if used is not None:
+        try:
+            return _converse(used, method, target, content, sent, _keeper(connections, address))
+        except (OSError, http.client.HTTPException) as e:
+            if method in WRITES:  # the server may have it: only a read is simply asked again
+                raise Unreachable(f"{address} did not answer: {_reason(e)}") from e
     left = False
     try:
         connection.connect()
         left = True
-        connection.request(method, target, body=content, headers=sent)
-        response = connection.getresponse()
-        raw = response.read(ANSWER_BYTES_MAX)
-        answer_headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, None, answer_headers, raw)
+        return _converse(connection, method, target, content, sent, _keeper(connections, address))
     except ssl.SSLCertVerificationError as e:
         raise Unreachable(
             f"the certificate of {address} is not trusted: {e.verify_message}", sent=left
@@ -93,11 +98,43 @@ def request(
     except TimeoutError as e:
         raise Unreachable(f"{address} did not answer within {timeout:g} s", sent=left) from e
     except (OSError, http.client.HTTPException) as e:
-        reason = getattr(e, "strerror", None) or str(e) or type(e).__name__
         what = "did not answer" if left else "cannot be reached"
-        raise Unreachable(f"{address} {what}: {reason}", sent=left) from e
+        raise Unreachable(f"{address} {what}: {_reason(e)}", sent=left) from e
     finally:
-        connection.close()
+        if not left:
+            connection.close()
+
+
+def _converse(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    content: bytes | None,
+    headers: Mapping[str, str],
+    keep: Callable[[http.client.HTTPConnection], None],
+) -> Answer:
+    """One exchange over an open connection, which is closed or kept afterwards."""
+    kept = False
+    try:
+        connection.request(method, target, body=content, headers=dict(headers))
+        response = connection.getresponse()
+        raw = response.read(ANSWER_BYTES_MAX)
+        answer_headers = {name.lower(): value for name, value in response.getheaders()}
+        kept = response.isclosed() and not response.will_close
+        return Answer(response.status, None, answer_headers, raw)
+    finally:
+        if kept:
+            keep(connection)
+        else:
+            connection.close()
+
+
+def _keeper(connections: Connections | None, address: str) -> Callable[[http.client.HTTPConnection], None]:
+    return http.client.HTTPConnection.close if connections is None else partial(connections.keep, address)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def exchange(
@@ -151,6 +188,7 @@ class Client:
     redirects: bool = True
     server_name: str | None = None
     proxies: Proxies | None = None
+    connections: Connections | None = field(default=None, repr=False)
     dry_run: DryRun | None = None
     interactive: bool = True
 
@@ -247,6 +285,7 @@ class Client:
             context=self.context,
             server_name=self.server_name,
             proxies=self.proxies,
+            connections=self.connections,
         )
         try:
             return replace(answer, body=loads(answer.content) if answer.content.strip() else None)

@@ -35,6 +35,28 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+class Connections:
+    """Connections that can be used again by the same command: most commands ask twice, and TLS costs round trips."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, http.client.HTTPConnection] = {}
+
+    def take(self, address: str) -> http.client.HTTPConnection | None:
+        """An open connection to an address, which is the caller's now."""
+        return self._idle.pop(address, None)
+
+    def keep(self, address: str, connection: http.client.HTTPConnection) -> None:
+        """Give one back whose answer was read to its end."""
+        if (other := self._idle.pop(address, None)) is not None:
+            other.close()
+        self._idle[address] = connection
+
+    def close(self) -> None:
+        """End them."""
+        while self._idle:
+            self._idle.popitem()[1].close()
+
+
 def open_connection(
     address: str,
     path: str,

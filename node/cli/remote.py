@@ -7,6 +7,7 @@ import enum
 import functools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from node.cli.client import TIMEOUT_S, Client
 from node.cli.dry_run import DryRun
 from node.cli.environment import environment, switched_on
 from node.cli.flags import DURATION, PAIR, Flag, make_flag, make_switch, sharing
-from node.cli.http_connection import Proxies, tls_context
+from node.cli.http_connection import Connections, Proxies, tls_context
 from node.cli.output import FORMATS, LocalError, Output
 from node.cli.paths import complete_form
 from node.cli.token_helper import current_token
@@ -50,8 +51,12 @@ def remote(prints: Prints = Prints.SENTENCE) -> Callable[[Callable[..., R]], Cal
             for name in _IGNORED:
                 kwargs.pop(name)
             output = _output(prints, kwargs)
-            client = make_client(**said)
-            return command(client, *output, *args, **kwargs)
+            connections = Connections()
+            client = replace(make_client(**said), connections=connections)
+            try:
+                return command(client, *output, *args, **kwargs)
+            finally:
+                connections.close()
 
         return connected
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from support.cli import Cli
-from support.stub_api import Reply, stub_api
+from support.stub_api import LOST, Reply, stub_api
 
 V2: Reply = (200, {"data": {"path": "secret/", "type": "kv", "options": {"version": "2"}}})
 V1: Reply = (200, {"data": {"path": "old/", "type": "kv", "options": None}})
@@ -125,7 +125,7 @@ WRITES: list[tuple[str, str, str, Any]] = [
 ]  # fmt: skip
 
 
-def replies_to(method: str, path: str) -> dict[str, Reply]:
+def replies_to(method: str, path: str) -> dict[str, Any]:
     """What a command needs before and after the request that is looked at."""
     found = {
         f"GET /v1/sys/internal/ui/mounts/{place}": V2 for place in ("secret", "secret/app", "secret/data/app")
@@ -311,3 +311,26 @@ def test_an_encoded_root_token_is_decoded_without_a_server(strongroom: Cli) -> N
     flags = ["-decode=Bhw+MHc8IRwUXhZ2BWECdhEEMT8BKB4PIwI", "-otp=u2Lw3khIx0tECVwBuoXHYMPDBN"]
     assert strongroom("operator", "generate-root", *flags) == (0, "s.rGDWIUlnb3F7u4dkiwXeNKaL", "")
     assert strongroom("operator", "generate-root", flags[0], "-otp=short")[0] == 1
+
+
+def test_a_command_asks_all_it_wants_to_know_on_one_connection(strongroom: Cli) -> None:
+    found: Reply = (200, {"data": {"data": {"a": "1"}, "metadata": {"version": 1}}})
+    replies = replies_to("PUT", "secret/data/app") | {"GET /v1/secret/data/app": found}
+    with stub_api(replies, keep_alive=True) as api:
+        assert strongroom("kv", "get", "-field=a", "secret/app", "-address", api.address)[:2] == (0, "1")
+        assert (len(api.ports), len(set(api.ports))) == (2, 1)
+
+
+def test_a_connection_that_ends_between_two_questions_is_no_trouble_for_a_read(strongroom: Cli) -> None:
+    """A write may have arrived, and is not sent again behind the user's back."""
+    answers: list[Reply] = [LOST, (200, {"data": {"data": {"a": "1"}, "metadata": {"version": 1}}})]
+    replies = replies_to("GET", "nothing") | {
+        "GET /v1/secret/data/app": lambda _: answers.pop(0),
+        "PUT /v1/secret/data/app": LOST,
+    }
+    with stub_api(replies, keep_alive=True) as api:
+        at = ["-address", api.address]
+        assert strongroom("kv", "get", "-field=a", "secret/app", *at)[:2] == (0, "1")
+        code, _, err = strongroom("kv", "put", "secret/app", "a=2", *at)
+        assert (code, [call[0] for call in api.asked].count("PUT")) == (2, 1)
+        assert "Whether the write was made is not known." in err

@@ -26,6 +26,7 @@ class StubApi:
     replies: dict[str, Reply | Callable[[str | None], Reply]] = field(default_factory=dict)
     asked: list[tuple[str, str, Any, str | None]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)  # of the same requests
+    ports: list[int] = field(default_factory=list)  # of the connections that they came on
 
 
 @contextmanager
@@ -33,15 +34,19 @@ def stub_api(
     replies: Mapping[str, Reply | Callable[[str | None], Reply]] | None = None,
     *,
     certificate: Path | None = None,
+    keep_alive: bool = False,
 ) -> Iterator[StubApi]:
     """Serve on a free loopback port; over TLS as `localhost` when a PEM file is given."""
     stub = StubApi("", dict(replies or {}))
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
+
         def _answer(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             body = json.loads(raw) if raw else None
             stub.headers.append(dict(self.headers.items()))
+            stub.ports.append(self.client_address[1])
             stub.asked.append((self.command, self.path, body, self.headers.get("X-Vault-Token")))
             reply = stub.replies.get(f"{self.command} {self.path}", (404, {"errors": []}))
             status, answer, *more = reply(self.headers.get("X-Vault-Token")) if callable(reply) else reply

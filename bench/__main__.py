@@ -54,20 +54,16 @@ def write_part(results: Results, directory: Path) -> None:
         for system in systems:
             system.stop()
     print("\n".join(["", *writes.table(rows)]))
-    rates = {}
     for cell, found in rows.items():
         if cell.through == "all":
             row = writes.median(found)
-            rates[cell.system] = row.writes_per_s
             results.medians[f"write/{cell.clients}/{cell.system}"] = {
                 "per_s": row.writes_per_s,
                 "p50_ms": row.p50_ms,
                 "p99_ms": row.p99_ms,
                 "errors": row.errors,
             }
-    for system, name in ((f"openbao-gogc{writes.OPENBAO_GOGC}", "openbao"), ("etcd", "etcd")):
-        if system in rates:
-            results.figures[f"write_vs_{name}"] = rates[writes.OURS] / rates[system]
+    results.figures |= writes.figures(rows)
 
 
 def clients_part(results: Results, directory: Path) -> None:

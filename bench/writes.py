@@ -31,6 +31,7 @@ THROUGH = ("leader", "follower", "all")
 SPREAD_CLIENTS_MIN = 3  # fewer cannot be spread over three nodes
 CHECKED_KEYS_MAX = 32
 OURS = "strongroom"
+RIVALS = {f"openbao-gogc{OPENBAO_GOGC}": "write_vs_openbao", "etcd": "write_vs_etcd"}
 DEFAULT_SYSTEMS = "strongroom,openbao,openbao-gogc400,etcd"
 
 
@@ -171,6 +172,18 @@ def table(rows: dict[Cell, list[Row]]) -> list[str]:
     return lines
 
 
+def figures(rows: dict[Cell, list[Row]]) -> dict[str, float]:
+    """Our writes per second, spread over all nodes, divided by the rivals': OpenBao's with GOGC raised, and etcd's."""
+    clients = max((cell.clients for cell in rows if cell.through == "all"), default=0)
+    ours = rows.get(Cell(OURS, "all", clients))
+    found = {}
+    for name, figure in RIVALS.items():
+        theirs = rows.get(Cell(name, "all", clients))
+        if ours and theirs:
+            found[figure] = median(ours).writes_per_s / median(theirs).writes_per_s
+    return found
+
+
 def chosen(names: Sequence[str]) -> list[System]:
     """The systems that can run here; says which are left out, and how to get them."""
     found = []
@@ -224,6 +237,8 @@ def main(arguments: list[str] | None = None) -> int:
             system.stop()
     shutil.rmtree(directory)
     print("\n".join(["", *table(rows)]))
+    for name, value in figures(rows).items():
+        print(f"{name} {value:.2f}")
     return 0
 
 

@@ -323,4 +323,4 @@ async def test_both_ways_are_alike(ways: Ways) -> None:
             path = rng.choice(["secret/metadata/%s/a", "secret/data/%s/a"])
             for folder in ("qqqq", "zzzz"):
                 await call(ways.core, Operation.DELETE, path % folder)
-    assert ways.taken > REQUESTS / 10, "the lane was hardly taken: nothing was compared"
+    assert ways.taken > REQUESTS / 40, "the lane was hardly taken: nothing was compared"

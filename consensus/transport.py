@@ -184,8 +184,8 @@ class PeerTransport:
         except ValueError:
             raise BadFrame("hello is not msgpack") from None
         match hello:
-            case {"v": int(version), "cluster": str(cluster), "id": str(peer_id)} if len(hello) == 3:
-                pass
+            case {"v": int(version), "cluster": str(cluster), "id": str(peer_id)}:
+                pass  # what else a newer release may say is not for this one
             case _:
                 raise BadFrame("hello has other fields")
         if version != PROTOCOL_VERSION:

@@ -26,6 +26,7 @@ from storage.secret import Secret
 
 TICKET_TTL_MAX_S = 24 * 3600
 TICKET_BYTES_MAX = 4096
+SOFTWARE_CHARS_MAX = 64
 ANSWER_BYTES_MAX = 256 * 1024
 JOIN_TIMEOUT_S = 30.0
 CA_CONTEXT = Context(kind=KIND_SYSTEM, mount_id="", path="ca-key", version=0)
@@ -68,6 +69,8 @@ class JoinRequest(msgspec.Struct, frozen=True):
     hosts: list[str]  # names and addresses of its listener
     peer_request: str  # PEM
     listener_request: str  # PEM
+    software: str = ""  # the version that it runs
+    level: int = 1  # the newest feature level that this version knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,11 @@ async def admit(
         raise InvalidRequest(
             f"{request.node_id} is a member already; if its disk was lost, remove it first (operator remove-peer)"
         )
+    if request.level < store.level:
+        raise InvalidRequest(
+            f"{request.node_id} runs a release ({request.software}) that knows feature level {request.level}: this"
+            f" cluster is at {store.level}, so it needs a newer one"
+        )
     await spend_ticket(
         core,
         request.secret,
@@ -157,6 +165,8 @@ async def admit(
             api_address=request.api_address,
             cluster_address=request.cluster_address,
             link_address=request.link_address,
+            software=request.software[:SOFTWARE_CHARS_MAX],
+            level=request.level,
         ),
     )
     ca = authority(store, ca_certificate)

@@ -2,6 +2,7 @@
 
 NodeError
  +- InvalidRequest       400  the caller's mistake; the message is for the caller
+ +- NotEnabled           400  an older node is still among the cluster's: nothing happened
  +- PermissionDenied     403  no, or not for this token
  +- NotFound             404  `errors` is empty unless a message helps (unknown mount)
  +- Unsupported          405  the path exists, the operation does not
@@ -28,6 +29,10 @@ class NodeError(Exception):
 
 class InvalidRequest(NodeError):
     """The caller's mistake."""
+
+
+class NotEnabled(NodeError):
+    """It needs a feature level to which the cluster has not been raised yet."""
 
 
 class PermissionDenied(NodeError):

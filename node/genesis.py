@@ -2,11 +2,12 @@
 
 import msgspec
 
-from node import seals
+from node import VERSION, seals
 from node.config import Settings
 from node.enrol import CA_CONTEXT
 from node.policy.default import DEFAULT_POLICY
 from storage.command import (
+    LEVEL,
     AnyCommand,
     Batch,
     ClusterInit,
@@ -25,7 +26,7 @@ from storage.secret import Secret
 FIRST_TERM = 1
 
 
-def node_record(settings: Settings, now_ns: int) -> NodePut:
+def node_record(settings: Settings, now_ns: int, level: int = LEVEL) -> NodePut:
     """What the other nodes should know of this one."""
     return NodePut(
         time_ns=now_ns,
@@ -34,6 +35,8 @@ def node_record(settings: Settings, now_ns: int) -> NodePut:
         api_address=settings.api_address,
         cluster_address=settings.cluster_address,
         link_address=settings.link_address,
+        software=VERSION,
+        level=level,
     )
 
 

@@ -19,7 +19,7 @@ import structlog
 
 from consensus.api import Member, Status
 from consensus.group import RaftGroup
-from node import enrol, pki, seals
+from node import VERSION, enrol, pki, seals
 from node.backup import anew
 from node.backup.archive import Contents
 from node.ceremonies import Shares
@@ -40,7 +40,7 @@ from node.seal_keeper import SealKeeper
 from node.store import Store
 from node.telemetry.logs import where
 from storage.cache import ValueCache
-from storage.command import NodeRemove
+from storage.command import LEVEL, NodeRemove
 from storage.errors import WrongKey
 from storage.keyring import AUDIT_HMAC, DATABASE, PEER_IDENTITY, Keyring, RootKey
 from storage.machine import Machine
@@ -337,6 +337,8 @@ class NodeLifecycle:
                 hosts=self._tls.hosts,
                 peer_request=pki.signing_request(peer_key).decode(),
                 listener_request=pki.signing_request(listener_key).decode(),
+                software=VERSION,
+                level=LEVEL,
             )
             admission = await enrol.ask(ticket, leader_api_address, request)
             seal = SealFile.parse(admission.seal_file)

@@ -12,10 +12,10 @@ from typing import Any
 from consensus import errors as raft_errors
 from consensus.api import COMMAND_BYTES_MAX, Applied, Group, Status
 from node.copies import StateCopies
-from node.errors import DiskFull, NodeError, NoQuorum, NotPrimary, OutcomeUnknown, TooBusy
+from node.errors import DiskFull, NodeError, NoQuorum, NotEnabled, NotPrimary, OutcomeUnknown, TooBusy
 from storage import regions
 from storage.cache import ValueCache
-from storage.command import LOCAL, AnyCommand, Done, Reason, Rejected, Sealed, encode
+from storage.command import LOCAL, AnyCommand, Done, Reason, Rejected, Sealed, encode, level_of
 from storage.keyring import Context, Keyring, RootKey
 from storage.machine import Machine
 from storage.reads import Reads
@@ -152,8 +152,10 @@ class Store:
         """Replicate a command; returns (log index, the outcome's value) once this node has applied it.
 
         The same 16-byte request_id is applied at most once; none given draws a fresh one. Raises
-        CommandRejected, NoQuorum, DiskFull or TooBusy (nothing happened), OutcomeUnknown (ask again with the same id).
+        CommandRejected, NoQuorum, DiskFull, TooBusy or NotEnabled (nothing happened), OutcomeUnknown (ask again with
+        the same id).
         """
+        self._check_level(command)
         request_id = request_id or os.urandom(16)
         try:
             applied = await self._group.propose(_encoded(command), request_id=request_id, timeout=timeout)
@@ -164,11 +166,31 @@ class Store:
     def begin(
         self, command: AnyCommand, *, request_id: bytes, timeout: float = WRITE_TIMEOUT_S
     ) -> "asyncio.Future[Applied]":
-        """submit() for callers that do not await: end() tells what came of it. Raises TooBusy, NoQuorum."""
+        """submit() for callers that do not await: end() tells what came of it. Raises TooBusy, NoQuorum, NotEnabled."""
+        self._check_level(command)
         try:
             return self._group.begin(_encoded(command), request_id=request_id, timeout=timeout)
         except raft_errors.ConsensusError as error:
             raise _told(error) from error
+
+    def _check_level(self, command: AnyCommand) -> None:
+        """An older node would take it for garbage, so nobody proposes it before all know it."""
+        level = level_of(command)
+        if level > self._machine.level:
+            raise NotEnabled(
+                f"this needs feature level {level}, the cluster is at {self._machine.level}:"
+                " it is raised by itself once every node runs the newer release"
+            )
+
+    @property
+    def level(self) -> int:
+        """The feature level at which the cluster is."""
+        return self._machine.level
+
+    @property
+    def known_level(self) -> int:
+        """The newest level that this node knows."""
+        return self._machine.known_level
 
     @staticmethod
     def end(begun: "asyncio.Future[Applied]") -> dict[str, Any]:

@@ -6,6 +6,8 @@ from storage.command import (
     JoinTokenPut,
     JoinTokenTake,
     KeyTermAdd,
+    LevelProbe,
+    LevelRaise,
     NodePut,
     NodeRemove,
     Outcome,
@@ -43,15 +45,20 @@ def system_secret_put(db: Database, command: SystemSecretPut) -> Outcome:
 
 
 def node_put(db: Database, command: NodePut) -> Outcome:
+    """A node that does not know the cluster's level could not read its log."""
+    if command.level < level(db):
+        return Rejected(Reason.LEVEL_UNKNOWN)
     db.run(
-        "INSERT OR REPLACE INTO nodes (node_id, region, api_address, cluster_address, link_address)"
-        " VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO nodes (node_id, region, api_address, cluster_address, link_address, software,"
+        " level) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             command.node_id,
             command.region,
             command.api_address,
             command.cluster_address,
             command.link_address,
+            command.software,
+            command.level,
         ),
     )
     return Done()
@@ -61,6 +68,26 @@ def node_remove(db: Database, command: NodeRemove) -> Outcome:
     """With the tickets that it spent: a retry may show one again, but not to come back."""
     db.run("DELETE FROM nodes WHERE node_id = ?", (command.node_id,))
     db.run("DELETE FROM join_tokens WHERE taken_by = ?", (command.node_id,))
+    return Done()
+
+
+def level(db: Database) -> int:
+    """The feature level at which this cluster is."""
+    row = db.one("SELECT level FROM region")
+    return int(row[0]) if row else 1
+
+
+def level_raise(db: Database, command: LevelRaise) -> Outcome:
+    if command.level <= level(db):
+        return Done()
+    least = db.one("SELECT min(level) FROM nodes")
+    if least is None or (least[0] or 0) < command.level:
+        return Rejected(Reason.LEVEL_UNKNOWN)
+    db.run("UPDATE region SET level = ?", (command.level,))
+    return Done()
+
+
+def level_probe(db: Database, command: LevelProbe) -> Outcome:
     return Done()
 
 

@@ -58,13 +58,18 @@ class SystemSecretPut(Command, frozen=True, tag=3):
 
 
 class NodePut(Command, frozen=True, tag=4):
-    """What everybody should know of a node: where it answers and where it replicates."""
+    """What everybody should know of a node: where it answers and where it replicates.
+
+    Rejected(LEVEL_UNKNOWN) if it does not know the level at which the cluster is.
+    """
 
     node_id: str
     region: str
     api_address: str  # a URL
     cluster_address: str  # host:port
     link_address: str = ""  # host:port for other regions; "" if it takes no part in them
+    software: str = ""  # the version that it runs
+    level: int = 1  # the newest feature level that this version knows
 
 
 class NodeRemove(Command, frozen=True, tag=5):
@@ -86,6 +91,19 @@ class JoinTokenTake(Command, frozen=True, tag=7):
 
     digest: bytes
     node_id: str
+
+
+class LevelRaise(Command, frozen=True, tag=8):
+    """From now on commands of this feature level may be proposed. A level is never lowered.
+
+    Rejected(LEVEL_UNKNOWN) if any registered node does not know it.
+    """
+
+    level: int
+
+
+class LevelProbe(Command, frozen=True, tag=9):
+    """Does nothing. It is of the level after this release's, so that tests can be a release ahead of it."""
 
 
 # --- mounts ------------------------------------------------------------------------------------------------
@@ -470,6 +488,8 @@ AnyCommand = (
     | NodeRemove
     | JoinTokenPut
     | JoinTokenTake
+    | LevelRaise
+    | LevelProbe
     | MountPut
     | MountTune
     | MountMove
@@ -519,11 +539,18 @@ LOCAL = frozenset(
         JoinTokenPut,
         JoinTokenTake,
         SystemSecretPut,
+        LevelRaise,
+        LevelProbe,
         RegionApply,
         RegionPromote,
         RegionDemote,
     }
 )
+
+# The feature level that this release knows, and the commands that came after level 1: a node proposes them, and any
+# node understands them, only once the cluster's level has been raised, which takes every node.
+LEVEL = 1
+LEVELS: dict[type[Command], int] = {LevelProbe: 2}
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
@@ -536,6 +563,13 @@ class MalformedCommand(ValueError):
 def encode(command: AnyCommand) -> bytes:
     """The bytes that are replicated."""
     return FORMAT + _encoder.encode(command)
+
+
+def level_of(command: AnyCommand) -> int:
+    """The feature level at which a command, or the newest one of a batch, came in."""
+    if isinstance(command, Batch):
+        return max((level_of(decode(data)) for data in command.commands), default=1)
+    return LEVELS.get(type(command), 1)
 
 
 def decode(data: bytes) -> AnyCommand:
@@ -593,6 +627,7 @@ class Reason:
     REGION_ROLE = "region-role"
     NO_SUCH_REGION = "no-such-region"
     POSITION_GAP = "position-gap"
+    LEVEL_UNKNOWN = "level-unknown"  # to some node of this cluster
     TOKEN_EXISTS = "token-exists"  # noqa: S105 - a name
     PARENT_GONE = "parent-gone"
     NO_SUCH_TOKEN = "no-such-token"  # noqa: S105

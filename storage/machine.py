@@ -19,6 +19,7 @@ from storage import command as c
 from storage.cache import ValueCache
 from storage.command import Done, Outcome, Reason, Rejected
 from storage.database import FORMAT, Amendment, Database, SlotMemory
+from storage.errors import Incompatible
 from storage.history import History
 from storage.reads import Reads
 from storage.recent import Recent
@@ -36,6 +37,7 @@ INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
 TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity", "regions")
 
 _READ_INDEX = "SELECT applied_index FROM state"
+_LEVEL = "SELECT level FROM region"
 _REQUEST_IDS = "SELECT request_id, position FROM outcomes"
 
 Pause = Callable[[], None]
@@ -49,6 +51,8 @@ _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics t
     c.NodeRemove: (cluster.node_remove, ("nodes",)),
     c.JoinTokenPut: (cluster.join_token_put, ()),
     c.JoinTokenTake: (cluster.join_token_take, ()),
+    c.LevelRaise: (cluster.level_raise, ()),
+    c.LevelProbe: (cluster.level_probe, ()),
     c.MountPut: (mounts.put, ("mounts",)),
     c.MountTune: (mounts.tune, ("mounts",)),
     c.MountMove: (mounts.move, ("mounts",)),
@@ -87,7 +91,7 @@ _HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics t
 _APART = frozenset(
     {
         *(c.ClusterInit, c.KeyTermAdd, c.SystemSecretPut, c.NodePut, c.NodeRemove),
-        *(c.JoinTokenPut, c.JoinTokenTake, c.PolicyPut, c.PolicyDelete),
+        *(c.JoinTokenPut, c.JoinTokenTake, c.PolicyPut, c.PolicyDelete, c.LevelRaise, c.LevelProbe),
         *(c.TokenPut, c.TokenRenew, c.TokenRevoke, c.TokenUse, c.TokensExpire),
         *(c.EntryPut, c.EntryDelete, c.EntriesDelete, c.EntriesExpire),
         *(c.RegionFound, c.RegionPut, c.RegionRemove, c.RegionHandover, c.EpochBegin, c.RegionDemote),
@@ -101,13 +105,16 @@ _HARMLESS = frozenset(
         *(c.TokenPut, c.TokenUse, c.EntryPut, c.EntryDelete, c.EntriesDelete, c.EntriesExpire),
         *(c.LeasePut, c.LeaseRenew, c.LeasesEnd, c.LeaseFailed, c.LeasesRemove),
         *(c.KeyTermAdd, c.SystemSecretPut, c.NodePut, c.NodeRemove, c.JoinTokenPut, c.JoinTokenTake),
+        *(c.LevelRaise, c.LevelProbe),
         *(c.RegionFound, c.RegionPut, c.RegionRemove, c.RegionHandover, c.EpochBegin, c.RegionDemote),
     }
 )
 
 _OF_ONE_KEY = (c.KvDelete, c.KvUndelete, c.KvDestroy, c.KvMetadataPut, c.KvMetadataDelete)
 
-_NOT_IN_BATCHES = frozenset({c.Batch, c.EpochBegin, c.RegionApply, c.RegionPromote, c.RegionDemote})
+_NOT_IN_BATCHES = frozenset(
+    {c.Batch, c.EpochBegin, c.RegionApply, c.RegionPromote, c.RegionDemote, c.LevelRaise}
+)
 
 # What digests cover, in this order; surrogate row numbers are left out. First what all regions share.
 _SHARED = (
@@ -154,8 +161,12 @@ class Remembered:
 class Machine:
     """A state machine over one encrypted database. One thread, except checkpoint(), snapshot() and stage()."""
 
-    def __init__(self, database: Database, values: ValueCache | None = None) -> None:
+    def __init__(
+        self, database: Database, values: ValueCache | None = None, known_level: int = c.LEVEL
+    ) -> None:
         self._db = database
+        self._known_level = known_level
+        self._level = 1  # of the cluster: what is newer is no command yet, here as on a node that is older
         self.values = ValueCache(0) if values is None else values
         self._recent = Recent(database)
         self.reads = Reads(database, self._recent)
@@ -175,12 +186,24 @@ class Machine:
         self._load()
 
     @classmethod
-    def open(cls, path: Path | None, *, key: bytes, values: ValueCache | None = None) -> "Machine":
+    def open(
+        cls,
+        path: Path | None,
+        *,
+        key: bytes,
+        values: ValueCache | None = None,
+        known_level: int = c.LEVEL,
+    ) -> "Machine":
         """Open or create the state at `path` (None: in memory) under a 32-byte key; `values` forgets what changes.
 
-        Raises WrongKey, Corrupt, Incompatible.
+        `known_level` is for tests, which are a release ahead with it. Raises WrongKey, Corrupt, Incompatible.
         """
-        return cls(Database(path, key=key), values)
+        database = Database(path, key=key)
+        try:
+            return cls(database, values, known_level)
+        except BaseException:
+            database.close()
+            raise
 
     @property
     def applied_index(self) -> int:
@@ -195,6 +218,16 @@ class Machine:
     def role(self) -> str:
         """This region's part in the history: one of regions.ALONE and its like."""
         return self._role
+
+    @property
+    def level(self) -> int:
+        """The feature level at which the cluster is: newer commands are refused until it is raised."""
+        return self._level
+
+    @property
+    def known_level(self) -> int:
+        """The newest level that this build knows."""
+        return self._known_level
 
     @property
     def clock_ns(self) -> int:
@@ -301,12 +334,20 @@ class Machine:
         (also for a snapshot older than this state): nothing changed.
         """
         self._db.stage(path, _READ_INDEX, at_least=self._applied_index)
-        self._staged_ids = dict(self._db.staged(_REQUEST_IDS))
+        self._look_at_staged()
 
     def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
         """As stage(), for a snapshot of any age, which becomes the state at `index`. See amendments.py."""
         self._db.stage(path, _READ_INDEX, at_least=0, amend=_reset(index, request_id))
-        self._staged_ids = dict(self._db.staged(_REQUEST_IDS))
+        self._look_at_staged()
+
+    def _look_at_staged(self) -> None:
+        try:
+            self._checked_level(self._db.staged(_LEVEL)[0][0])
+            self._staged_ids = dict(self._db.staged(_REQUEST_IDS))
+        except BaseException:
+            self._db.unstage()
+            raise
 
     def verify(self, path: Path) -> None:
         """Any thread, blocking: whether stage_reset() would take this file in. Raises what that raises."""
@@ -339,7 +380,7 @@ class Machine:
         `pause` is called every few rows: other threads have work for this interpreter, too.
         """
         with self._db.opened_copy(path) as database:
-            return Machine(database)._digest(_SHARED + _OWN, pause)
+            return Machine(database, known_level=self._known_level)._digest(_SHARED + _OWN, pause)
 
     def enter_alone(self, node: c.NodePut) -> None:
         """Before there is a log: make this state, taken from a snapshot, that of a group of this one node."""
@@ -394,6 +435,7 @@ class Machine:
         self._applied_index, self._position, self._clock_ns, self._authority = row
         self._db.index, self._db.clock_ns = self._position, self._clock_ns
         self._role = regions.own(self._db)[1]
+        self._level = self._checked_level(cluster.level(self._db))
         self._wraps.load()
         self._uncommitted, self._mixed = 0, False
         self._unsaved.clear()
@@ -401,6 +443,14 @@ class Machine:
         self.history.load(self._position)
         self._request_ids = dict(self._db.each(_REQUEST_IDS)) if request_ids is None else request_ids
         self._find_oldest()
+
+    def _checked_level(self, level: int) -> int:
+        """Raises Incompatible: what a newer release wrote could be misread."""
+        if level > self._known_level:
+            raise Incompatible(
+                f"the state is at feature level {level}, this release knows {self._known_level}: run a newer one"
+            )
+        return level
 
     def _advance(self, index: int) -> None:
         self._check_usable()
@@ -414,8 +464,8 @@ class Machine:
             raise RuntimeError("an earlier failure left this state machine unusable; open it again")
 
     def _apply(self, request_id: bytes, data: bytes) -> Outcome:
-        command = _decoded(data)
-        if command is not None and _is_local(command):
+        command = self._decoded(data)
+        if command is not None and self._is_local(command):
             return self._apply_local(request_id, command)
         if type(command) is c.EpochBegin:
             return Rejected(Reason.MALFORMED)
@@ -459,7 +509,7 @@ class Machine:
         if (command.epoch, command.first) != (regions.newest_epoch(self._db)[0], self._position + 1):
             return Rejected(Reason.POSITION_GAP, str(self._position))
         for request_id, data in command.commands:
-            self._apply_shared(request_id, data, _decoded(data))
+            self._apply_shared(request_id, data, self._decoded(data))
         return Done({"position": self._position})
 
     def _decide(self, command: c.AnyCommand | None) -> Outcome:
@@ -491,12 +541,12 @@ class Machine:
     def _batch(self, batch: c.Batch) -> Outcome:
         if len(batch.commands) > BATCH_COMMANDS_MAX:
             return Rejected(Reason.MALFORMED)
-        try:
-            commands = [c.decode(data) for data in batch.commands]
-        except c.MalformedCommand:
+        decoded = [self._decoded(data) for data in batch.commands]
+        commands = [each for each in decoded if each is not None]
+        if len(commands) < len(decoded):
             return Rejected(Reason.MALFORMED)
         kinds = [type(each) for each in commands]
-        local = [_is_local(each) for each in commands]
+        local = [self._is_local(each) for each in commands]
         if any(kind in _NOT_IN_BATCHES for kind in kinds) or not all(map(_is_sane, commands)):
             return Rejected(Reason.MALFORMED)
         if any(local) and not all(local) and kinds[0] is not c.ClusterInit:
@@ -524,6 +574,24 @@ class Machine:
         self._db.run("RELEASE batch")
         return Done({"results": results})
 
+    def _is_local(self, command: c.AnyCommand) -> bool:
+        """Whether it is about a region's own cluster; of a batch the first one tells, and all must agree."""
+        if isinstance(command, c.Batch):
+            first = self._decoded(command.commands[0]) if command.commands else None
+            return first is not None and not isinstance(first, c.Batch) and self._is_local(first)
+        if isinstance(command, c.EntryPut | c.EntryDelete | c.EntriesDelete):
+            return command.view.startswith(c.OWN_VIEWS)
+        return type(command) in c.LOCAL
+
+    def _decoded(self, data: bytes) -> c.AnyCommand | None:
+        """The command, or None if the bytes are none of the level at which the cluster is."""
+        try:
+            command = c.decode(data)
+        except c.MalformedCommand:
+            return None
+        newer = c.LEVELS.get(type(command), 1) > self._level
+        return None if newer else command
+
     def _dispatch(self, command: c.AnyCommand) -> Outcome:
         if type(command) is c.KvPut:
             if 0 < command.decided < self._authority:
@@ -535,6 +603,8 @@ class Machine:
             self._recent.forget()
         handler, topics = _HANDLERS[type(command)]
         outcome = handler(self._db, command)
+        if type(command) is c.LevelRaise:
+            self._level = self._checked_level(cluster.level(self._db))
         if isinstance(command, _OF_ONE_KEY):
             self.values.forget(command.mount_id, command.path)
         elif "mounts" in topics:
@@ -582,24 +652,6 @@ class Machine:
     def _find_oldest(self) -> None:
         row = self._db.one("SELECT time_ns FROM outcomes ORDER BY position LIMIT 1")
         self._oldest_ns = row[0] if row else INTEGER_MAX
-
-
-def _is_local(command: c.AnyCommand) -> bool:
-    """Whether it is about a region's own cluster; of a batch the first one tells, and all must agree."""
-    if isinstance(command, c.Batch):
-        first = _decoded(command.commands[0]) if command.commands else None
-        return first is not None and not isinstance(first, c.Batch) and _is_local(first)
-    if isinstance(command, c.EntryPut | c.EntryDelete | c.EntriesDelete):
-        return command.view.startswith(c.OWN_VIEWS)
-    return type(command) in c.LOCAL
-
-
-def _decoded(data: bytes) -> c.AnyCommand | None:
-    """The command, or None if the bytes are none of this version."""
-    try:
-        return c.decode(data)
-    except c.MalformedCommand:
-        return None
 
 
 def _reset(index: int, request_id: bytes) -> Amendment:

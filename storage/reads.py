@@ -219,7 +219,8 @@ class Reads:
 
     def nodes(self) -> list[Node]:
         rows = self._db.all(
-            "SELECT node_id, region, api_address, cluster_address, link_address FROM nodes ORDER BY node_id"
+            "SELECT node_id, region, api_address, cluster_address, link_address, software, level FROM nodes"
+            " ORDER BY node_id"
         )
         return [Node(*row) for row in rows]
 

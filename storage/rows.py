@@ -155,6 +155,8 @@ class Node:
     api_address: str
     cluster_address: str
     link_address: str
+    software: str  # "" until it has told
+    level: int
 
 
 @dataclass(frozen=True, slots=True)

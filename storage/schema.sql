@@ -17,11 +17,12 @@ INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
 -- This region's part in it. The role is "alone" (there are no regions), "primary", "leaving" (it handed over),
 -- "secondary" or "called" (it was handed over to).
 CREATE TABLE region (
-    id   INTEGER PRIMARY KEY CHECK (id = 1),
-    name TEXT NOT NULL,
-    role TEXT NOT NULL
+    id    INTEGER PRIMARY KEY CHECK (id = 1),
+    name  TEXT NOT NULL,
+    role  TEXT NOT NULL,
+    level INTEGER NOT NULL
 ) STRICT;
-INSERT INTO region VALUES (1, '', 'alone');
+INSERT INTO region VALUES (1, '', 'alone', 1);
 
 -- The regions that hold the store's history, and who ordered which part of it: an epoch begins with its first position.
 CREATE TABLE regions (
@@ -82,7 +83,9 @@ CREATE TABLE nodes (
     region          TEXT NOT NULL,
     api_address     TEXT NOT NULL,
     cluster_address TEXT NOT NULL,
-    link_address    TEXT NOT NULL
+    link_address    TEXT NOT NULL,
+    software        TEXT NOT NULL,
+    level           INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- One-time tickets by keyed digest; taken_by is the node that used it.

@@ -5,8 +5,12 @@ carries on with.
 """
 
 import asyncio
+import dataclasses
 import time
+from collections.abc import Coroutine
+from typing import Any
 
+import msgspec
 import structlog
 
 from consensus import errors as raft_errors
@@ -15,8 +19,9 @@ from node.autopilot import health, settings
 from node.autopilot.health import Observer, Server
 from node.core.core import Core
 from node.errors import NodeError
+from node.genesis import node_record
 from node.store import CommandRejected, Store
-from storage.command import NodeRemove
+from storage.command import LevelRaise, NodeRemove
 
 TICK_S = 1.0
 MEMBER_TIMEOUT_S = 30.0
@@ -42,14 +47,14 @@ class Autopilot:
         while True:
             await asyncio.sleep(TICK_S)
             store = core.store
+            if store is not None:
+                await _try(announce(core, store))
             if store is None or store.group.status().role is not Role.LEADER:
                 self._observer = None
                 continue
-            try:
-                await self._clean_up(store, self.servers(store))
-                await match_members(store, store.group)
-            except (NodeError, CommandRejected, raft_errors.ConsensusError) as error:
-                log.warning("step put off", reason=str(error))
+            await _try(self._clean_up(store, self.servers(store)))
+            await _try(raise_level(store))
+            await _try(match_members(store, store.group))
 
     async def _clean_up(self, store: Store, servers: list[Server]) -> None:
         victim = health.dead(servers, settings.current(store))
@@ -57,6 +62,35 @@ class Autopilot:
             log.warning("removing a dead member", member=victim.id, silent_s=round(victim.silent_s))
             await store.group.remove_member(victim.id, MEMBER_TIMEOUT_S)
             await store.submit(NodeRemove(time_ns=store.now_ns(), node_id=victim.id))
+
+
+async def _try(step: Coroutine[Any, Any, None]) -> None:
+    try:
+        await step
+    except (NodeError, CommandRejected, raft_errors.ConsensusError) as error:
+        log.warning("step put off", reason=str(error))
+
+
+async def announce(core: Core, store: Store) -> None:
+    """Any node: what it runs, and where it answers, is what the others know of it. The address of its Raft listener
+    stays: that one is in the configuration of the group.
+    """
+    own = next((node for node in store.reads.nodes() if node.node_id == core.settings.node_id), None)
+    if own is None:
+        return  # it is being removed
+    record = node_record(core.settings, store.now_ns(), store.known_level)
+    record = msgspec.structs.replace(record, cluster_address=own.cluster_address)
+    told = msgspec.structs.asdict(record)
+    if any(told[name] != known for name, known in dataclasses.asdict(own).items()):
+        await store.submit(record)
+
+
+async def raise_level(store: Store) -> None:
+    """The leader: once every registered node knows a newer level, the cluster is at it, for good."""
+    level = min((node.level for node in store.reads.nodes()), default=0)
+    if level > store.level:
+        await store.submit(LevelRaise(time_ns=store.now_ns(), level=level))
+        log.info("feature level raised", level=level)
 
 
 async def match_members(store: Store, group: Group) -> None:

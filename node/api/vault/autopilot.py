@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from node import VERSION
 from node.api.vault.leader import elsewhere
 from node.api.vault.snapshots import on_disk
 from node.auth.fields import SECOND_NS, go_duration
@@ -57,12 +56,13 @@ class AutopilotPaths:
         store = core.unsealed
         servers = self._autopilot.servers(store)
         term = store.status().term
+        software = {node.node_id: node.software for node in store.reads.nodes()}
         return Response(
             data={
                 "failure_tolerance": failure_tolerance(servers),
                 "healthy": all(server.healthy for server in servers),
                 "leader": core.settings.node_id,
-                "servers": {server.id: _shown(server, term) for server in servers},
+                "servers": {server.id: _shown(server, term, software) for server in servers},
                 "voters": [server.id for server in servers if server.voter],
             }
             | ({"non_voters": learners} if (learners := [s.id for s in servers if not s.voter]) else {})
@@ -79,7 +79,7 @@ class AutopilotPaths:
         return Response(status=NO_CONTENT)
 
 
-def _shown(server: Server, term: int) -> dict[str, Any]:
+def _shown(server: Server, term: int, software: dict[str, str]) -> dict[str, Any]:
     since = datetime.fromtimestamp(server.stable_since_s, UTC)
     return {
         "id": server.id,
@@ -92,6 +92,6 @@ def _shown(server: Server, term: int) -> dict[str, Any]:
         "healthy": server.healthy,
         "stable_since": since.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "status": "leader" if server.leader else "voter" if server.voter else "non-voter",
-        "version": VERSION,
+        "version": software.get(server.id, ""),
         "node_type": "voter",
     }

@@ -142,10 +142,12 @@ async def nodes(core: Core, request: Request, params: dict[str, str]) -> Respons
             "api_address": row.api_address,
             "cluster_address": row.cluster_address,
             "voter": row.node_id in voters,
+            "version": row.software,
+            "level": row.level,
         }
         for row in store.reads.nodes()
     ]
-    return Response(data={"nodes": rows})
+    return Response(data={"nodes": rows, "level": store.level})
 
 
 async def join_token(core: Core, request: Request, params: dict[str, str]) -> Response:

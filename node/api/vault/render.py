@@ -15,6 +15,7 @@ JSON = "application/json"  # exactly: hvac reads the errors of a body only then
 # Every NodeError: its status, and its message where it was raised without one.
 STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
     errors.InvalidRequest: (400, ""),
+    errors.NotEnabled: (400, "this needs a newer release on every node of the cluster"),
     errors.PermissionDenied: (403, "1 error occurred:\n\t* permission denied\n\n"),
     errors.NotFound: (404, ""),
     errors.Unsupported: (405, ""),

@@ -1,0 +1,167 @@
+"""Three nodes are upgraded one after another at work: the release after this one is this one, told to know more."""
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from support.groups import FAST, PATIENCE_S, eventually, free_port
+
+from consensus.api import Member
+from consensus.group import GroupConfig, Parts, RaftGroup
+from node.errors import NotEnabled
+from node.store import CommandRejected, Store
+from storage import command as c
+from storage.errors import Incompatible
+from storage.keyring import JournalCipher, Keyring, RootKey
+from storage.machine import Machine
+
+KEY = b"k" * 32
+OLD, NEW = c.LEVEL, c.LEVEL + 1
+
+
+@dataclass
+class Nodes:
+    """Real groups over real machines, each of its own release."""
+
+    directory: Path
+    stores: dict[str, Store] = field(default_factory=dict)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+    fatal: list[str] = field(default_factory=list)
+
+    def member(self, node_id: str) -> Member:
+        return Member(node_id, f"127.0.0.1:{self.ports.setdefault(node_id, free_port())}")
+
+    def _die(self, reason: str) -> NoReturn:
+        self.fatal.append(reason)
+        raise AssertionError(reason)
+
+    async def start(self, node_id: str, level: int) -> Store:
+        home = self.directory / node_id
+        new = not home.exists()
+        home.mkdir(exist_ok=True)
+        machine = Machine.open(home / "state.db", key=KEY, known_level=level)
+        member = self.member(node_id)
+        config = GroupConfig(
+            node_id=node_id, cluster_id="c", owner=f"c/{node_id}/1", directory=home / "raft",
+            listen=("127.0.0.1", self.ports[node_id]), server_tls=None, client_tls=None, insecure=True,
+            cipher=JournalCipher(KEY), options=FAST,
+        )  # fmt: skip
+        parts = Parts(fatal=self._die)
+        if not new:
+            group = RaftGroup.open(config, machine, parts=parts)
+        elif not self.stores:
+            group = RaftGroup.create(config, machine, address=member.address, parts=parts)
+        else:
+            members = tuple(self.member(other) for other in self.stores)
+            group = RaftGroup.join(config, machine, members=members, parts=parts)
+        await group.start()
+        root = RootKey(KEY)
+        self.machines[node_id] = machine
+        store = self.stores[node_id] = Store(
+            machine=machine, group=group, keyring=Keyring(root, "c"), root=root
+        )
+        return store
+
+    async def stop(self, node_id: str) -> None:
+        await self.stores.pop(node_id).group.stop()
+        self.machines.pop(node_id).close()
+
+    async def announce(self, node_id: str) -> None:
+        store = self.stores[node_id]
+        record = c.NodePut(
+            store.now_ns(), node_id, "eu", f"https://{node_id}", self.member(node_id).address, "",
+            f"{store.known_level}.0", store.known_level,
+        )  # fmt: skip
+        await store.submit(record)
+
+    async def upgrade(self, node_id: str) -> None:
+        """What an operator does: stop, replace the software, start."""
+        await self.stop(node_id)
+        await self.start(node_id, NEW)
+        await self.announce(node_id)
+
+    async def alike(self) -> None:
+        machines = list(self.machines.values())
+        await eventually(lambda: len({m.applied_index for m in machines}) == 1, "the same log everywhere")
+        assert len({machine.state_digest() for machine in machines}) == 1
+        assert not self.fatal
+
+
+@pytest.fixture
+async def three(tmp_path: Path) -> AsyncIterator[Nodes]:
+    nodes = Nodes(tmp_path)
+    first = await nodes.start("n1", OLD)
+    await first.submit(c.ClusterInit(first.now_ns(), "c", "c"))
+    for node_id in ("n2", "n3"):
+        await nodes.start(node_id, OLD)
+        await first.group.add_member(nodes.member(node_id), PATIENCE_S)
+    for node_id in nodes.stores:
+        await nodes.announce(node_id)
+    yield nodes
+    for node_id in list(nodes.stores):
+        await nodes.stop(node_id)
+
+
+async def write(nodes: Nodes, node_id: str, name: str) -> None:
+    store = nodes.stores[node_id]
+    await store.submit(c.PolicyPut(store.now_ns(), name, f"# {os.urandom(4).hex()}"))
+
+
+async def test_nodes_are_upgraded_one_after_another_and_new_things_come_last(three: Nodes) -> None:
+    for done, node_id in enumerate(("n3", "n2"), 1):
+        await three.upgrade(node_id)
+        for writer in three.stores:
+            await write(three, writer, f"{writer}-{done}")
+        with pytest.raises(CommandRejected, match=c.Reason.LEVEL_UNKNOWN):
+            await three.stores[node_id].submit(c.LevelRaise(three.stores[node_id].now_ns(), NEW))
+        with pytest.raises(NotEnabled):
+            await three.stores[node_id].submit(c.LevelProbe(three.stores[node_id].now_ns()))
+        await three.alike()
+    await three.upgrade("n1")
+    raiser = three.stores["n2"]
+    await raiser.submit(c.LevelRaise(raiser.now_ns(), NEW))
+    for node_id, store in three.stores.items():
+        await store.fresh()
+        await store.submit(c.LevelProbe(store.now_ns()))
+        await write(three, node_id, f"{node_id}-last")
+    await three.alike()
+    assert {machine.level for machine in three.machines.values()} == {NEW}
+    assert len(three.machines["n1"].reads.policies()) == 9
+
+
+async def test_what_is_proposed_too_early_all_the_same_does_no_harm(three: Nodes) -> None:
+    """A proposer with a bug: old and new nodes make the same nothing of it."""
+    await three.upgrade("n2")
+    store = three.stores["n2"]
+    applied = await store.group.propose(
+        c.encode(c.LevelProbe(store.now_ns())), request_id=os.urandom(16), timeout=PATIENCE_S
+    )
+    assert applied.result == c.Rejected(c.Reason.MALFORMED)
+    await three.alike()
+
+
+async def test_there_is_no_way_back_once_the_level_is_raised(three: Nodes) -> None:
+    for node_id in ("n1", "n2", "n3"):
+        await three.upgrade(node_id)
+    store = three.stores["n1"]
+    await store.submit(c.LevelRaise(store.now_ns(), NEW))
+    await three.alike()
+    await three.stop("n3")
+    with pytest.raises(Incompatible, match="run a newer one"):
+        await three.start("n3", OLD)
+    await write(three, "n1", "goes on")
+    await three.start("n3", NEW)
+    await three.alike()
+
+
+async def test_a_node_may_go_back_as_long_as_the_level_is_the_old_one(three: Nodes) -> None:
+    await three.upgrade("n3")
+    await three.stop("n3")
+    await three.start("n3", OLD)
+    await three.announce("n3")
+    await write(three, "n3", "back")
+    await three.alike()

@@ -44,34 +44,6 @@ _COMMANDS = {
     "version": "node.cli.misc:version",
     "write": "node.cli.generic:write",
 }
-_SUMMARIES = {
-    "audit": "Look at the audit devices.",
-    "auth": "Enable, list, tune, move and disable auth methods.",
-    "chaos": "Break a cluster on purpose, and check every promise.",
-    "cluster": "Look at the cluster as a whole.",
-    "completion": "Print a script that completes commands in a shell.",
-    "delete": "Delete what is at a path.",
-    "kv": "Read and write secrets.",
-    "lease": "Look up, renew and revoke leases.",
-    "list": "List the keys below a path.",
-    "local": "Run a cluster of three nodes on this machine, to try things out.",
-    "login": "Log in, and keep the token for the next commands.",
-    "operator": "Initialise, unseal, seal, rotate keys, and change who is in the cluster.",
-    "patch": "Change some fields of what is at a path.",
-    "path-help": "Show the server's own help for a path.",
-    "policy": "Write, read and delete policies.",
-    "print": "Print what the commands use.",
-    "read": "Read what is at a path.",
-    "region": "Replicate the store to other regions, hand over and take over.",
-    "scan": "List the keys below a path and below its folders.",
-    "secrets": "Enable, list, tune, move and disable secrets engines.",
-    "server": "Run a node until it is told to stop.",
-    "status": "Show whether a node is sealed.",
-    "token": "Make, look up, renew and revoke tokens.",
-    "unwrap": "Unwrap what a one-time token holds.",
-    "version": "Print the version of this program.",
-    "write": "Write data to a path.",
-}
 
 
 class _NoCommand(click.UsageError):
@@ -85,11 +57,6 @@ class _Root(Group):
         if args and args[0] not in self.lazy and not args[0].startswith("-"):
             raise _NoCommand(f"No such command '{args[0]}'.", ctx)
         return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Without loading them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(_SUMMARIES.items()))
 
 
 @click.group(cls=_Root, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "-help", "--help"]})

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from node.cli.dry_run import DryRun
+from node.cli.dry_run import DryRun, policy
 from node.cli.http_connection import Connections, Proxies, open_connection
 from node.cli.output import RemoteError
 from node.cli.values import Duration, dumps, loads
@@ -25,6 +25,7 @@ RETRY_WAIT_MIN_S = 1.0
 RETRY_WAIT_MAX_S = 1.5
 REDIRECTS = frozenset({301, 302, 307, 308})
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_BY_POLICY = "1 error occurred:\n\t* permission denied"  # a token that is not valid is refused in other words
 PATH_SAFE = "/:@!$&'()*+,;=~-._"
 
 
@@ -342,8 +343,16 @@ class Client:
         head = f"Error making API request.\n\n{namespace}URL: {what}\nCode: {answer.status}."
         if isinstance(answer.body, dict) and "errors" in answer.body:
             told = "".join(f"* {error}\n" for error in answer.told)
-            return f"{head} Errors:\n\n{told}".removesuffix("\n")
+            return f"{head} Errors:\n\n{told}{self._hint(answer, what)}".removesuffix("\n")
         return f"{head} Raw Message:\n\n{answer.content.decode('utf-8', 'replace')}"
+
+    def _hint(self, answer: Answer, what: str) -> str:
+        """What the policies would have to allow, where it is they that refuse."""
+        if answer.status != 403 or not any(_BY_POLICY in str(error) for error in answer.told):
+            return ""
+        method, _, url = what.partition(" ")
+        needed_policy = policy(method, url.removeprefix(self.address))
+        return f"\nA policy of the token would have to say:\n\n{needed_policy}\n"
 
     def read(
         self, path: str, *, query: Mapping[str, Any] | None = None, doing: str = ""

@@ -9,7 +9,7 @@ from node.cli.arguments import key_values
 from node.cli.client import Client
 from node.cli.flags import INTEGER, Group, flag
 from node.cli.generic import no_value, print_list, told, trimmed
-from node.cli.kv_mount import locate, mount_flag, only_version_2, versions_of
+from node.cli.kv_mount import Key, locate, mount_flag, only_version_2, versions_of
 from node.cli.output import LOCAL_ERROR, REMOTE_ERROR, LocalError, Output, RemoteError
 from node.cli.paths import SECRET_KEY
 from node.cli.remote import Prints, remote
@@ -78,7 +78,7 @@ def get(client: Client, out: Output, key: str, version: int, mount: str | None) 
     query = {"version": str(version)} if place.v2 and version > 0 else None
     found = client.read(path, query=query, doing=f"Error reading {path}")
     if found is None:
-        return no_value(path)
+        return _nothing(place, path)
     if not out.table or found.get("wrap_info") or out.field is not None:
         return _field(out, found, path, v2=place.v2) if out.field is not None else print_secret(out, found)
     print_warnings(envelope(found))
@@ -92,6 +92,15 @@ def get(client: Client, out: Output, key: str, version: int, mount: str | None) 
     if data.get("data") is not None:
         click.echo(titled("Data", data["data"]))
     return 0
+
+
+def _nothing(place: Key, path: str) -> int:
+    """Says so; and names a mistake that many make once, because the API's path has a word more."""
+    code = no_value(path)
+    if place.v2 and place.below.startswith("data/"):
+        meant = f"-mount={place.mount.rstrip('/')} {place.below.removeprefix('data/')}"
+        click.echo(f'The key is named without "data/": strongroom kv get {meant}', err=True)
+    return code
 
 
 def _field(out: Output, found: Mapping[str, Any], path: str, *, v2: bool) -> int:

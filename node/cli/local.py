@@ -143,14 +143,14 @@ def _write_environment(cluster: LocalCluster) -> None:
 
 def _how_to_go_on(cluster: LocalCluster) -> str:
     tools = Path(sys.executable).parent
-    python, bao = _short(Path(sys.executable)), _short(tools / "bao")
+    python, command = _short(Path(sys.executable)), _short(tools / "strongroom")
     read = "hvac.Client().secrets.kv.v2.read_secret_version('hello', raise_on_deleted_version=True)"
     return "\n".join(
         [
             "Go on with any client of the Vault API. First",
             f"  source {_short(cluster.directory / 'env')}",
             "and then, for example,",
-            f"  {bao} kv get -mount=secret hello",
+            f"  {command} kv get -mount=secret hello",
             f"  {python} -c \"import hvac; print({read}['data']['data'])\"",
             '  curl --cacert "$VAULT_CACERT" -H "X-Vault-Token: $VAULT_TOKEN" "$VAULT_ADDR/v1/secret/data/hello"',
             "`make down` stops the cluster, `make up` brings it back with its data, `make clean` deletes it.",

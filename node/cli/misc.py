@@ -30,7 +30,7 @@ def version() -> None:
 @click.command(cls=Command)
 @click.argument("shell", metavar="bash|zsh|fish")
 def completion(shell: str) -> None:
-    """Print a script that completes commands, flags and paths in a shell.
+    """Print a script that completes commands in a shell, and flags, and paths of the server.
 
     \b
     eval "$(strongroom completion bash)"               in ~/.bashrc

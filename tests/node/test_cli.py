@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from support.certs import Authority
 from support.cli import Cli
 from support.stub_api import StubApi, stub_api
 from support.terminal import at_a_terminal
+
+from node.cli import strongroom as root
 
 OPEN = {
     "type": "shamir", "initialized": True, "sealed": False, "t": 2, "n": 3, "progress": 0, "nonce": "", "version": "1",
@@ -442,3 +445,22 @@ def _dead_address() -> str:
     """An address at which nobody listens any more."""
     with stub_api() as api:
         return api.address
+
+
+def test_every_command_is_in_the_documentation_and_has_help(strongroom: Cli) -> None:
+    document = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    pending: list[tuple[list[str], click.Command]] = [([], root)]
+    while pending:
+        words, command = pending.pop()
+        assert command.help, f"{words} has no help"
+        assert not words or words[-1] in document, f"{words} is not documented"
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                below = command.get_command(context, name)
+                assert below is not None
+                pending.append(([*words, name], below))
+        elif words:
+            code, out, err = strongroom(*words, "-help")
+            assert (code, err) == (0, "")
+            assert out.startswith(f"Usage: strongroom {' '.join(words)} ")

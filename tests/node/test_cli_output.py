@@ -407,3 +407,26 @@ def test_values_look_as_go_prints_them() -> None:
         shown(loads('{"b": [1, 2.50, null, true], "a": {"x": "y"}}'))
         == "map[a:map[x:y] b:[1 2.50 <nil> true]]"
     )
+
+
+def test_who_is_refused_by_the_policies_is_told_what_they_would_have_to_say(strongroom: Cli) -> None:
+    """And not whose token is not valid: no policy would help."""
+    refusal = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+    replies: dict[str, Reply] = {"GET /v1/sys/internal/ui/mounts/secret/app": V2}
+    replies |= {"GET /v1/secret/data/app": (403, refusal), "GET /v1/x?list=true": (403, refusal)}
+    with stub_api(replies | {"GET /v1/x": (403, {"errors": ["permission denied"]})}) as api:
+        at = ["-address", api.address]
+        _, _, err = strongroom("kv", "get", "secret/app", *at)
+        assert err.endswith('would have to say:\n\npath "secret/data/app" {\n  capabilities = ["read"]\n}\n')
+        assert 'capabilities = ["list"]' in strongroom("list", "x", *at)[2]
+        assert "policy" not in strongroom("read", "x", *at)[2]
+
+
+def test_a_word_too_many_in_a_keys_path_is_named(strongroom: Cli) -> None:
+    with stub_api({"GET /v1/sys/internal/ui/mounts/secret/data/app": V2}) as api:
+        code, _, err = strongroom("kv", "get", "secret/data/app", "-address", api.address)
+    assert code == 2
+    assert err.splitlines() == [
+        "No value found at secret/data/data/app",
+        'The key is named without "data/": strongroom kv get -mount=secret app',
+    ]

@@ -60,7 +60,7 @@ class Housekeeping:
             await asyncio.sleep(TICK_S)
             self._metrics.observe_loop_lag(max(0.0, time.monotonic() - due))
             ticks += 1
-            if ticks % RENEW_EVERY_TICKS == 0:
+            if ticks % RENEW_EVERY_TICKS == 1:  # at once, too: it may have been off for months
                 self._renew()
             if ticks % CHECKPOINT_EVERY_TICKS == 0:
                 await asyncio.to_thread(self._checkpoint)

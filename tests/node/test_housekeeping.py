@@ -52,6 +52,36 @@ async def test_the_database_is_folded_in_and_durable_without_anybody_asking(
         machine.close()
 
 
+async def test_certificates_are_looked_at_right_after_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that was off for months starts with what has expired meanwhile."""
+    monkeypatch.setattr(housekeeping, "TICK_S", 0.001)
+    machine = Machine.open(None, key=KEY)
+    group, root = SoloGroup(machine, "n1"), RootKey.generate()
+    await group.start()
+    renewed = asyncio.Event()
+    chores = housekeeping.Housekeeping(
+        store=Store(machine=machine, group=group, keyring=Keyring(root, "c1"), root=root),
+        group=group,
+        metrics=Metrics(),
+        revokers={},
+        renew=renewed.set,
+        checkpoint=machine.checkpoint,
+        follow_seal=_nothing,
+    )
+    task = asyncio.create_task(chores.run())
+    try:
+        async with asyncio.timeout(30):
+            await renewed.wait()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await group.stop()
+        machine.close()
+
+
 async def _nothing() -> None:
     """The seal stays as it is."""
 

@@ -68,19 +68,20 @@ class Core:
         wanted = (consistency or self._consistency) if method == "GET" else None
         ask = Ask(method, path, body, query or {}, wanted)
         yield from self.session.ready()
-        answer = yield from self.requests.send(ask, self.session.headers())
+        headers = self.session.headers()
+        answer = yield from self.requests.send(ask, headers)
         if answer.status in (401, 403) and self.session.can_log_in:
-            answer = yield from self._again_if_token_ended(ask, answer)
+            answer = yield from self._again_if_token_ended(ask, headers, answer)
         if answer.status >= 300:
             raise api_error(answer.status, answer.body, method, path)
         return answer.body
 
-    def _again_if_token_ended(self, ask: Ask, refusal: Answer) -> Program[Answer]:
-        """A refusal because of the policies stays one; one because the token is gone is mended."""
-        rejected = yield from self.session.is_rejected()
-        if rejected is None:
-            return refusal
-        yield from self.session.replace(rejected)
+    def _again_if_token_ended(self, ask: Ask, refused: Mapping[str, str], refusal: Answer) -> Program[Answer]:
+        """A refusal because of the policies stays one; one because the token that was sent is gone is mended."""
+        if self.session.headers() == refused:  # else another call has mended it meanwhile
+            if not (yield from self.session.is_rejected(refused)):
+                return refusal
+            yield from self.session.replace(refused)
         return (yield from self.requests.send(ask, self.session.headers()))
 
     def upkeep(self) -> Program[None]:

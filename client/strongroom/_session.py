@@ -70,20 +70,19 @@ class Session:
         if self.due_in_s() == 0.0:
             yield Exclusive(_LOGIN, self._look_after)
 
-    def replace(self, rejected: str) -> Program[None]:
-        """Another token than the one that was rejected."""
+    def replace(self, rejected: Mapping[str, str]) -> Program[None]:
+        """Another token than the one in these headers."""
 
         def program() -> Program[None]:
-            if self._token == rejected:
+            if self.headers() == rejected:
                 yield from self._log_in()
 
         yield Exclusive(_LOGIN, program)
 
-    def is_rejected(self) -> Program[str | None]:
-        """The token, if the server does not know it (any more); None if it does."""
-        token = self._token
-        answer = yield from self._requests.send(Ask("GET", "auth/token/lookup-self"), self.headers())
-        return token if answer.status in (401, 403) else None
+    def is_rejected(self, headers: Mapping[str, str]) -> Program[bool]:
+        """Whether the server does not know the token in these headers (any more)."""
+        answer = yield from self._requests.send(Ask("GET", "auth/token/lookup-self"), headers)
+        return answer.status in (401, 403)
 
     def log_out(self) -> Program[None]:
         """Revoke the token. What was logged in for ends; a token that was given is revoked too."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from strongroom import AppRole, Token, Unavailable
+from strongroom._core import Core, Settings
 from strongroom._effects import Answer, Exclusive, Failure, Pause, Program, Send
 from strongroom._endpoints import Endpoints
 from strongroom._requests import Limits, Requests
@@ -161,3 +162,31 @@ def test_a_login_that_fails_is_tried_again_by_the_next_call() -> None:
         world.ready()
     world.answers[LOGIN] = auth("s.1", HOUR)
     assert world.ready() == [LOGIN]
+
+
+def test_a_call_that_is_refused_while_another_has_the_token_replaced_goes_on_with_the_new_one() -> None:
+    """Step by step: both were sent with the old token, and one hears of its end before the other."""
+    core = Core(Settings(endpoints=["https://n1:1"], auth=AppRole("r", "s")), lambda: 0.0)
+    tokens = ["s.1", "s.2"]
+    denied = Answer(403, {}, {"errors": ["permission denied"]})
+
+    def step(program: Program[Any], answer: Any) -> Send:
+        """Its next request; logins are answered at once."""
+        effect = program.send(answer)
+        while not isinstance(effect, Send):
+            assert isinstance(effect, Exclusive)
+            login = effect.program()
+            with pytest.raises(StopIteration):
+                assert "login" in login.send(None).url  # type: ignore[union-attr]
+                login.send(auth(tokens.pop(0), HOUR)())
+            effect = program.send(None)
+        return effect
+
+    first, second = core.call("GET", "x"), core.call("GET", "x")
+    assert step(first, None).headers["X-Vault-Token"] == "s.1"
+    assert step(second, None).headers["X-Vault-Token"] == "s.1"
+    assert step(first, denied).url.endswith("lookup-self")
+    assert step(first, denied).headers["X-Vault-Token"] == "s.2"
+    again = step(second, denied)
+    assert (again.url, again.headers["X-Vault-Token"]) == ("https://n1:1/v1/x", "s.2")
+    assert tokens == []

@@ -33,7 +33,7 @@ from node.listener_tls import ListenerTLS
 from node.listeners import Listeners
 from node.raft import Start, open_group
 from node.regions import enrol as enrol_region
-from node.regions.enrol import Copies
+from node.regions.copies import Copies
 from node.regions.worker import RegionsWorker
 from node.renewal import renew
 from node.seal_keeper import SealKeeper
@@ -487,7 +487,9 @@ class NodeLifecycle:
         )
         task = asyncio.create_task(self._all_chores(chores), name="housekeeping")
         task.add_done_callback(self._chores_done)
-        worker = RegionsWorker(store, self._settings, identity.cluster_id, self._listen_to_regions)
+        worker = RegionsWorker(
+            store, self._settings, identity.cluster_id, self._layout.root, self._listen_to_regions
+        )
         together = asyncio.create_task(worker.run(), name="regions")
         together.add_done_callback(self._chores_done)
         copies = Copies(self._layout.root, store.copies.take)

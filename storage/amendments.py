@@ -9,12 +9,13 @@ expired stays expired, and no revision is used twice.
 
 from typing import Any
 
-from storage import cluster, data_keys
+from storage import cluster, data_keys, regions
 from storage.command import OWN_VIEWS, NodePut
 from storage.database import Database
 from storage.errors import Incompatible
 
-_KEPT = ("nodes", "join_tokens", "system_secrets", "region", "regions", "epochs")  # of the present state
+_OF_GROUP = ("nodes", "join_tokens", "system_secrets")
+_OF_REGIONS = ("region", "regions", "epochs")
 _OWN = f"view >= '{OWN_VIEWS}' AND view < '{OWN_VIEWS[:-1]};'"  # ";" follows ":"
 _OWN_FIELDS = "view, path, revision, created_ns, updated_ns, expires_ns, owner, term"
 
@@ -27,9 +28,10 @@ def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes
     own_name = "SELECT cluster_id FROM cluster"
     if copy.execute(own_name).fetchall() != present.execute(own_name).fetchall():
         raise Incompatible("the copy belongs to another store")
-    for table in _KEPT:
-        copy.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
-        _insert(copy, table, present.execute(f"SELECT * FROM {table}").fetchall())  # noqa: S608
+    if copy.execute("SELECT role FROM region").fetchone()[0] == regions.ARRIVING:
+        _settle(copy, present, index, request_id)
+        return
+    _keep(copy, present, _OF_GROUP + _OF_REGIONS)
     _keep_keys(copy, present)
     _keep_own(copy, present)
     states = [each.execute("SELECT clock_ns, position FROM state").fetchone() for each in (copy, present)]
@@ -46,6 +48,21 @@ def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes
     )
 
 
+def _settle(copy: Any, present: Any, index: int, request_id: bytes) -> None:
+    """Another region's history becomes this region's, which follows from there: positions, epochs, outcomes and all.
+
+    Only what is the group's own stays. The group remembers by which request, as a history has no place for it.
+    """
+    _keep(copy, present, _OF_GROUP)
+    _keep_own(copy, present)
+    name, level = present.execute("SELECT name, level FROM region").fetchone()
+    copy.execute(
+        "UPDATE region SET name = ?, level = ?, role = ?, settled_by = ?",
+        (name, level, regions.SECONDARY, request_id),
+    )
+    copy.execute("UPDATE state SET applied_index = ?", (index,))
+
+
 def enter_alone(db: Database, node: NodePut) -> None:
     """Make a state that is to begin a log of its own that of a group of this one node: it has no other yet.
 
@@ -55,6 +72,12 @@ def enter_alone(db: Database, node: NodePut) -> None:
         db.run(f"DELETE FROM {table}")  # noqa: S608 - constants
     db.run("UPDATE region SET role = 'alone'")
     cluster.node_put(db, node)
+
+
+def _keep(copy: Any, present: Any, tables: tuple[str, ...]) -> None:
+    for table in tables:
+        copy.execute(f"DELETE FROM {table}")  # noqa: S608 - constants
+        _insert(copy, table, present.execute(f"SELECT * FROM {table}").fetchall())  # noqa: S608
 
 
 def _keep_keys(copy: Any, present: Any) -> None:

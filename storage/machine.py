@@ -176,7 +176,7 @@ class Machine:
         self._uncommitted = 0  # entries
         self._mixed = False  # there are others than versions of secrets among them
         self._applied_index = self._position = self._clock_ns = self._oldest_ns = self._authority = 0
-        self._role = regions.ALONE
+        self._role, self._settled_by = regions.ALONE, b""
         self.history = History(database)
         self._request_ids: dict[bytes, int] = {}  # of all outcomes, with their position
         self._wraps = Wraps(database)
@@ -271,7 +271,7 @@ class Machine:
         """What became of a command, if it was applied and is not yet forgotten."""
         position = self._request_ids.get(request_id)
         if position is None:
-            return None
+            return Remembered(self._applied_index, Done()) if request_id == self._settled_by else None
         if position in self._unsaved:
             return Remembered(self._applied_index, c.outcome_decode(self._unsaved[position][3]))
         self._db.settle()
@@ -399,6 +399,13 @@ class Machine:
         self._uncommitted += 1
         self.commit()
 
+    def arrive(self) -> None:
+        """Mark this copy of another region's state: restored by a group, it makes that a region that follows."""
+        self._check_usable()
+        regions.arrive(self._db)
+        self._uncommitted += 1
+        self.commit()
+
     def state_digest(self, pause: Pause | None = None) -> str:
         """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node. See digest_of()."""
         return self._digest(_SHARED + _OWN, pause)
@@ -434,7 +441,7 @@ class Machine:
             raise AssertionError("the schema puts one row into state")
         self._applied_index, self._position, self._clock_ns, self._authority = row
         self._db.index, self._db.clock_ns = self._position, self._clock_ns
-        self._role = regions.own(self._db)[1]
+        self._role, self._settled_by = regions.own(self._db)[1], regions.settled_by(self._db)
         self._level = self._checked_level(cluster.level(self._db))
         self._wraps.load()
         self._uncommitted, self._mixed = 0, False

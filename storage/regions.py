@@ -25,6 +25,7 @@ from storage.command import (
 from storage.database import Database
 
 ALONE, PRIMARY, LEAVING, SECONDARY, CALLED = "alone", "primary", "leaving", "secondary", "called"
+ARRIVING = "arriving"  # in a copy of another region's state, on its way to become this one's
 FOLLOWS = frozenset({SECONDARY, CALLED})
 REGIONS_MAX = 32
 SETTLED_INDEX = (
@@ -117,6 +118,16 @@ def settle(db: Database, name: str) -> None:
         db.run(f"DELETE FROM {table}")  # noqa: S608 - constants
     entries.remove_own(db)
     db.run("UPDATE state SET applied_index = ?", (SETTLED_INDEX,))
+
+
+def arrive(db: Database) -> None:
+    """Mark a copy of another region's state: it is to become that of a region that has nodes already."""
+    _become(db, ARRIVING, own(db)[0])
+
+
+def settled_by(db: Database) -> bytes:
+    row = db.one("SELECT settled_by FROM region")
+    return bytes(row[0]) if row else b""
 
 
 def _become(db: Database, role: str, name: str) -> None:

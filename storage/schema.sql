@@ -17,12 +17,13 @@ INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
 -- This region's part in it. The role is "alone" (there are no regions), "primary", "leaving" (it handed over),
 -- "secondary" or "called" (it was handed over to).
 CREATE TABLE region (
-    id    INTEGER PRIMARY KEY CHECK (id = 1),
-    name  TEXT NOT NULL,
-    role  TEXT NOT NULL,
-    level INTEGER NOT NULL
+    id         INTEGER PRIMARY KEY CHECK (id = 1),
+    name       TEXT NOT NULL,
+    role       TEXT NOT NULL,
+    level      INTEGER NOT NULL,
+    settled_by BLOB NOT NULL -- the request by which it last took another region's state for its own
 ) STRICT;
-INSERT INTO region VALUES (1, '', 'alone', 1);
+INSERT INTO region VALUES (1, '', 'alone', 1, x'');
 
 -- The regions that hold the store's history, and who ordered which part of it: an epoch begins with its first position.
 CREATE TABLE regions (

@@ -116,6 +116,29 @@ def promote(client: Client, out: Output, accept_loss: bool, force: bool) -> int:
     return 0
 
 
+@region.command("divergence")
+@flag("replay", default="", help="Write this entry again, where writes are ordered.")
+@flag("discard", default="", help="Forget this entry.")
+@remote(Prints.FORMATS)
+def divergence_(client: Client, out: Output, replay: str, discard: str) -> int:
+    """List what this region ordered and the history does not have; write an entry again, or discard it."""
+    if replay:
+        told = needed(client.call("POST", f"sys/regions/divergence/{replay}", {}), "data")
+        out.show(told, f"Success! {told['path']} has version {told['version']}.")
+        return 0
+    if discard:
+        client.call("DELETE", f"sys/regions/divergence/{discard}")
+        click.echo(f"Success! {discard} is forgotten.")
+        return 0
+    entries = needed(client.call("GET", "sys/regions/divergence"), "data", "entries")
+    rows = [
+        [each["id"], each["kind"], f"{each.get('mount') or ''}{each.get('path') or ''}", each.get("version")]
+        for each in entries
+    ]
+    out.show(entries, table(("Entry", "Kind", "Path", "Version"), rows, empty="-"))
+    return 0
+
+
 @region.command()
 @click.argument("name")
 @remote()

@@ -23,7 +23,7 @@ from storage.secret import Secret
 if TYPE_CHECKING:
     from node.auth.methods.method import Method
     from node.backup.archive import Contents
-    from node.regions.enrol import Copies
+    from node.regions.copies import Copies
     from node.regions.worker import RegionsWorker
 
 

@@ -4,12 +4,16 @@ Nothing is taken over by mistake: a promotion is refused while the region that o
 would lose what is known to be missing, unless that is accepted in so many words.
 """
 
+import hashlib
 import time
 from typing import Any
+from urllib.parse import quote
+
+import msgspec
 
 from node.core.core import Core
-from node.errors import InvalidRequest, NoQuorum
-from node.regions import stream
+from node.errors import InvalidRequest, NoQuorum, OutcomeUnknown
+from node.regions import divergence, stream
 from node.regions.links import Interrupted, Unreachable
 from node.regions.stream import Standing
 from node.regions.worker import Contact, RegionsWorker
@@ -17,7 +21,10 @@ from node.store import CommandRejected
 from storage import regions as roles
 from storage.command import Reason, RegionHandover, RegionPromote, RegionRemove
 from storage.rows import Region
+from storage.secret import Secret
 
+REPLAY_TIMEOUT_S = 15.0
+REQUEST_ID = "X-Strongroom-Request-Id"
 CONTACT_FRESH_S = 2.0  # an older contact says nothing about now
 SWITCHOVER_LAG_MAX = 10_000  # positions: more take too long to hand over while nobody accepts writes
 
@@ -162,6 +169,37 @@ async def remove(core: Core, name: str) -> None:
         await store.submit(RegionRemove(time_ns=store.now_ns(), name=name))
     except CommandRejected as error:
         raise _refused(error, name) from None
+
+
+async def replay(core: Core, entry: str, token: Secret) -> dict[str, Any]:
+    """Write a secret that was set aside again, where writes are ordered. Raises InvalidRequest, OutcomeUnknown."""
+    store, regions = core.unsealed, worker(core)
+    path, value, version = divergence.rewritten(store, entry)
+    source = regions.primary()
+    if source is None or source.name == stream.standing(store).region:
+        raise InvalidRequest(
+            "this region orders writes itself: read the entry's value from a backup of its tail"
+        )
+    body = b'{"data":' + value + b',"options":{"cas":' + str(version - 1).encode() + b"}}"
+    headers = {
+        "X-Vault-Token": token.reveal().decode(),
+        REQUEST_ID: hashlib.sha256(b"replay " + entry.encode()).hexdigest()[:32],
+    }
+    try:
+        answer = await regions.ask(
+            source, f"/v1/{quote(path)}", body=body, headers=headers, timeout_s=REPLAY_TIMEOUT_S
+        )
+    except Unreachable as error:
+        raise NoQuorum(f"nothing was written: {error}") from None
+    except Interrupted as error:
+        raise OutcomeUnknown(f"the outcome is not known; ask again ({error})") from None
+    told: dict[str, Any] = msgspec.json.decode(answer.body or b"{}")
+    if answer.status != 200:
+        problem = "; ".join(map(str, told.get("errors") or ())) or f"HTTP {answer.status}"
+        raise InvalidRequest(f"{source.name} refused it: {problem}")
+    await divergence.discard(store, entry)
+    data: dict[str, Any] = told["data"]
+    return {"path": path, "version": data["version"]}
 
 
 def _known(core: Core, name: str) -> Region:

@@ -5,14 +5,8 @@ node made for this one occasion (HPKE, RFC 9180), inside of TLS to an authority 
 comes over a link, as a copy of the database in pieces: it is encrypted under a key that the root key gives.
 """
 
-import asyncio
 import base64
-import hashlib
-import os
-import secrets
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +18,16 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from node import pki
 from node.core.core import Core
 from node.enrol import Ticket, issue_ticket, post, spend_ticket
-from node.errors import InvalidRequest, NoQuorum
+from node.errors import InvalidRequest
 from node.regions import authority
-from node.regions.links import Interrupted, Links, Unreachable
+from node.regions.copies import fetch
+from node.regions.links import Interrupted, Links
 from node.view import write
 from storage.command import RegionFound, RegionPut
 from storage.keyring import RootKey
 from storage.secret import Secret
 
 ENROL = "/v1/sys/regions/enrol"
-SNAPSHOT = "/v1/sys/regions/link/snapshot"
-PIECE_BYTES = 1 << 20
-COPIES_MAX = 2  # copies of the state that wait to be fetched
-COPY_LIFETIME_S = 1800.0
-PIECE_TIMEOUT_S = 30.0
-PIECE_ATTEMPTS_MAX = 20
 LINKS_MAX = 16
 _INFO = b"strongroom v1 region enrolment"
 
@@ -131,62 +120,6 @@ def check_name(name: str) -> None:
         raise InvalidRequest("a region's name has 1 to 32 of a-z, 0-9 and -")
 
 
-@dataclass(slots=True)
-class _Copy:
-    path: Path
-    bytes: int
-    sha256: str
-    made_at: float
-
-
-@dataclass(slots=True)
-class Copies:
-    """Copies of the state that a joining region fetches in pieces."""
-
-    directory: Path
-    take: Callable[[Path], Awaitable[int]]  # StateCopies.take
-    _copies: dict[str, _Copy] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for left in self.directory.glob("region-*.db*"):
-            left.unlink()
-
-    async def create(self) -> dict[str, Any]:
-        """A copy of what is applied now: {"id", "bytes", "sha256"}. Raises NoQuorum if there are too many."""
-        self.expire(time.monotonic() - COPY_LIFETIME_S)
-        if len(self._copies) >= COPIES_MAX:
-            raise NoQuorum("too many copies of the state wait to be fetched; try again later")
-        identity = secrets.token_hex(8)
-        path = self.directory / f"region-{identity}.db"
-        await self.take(path)
-        copy = self._copies[identity] = await asyncio.to_thread(_described, path)
-        return {"id": identity, "bytes": copy.bytes, "sha256": copy.sha256}
-
-    def piece(self, identity: str, offset: int) -> bytes:
-        """Blocking. Raises InvalidRequest for a copy that is not there any more."""
-        copy = self._copies.get(identity)
-        if copy is None or not 0 <= offset <= copy.bytes:
-            raise InvalidRequest("there is no such copy; begin again")
-        with copy.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(PIECE_BYTES)
-
-    def forget(self, identity: str) -> None:
-        copy = self._copies.pop(identity, None)
-        if copy is not None:
-            copy.path.unlink(missing_ok=True)
-
-    def expire(self, made_before: float) -> None:
-        for identity in [key for key, copy in self._copies.items() if copy.made_at < made_before]:
-            self.forget(identity)
-
-
-def _described(path: Path) -> _Copy:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _Copy(path, path.stat().st_size, digest, time.monotonic())
-
-
 def _worker(core: Core) -> Any:
     if core.regions is None:
         raise InvalidRequest("a server in memory takes no part in regions")
@@ -224,43 +157,8 @@ async def fetch_state(enrolment: Enrolment, target: Path) -> None:
     _, client = pki.peer_contexts(enrolment.authority_certificate, enrolment.own)
     links = Links(client, enrolment.cluster_id)
     try:
-        await _fetch(links, enrolment, target)
+        await fetch(links, enrolment.source, enrolment.links, target)
+    except Interrupted as error:
+        raise InvalidRequest(str(error)) from None
     finally:
         await links.close()
-
-
-async def _fetch(links: Links, enrolment: Enrolment, target: Path) -> None:
-    source = (enrolment.source, enrolment.links[:1])  # a copy lies on one node
-    described = msgspec.json.decode(await _piece(links, source, {}))
-    digest, size = hashlib.sha256(), 0
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        while size < described["bytes"]:
-            piece = await _piece(links, source, {"id": described["id"], "offset": size})
-            if not piece:
-                raise InvalidRequest("the copy of the state ended early")
-            file.write(piece)
-            digest.update(piece)
-            size += len(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    if digest.hexdigest() != described["sha256"]:
-        raise InvalidRequest("the copy of the state arrived damaged")
-    await _piece(links, source, {"id": described["id"], "done": True})
-
-
-async def _piece(links: Links, source: tuple[str, tuple[str, ...]], asked: dict[str, Any]) -> bytes:
-    problem = ""
-    for _ in range(PIECE_ATTEMPTS_MAX):
-        try:
-            answer = await links.ask(
-                *source, SNAPSHOT, body=msgspec.json.encode(asked), timeout_s=PIECE_TIMEOUT_S
-            )
-        except (Unreachable, Interrupted) as error:
-            problem = str(error)
-            continue
-        if answer.status == 200:
-            return answer.body
-        problem = f"HTTP {answer.status}"
-        break
-    raise InvalidRequest(f"the state could not be fetched: {problem}")

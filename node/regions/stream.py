@@ -32,6 +32,7 @@ class Standing(msgspec.Struct, frozen=True):
     epoch_region: str
     position: int
     time_ns: int = 0
+    level: int = 1  # the feature level: whose commands a region can be sent
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -80,7 +81,7 @@ def standing(store: Store) -> Standing:
     name, role = store.reads.region()
     epochs = store.reads.epochs()
     newest = epochs[-1] if epochs else Epoch(0, "", 0)
-    return Standing(name, role, newest.epoch, newest.region, store.position, time.time_ns())
+    return Standing(name, role, newest.epoch, newest.region, store.position, time.time_ns(), store.level)
 
 
 def judge(epochs: list[Epoch], position: int, asker: Standing) -> tuple[Verdict, int]:

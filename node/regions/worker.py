@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -20,17 +21,21 @@ import structlog
 from consensus.api import Role
 from node.config import Settings
 from node.errors import NodeError, NoQuorum, NotPrimary
-from node.regions import authority, stream
+from node.regions import authority, divergence, stream
+from node.regions.copies import fetch
 from node.regions.links import Answer, Interrupted, Links, Unreachable
 from node.regions.stream import Batch, Question, Standing
 from node.store import CommandRejected, Store
 from storage import regions as roles
 from storage.command import RegionApply, RegionDemote, RegionPromote, RegionPut
+from storage.keyring import DATABASE
+from storage.machine import Machine
 from storage.rows import Region
 
 TOUCH_EVERY_S = 0.5
 TOUCH_TIMEOUT_S = 2.0
 RETRY_S = 0.25
+COPY = "region-arriving.db"
 CLEARANCE_PATIENCE_S = 5.0  # after a start, for regions that do not answer
 CLEARANCE_WAIT_S = 15.0  # how long a write waits until the other regions were asked
 PULL_TIMEOUT_S = stream.PULL_WAIT_S + 15.0
@@ -63,7 +68,9 @@ class Contact:
 class RegionsWorker:
     """Owned by the lifecycle; core.regions while the store is open."""
 
-    def __init__(self, store: Store, settings: Settings, cluster_id: str, listen: Listen) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, cluster_id: str, directory: Path, listen: Listen
+    ) -> None:
         self._store, self._settings, self._cluster_id = store, settings, cluster_id
         self.contacts: dict[str, Contact] = {}
         self.diverged_at = 0  # the first position that is no part of the history; 0: this region is in step
@@ -73,7 +80,7 @@ class RegionsWorker:
         self._links: Links | None = None
         self._serve: Listening | None = None
         self._news = asyncio.Event()
-        self._listen = listen
+        self._listen, self._directory = listen, directory
 
     # --- what requests ask ---
 
@@ -202,6 +209,12 @@ class RegionsWorker:
         await self._take(source, own, batch)
 
     async def _take(self, source: Region, own: Standing, batch: Batch) -> None:
+        if batch.standing.level > own.level:
+            self.stuck = (
+                f"{source.name} is at feature level {batch.standing.level}: upgrade this region's nodes"
+            )
+            await asyncio.sleep(TOUCH_EVERY_S)
+            return
         if batch.verdict == "ok":
             self.stuck, self.diverged_at = "", 0
             if batch.commands:
@@ -216,10 +229,39 @@ class RegionsWorker:
             return
         if batch.verdict == "diverged":
             self.diverged_at = batch.at
-            self.stuck = f"position {batch.at} of this region is no part of the history of {source.name}"
-        elif batch.verdict == "gone":
-            self.stuck = f"{source.name} no longer keeps what follows position {own.position}"
+            count = await divergence.set_aside(self._store, batch.at, own.epoch)
+            log.warning("commands set aside", first=batch.at, count=count, source=source.name)
+        if batch.verdict in ("diverged", "gone"):
+            self.stuck = f"taking the whole state of {source.name}"
+            await self._resettle(source)
+            return
         await asyncio.sleep(TOUCH_EVERY_S)
+
+    async def _resettle(self, source: Region) -> None:
+        """Take the other region's state as a whole, on every node of this one: what is wanted is not kept there,
+        or what is here is no part of the history.
+        """
+        if self._links is None:
+            raise Unreachable("this node has no link to other regions yet")
+        path = self._directory / COPY
+        try:
+            await fetch(self._links, source.name, source.links, path)
+            await asyncio.to_thread(self._mark, path)
+            await self._store.copies.check(path)
+            await self._store.copies.replace(path)
+        finally:
+            path.unlink(missing_ok=True)
+        log.warning(
+            "this region took the state of another one", source=source.name, position=self._store.position
+        )
+
+    def _mark(self, path: Path) -> None:
+        machine = Machine.open(path, key=self._store.root.derive(DATABASE))
+        try:
+            machine.arrive()
+            machine.checkpoint()
+        finally:
+            machine.close()
 
     async def _begin_epoch(self) -> None:
         own = stream.standing(self._store)

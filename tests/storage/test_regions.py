@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log
+from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log, sealed
 
 from storage import command as c
 from storage import history
@@ -12,8 +12,8 @@ from storage.machine import Machine
 
 
 @pytest.fixture
-def primary():
-    node = Node()
+def primary(tmp_path):
+    node = Node(tmp_path / "primary.db")
     node.ok(mount())
     node.ok(c.RegionFound(T0, "eu", ("https://eu-1", "https://eu-2"), ("eu-1:8203",)))
     node.ok(c.RegionPut(T0, "us", ("https://us-1",), ("us-1:8203",)))
@@ -158,3 +158,37 @@ def test_what_waits_for_the_tables_is_read_too_and_survives(primary, tmp_path):
     assert len(again.history.read(2)) == 2
     assert again.reads.region() == ("eu", "primary")
     again.close()
+
+
+def test_a_region_that_went_astray_takes_the_history_of_the_one_that_orders_and_keeps_its_own(
+    primary, tmp_path
+):
+    """Whoever restores the marked copy, at whatever index of its own log, has the other region's history."""
+    follower = follower_of(primary, tmp_path)
+    follower.ok(c.RegionPromote(T0, 2))
+    follower.ok(put("new", 1))
+    primary.ok(put("astray", 1))
+    primary.ok(c.RegionDemote(T0))
+    primary.ok(c.NodePut(T0, "eu-1", "eu", "https://eu-1", "eu-1:8201"))
+    primary.ok(c.EntryPut(T0, "own:divergence", "a", sealed()))
+    copy = tmp_path / "copy.db"
+    follower.machine.commit()
+    follower.machine.snapshot(copy)
+    marked = Machine.open(copy, key=KEY)
+    marked.arrive()
+    marked.checkpoint()
+    marked.close()
+    primary.machine.commit()
+    index = primary.machine.applied_index + 1
+    primary.machine.stage_reset(copy, index, b"s" * 16)
+    primary.machine.restore(copy)
+    assert primary.machine.applied_index == index
+    assert primary.machine.history_digest() == follower.machine.history_digest()
+    assert primary.reads.region() == ("eu", "secondary")
+    assert primary.reads.kv_key("m1", "astray") is None
+    assert [each.node_id for each in primary.reads.nodes()] == ["eu-1"]
+    assert primary.reads.entry("own:divergence", "a") is not None
+    assert primary.machine.outcome(b"s" * 16) is not None, "the same restore is not done twice"
+    follower.ok(put("later", 1))
+    assert isinstance(relay(follower, primary), Done)
+    assert primary.machine.history_digest() == follower.machine.history_digest()

@@ -82,3 +82,34 @@ def test_a_region_takes_over_from_one_that_is_gone_and_the_old_one_acknowledges_
         assert value_of(us, token, "a") == 3
         assert eu.regions(token)["role"] == "secondary"
         assert value_of(eu, token, "a") == 3
+
+
+def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_written_again(
+    tmp_path: Path,
+) -> None:
+    with two_regions(tmp_path) as (eu, us, token):
+        eu.must(token, "POST", "secret/data/both", {"data": {"v": 1}})
+        us.wait_level(token, eu.regions(token)["position"])
+        us.server.kill()  # what eu acknowledges now does not travel
+        for key in ("lost", "taken"):
+            eu.must(token, "POST", f"secret/data/{key}", {"data": {"v": "of eu"}})
+        eu.server.kill()
+        us.start(200)
+        us.must(token, "POST", "sys/regions/promote", {"accept_loss": True}, timeout=60.0)
+        us.must(token, "POST", "secret/data/taken", {"data": {"v": "of us"}})
+        eu.start(200)
+        poll(lambda: value_of(eu, token, "taken") == "of us", what="the old primary takes the new history")
+        assert value_of(eu, token, "lost") is None
+        entries = eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"]
+        told = [(each["kind"], each["mount"], each["path"], each["version"]) for each in entries]
+        assert told == [("KvPut", "secret/", "lost", 1), ("KvPut", "secret/", "taken", 1)]
+        lost, taken = (each["id"] for each in entries)
+        made = eu.must(token, "POST", f"sys/regions/divergence/{lost}")["data"]
+        assert made == {"path": "secret/data/lost", "version": 1}
+        assert value_of(us, token, "lost") == "of eu"
+        refused = eu.server.request("POST", f"sys/regions/divergence/{taken}", token=token)
+        assert refused.status == 400
+        assert "check-and-set" in refused.body["errors"][0], "the new history goes first"
+        eu.must(token, "DELETE", f"sys/regions/divergence/{taken}")
+        assert eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"] == []
+        assert eu.regions(token)["stuck"] == ""

@@ -13,7 +13,7 @@ from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.enrol import TICKET_TTL_MAX_S
 from node.errors import InvalidRequest
-from node.regions import control, enrol, stream
+from node.regions import control, divergence, enrol, stream
 from node.regions.stream import Question, Standing
 from storage import regions as roles
 
@@ -90,6 +90,18 @@ def routes() -> list[Route]:
             authenticated=False,
             audited=False,
             summary="In Vault's shape.",
+        ),
+        Route(
+            "sys/regions/divergence",
+            {read: diverged},
+            sudo=True,
+            summary="What this region ordered and the history does not have.",
+        ),
+        Route(
+            "sys/regions/divergence/{id}",
+            {update: replay, Operation.DELETE: discard},
+            sudo=True,
+            summary="Write a secret that was set aside again, in the region that orders writes; or discard it.",
         ),
         *_link_routes(),
     ]
@@ -172,6 +184,22 @@ async def promote(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 async def remove(core: Core, request: Request, params: dict[str, str]) -> Response:
     await control.remove(core, values.text(request.data.get("name"), "name"))
+    return Response(status=NO_CONTENT)
+
+
+async def diverged(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return Response(data={"entries": divergence.listed(core.unsealed)})
+
+
+async def replay(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """As the caller, with check-and-set: the version that it had has to be the next one."""
+    assert request.token is not None
+    written = await control.replay(core, params["id"], request.token)
+    return Response(data=written)
+
+
+async def discard(core: Core, request: Request, params: dict[str, str]) -> Response:
+    await divergence.discard(core.unsealed, params["id"])
     return Response(status=NO_CONTENT)
 
 

@@ -1,0 +1,99 @@
+"""What a region ordered, and the history does not have: set aside, entry by entry, never dropped.
+
+A region that was primary and finds a successor may have acknowledged commands that the successor never received.
+Before it takes the successor's state it writes each of them into a view of its own, which every node of the region
+keeps. An operator looks at them, writes again what is wanted, and discards the rest.
+"""
+
+import base64
+from typing import Any
+
+from node.engines.kv_writes import place
+from node.errors import InvalidRequest, NotFound
+from node.store import Store
+from node.view import View, write
+from storage import command as c
+from storage.rows import Mount
+
+VIEW = "own:divergence"
+LISTED_MAX = 10_000
+STEP_BYTES_MAX = 256 << 10
+
+
+async def set_aside(store: Store, first: int, epoch: int) -> int:
+    """Keep every command from position `first` on; how many there are. Doing it again changes nothing."""
+    view, position = View(store, VIEW), first
+    while position <= store.position:
+        commands = store.history(position, STEP_BYTES_MAX)
+        if not commands:
+            break
+        for _, command in commands:
+            await write(
+                store, view.put(_path(epoch, position), {"command": base64.b64encode(command).decode()})
+            )
+            position += 1
+    return position - first
+
+
+def listed(store: Store) -> list[dict[str, Any]]:
+    """What was set aside, oldest first: where and what, never a value."""
+    view = View(store, VIEW)
+    return [_described(store, path, _command(view, path)) for path in view.scan(limit=LISTED_MAX)]
+
+
+def rewritten(store: Store, entry: str) -> tuple[str, bytes, int]:
+    """(API path, value as JSON text, version it had) of a written secret. Raises NotFound, InvalidRequest."""
+    command = _command(View(store, VIEW), entry)
+    if not isinstance(command, c.KvPut):
+        raise InvalidRequest(
+            "only written secrets can be written again; what else is wanted has to be done anew"
+        )
+    mount = _mount(store, command.mount_id)
+    if mount is None:
+        raise InvalidRequest("the mount that it was written to does not exist any more")
+    value = store.open(place(command.mount_id, command.path, command.version), command.value)
+    infix = "data/" if mount.version > 1 else ""
+    return f"{mount.path}{infix}{command.path}", value, command.version
+
+
+async def discard(store: Store, entry: str) -> None:
+    """Forget one. Raises NotFound."""
+    view = View(store, VIEW)
+    _command(view, entry)
+    await write(store, view.delete(entry))
+
+
+def _path(epoch: int, position: int) -> str:
+    return f"{epoch}-{position:015d}"
+
+
+def _command(view: View, entry: str) -> c.AnyCommand:
+    item = view.get(entry)
+    if item is None:
+        raise NotFound
+    return c.decode(base64.b64decode(item.value["command"]))
+
+
+def _described(store: Store, path: str, command: c.AnyCommand) -> dict[str, Any]:
+    epoch, _, position = path.partition("-")
+    told: dict[str, Any] = {
+        "id": path,
+        "epoch": int(epoch),
+        "position": int(position),
+        "time_ns": command.time_ns,
+        "kind": type(command).__name__,
+    }
+    if isinstance(
+        command, c.KvPut | c.KvDelete | c.KvUndelete | c.KvDestroy | c.KvMetadataPut | c.KvMetadataDelete
+    ):
+        mount = _mount(store, command.mount_id)
+        told |= {"mount": mount.path if mount is not None else None, "path": command.path}
+    if isinstance(command, c.KvPut):
+        told["version"] = command.version
+    if isinstance(command, c.TokenPut):
+        told |= {"accessor": command.accessor, "display_name": command.display_name}
+    return told
+
+
+def _mount(store: Store, mount_id: str) -> Mount | None:
+    return next((each for each in store.reads.mounts() if each.mount_id == mount_id), None)

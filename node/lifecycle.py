@@ -2,24 +2,20 @@
 
 A node is *empty* (no seal.json), *sealed* or *unsealed*. seal.json is written last by `init` and `join`:
 what a crash leaves without it is the rest of an attempt that nobody was told of, and is cleared away.
-Everything that holds a key lives in one `Unsealed`, so that sealing is dropping one object.
 """
 
 import asyncio
 import contextlib
 import dataclasses
 import shutil
-import ssl
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from consensus.api import Member, Status
-from consensus.group import RaftGroup
-from node import VERSION, enrol, pki, seals
+from consensus.api import Status
+from node import enrol, pki, seals
 from node.backup import anew
 from node.backup.archive import Contents
 from node.ceremonies import Shares
@@ -27,20 +23,15 @@ from node.config import Settings
 from node.core.core import Core, Initialized
 from node.errors import InvalidRequest, NotInitialized, Sealed
 from node.genesis import genesis, settlement
-from node.housekeeping import Housekeeping
 from node.identity import Identity, Layout, read_identity, write_identity
+from node.joining import Admitted, admission
 from node.listener_tls import ListenerTLS
-from node.listeners import Listeners
-from node.raft import Start, open_group
+from node.opened import Opener, Unsealed
+from node.raft import Start
 from node.regions import enrol as enrol_region
-from node.regions.copies import Copies
-from node.regions.worker import RegionsWorker
 from node.renewal import renew
 from node.seal_keeper import SealKeeper
-from node.store import Store
-from node.telemetry.logs import where
-from storage.cache import ValueCache
-from storage.command import LEVEL, NodeRemove
+from storage.command import NodeRemove
 from storage.errors import WrongKey
 from storage.keyring import AUDIT_HMAC, DATABASE, PEER_IDENTITY, Keyring, RootKey
 from storage.machine import Machine
@@ -51,33 +42,6 @@ log = structlog.get_logger("lifecycle")
 
 
 FIRST_TERM = 1  # of a region's log, which begins behind the state that it fetched
-
-
-@dataclass(slots=True)
-class Unsealed:
-    """What exists only while the store is open."""
-
-    root: RootKey
-    identity: Identity
-    peer_tls: tuple[ssl.SSLContext, ssl.SSLContext]
-    machine: Machine
-    group: RaftGroup
-    store: Store
-    housekeeping: asyncio.Task[None]
-    regions: RegionsWorker
-    copies: Copies
-    together: asyncio.Task[None]
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A cluster took this node in, and it is not on disk yet: with key shares it waits for `unseal`."""
-
-    seal: SealFile
-    cluster_id: str
-    ca_certificate: bytes
-    peer: pki.Credentials
-    members: tuple[Member, ...]
 
 
 class NodeLifecycle:
@@ -95,6 +59,17 @@ class NodeLifecycle:
         self._seal = SealKeeper(layout)
         self._admitted: Admitted | None = None
         self.core: Core  # set by the composition root, which needs this object to make it
+
+    @property
+    def _opener(self) -> Opener:
+        return Opener(
+            settings=self._settings,
+            layout=self._layout,
+            core=self.core,
+            renew=self._renew,
+            follow_seal=lambda store: seals.follow(store, self),
+            on_failure=self._on_failure,
+        )
 
     # --- what is ---
 
@@ -186,7 +161,7 @@ class NodeLifecycle:
                 reserve, recovery_keys = await asyncio.to_thread(recovery.seal, root, cluster_id)
             ca = self._tls.take_authority()
             identity = self._new_identity(root, cluster_id, ca)
-            opened = await self._run(root, identity, start=Start.CREATE)
+            opened = await self._opener.open(root, identity, start=Start.CREATE)
             minted = self.core.tokens.root_token_commands(opened.store)
             try:
                 await opened.store.submit(
@@ -202,11 +177,11 @@ class NodeLifecycle:
                 )
                 await self._seal.keep(file)
             except BaseException:
-                await self._close(opened)
+                await opened.close()
                 raise
             self._tls.forget_authority()
             if file.type == "shamir":
-                await self._close(opened)
+                await opened.close()
             else:
                 self._serve(opened)
             log.info("store initialised", cluster_id=cluster_id, seal=file.type)
@@ -237,18 +212,18 @@ class NodeLifecycle:
             identity = self._new_identity(root, cluster_id, ca)
             await enrol_region.fetch_state(enrolment, self._layout.database)
             await asyncio.to_thread(self._settle, root)
-            opened = await self._run(root, identity, start=Start.CREATE, term=FIRST_TERM)
+            opened = await self._opener.open(root, identity, start=Start.CREATE, term=FIRST_TERM)
             try:
                 await opened.store.submit(
                     settlement(settings, opened.store.now_ns(), opened.store.keyring, ca.key)
                 )
-                await asyncio.to_thread(file.write, self._layout.seal)
+                await self._seal.keep(file)
             except BaseException:
-                await self._close(opened)
+                await opened.close()
                 raise
             self._tls.forget_authority()
             if file.type == "shamir":
-                await self._close(opened)
+                await opened.close()
             else:
                 self._serve(opened)
             log.info("this region follows", region=settings.region, source=enrolment.source)
@@ -300,7 +275,7 @@ class NodeLifecycle:
             opened.store.values.close()
             self.core.ceremonies.forget()
             self.core.directory.clear()
-            await self._close(opened)
+            await opened.close()
             log.info("node sealed")
 
     async def hand_over(self) -> None:
@@ -325,42 +300,12 @@ class NodeLifecycle:
             if self._seal.on_disk:
                 raise InvalidRequest("this node belongs to a cluster already")
             self._clear_unfinished()
-            peer_key, listener_key = pki.new_key(), pki.new_key()
-
-            request = enrol.JoinRequest(
-                secret=ticket.secret.hex(),
-                node_id=self._settings.node_id,
-                region=self._settings.region,
-                api_address=self._settings.api_address,
-                cluster_address=self._settings.cluster_address,
-                link_address=self._settings.link_address,
-                hosts=self._tls.hosts,
-                peer_request=pki.signing_request(peer_key).decode(),
-                listener_request=pki.signing_request(listener_key).decode(),
-                software=VERSION,
-                level=LEVEL,
-            )
-            admission = await enrol.ask(ticket, leader_api_address, request)
-            seal = SealFile.parse(admission.seal_file)
-            if seal.type != self._settings.seal.kind:
-                raise InvalidRequest(
-                    f"the cluster's seal is {seal.type!r}, this node is configured for {self._settings.seal.kind!r}"
-                )
-            self._tls.replace(
-                admission.ca_certificate, pki.Credentials(admission.listener_certificate, listener_key)
-            )
-            self._tls.forget_authority()
-            self._seal.hold(seal)
-            self._admitted = Admitted(
-                seal=seal,
-                cluster_id=admission.cluster_id,
-                ca_certificate=admission.ca_certificate,
-                peer=pki.Credentials(admission.peer_certificate, peer_key),
-                members=tuple(Member(node, address) for node, address in admission.members),
-            )
-            log.info("admitted", cluster_id=admission.cluster_id)
-            if seal.type == "static":
-                await self._enter(self._admitted, self._static_root())
+            admitted = await admission(self._settings, self._tls, ticket, leader_api_address)
+            self._seal.hold(admitted.seal)
+            self._admitted = admitted
+            log.info("admitted", cluster_id=admitted.cluster_id)
+            if admitted.seal.type == "static":
+                await self._enter(admitted, self._static_root())
 
     async def remove(self, node_id: str, timeout: float) -> None:
         """Take a node out: unregister it (so that nobody adds it again), then take its vote away."""
@@ -405,11 +350,11 @@ class NodeLifecycle:
             peer=admitted.peer,
         )
         write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
-        opened = await self._run(root, identity, start=Start.JOIN, members=admitted.members)
+        opened = await self._opener.open(root, identity, start=Start.JOIN, members=admitted.members)
         try:
             await self._seal.keep(admitted.seal)
         except BaseException:
-            await self._close(opened)
+            await opened.close()
             raise
         self._admitted = None
         self._serve(opened)
@@ -424,88 +369,20 @@ class NodeLifecycle:
             raise WrongKey(
                 f"this directory belongs to node {identity.node_id!r}, not {self._settings.node_id!r}"
             )
-        self._serve(await self._run(root, identity, start=Start.OPEN))
+        self._serve(await self._opener.open(root, identity, start=Start.OPEN))
 
     async def _open_restored(self, root: RootKey, beginning: anew.Beginning) -> None:
         """The first time that the keys of a restored store open it."""
         identity = await asyncio.to_thread(
             anew.adopt, root, beginning, self._settings, self._layout, self._tls
         )
-        opened = await self._run(root, identity, start=Start.CREATE, term=beginning.term)
+        opened = await self._opener.open(root, identity, start=Start.CREATE, term=beginning.term)
         try:
             await asyncio.to_thread(anew.done, self._layout)
         except BaseException:
-            await self._close(opened)
+            await opened.close()
             raise
         self._serve(opened)
-
-    async def _run(
-        self,
-        root: RootKey,
-        identity: Identity,
-        *,
-        start: Start,
-        members: tuple[Member, ...] = (),
-        term: int = 0,
-    ) -> Unsealed:
-        values = ValueCache(self._settings.value_cache_bytes_max)
-        machine = await asyncio.to_thread(
-            Machine.open, self._layout.database, key=root.derive(DATABASE), values=values
-        )
-        tls = pki.peer_contexts(identity.ca_certificate, identity.peer)
-        try:
-            group = await asyncio.to_thread(
-                open_group,
-                start=start,
-                settings=self._settings,
-                directory=self._layout.raft,
-                identity=identity,
-                root=root,
-                machine=machine,
-                members=members,
-                term=term,
-                tls=tls,
-                observe_fsync=self.core.metrics.observe_fsync,
-            )
-            try:
-                await group.start()
-            except BaseException:
-                await group.stop()
-                raise
-        except BaseException:
-            machine.close()
-            raise
-        store = Store(machine=machine, group=group, keyring=Keyring(root, identity.cluster_id), root=root)
-        chores = Housekeeping(
-            store=store,
-            group=group,
-            metrics=self.core.metrics,
-            revokers=self.core.revokers,
-            renew=self._renew,
-            checkpoint=machine.checkpoint,
-            follow_seal=lambda: seals.follow(store, self),
-        )
-        task = asyncio.create_task(self._all_chores(chores), name="housekeeping")
-        task.add_done_callback(self._chores_done)
-        worker = RegionsWorker(
-            store, self._settings, identity.cluster_id, self._layout.root, self._listen_to_regions
-        )
-        together = asyncio.create_task(worker.run(), name="regions")
-        together.add_done_callback(self._chores_done)
-        copies = Copies(self._layout.root, store.copies.take)
-        return Unsealed(root, identity, tls, machine, group, store, task, worker, copies, together)
-
-    async def _listen_to_regions(self, address: str, tls: ssl.SSLContext) -> Listeners:
-        listeners = Listeners(self.core)
-        host, _, port = address.rpartition(":")
-        await listeners.listen(host.strip("[]"), int(port), tls, link=True)
-        return listeners
-
-    async def _all_chores(self, chores: Housekeeping) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(chores.run())
-            for loop in self.core.loops:
-                group.create_task(loop(self.core))  # type: ignore[arg-type]
 
     def _renew(self) -> None:
         if (opened := self._unsealed) is not None:
@@ -517,30 +394,11 @@ class NodeLifecycle:
                 layout=self._layout,
             )
 
-    def _chores_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            log.critical(
-                "a chore failed", task=task.get_name(), error=type(error).__name__, where=where(error)
-            )
-            self._on_failure()
-
     def _serve(self, opened: Unsealed) -> None:
         self._unsealed = opened
         self.core.audit.set_key(opened.root.derive(AUDIT_HMAC))
         self.core.store, self.core.regions, self.core.copies = opened.store, opened.regions, opened.copies
         log.info("node unsealed", cluster_id=opened.identity.cluster_id)
-
-    @staticmethod
-    async def _close(opened: Unsealed) -> None:
-        for task in (opened.together, opened.housekeeping):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await opened.group.stop()
-        await asyncio.to_thread(opened.machine.checkpoint)
-        opened.machine.close()
 
     def _new_identity(self, root: RootKey, cluster_id: str, ca: pki.Credentials) -> Identity:
         identity = Identity(

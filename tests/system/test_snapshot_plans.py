@@ -52,6 +52,7 @@ def test_the_leader_keeps_as_many_as_it_was_told_and_the_next_leader_goes_on(
     poll(lambda: first not in files(), what="the first one gone", timeout=90.0)
     assert len(files()) <= 2
     cluster.start_all()
+    cluster.wait_unsealed("n1")
     leader = cluster.wait_leader()
     status = cluster.must(leader, "GET", "sys/storage/raft/snapshot-auto/status/often")["data"]
     assert (status["consecutive_errors"], status["last_snapshot_error"]) == (0, "")

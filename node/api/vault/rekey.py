@@ -244,6 +244,8 @@ async def _commit(core: Core, rekey: Rekey, made: NewSeal) -> None:
     except CommandRejected as error:
         if error.reason != Reason.REVISION_MISMATCH:
             raise
+        if seals.recorded(store, rekey.target) == made.file:
+            return  # an earlier attempt at it, whose outcome was not known
         core.ceremonies.rekeys.pop(rekey.target, None)
         raise InvalidRequest("another rekey was completed meanwhile; these new keys open nothing") from None
     except OutcomeUnknown:

@@ -23,7 +23,7 @@ from sqlcipher3 import dbapi2 as sqlcipher
 from storage import files
 from storage.errors import Corrupt, Incompatible, WrongKey
 
-FORMAT = 7
+FORMAT = 8
 KEY_BYTES = 32
 CACHE_KIB = (
     384 * 1024

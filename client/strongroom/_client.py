@@ -35,6 +35,7 @@ class _Base:
         namespace: str | None = None,
         consistency: Consistency | None = None,
         cache: Cache | None = None,
+        discover: bool = False,
         timeout_s: float = 30.0,
         attempt_timeout_s: float = 10.0,
         attempts_max: int = 8,
@@ -47,6 +48,7 @@ class _Base:
                 namespace=namespace,
                 consistency=consistency,
                 cache=cache,
+                discover=discover,
                 timeout_s=timeout_s,
                 attempt_timeout_s=attempt_timeout_s,
                 attempts_max=attempts_max,
@@ -85,6 +87,7 @@ class Client(_Base):
     ca_file, ssl_context: whom to trust; by default the system's authorities.
     consistency: what reads may see unless a call says otherwise; by default FRESH.
     cache: how secrets that were read are kept; by default not at all.
+    discover: ask the nodes for the endpoints of all regions (sys/regions; a policy must allow reading it).
     timeout_s: for a call with all its attempts (at most 200); attempt_timeout_s, attempts_max: for and of its attempts.
     transport: an httpx transport, for tests.
 

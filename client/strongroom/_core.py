@@ -7,7 +7,7 @@ from typing import Any
 
 from strongroom._auth import Credentials
 from strongroom._cache import Cache, Store
-from strongroom._consistency import Consistency
+from strongroom._consistency import STALE_OK, Consistency
 from strongroom._effects import Answer, Pause, Program
 from strongroom._endpoints import MEASURE_EVERY_S, Endpoints
 from strongroom._errors import ConfigurationError, StrongroomError, api_error
@@ -15,6 +15,8 @@ from strongroom._requests import Ask, Limits, Requests
 from strongroom._session import Session
 
 TIMEOUT_S_MAX = 200.0  # below the four minutes for which a cluster remembers a write's request id
+DISCOVER_EVERY_S = 60.0
+REGIONS = "sys/regions"
 UPKEEP_AFTER_TROUBLE_S = 5.0
 UPKEEP_MIN_S = 0.2
 
@@ -28,6 +30,7 @@ class Settings:
     namespace: str | None = None
     consistency: Consistency | None = None
     cache: Cache | None = None
+    discover: bool = False
     timeout_s: float = 30.0
     attempt_timeout_s: float = 10.0
     attempts_max: int = 8
@@ -54,6 +57,8 @@ class Core:
         self.session = Session(self.requests, settings.auth, settings.namespace, clock)
         self.cache = Store(settings.cache, clock)
         self._consistency = settings.consistency
+        self._clock = clock
+        self._discover_at = clock() if settings.discover else float("inf")
 
     def call(
         self,
@@ -68,6 +73,7 @@ class Core:
         wanted = (consistency or self._consistency) if method == "GET" else None
         ask = Ask(method, path, body, query or {}, wanted)
         yield from self.session.ready()
+        yield from self._discover_if_due()
         headers = self.session.headers()
         answer = yield from self.requests.send(ask, headers)
         if answer.status in (401, 403) and self.session.can_log_in:
@@ -84,6 +90,23 @@ class Core:
             yield from self.session.replace(refused)
         return (yield from self.requests.send(ask, self.session.headers()))
 
+    def _discover_if_due(self) -> Program[None]:
+        """Learn where the other regions are. Who may not read that, or finds nobody, goes on with what is known."""
+        if self._clock() < self._discover_at:
+            return
+        self._discover_at = self._clock() + DISCOVER_EVERY_S  # nobody else asks meanwhile
+        try:
+            answer = yield from self.requests.send(
+                Ask("GET", REGIONS, consistency=STALE_OK), self.session.headers()
+            )
+        except StrongroomError:
+            return
+        data = answer.body.get("data") if answer.status == 200 and isinstance(answer.body, dict) else None
+        regions = data.get("regions") if isinstance(data, dict) else None
+        for region in regions if isinstance(regions, list) else ():
+            told = region.get("endpoints") if isinstance(region, dict) else None
+            self.endpoints.add([str(url) for url in told] if isinstance(told, list) else [])
+
     def upkeep(self) -> Program[None]:
         """Until the client is closed: measure endpoints and renew the token, so that no call waits for that."""
         self.requests.measured_elsewhere = True
@@ -92,6 +115,7 @@ class Core:
             try:
                 yield from self.requests.measure()
                 yield from self.session.ready()
+                yield from self._discover_if_due()
                 due = self.session.due_in_s()
                 pause = pause if due is None else min(pause, max(due, UPKEEP_MIN_S))
             except StrongroomError:

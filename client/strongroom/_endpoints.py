@@ -41,8 +41,7 @@ class Endpoints:
         if not 0 < len(distinct) <= ENDPOINTS_MAX:
             raise ConfigurationError(f"one to {ENDPOINTS_MAX} endpoints are needed")
         for url in distinct:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path:
+            if not _usable(url):
                 raise ConfigurationError(f"the endpoint {url!r} must look like https://host:port")
         self.all = [Endpoint(url) for url in distinct]
         self._used: Endpoint | None = None
@@ -51,6 +50,15 @@ class Endpoints:
     def used(self) -> str | None:
         """The address of the endpoint that was chosen last."""
         return self._used.url if self._used else None
+
+    def add(self, urls: Sequence[str]) -> None:
+        """Endpoints that a node has told of. What is none, too many, or would lead out of TLS is left out."""
+        known = {each.url for each in self.all}
+        in_the_open = any(url.startswith("http:") for url in known)
+        for url in dict.fromkeys(url.rstrip("/") for url in urls):
+            safe = in_the_open or url.startswith("https:")
+            if url not in known and safe and _usable(url) and len(self.all) < ENDPOINTS_MAX:
+                self.all.append(Endpoint(url))
 
     def due(self, now: float) -> list[Endpoint]:
         """Those that should be measured now: never measured or long ago, and not away. None if there is no choice."""
@@ -107,3 +115,13 @@ class Endpoints:
         if used in tried or not used.available(now) or used.round_trip_s is None:
             return False
         return best.round_trip_s is None or best.round_trip_s > NEARER * used.round_trip_s
+
+
+def _usable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.path and parts.port != 0
+        )
+    except ValueError:
+        return False

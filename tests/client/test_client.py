@@ -200,6 +200,27 @@ def test_what_a_read_may_see_travels_with_it(make: Make) -> None:
         assert sent() is None, "a write has no choice"
 
 
+def test_one_endpoint_is_enough_where_nodes_tell_of_the_others(make: Make) -> None:
+    with stub_api(WELL) as far, stub_api(WELL) as first:
+        regions = [{"name": "eu", "endpoints": [first.address]}, {"name": "us", "endpoints": [far.address]}]
+        first.replies["GET /v1/sys/regions"] = (200, {"data": {"regions": regions}})
+        client = make(first.address, Token("s.t"), discover=True)
+        client(lambda c: c.kv.get("app"))
+        first.replies[READ] = first.replies[HEALTH] = SEALED
+        client(lambda c: c.kv.get("app"))
+        assert client.client.endpoint == far.address
+        assert calls(first, "GET /v1/sys/regions") == 1, "they are not asked every time"
+
+
+@pytest.mark.parametrize(
+    "told", [DENIED, SEALED, (200, {"data": {"regions": [{"endpoints": "x"}, 1]}}), (200, b"[]")]
+)
+def test_who_is_told_of_nobody_goes_on_with_what_is_known(make: Make, told: Reply) -> None:
+    with stub_api(WELL | {"GET /v1/sys/regions": told}) as api:
+        client = make(api.address, Token("s.t"), discover=True, attempts_max=1)
+        assert client(lambda c: c.kv.get("app")).info.version == 3
+
+
 # --- who one is ---
 
 

@@ -101,6 +101,24 @@ def test_whatever_happens_a_working_endpoint_is_preferred() -> None:
             assert chosen.available(now)
 
 
+def test_what_a_node_tells_of_is_added_unless_it_leads_out_of_tls() -> None:
+    endpoints = Endpoints([NEAR])
+    endpoints.add(
+        [
+            FAR + "/",
+            NEAR,
+            "http://plain:1",
+            "https://bad:port",
+            "nonsense",
+            *(f"https://n{i}:1" for i in range(90)),
+        ]
+    )
+    urls = [each.url for each in endpoints.all]
+    assert urls[:2] == [NEAR, FAR]
+    assert "http://plain:1" not in urls
+    assert len(urls) == len(set(urls)) == 64
+
+
 @pytest.mark.parametrize(
     "urls", [[], ["near:1"], ["ftp://near"], ["https://near:1/path"], ["https://n:1"] * 0, ["https://"]]
 )

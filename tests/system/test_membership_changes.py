@@ -76,6 +76,24 @@ def test_a_member_is_added_although_the_leader_dies_in_the_middle(own: LocalClus
         assert voters(own) == {"n1", "n2", "n3", "n4"}
 
 
+def test_the_clients_of_vault_join_a_node_with_the_token_as_their_one_argument(
+    own: LocalCluster, tmp_path: Path
+) -> None:
+    with Newcomer(own, tmp_path / "n4", "n4") as newcomer:
+        newcomer.start()
+        newcomer.wait_health(501)
+        at_newcomer = Bao(Target(newcomer.address, "", tmp_path, ca=newcomer.ca))
+        told = at_newcomer.refused("operator", "raft", "join", own.node("n1").api_address)
+        assert "join_token is required" in told
+        assert "Joined    true" in at_newcomer.ok("operator", "raft", "join", ticket_of(own))
+        newcomer.wait_vote()
+        peers = bao_of(own, "n2", tmp_path).ok("operator", "raft", "list-peers")
+        assert sum("true" in line for line in peers.splitlines()) == 4
+        bao_of(own, "n2", tmp_path).ok("operator", "raft", "remove-peer", "n4")
+        assert voters(own) == {"n1", "n2", "n3"}
+        assert "n4" not in bao_of(own, "n2", tmp_path).ok("operator", "members")
+
+
 def test_who_cannot_be_spared_is_not_removed(own: LocalCluster, tmp_path: Path) -> None:
     leader = own.wait_leader()
     down, up = (node.id for node in own.nodes if node.id != leader)

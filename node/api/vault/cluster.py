@@ -11,7 +11,7 @@ from node import VERSION, enrol, seals
 from node.auth.fields import duration_ns
 from node.core.core import Core
 from node.core.fields import Field, Kind
-from node.core.request import NO_CONTENT, Operation, Request, Response
+from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest, NoQuorum
 
@@ -71,9 +71,14 @@ def routes() -> list[Route]:
             {Operation.UPDATE: raft_join},
             summary="Enter the cluster that a join token names.",
             fields=(
-                Field("join_token", Kind.STRING, "From `operator join-token` on a member.", required=True),
-                Field("leader_api_addr", Kind.STRING, "Where to join, if not where the token says."),
+                Field("join_token", Kind.STRING, "From `operator join-token` on a member."),
+                Field(
+                    "leader_api_addr",
+                    Kind.STRING,
+                    "Where to join, if not where the token says; or the token.",
+                ),
             ),
+            shape=Shape.DOUBLE,
             answers={Operation.UPDATE: (Field("joined", Kind.BOOLEAN, "Whether it did."),)},
             sealed=True,
             authenticated=False,
@@ -183,8 +188,13 @@ async def join(core: Core, request: Request, params: dict[str, str]) -> Response
 
 async def raft_join(core: Core, request: Request, params: dict[str, str]) -> Response:
     """The joining node's side: enter the cluster that the token names."""
-    token, address = request.data.get("join_token"), request.data.get("leader_api_addr") or ""
-    if not isinstance(token, str) or not isinstance(address, str):
+    token, address = request.data.get("join_token") or "", request.data.get("leader_api_addr") or ""
+    if not token and address and "://" not in address:
+        token, address = (
+            address,
+            "",
+        )  # Vault's own tools have one argument; a token names its addresses itself
+    if not isinstance(token, str) or not isinstance(address, str) or not token:
         raise InvalidRequest("join_token is required (operator join-token on a member makes one)")
     await core.lifecycle.join(leader_api_address=address, join_token=token)
     return Response(data={"joined": True})

@@ -22,7 +22,8 @@ from consensus.follower import Follower
 from consensus.group import GroupConfig, RaftGroup
 from consensus.journal import Journal
 from consensus.pysyncobj_log import Log
-from consensus.snapshot import Receiver
+from consensus.restoring import Restoring
+from consensus.snapshot import Receiver, SnapshotFiles
 from storage import command as c
 from storage.keyring import JournalCipher
 from storage.machine import Machine
@@ -76,6 +77,23 @@ POINTS = {
     "compacting: one segment is deleted": Point(
         consensus.files, "remove", after=True, named=lambda name: name.endswith(".wal")
     ),
+}
+
+
+RESTORE_POINTS = {
+    "restoring: the file is copied in": Point(SnapshotFiles, "hold_copy", after=True),
+    "restoring: the other member holds it": Point(Restoring, "on_held"),
+    "restoring: the entry is queued": Point(Restoring, "append", after=True),
+    "restoring: before the state is laid ready": Point(Machine, "stage_reset"),
+    "restoring: the state is laid ready": Point(Machine, "stage_reset", after=True),
+    "restoring: before the state is swapped": Point(Machine, "restore"),
+    "restoring: before the rename": Point(storage.files, "replace", named=_is("state.db.incoming")),
+    "restoring: after the rename": Point(
+        storage.files, "replace", after=True, named=_is("state.db.incoming")
+    ),
+    "restoring: the state is swapped": Point(Machine, "restore", after=True),
+    "restoring: the file is forgotten": Point(SnapshotFiles, "release_held", after=True),
+    "restoring: the log begins behind it": Point(Log, "compact", after=True),
 }
 
 
@@ -171,6 +189,38 @@ async def play(directory: Path, point: Point) -> None:
     await pair.stop()
 
 
+BACKUP = "backup.db"
+
+
+async def prepare_restore(directory: Path) -> None:
+    """Two members, and a copy of their state from before the last writes."""
+    pair = Pair(directory)
+    group = await pair.start("n1")
+    command = c.encode(c.ClusterInit(T0, "cluster", "name"))
+    await group.propose(command, request_id=os.urandom(16), timeout=PATIENCE_S)
+    await pair.start("n2")
+    await group.add_member(pair.member("n2"), PATIENCE_S)
+    await pair.write(12, "kept")
+    pair.machines["n1"].commit()
+    pair.machines["n1"].snapshot(directory / BACKUP)
+    await pair.write(3, "lost")
+    await pair.stop()
+
+
+async def play_restore(directory: Path, point: Point) -> None:
+    pair = Pair(directory)
+    await pair.start("n1")
+    await pair.start("n2")
+    await pair.write(1, "ready")  # somebody leads
+    arm(point)
+    await pair.groups["n1"].restore(directory / BACKUP, PATIENCE_S)
+    await pair.write(30, "after")
+    await pair.stop()
+
+
 if __name__ == "__main__":
     small_segments()
-    asyncio.run(play(Path(sys.argv[1]), POINTS[sys.argv[2]]))
+    where, name = Path(sys.argv[1]), sys.argv[2]
+    asyncio.run(
+        play_restore(where, RESTORE_POINTS[name]) if name in RESTORE_POINTS else play(where, POINTS[name])
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.groups import eventually
-from support.killpoints import KILLED, POINTS, Pair, prepare, small_segments
+from support.killpoints import KILLED, POINTS, RESTORE_POINTS, Pair, prepare, prepare_restore, small_segments
 
 TESTS = Path(__file__).parents[1]
 
@@ -26,13 +26,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_a_kill_leaves_good_nodes(prepared: Path, tmp_path: Path, point: str) -> None:
     directory = tmp_path / "pair"
     shutil.copytree(prepared, directory)
+    kill_at(directory, point)
+    await check_joining(directory)
+
+
+def kill_at(directory: Path, point: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
-    child = subprocess.run(  # noqa: ASYNC221
+    child = subprocess.run(
         [sys.executable, "-m", "support.killpoints", str(directory), point],
         env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert child.returncode == KILLED, f"{point} was not reached\n{child.stderr}"
 
+
+async def check_joining(directory: Path) -> None:
     pair = Pair(directory)
     for node_id in ("n1", "n2"):
         await pair.start(node_id)
@@ -47,5 +54,37 @@ async def test_a_kill_leaves_good_nodes(prepared: Path, tmp_path: Path, point: s
         assert first.state_digest() == second.state_digest()
         directory_of_snapshots = directory / "n2" / "raft" / "snapshots"
         assert not list(directory_of_snapshots.glob("incoming*")), "an installation that never ends"
+    finally:
+        await pair.stop()
+
+
+@pytest.fixture(scope="module")
+def restorable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("restorable")
+    small_segments()
+    asyncio.run(prepare_restore(directory))
+    return directory
+
+
+@pytest.mark.parametrize("point", RESTORE_POINTS)
+async def test_a_kill_in_a_restore_leaves_the_old_state_or_the_restored_one(
+    restorable: Path, tmp_path: Path, point: str
+) -> None:
+    """On both members the same, whole, and the group goes on from it."""
+    directory = tmp_path / "pair"
+    shutil.copytree(restorable, directory)
+    kill_at(directory, point)
+    pair = Pair(directory)
+    for node_id in ("n1", "n2"):
+        await pair.start(node_id)
+    first, second = (pair.machines[node_id] for node_id in ("n1", "n2"))
+    try:
+        await pair.write(3, "goes-on")
+        await eventually(lambda: first.applied_index == second.applied_index, "the same log at both", 60.0)
+        assert first.state_digest() == second.state_digest()
+        policies = set(first.reads.policies())
+        assert {f"kept{i}" for i in range(12)} | {f"goes-on{i}" for i in range(3)} <= policies
+        lost = {f"lost{i}" for i in range(3)} & policies
+        assert len(lost) in (0, 3), "half a restore"
     finally:
         await pair.stop()

@@ -21,14 +21,12 @@ from storage.command import Done, Outcome, Reason, Rejected
 from storage.database import FORMAT, Amendment, Database, SlotMemory
 from storage.errors import Incompatible
 from storage.history import History
+from storage.outcomes import INDEX_QUERY, Index, Outcomes
 from storage.reads import Reads
 from storage.recent import Recent
 from storage.wraps import Wraps
 
-OUTCOME_RETENTION_NS = 5 * 60 * 10**9
 COMMAND_AGE_MAX_NS = 4 * 60 * 10**9
-FORGET_ROWS_MAX = 1024  # at a time, and as often as needed: a backlog shrinks
-FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every command
 BATCH_COMMANDS_MAX = 4096
 MIXED_ENTRIES_MAX = 512  # until a commit that cannot go on in the background
 DIGEST_ROWS_AT_ONCE = 128
@@ -38,7 +36,6 @@ TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identi
 
 _READ_INDEX = "SELECT applied_index FROM state"
 _LEVEL = "SELECT level FROM region"
-_REQUEST_IDS = "SELECT request_id, position FROM outcomes"
 
 Pause = Callable[[], None]
 
@@ -175,14 +172,12 @@ class Machine:
         self._failed = False
         self._uncommitted = 0  # entries
         self._mixed = False  # there are others than versions of secrets among them
-        self._applied_index = self._position = self._clock_ns = self._oldest_ns = self._authority = 0
+        self._applied_index = self._position = self._clock_ns = self._authority = 0
         self._role, self._settled_by = regions.ALONE, b""
         self.history = History(database)
-        self._request_ids: dict[bytes, int] = {}  # of all outcomes, with their position
+        self._outcomes = Outcomes(database)
         self._wraps = Wraps(database)
-        # Outcomes that commit() will write, by position.
-        self._unsaved: dict[int, tuple[int, bytes, int, bytes]] = {}
-        self._staged_ids: dict[bytes, int] | None = None
+        self._staged_index: Index | None = None  # of the outcomes in what stage() laid ready
         self._load()
 
     @classmethod
@@ -269,14 +264,10 @@ class Machine:
 
     def outcome(self, request_id: bytes) -> Remembered | None:
         """What became of a command, if it was applied and is not yet forgotten."""
-        position = self._request_ids.get(request_id)
-        if position is None:
+        encoded = self._outcomes.get(request_id)
+        if encoded is None:
             return Remembered(self._applied_index, Done()) if request_id == self._settled_by else None
-        if position in self._unsaved:
-            return Remembered(self._applied_index, c.outcome_decode(self._unsaved[position][3]))
-        self._db.settle()
-        row = self._db.one("SELECT outcome FROM outcomes WHERE position = ?", (position,))
-        return Remembered(self._applied_index, c.outcome_decode(row[0])) if row else None
+        return Remembered(self._applied_index, c.outcome_decode(encoded))
 
     def commit(self) -> None:
         """Close the open transaction, applied_index included: survives kill -9."""
@@ -305,7 +296,7 @@ class Machine:
 
     def _write_all(self) -> None:
         self._recent.flush()
-        self._save_outcomes()
+        self._outcomes.flush()
         self.history.flush()
         self._db.run(
             "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?, wraps = ?, authority = ?",
@@ -344,7 +335,7 @@ class Machine:
     def _look_at_staged(self) -> None:
         try:
             self._checked_level(self._db.staged(_LEVEL)[0][0])
-            self._staged_ids = dict(self._db.staged(_REQUEST_IDS))
+            self._staged_index = Index.of(self._db.staged(INDEX_QUERY))
         except BaseException:
             self._db.unstage()
             raise
@@ -355,7 +346,7 @@ class Machine:
 
     def unstage(self) -> None:
         """Forget what stage() laid ready, if anything."""
-        self._staged_ids = None
+        self._staged_index = None
         self._db.unstage()
 
     def restore(self, path: Path) -> None:
@@ -367,8 +358,8 @@ class Machine:
         self._check_usable()
         self.commit()
         self._db.replace_by(path, _READ_INDEX, at_least=self._applied_index)
-        self._load(self._staged_ids)
-        self._staged_ids = None
+        self._load(self._staged_index)
+        self._staged_index = None
         self.values.clear()
         self._epoch += 1
         for topic in TOPICS:
@@ -416,7 +407,7 @@ class Machine:
 
     def _digest(self, queries: tuple[str, ...], pause: Pause | None = None) -> str:
         self._recent.flush()
-        self._save_outcomes()
+        self._outcomes.flush()
         self.history.flush()
         shared = (FORMAT, self._position, self._clock_ns, self._wraps.count, self._authority)
         digest = hashlib.sha256(msgspec.msgpack.encode(shared))
@@ -435,7 +426,7 @@ class Machine:
             self.commit()
         self._db.close()
 
-    def _load(self, request_ids: dict[bytes, int] | None = None) -> None:
+    def _load(self, index: Index | None = None) -> None:
         row = self._db.one("SELECT applied_index, position, clock_ns, authority FROM state")
         if row is None:
             raise AssertionError("the schema puts one row into state")
@@ -445,11 +436,9 @@ class Machine:
         self._level = self._checked_level(cluster.level(self._db))
         self._wraps.load()
         self._uncommitted, self._mixed = 0, False
-        self._unsaved.clear()
         self._recent.forget()
         self.history.load(self._position)
-        self._request_ids = dict(self._db.each(_REQUEST_IDS)) if request_ids is None else request_ids
-        self._find_oldest()
+        self._outcomes.load(index)
 
     def _checked_level(self, level: int) -> int:
         """Raises Incompatible: what a newer release wrote could be misread."""
@@ -630,35 +619,8 @@ class Machine:
         return outcome
 
     def _remember(self, request_id: bytes, outcome: Outcome) -> None:
-        row = (self._position, request_id, self._clock_ns, c.outcome_encode(outcome))
-        self._unsaved[self._position] = row
-        self._request_ids[request_id] = self._position
-        self._oldest_ns = min(self._oldest_ns, self._clock_ns)
-        if self._oldest_ns < self._clock_ns - OUTCOME_RETENTION_NS - FORGET_EVERY_NS:
-            self._forget()
-
-    def _save_outcomes(self) -> None:
-        """Many rows at once cost much less than one with each command."""
-        sql = "INSERT INTO outcomes (position, request_id, time_ns, outcome) VALUES (?, ?, ?, ?)"
-        self._db.run_many(sql, self._unsaved.values())
-        self._unsaved.clear()
-
-    def _forget(self) -> None:
-        """Delete a few of the outcomes that are past their retention, oldest first."""
-        self._save_outcomes()  # every node looks at the same rows, whenever it last committed
-        self._db.settle()
-        rows = self._db.all(
-            "SELECT position, request_id FROM outcomes WHERE time_ns < ? ORDER BY position LIMIT ?",
-            (self._clock_ns - OUTCOME_RETENTION_NS, FORGET_ROWS_MAX),
-        )
-        self._db.run("DELETE FROM outcomes WHERE position <= ?", (rows[-1][0],))
-        for _, request_id in rows:
-            self._request_ids.pop(request_id, None)  # none: another region's history named it twice
-        self._find_oldest()
-
-    def _find_oldest(self) -> None:
-        row = self._db.one("SELECT time_ns FROM outcomes ORDER BY position LIMIT 1")
-        self._oldest_ns = row[0] if row else INTEGER_MAX
+        encoded = c.outcome_encode(outcome)
+        self._outcomes.remember(self._position, request_id, self._clock_ns, encoded)
 
 
 def _reset(index: int, request_id: bytes) -> Amendment:

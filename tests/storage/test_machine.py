@@ -6,11 +6,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.state import MINUTE, SECOND, T0, Node, mount, put, random_log, sealed, token
+from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log, sealed, token
 
 from storage import command as c
 from storage import machine as machine_module
-from storage.machine import COMMAND_AGE_MAX_NS, OUTCOME_RETENTION_NS, TOPICS, Machine
+from storage import outcomes as outcomes_module
+from storage.machine import COMMAND_AGE_MAX_NS, TOPICS, Machine
+from storage.outcomes import RETENTION_NS
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def test_a_retry_of_a_forgotten_command_is_refused(node):
     """However late a retry comes, the command is not applied twice."""
     policy = c.PolicyPut(T0, "p", "one")
     node.do(policy, request_id=b"r" * 16)
-    later = T0 + OUTCOME_RETENTION_NS + machine_module.FORGET_EVERY_NS + 1
+    later = T0 + RETENTION_NS + outcomes_module.FORGET_EVERY_NS + 1
     node.ok(c.PolicyDelete(later, "other"))
     assert node.machine.outcome(b"r" * 16) is None
     node.ok(c.PolicyDelete(later, "p"))
@@ -142,17 +144,37 @@ def test_a_stale_command_moves_no_clock_and_a_fresh_one_is_taken(node):
 
 
 def test_outcomes_are_forgotten_a_few_at_a_time_until_none_is_overdue(node, monkeypatch):
-    monkeypatch.setattr(machine_module, "FORGET_ROWS_MAX", 4)
+    monkeypatch.setattr(outcomes_module, "FORGET_ROWS_MAX", 4)
     for number in range(100):
         node.ok(c.PolicyPut(T0 + number, "p", ""))
     before = outcomes(node)
-    later = T0 + OUTCOME_RETENTION_NS + MINUTE
+    later = T0 + RETENTION_NS + MINUTE
     node.ok(c.PolicyPut(later, "p", ""))
-    assert before + 1 - outcomes(node) == machine_module.FORGET_ROWS_MAX
+    assert before + 1 - outcomes(node) == outcomes_module.FORGET_ROWS_MAX
     for _ in range(100):
         node.ok(c.PolicyPut(later, "p", ""))
     assert outcomes(node) == 101
     assert node.machine.outcome((1).to_bytes(16, "big")) is None
+
+
+def test_what_is_forgotten_does_not_depend_on_when_a_node_commits_or_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(outcomes_module, "FORGET_ROWS_MAX", 7)
+    often, never, restarted = Node(tmp_path / "often.db"), Node(), Node(tmp_path / "restarted.db")
+    nodes = (often, never, restarted)
+    for number in range(400):
+        if number == 150 or number == 350:
+            restarted.machine.close()
+            restarted.machine = Machine.open(tmp_path / "restarted.db", key=KEY)
+        for node in nodes:
+            node.ok(c.PolicyPut(T0 + number * 3 * SECOND, "p", str(number)))
+        often.machine.commit()
+    known = [[n for n in range(1, 401) if node.machine.outcome(n.to_bytes(16, "big"))] for node in nodes]
+    assert known[0] == known[1] == known[2]
+    assert known[0] == list(range(known[0][0], 401))
+    assert 101 <= len(known[0]) <= 120
+    assert len({node.machine.state_digest() for node in nodes}) == 1
+    for node in nodes:
+        node.machine.close()
 
 
 def test_a_gap_in_the_log_is_a_bug_of_the_caller(node):

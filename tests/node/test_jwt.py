@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from support.asking import Asker
 from support.corefixture import opened
 
-from node.auth.methods import jwt_keys
+from node.auth.methods import fetching, jwt_keys
 from node.core.request import Operation
 from node.errors import InvalidRequest, NotFound, PermissionDenied
 
@@ -271,7 +271,7 @@ class Issuer:
         raise web.HTTPFound("/jwks")
 
     async def endless(self, request: web.Request) -> web.Response:
-        return web.Response(body=b'{"keys": []}' + b" " * jwt_keys.DOCUMENT_BYTES_MAX)
+        return web.Response(body=b'{"keys": []}' + b" " * fetching.DOCUMENT_BYTES_MAX)
 
 
 @contextlib.asynccontextmanager

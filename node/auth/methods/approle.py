@@ -14,7 +14,7 @@ from node.auth.login import Login, log_in
 from node.auth.methods import approle_role, approle_secret_ids
 from node.auth.methods.approle_role import Role
 from node.auth.methods.approle_secret_ids import SecretIds
-from node.auth.methods.method import Method, refused
+from node.auth.methods.method import Method, mount_of, refused
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
@@ -73,7 +73,7 @@ def _single_field(path: str, name: Field) -> Route:
     field, default = approle_role.SINGLE_FIELDS[path]
 
     async def show(core: Core, request: Request, params: dict[str, str]) -> Response:
-        role = find(core.unsealed, _mount(request), params["role"])
+        role = find(core.unsealed, mount_of(request), params["role"])
         if role is None:
             raise NotFound
         return Response(data={approle_role.OLD_PATHS.get(path, field): approle_role.data(role)[field]})
@@ -118,7 +118,9 @@ def find(store: Store, mount: Mount, name: str) -> Role | None:
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = View(core.unsealed, _mount(request).mount_id).children("role/", limit=core.settings.list_keys_max)
+    names = View(core.unsealed, mount_of(request).mount_id).children(
+        "role/", limit=core.settings.list_keys_max
+    )
     if not names:
         raise NotFound
     return payload(keys=names)
@@ -126,13 +128,13 @@ async def _list(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 def _exists(core: Core, request: Request, params: dict[str, str]) -> bool:
     try:
-        return find(core.unsealed, _mount(request), params["role"]) is not None
+        return find(core.unsealed, mount_of(request), params["role"]) is not None
     except InvalidRequest:
         return False
 
 
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
-    role = find(core.unsealed, _mount(request), params["role"])
+    role = find(core.unsealed, mount_of(request), params["role"])
     if role is None:
         raise NotFound
     return Response(data=approle_role.data(role))
@@ -145,7 +147,7 @@ async def _write(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 
 async def _read_role_id(core: Core, request: Request, params: dict[str, str]) -> Response:
-    role = find(core.unsealed, _mount(request), params["role"])
+    role = find(core.unsealed, mount_of(request), params["role"])
     if role is None:
         raise NotFound
     return payload(role_id=role.role_id)
@@ -161,7 +163,7 @@ async def _write_role_id(core: Core, request: Request, params: dict[str, str]) -
 @retried
 async def _change(core: Core, request: Request, name: str, said: dict[str, Any], *, creating: bool) -> None:
     """Change a role; one that is not there yet only if `creating`. No two roles share a role id."""
-    mount, name = _mount(request), approle_role.canonical(name)
+    mount, name = mount_of(request), approle_role.canonical(name)
     draft = Draft(core.unsealed, mount.mount_id, request)
     known = draft.get(_path(name), Role)
     if known is None and not creating:
@@ -184,7 +186,7 @@ async def _change(core: Core, request: Request, name: str, said: dict[str, Any],
 @retried
 async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
     """With its secret ids. An absent role is a success."""
-    mount, name = _mount(request), approle_role.canonical(params["role"])
+    mount, name = mount_of(request), approle_role.canonical(params["role"])
     draft = Draft(core.unsealed, mount.mount_id, request)
     known = draft.get(_path(name), Role)
     if known is None:
@@ -205,7 +207,7 @@ async def _login(core: Core, request: Request, params: dict[str, str]) -> Respon
     if not role_id:
         raise InvalidRequest("missing role_id")
     secret_id = fields.text(request.data.get("secret_id"), "secret_id")
-    store, mount = core.unsealed, _mount(request)
+    store, mount = core.unsealed, mount_of(request)
 
     async def prove() -> Login:
         role = _by_id(store, mount, role_id)
@@ -260,8 +262,3 @@ def _path(name: str) -> str:
 def _id_path(role_id: str) -> str:
     """Of one length, whatever a role id is."""
     return f"role-id/{hashlib.sha256(role_id.encode()).hexdigest()}"
-
-
-def _mount(request: Request) -> Mount:
-    assert request.mount is not None, "a path of a mount"
-    return request.mount

@@ -20,7 +20,7 @@ from node.auth import fields
 from node.auth.cidr import as_written, inside, networks, subset
 from node.auth.fields import SECOND_NS, rfc3339
 from node.auth.methods.approle_role import Role, uses
-from node.auth.methods.method import refused
+from node.auth.methods.method import mount_of, refused
 from node.core.core import Core
 from node.core.fields import Field, Kind
 from node.core.request import NO_CONTENT, Operation, Request, Response
@@ -281,7 +281,7 @@ class _Handlers:
 
     async def list(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         try:
-            role, ids = self._role(core, request, params), SecretIds(core.unsealed, _mount(request))
+            role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
         except NotFound as error:
             raise InvalidRequest(error.message) from None  # a 404 says that a role has none
         accessors = ids.accessors(role.name, core.settings.list_keys_max)
@@ -290,7 +290,7 @@ class _Handlers:
         return payload(keys=accessors)
 
     async def make(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        role, ids = self._role(core, request, params), SecretIds(core.unsealed, _mount(request))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
         return await self._make(core, request, params, ids.drawn(role.name, request))
 
     async def make_custom(self, core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -304,7 +304,7 @@ class _Handlers:
         if not role.bind_secret_id:
             raise InvalidRequest("bind_secret_id is not set on the role")
         about = wanted(role, request.data, core.unsealed.now_ns(), accessor=drawn_id(request, "accessor"))
-        await SecretIds(core.unsealed, _mount(request)).add(request, role.name, secret_id, about)
+        await SecretIds(core.unsealed, mount_of(request)).add(request, role.name, secret_id, about)
         return payload(
             secret_id=secret_id,
             secret_id_accessor=about.accessor,
@@ -315,14 +315,14 @@ class _Handlers:
     async def look_up(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """What is not there is no error: an empty answer."""
         secret_id = _text(request, "secret_id")
-        role, ids = self._role(core, request, params), SecretIds(core.unsealed, _mount(request))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
         found = ids.find(role.name, ids.digest(role.name, secret_id))
         return Response(NO_CONTENT) if found is None else Response(data=_shown(found))
 
     async def destroy(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """What is not there is destroyed already."""
         secret_id = _text(request, "secret_id")
-        role, ids = self._role(core, request, params), SecretIds(core.unsealed, _mount(request))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
         await ids.destroy(request, role.name, ids.digest(role.name, secret_id))
         return Response(NO_CONTENT)
 
@@ -350,11 +350,11 @@ class _Handlers:
         self, core: Core, request: Request, params: dict[str, str]
     ) -> tuple[Role, SecretIds, str | None]:
         accessor = _text(request, "secret_id_accessor")
-        role, ids = self._role(core, request, params), SecretIds(core.unsealed, _mount(request))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
         return role, ids, ids.behind(role.name, accessor)
 
     def _role(self, core: Core, request: Request, params: dict[str, str]) -> Role:
-        role = self._find(core.unsealed, _mount(request), params["role"])
+        role = self._find(core.unsealed, mount_of(request), params["role"])
         if role is None:
             raise NotFound(f'role "{params["role"]}" does not exist')
         return role
@@ -370,8 +370,3 @@ def _text(request: Request, name: str) -> str:
 def _no_accessor(request: Request) -> str:
     accessor = fields.text(request.data.get("secret_id_accessor"), "secret_id_accessor")
     return f'failed to find accessor entry for secret_id_accessor: "{accessor}"'
-
-
-def _mount(request: Request) -> Mount:
-    assert request.mount is not None, "a path of a mount"
-    return request.mount

@@ -1,6 +1,6 @@
 """The auth methods that this build has."""
 
-from node.auth.methods import approle, jwt, userpass
+from node.auth.methods import approle, jwt, kubernetes, userpass
 from node.auth.methods.lockout import Lockout
 from node.auth.methods.method import Method, no_renewals
 from node.core.router import Table
@@ -13,6 +13,7 @@ def auth_methods(lockout: Lockout) -> dict[str, Method]:
     methods = [
         approle.method(),
         jwt.method(),
+        kubernetes.method(),
         userpass.method(lockout),
         Method(TOKEN, Table([]), no_renewals),
     ]

@@ -13,9 +13,10 @@ import msgspec
 from node.auth import fields
 from node.auth.login import Login, log_in
 from node.auth.methods import jwt_claims, jwt_role
-from node.auth.methods.jwt_keys import ALGORITHMS, Fetcher, FetchError, Key, Source, fetch, from_pem
+from node.auth.methods.fetching import FetchError
+from node.auth.methods.jwt_keys import ALGORITHMS, Fetcher, Key, Source, fetch, from_pem
 from node.auth.methods.jwt_role import Role
-from node.auth.methods.method import Method, refused
+from node.auth.methods.method import Method, keep, mount_of
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
@@ -23,7 +24,7 @@ from node.core.fields import Field, Kind, in_path
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
 from node.errors import InvalidRequest, NotFound
-from node.store import CommandRejected, Store
+from node.store import Store
 from node.view import View
 from storage.rows import Mount, Token
 
@@ -163,7 +164,7 @@ class _Jwt:
         self._fetcher = Fetcher()
 
     async def read_config(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        config = _config(core.unsealed, _mount(request))
+        config = _config(core.unsealed, mount_of(request))
         if config is None:
             raise NotFound
         shown = msgspec.to_builtins(config) | {"status": "valid"}
@@ -178,18 +179,18 @@ class _Jwt:
             except FetchError as error:
                 what = "oidc discovery URL" if config.source.discovery else "jwks URL"
                 raise InvalidRequest(f"error checking {what}: {error}") from None
-        await _put(core, request, "config", config)
+        await keep(core, request, "config", config)
         return Response(NO_CONTENT)
 
     async def list(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        view = View(core.unsealed, _mount(request).mount_id)
+        view = View(core.unsealed, mount_of(request).mount_id)
         names = view.children("role/", limit=core.settings.list_keys_max)
         if not names:
             raise NotFound
         return payload(keys=names)
 
     async def read(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        role = find(core.unsealed, _mount(request), params["role"])
+        role = find(core.unsealed, mount_of(request), params["role"])
         if role is None:
             raise NotFound
         return Response(data=jwt_role.data(role))
@@ -197,17 +198,17 @@ class _Jwt:
     async def write(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """Create or change; what is not said stays."""
         name = jwt_role.check_name(params["role"])
-        known = find(core.unsealed, _mount(request), name)
-        await _put(core, request, f"role/{name}", jwt_role.changed(known or Role(name), request.data))
+        known = find(core.unsealed, mount_of(request), name)
+        await keep(core, request, f"role/{name}", jwt_role.changed(known or Role(name), request.data))
         return Response(NO_CONTENT)
 
     async def delete(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        view = View(core.unsealed, _mount(request).mount_id)
+        view = View(core.unsealed, mount_of(request).mount_id)
         await core.unsealed.submit(view.delete(f"role/{params['role']}"), request_id=request.request_id)
         return Response(NO_CONTENT)
 
     async def login(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        store, mount = core.unsealed, _mount(request)
+        store, mount = core.unsealed, mount_of(request)
         token = fields.text(request.data.get("jwt"), "jwt")
         config = _config(store, mount)
         if config is None:
@@ -251,21 +252,6 @@ class _Jwt:
             ) from None
 
 
-async def _put(core: Core, request: Request, path: str, value: msgspec.Struct) -> None:
-    store = core.unsealed
-    view = View(store, _mount(request).mount_id)
-    command = view.put(path, msgspec.json.encode(value), expect=view.revision(path))
-    try:
-        await store.submit(command, request_id=request.request_id)
-    except CommandRejected as error:
-        raise refused(error) from None
-
-
 def _config(store: Store, mount: Mount) -> Config | None:
     item = View(store, mount.mount_id).get("config")
     return msgspec.json.decode(item.raw, type=Config) if item else None
-
-
-def _mount(request: Request) -> Mount:
-    assert request.mount is not None, "a path of a mount"
-    return request.mount

@@ -6,40 +6,31 @@ seconds. When the issuer cannot be reached the keys known last are good for a wh
 """
 
 import asyncio
-import json
-import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
 
+from node.auth.methods.fetching import FetchError, exchange
 from node.errors import InvalidRequest
 
 KEYS_MAX = 64
-DOCUMENT_BYTES_MAX = 1024 * 1024
-FETCH_TIMEOUT_S = 5.0
 KEPT_S = 300.0
 KEPT_WITHOUT_ISSUER_S = 3600.0
 LOOK_AGAIN_S = 10.0
 SOURCES_MAX = 256
 RSA_BITS_MIN = 2048
-_HTTP_OK = 200
 
 _BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 ALGORITHMS = (*_RSA, *_BY_CURVE.values(), "EdDSA")
-
-
-class FetchError(Exception):
-    """The issuer gave no keys. The message is for operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,41 +139,17 @@ def _is_stale(known: _Known, kid: str) -> bool:
 
 async def fetch(source: Source) -> list[Key]:
     """Look at a source now. Raises FetchError."""
-    try:
-        async with asyncio.timeout(FETCH_TIMEOUT_S), aiohttp.ClientSession() as session:
-            context = ssl.create_default_context(cadata=source.ca_pem or None)
-            url = source.url
-            if source.discovery:
-                url = await _discover(session, source, context)
-            return from_jwks(await _json(session, url, context))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        raise FetchError(f"{type(error).__name__} from {source.url}") from None
+    url = await _discover(source) if source.discovery else source.url
+    return from_jwks(await exchange(url, ca_pem=source.ca_pem))
 
 
-async def _discover(session: aiohttp.ClientSession, source: Source, context: ssl.SSLContext) -> str:
+async def _discover(source: Source) -> str:
     """The address of the key set, from the document of exactly this issuer (OpenID Connect Discovery 1.0)."""
     base = source.url.rstrip("/")
-    document = await _json(session, f"{base}/.well-known/openid-configuration", context)
+    document = await exchange(f"{base}/.well-known/openid-configuration", ca_pem=source.ca_pem)
     if not isinstance(document, dict) or str(document.get("issuer", "")).rstrip("/") != base:
         raise FetchError("the discovery document is another issuer's")
     address = document.get("jwks_uri")
     if not isinstance(address, str):
         raise FetchError("the discovery document names no key set")
     return address
-
-
-async def _json(session: aiohttp.ClientSession, url: str, context: ssl.SSLContext) -> Any:
-    if not url.startswith(("https://", "http://")):
-        raise FetchError("not an address of HTTP")
-    async with session.get(url, ssl=context, allow_redirects=False) as response:
-        if response.status != _HTTP_OK:
-            raise FetchError(f"status {response.status} from {url}")
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > DOCUMENT_BYTES_MAX:
-                raise FetchError(f"more than {DOCUMENT_BYTES_MAX} bytes from {url}")
-        try:
-            return json.loads(bytes(body))
-        except RecursionError:
-            raise FetchError(f"nested too deeply: {url}") from None

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from node.auth.token import Renewal
 from node.core.core import Core
+from node.core.request import Request
 from node.core.router import Table
 from node.errors import InvalidRequest, NodeError, NotFound
 from node.store import CommandRejected
+from node.view import View
 from storage.command import Reason
 from storage.rows import Mount, Token
 
@@ -26,6 +30,23 @@ class Method:
 def no_renewals(core: Core, mount: Mount, row: Token) -> Renewal:
     """For a mount that issues nothing."""
     raise InvalidRequest("lease is not renewable")
+
+
+def mount_of(request: Request) -> Mount:
+    """The mount that a path of a method lies in."""
+    assert request.mount is not None, "a path of a mount"
+    return request.mount
+
+
+async def keep(core: Core, request: Request, path: str, value: msgspec.Struct) -> None:
+    """Write what a mount keeps at a path, over what is there now. Raises what refused() gives."""
+    store = core.unsealed
+    view = View(store, mount_of(request).mount_id)
+    command = view.put(path, msgspec.json.encode(value), expect=view.revision(path))
+    try:
+        await store.submit(command, request_id=request.request_id)
+    except CommandRejected as error:
+        raise refused(error) from None
 
 
 def refused(error: CommandRejected) -> NodeError | CommandRejected:

@@ -7,6 +7,9 @@
 3. authenticate, authorise
 4. the audit record of the request, before anything happens; then the handler; then the record of the
    answer, before it leaves. Either record failing withholds the answer.
+
+The lanes (node/api/lane.py, write_lane.py) take the same steps through the same functions. Whoever adds a step that
+depends on more than state, token, policies, mount and path adds it there too, or keeps its requests out of them.
 """
 
 import time

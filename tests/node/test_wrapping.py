@@ -242,6 +242,20 @@ async def test_a_policy_can_insist_on_wrapping(site, wire, rule, ttl, status):
     assert (status == 200) == (answer.json.get("wrap_info") is not None)
 
 
+async def test_a_policy_insists_also_on_a_connection_that_repeats_itself(site, wire):
+    """Requests that a connection has asked before take a shorter way: it must know of wrapping too."""
+    policy = 'path "secret/data/*" { capabilities = ["read", "update"]\n min_wrapping_ttl = "30s" }'
+    await wire.ask("POST", "/v1/sys/policies/acl/wrapped", {"policy": policy})
+    body = {"policies": ["wrapped"], "no_default_policy": True}
+    token = (await wire.ask("POST", "/v1/auth/token/create", body)).json["auth"]["client_token"]
+    limited = await site.connect(token=token)
+    for _ in range(3):
+        assert (await limited.ask("GET", "/v1/secret/data/a", headers=WRAP)).status == 200
+        for _ in range(3):
+            assert (await limited.ask("GET", "/v1/secret/data/a")).status == 403
+            assert (await limited.ask("POST", "/v1/secret/data/a", {"data": {}})).status == 403
+
+
 async def test_the_audit_log_knows_the_wrapping_token_by_its_hash_only(site, wire):
     info = await wrapped(wire)
     await unwrap(wire, info["token"])

@@ -35,6 +35,7 @@ def stub_api(
     *,
     certificate: Path | None = None,
     keep_alive: bool = False,
+    client_ca: Path | None = None,
 ) -> Iterator[StubApi]:
     """Serve on a free loopback port; over TLS as `localhost` when a PEM file is given."""
     stub = StubApi("", dict(replies or {}))
@@ -76,6 +77,9 @@ def stub_api(
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
+        if client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(client_ca)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     stub.address = f"{'https://localhost' if certificate else 'http://127.0.0.1'}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

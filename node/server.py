@@ -70,10 +70,11 @@ from node.listener_tls import ListenerTLS
 from node.listeners import Listeners
 from node.memory import MemoryLifecycle
 from node.policy.cache import PolicyCache
+from node.regions import control
 from node.reload import CertificateError, ListenerFiles, reload
 from node.telemetry import logs
 from node.telemetry.logs import where
-from node.telemetry.metrics import Metrics, NodeState, SnapshotState
+from node.telemetry.metrics import Metrics, NodeState, RegionState, SnapshotState
 from storage.errors import StorageError
 from storage.secret import Secret
 
@@ -247,7 +248,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
     if settings.metrics_unauthenticated:
         routes = [route for route in routes if route.pattern != "sys/metrics"]
         routes.append(system.open_metrics_route())
-    return Core(
+    core = Core(
         settings=settings,
         lifecycle=lifecycle,
         audit=audit,
@@ -261,6 +262,8 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
         methods=methods,
         loops=(autopilot.run, automatic.run),
     )
+    metrics.registry.register(RegionState(lambda: control.measured(core)))
+    return core
 
 
 def _context(

@@ -3,7 +3,7 @@
 import itertools
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
@@ -150,6 +150,18 @@ class NodeState(Collector):
             yield CounterMetricFamily(
                 f"strongroom_raft_{name}", f"Raft: {name.replace('_', ' ')}", value=value
             )
+
+
+class RegionState(Collector):
+    """How far this region is behind, where there are regions: what an alert on lag is made of."""
+
+    def __init__(self, measure: Callable[[], Mapping[str, float]]) -> None:
+        """`measure`: what is known now, by the metric's name without its prefix."""
+        self._measure = measure
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in self._measure().items():
+            yield GaugeMetricFamily(f"strongroom_region_{name}", f"Region: {name.replace('_', ' ')}", value)
 
 
 class SnapshotSource(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from node.cli.client import Answer, Unreachable, exchange
+from node.cli.client import Answer, Unreachable, exchange, request
 from node.cli.http_connection import tls_context
 from node.cli.local_process import is_free, last_lines
 
@@ -134,6 +134,13 @@ class Server:
             timeout=timeout,
             context=self._context(),
         )
+
+    def text(self, path: str, *, token: str) -> bytes:
+        """What a GET of /v1/`path` answers, if it is not JSON."""
+        answer = request(
+            self.address, "GET", f"/v1/{path}", headers={"X-Vault-Token": token}, context=self._context()
+        )
+        return answer.content
 
     def _context(self) -> ssl.SSLContext | None:
         if not self.address.startswith("https"):

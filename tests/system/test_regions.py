@@ -34,6 +34,7 @@ def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders
         mine = next(each for each in here["regions"] if each["name"] == "us")
         assert (mine["lag_entries"], mine["lag_seconds"]) == (0, 0.0)
         assert us.must(token, "GET", "sys/replication/status")["data"]["dr"]["mode"] == "secondary"
+        assert b"strongroom_region_lag_seconds 0.0" in us.server.text("sys/metrics", token=token)
 
 
 def test_a_switchover_there_and_back_loses_nothing(tmp_path: Path) -> None:

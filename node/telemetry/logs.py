@@ -55,6 +55,11 @@ def set_level(level: str, name: str = "") -> None:
     logging.getLogger(name).setLevel(LEVELS[level])
 
 
+def reset_level(name: str) -> None:
+    """This logger has no level of its own any more."""
+    logging.getLogger(name).setLevel(logging.NOTSET)
+
+
 # Exceptions are rendered without local variables: those may hold what a client sent.
 _plain = structlog.dev.plain_traceback
 

@@ -127,17 +127,22 @@ async def test_the_configuration_is_told_without_secrets(core: Core) -> None:
 
 
 async def test_the_level_of_a_logger_can_be_changed_and_taken_back(core: Core) -> None:
-    assert set(await read(core, "sys/loggers")) >= {"server", "lifecycle"}
+    before = await read(core, "sys/loggers")
+    assert set(before) >= {"server", "lifecycle"}
     try:
         await call(core, UPDATE, "sys/loggers/lifecycle", {"level": "error"})
         assert await read(core, "sys/loggers/lifecycle") == {"lifecycle": "error"}
         assert not logging.getLogger("lifecycle").isEnabledFor(logging.WARNING)
         with pytest.raises(InvalidRequest):
             await call(core, UPDATE, "sys/loggers/lifecycle", {"level": "loud"})
-        with pytest.raises(NotFound):
+        with pytest.raises(InvalidRequest, match='logger "nobody" not found'):
             await read(core, "sys/loggers/nobody")
         await call(core, DELETE, "sys/loggers/lifecycle")
-        assert await read(core, "sys/loggers/lifecycle") == {"lifecycle": "info"}
+        assert await read(core, "sys/loggers") == before
+        await call(core, UPDATE, "sys/loggers", {"level": "debug"})
+        assert set((await read(core, "sys/loggers")).values()) == {"debug"}
+        await call(core, DELETE, "sys/loggers")
+        assert await read(core, "sys/loggers") == before
     finally:
         logging.getLogger("lifecycle").setLevel(logging.NOTSET)
 
@@ -147,13 +152,21 @@ async def test_what_there_is_not_is_told_as_it_is(core: Core) -> None:
     with pytest.raises(InvalidRequest):
         await call(core, UPDATE, "sys/config/cors", {"allowed_origins": ["*"]})
     assert (await call(core, DELETE, "sys/config/cors")).status == 204
-    for path in ("sys/config/ui/headers/X-Y", "sys/config/auditing/request-headers/X-Y"):
-        with pytest.raises(NotFound):
+    for path in (
+        "sys/config/ui/headers/X-Y",
+        "sys/config/auditing/request-headers/X-Y",
+        "sys/quotas/rate-limit/x",
+        "sys/namespaces/x",
+    ):
+        with pytest.raises((NotFound, InvalidRequest)):
             await read(core, path)
         with pytest.raises(InvalidRequest):
             await call(core, UPDATE, path, {"values": ["a"]})
     assert await read(core, "sys/config/auditing/request-headers") == {"headers": {}}
     assert (await read(core, "sys/replication/status", token=None))["dr"] == {"mode": "disabled"}
+    for path in ("sys/quotas/rate-limit/", "sys/namespaces/"):
+        with pytest.raises(NotFound):
+            await call(core, LIST, path)
     for path in ("sys/nosuch", "sys/internal/inspect/router/root", "sys/pprof", "sys/raw/x"):
         with pytest.raises(NotFound, match="unsupported path"):
             await read(core, path)

@@ -19,7 +19,10 @@ from node.view import View
 from storage.entries import IDENTITY
 
 LEVEL_NAMES = {10: "debug", 20: "info", 30: "warn", 40: "error"}
-LOGGERS = ("consensus", "enrol", "housekeeping", "keys", "lifecycle", "renewal", "server")
+LOGGERS = (
+    *("autopilot", "backup", "consensus", "housekeeping", "keys", "leases", "lifecycle", "node"),
+    *("regions", "renewal", "server"),
+)
 
 _ENABLED = (Field("enabled", Kind.BOOLEAN, "Always false."),)
 _LEVEL = (Field("level", Kind.STRING, "debug, info, warn or error.", required=True),)
@@ -73,12 +76,13 @@ def routes() -> list[Route]:
             "sys/config/auditing/request-headers",
             {read: _no_headers},
             sudo=True,
+            shape=Shape.DOUBLE,
             summary="Request headers that are recorded: none.",
             answers={read: (Field("headers", Kind.OBJECT, "Empty."),)},
         ),
         Route(
             "sys/config/auditing/request-headers/{name}",
-            {read: _absent, update: _refuse_headers, delete: _nothing},
+            {read: _unrecorded, update: _refuse_headers, delete: _nothing},
             sudo=True,
             summary="Request headers that are recorded: none.",
             fields=(in_path("name", "A header."),),
@@ -101,7 +105,28 @@ def routes() -> list[Route]:
             summary="Requests by month: not counted, sys/metrics has them.",
             answers={read: _COUNTERS},
         ),
-        *_both("sys/loggers", _loggers, sudo=True, with_read=True, summary="Loggers and their levels."),
+        *_both("sys/quotas/rate-limit", _empty, summary="Rate limit quotas: there are none."),
+        Route(
+            "sys/quotas/rate-limit/{name}",
+            {read: _absent, update: _refuse_quota, delete: _nothing},
+            summary="Rate limit quotas: there are none.",
+            fields=(in_path("name", "Of a quota."),),
+        ),
+        *_both("sys/namespaces", _empty, summary="Namespaces: there is one, the root."),
+        Route(
+            "sys/namespaces/{path...}",
+            {read: _absent, update: _refuse_namespace, delete: _nothing},
+            summary="Namespaces: there is one, the root.",
+            fields=(in_path("path", "Of a namespace."),),
+        ),
+        Route(
+            "sys/loggers",
+            {read: _loggers, update: _set_all, delete: _reset_all},
+            sudo=True,
+            fresh=False,
+            summary="All loggers and their levels, until the next start.",
+            fields=_LEVEL,
+        ),
         Route(
             "sys/loggers/{name}",
             {read: _logger, update: _set_level, delete: _reset_level},
@@ -113,10 +138,12 @@ def routes() -> list[Route]:
     ]
 
 
-def _both(pattern: str, handler: Handler, *, with_read: bool = False, **said: Any) -> list[Route]:
+def _both(pattern: str, handler: Handler, **said: Any) -> list[Route]:
     """A listing is asked for with and without a slash at the end."""
-    operations = {Operation.LIST: handler} | ({Operation.READ: handler} if with_read else {})
-    return [Route(pattern, operations, **said), Route(pattern + "/", {Operation.LIST: handler}, **said)]
+    return [
+        Route(pattern, {Operation.LIST: handler}, **said),
+        Route(pattern + "/", {Operation.LIST: handler}, **said),
+    ]
 
 
 # --- this machine and its configuration ---------------------------------------------------------------------
@@ -212,6 +239,18 @@ async def _absent(core: Core, request: Request, params: dict[str, str]) -> Respo
     raise NotFound
 
 
+async def _unrecorded(core: Core, request: Request, params: dict[str, str]) -> Response:
+    raise InvalidRequest("Could not find header in config")
+
+
+async def _refuse_quota(core: Core, request: Request, params: dict[str, str]) -> Response:
+    raise InvalidRequest("rate limit quotas are not offered: the limits of this server are fixed")
+
+
+async def _refuse_namespace(core: Core, request: Request, params: dict[str, str]) -> Response:
+    raise InvalidRequest("namespaces are not offered: there is one, the root")
+
+
 async def _empty(core: Core, request: Request, params: dict[str, str]) -> Response:
     raise NotFound
 
@@ -251,15 +290,33 @@ async def _logger(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 
 async def _set_level(core: Core, request: Request, params: dict[str, str]) -> Response:
-    name, level = _known(params), text(request.data.get("level"), "level").lower()
-    if level not in logs.LEVELS:
-        raise InvalidRequest("invalid level: it must be one of debug, info, warn, error")
-    logs.set_level(level, name)
+    name = _known(params)
+    logs.set_level(_wanted_level(request), name)
     return Response(NO_CONTENT)
 
 
+async def _set_all(core: Core, request: Request, params: dict[str, str]) -> Response:
+    level = _wanted_level(request)
+    for name in LOGGERS:
+        logs.set_level(level, name)
+    return Response(NO_CONTENT)
+
+
+async def _reset_all(core: Core, request: Request, params: dict[str, str]) -> Response:
+    for name in LOGGERS:
+        logs.reset_level(name)
+    return Response(NO_CONTENT)
+
+
+def _wanted_level(request: Request) -> str:
+    level = text(request.data.get("level"), "level").lower()
+    if level not in logs.LEVELS:
+        raise InvalidRequest("invalid level: it must be one of debug, info, warn, error")
+    return level
+
+
 async def _reset_level(core: Core, request: Request, params: dict[str, str]) -> Response:
-    logs.set_level(core.settings.log_level, _known(params))
+    logs.reset_level(_known(params))
     return Response(NO_CONTENT)
 
 
@@ -269,5 +326,5 @@ def _level(name: str) -> str:
 
 def _known(params: dict[str, str]) -> str:
     if params["name"] not in LOGGERS:
-        raise NotFound(f"logger {params['name']!r} not found")
+        raise InvalidRequest(f'logger "{params["name"]}" not found')
     return params["name"]

@@ -110,6 +110,16 @@ async def test_whom_the_api_does_not_know_or_the_role_does_not_name(tmp_path, an
         assert isinstance(await ask.refused("auth/k/login", role="web", jwt=token(**sent)), PermissionDenied)
 
 
+@pytest.mark.parametrize("account", [{"name": "admin"}, {"namespace": "kube-system"}])
+async def test_whom_the_api_knows_but_the_role_does_not_name(tmp_path, account) -> None:
+    async with opened(tmp_path) as core, api() as host:
+        ask = await with_role(core, host)
+        host.answer = host.knows(**account)
+        error = await ask.refused("auth/k/login", role="web", jwt=token(**account))
+        assert isinstance(error, PermissionDenied)
+        assert "not authorized" in error.message
+
+
 @pytest.mark.parametrize(
     "answer", [[], {"status": []}, {"status": {"authenticated": True, "user": "x"}}, None]
 )

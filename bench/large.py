@@ -106,10 +106,7 @@ def _start(node: Strongroom, last: int) -> float:
 
 
 def _rounds(node: Strongroom, keys: int, *, rounds: int, seconds: int) -> list[Row]:
-    return [
-        measure(node.leader(), node.token, node.pids, keys=keys, clients=CLIENTS, seconds=seconds)
-        for _ in range(rounds)
-    ]
+    return [measure(node, keys=keys, clients=CLIENTS, seconds=seconds) for _ in range(rounds)]
 
 
 def table(found: Large) -> list[str]:

@@ -28,6 +28,7 @@ class OpenBao:
         self._env: Mapping[str, str] = {} if gogc is None else {"GOGC": str(gogc)}
         self._processes = Processes()
         self._addresses: list[str] = []
+        self._homes: list[Path] = []
         self._root_token = ""
         self._token = ""
 
@@ -47,6 +48,7 @@ class OpenBao:
         self._addresses = [f"https://127.0.0.1:{port}" for port in ports[: self._nodes]]
         for number in range(self._nodes):
             home = directory / f"n{number + 1}"
+            self._homes.append(home)
             (home / "data").mkdir(parents=True)
             config = home / "openbao.hcl"
             config.write_text(self._config(number, directory, made, ports[self._nodes + number]))
@@ -91,6 +93,11 @@ class OpenBao:
     def token(self) -> str:
         """Holds one policy, of the keys that the benchmarks use, and not the default one."""
         return self._token
+
+    def forget_audit(self) -> None:
+        """Empty the audit files: gigabytes of them are nobody's interest."""
+        for home in self._homes:
+            os.truncate(home / "audit.jsonl", 0)
 
     def put(self, key: str, value: str) -> None:
         vault.write(self._web, self.leader(), self._token, key, value)

@@ -42,6 +42,7 @@ class Reader(Protocol):
     def stop(self) -> None: ...
     def leader(self) -> str: ...
     def put(self, key: str, value: str) -> None: ...
+    def forget_audit(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,15 @@ class Row:
 Rows = dict[tuple[str, int], list[Row]]  # by system and clients
 
 
-def measure(address: str, token: str, pids: Sequence[int], *, keys: int, clients: int, seconds: int) -> Row:
+def measure(system: Reader, *, keys: int, clients: int, seconds: int) -> Row:
     """Reads of random keys out of the first `keys`. Raises SystemFailedError."""
-    before = cpu_seconds(pids)
+    before = cpu_seconds(system.pids)
     with cores.on(cores.LOAD):
-        seen = load.measure(SCRIPT, address, [PATH, token, str(keys)], clients=clients, seconds=seconds)
-    used, good = cpu_seconds(pids) - before, max(1, seen["good"])
+        seen = load.measure(
+            SCRIPT, system.leader(), [PATH, system.token, str(keys)], clients=clients, seconds=seconds
+        )
+    used, good = cpu_seconds(system.pids) - before, max(1, seen["good"])
+    system.forget_audit()
     return Row(
         reads_per_s=seen["good"] / (seen["duration_us"] / 1e6),
         p50_ms=seen["p50_us"] / 1e3,
@@ -94,13 +98,11 @@ def compare(systems: Sequence[Reader], *, rounds: int, seconds: int, clients: Se
     """All rounds, the systems taking turns."""
     rows: Rows = {}
     for system in systems:
-        measure(system.leader(), system.token, system.pids, keys=KEYS, clients=max(clients), seconds=WARM_S)
+        measure(system, keys=KEYS, clients=max(clients), seconds=WARM_S)
     for number in range(1, rounds + 1):
         for count in clients:
             for system in systems:
-                row = measure(
-                    system.leader(), system.token, system.pids, keys=KEYS, clients=count, seconds=seconds
-                )
+                row = measure(system, keys=KEYS, clients=count, seconds=seconds)
                 rows.setdefault((system.name, count), []).append(row)
                 what = f"round {number}/{rounds}  {count:4} clients  {system.name:12}"
                 print(f"{what} {row.reads_per_s:8.0f}/s  errors {row.errors}", flush=True)

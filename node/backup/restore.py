@@ -14,7 +14,7 @@ import structlog
 from node.backup import archive
 from node.backup.take import work_directory
 from node.core.core import Core
-from node.errors import BodyTooLarge, InvalidRequest
+from node.errors import BodyTooLarge, DiskFull, InvalidRequest
 from storage.files import create_empty
 
 ARCHIVE_BYTES_MAX = archive.STATE_BYTES_MAX + (64 << 20)
@@ -27,12 +27,15 @@ log = structlog.get_logger("backup")
 
 
 async def restore(core: Core, upload: AsyncIterator[bytes], *, force: bool) -> None:
-    """Take in a snapshot and restore it. Raises InvalidRequest, BodyTooLarge, NoQuorum (nothing happened in all three),
-    OutcomeUnknown.
+    """Take in a snapshot and restore it. Raises InvalidRequest, BodyTooLarge, DiskFull, NoQuorum (nothing happened in
+    any of these), OutcomeUnknown.
     """
     core.unsealed  # noqa: B018 - a sealed node does not even receive it
     with tempfile.TemporaryDirectory(dir=work_directory(core)) as directory:
-        contents = await received(upload, Path(directory))
+        try:
+            contents = await received(upload, Path(directory))
+        except OSError as error:
+            raise DiskFull(f"the snapshot cannot be kept here: {error.strerror or error}") from error
         if await asyncio.to_thread(contents.is_of, core.unsealed.root):
             await _replace(core, contents)
         elif force:

@@ -11,7 +11,7 @@ from pathlib import Path
 from node import VERSION, seals
 from node.backup import archive
 from node.core.core import Core
-from node.errors import NotYet, TooBusy
+from node.errors import DiskFull, NotYet, TooBusy
 
 WORK_DIRECTORY = "work"  # in data_dir: what is in it is half done, and goes at the next start
 
@@ -33,7 +33,7 @@ class Taking:
                 try:
                     meta = await _copy(core, state)
                 except OSError as error:  # most likely a full disk, which is no reason to stop
-                    raise TooBusy(f"the state cannot be copied: {error.strerror or error}") from error
+                    raise DiskFull(f"the state cannot be copied: {error.strerror or error}") from error
                 seal = seals.in_force(core.unsealed, core.lifecycle)
                 yield archive.pack(state, meta, seal, core.lifecycle.ca_certificate, core.unsealed.root)
 

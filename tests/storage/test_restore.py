@@ -176,6 +176,21 @@ def test_a_reset_keeps_the_seal_that_people_hold_shares_of_and_every_key_term(tm
     node.machine.close()
 
 
+def test_a_write_that_was_permitted_before_a_reset_is_decided_anew(tmp_path):
+    """The restored policies may grant less than those by which it was decided."""
+    node = Node(tmp_path / "a.db")
+    node.ok(c.ClusterInit(T0, "cluster", "name"))
+    node.ok(mount())
+    node.machine.commit()
+    node.machine.snapshot(tmp_path / "backup")
+    decided = node.machine.position
+    node.machine.stage_reset(tmp_path / "backup", node.machine.applied_index + 1, b"r" * 16)
+    node.machine.restore(tmp_path / "backup")
+    late = c.KvPut(T0, "m1", "a", 1, None, sealed("a"), decided)
+    assert node.do(late) == c.Rejected(c.Reason.PERMISSION_OUTDATED)
+    node.machine.close()
+
+
 def test_a_copy_of_another_store_is_no_reset(tmp_path):
     for name in ("one", "two"):
         node = Node(tmp_path / f"{name}.db")

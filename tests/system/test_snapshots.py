@@ -186,16 +186,19 @@ def test_what_is_not_a_whole_snapshot_of_this_store_changes_nothing(
         assert not work.exists() or list(work.iterdir()) == [], "half a snapshot is left behind"
 
 
-def test_saving_and_restoring_take_sudo(own: LocalCluster, tmp_path: Path) -> None:
+def test_each_of_saving_and_restoring_takes_its_own_permission(own: LocalCluster, tmp_path: Path) -> None:
+    """The policy that the field's documents give a backup job can save, and nothing else."""
     good = saved(own, tmp_path)
-    policy = 'path "sys/storage/raft/*" { capabilities = ["read", "update", "create"] }'
-    own.must("n1", "PUT", "sys/policies/acl/almost", {"policy": policy})
-    token = own.must("n1", "POST", "auth/token/create", {"policies": ["almost"]})["auth"]["client_token"]
+    policy = 'path "sys/storage/raft/snapshot" { capabilities = ["read"] }'
+    own.must("n1", "PUT", "sys/policies/acl/backup", {"policy": policy})
+    token = own.must("n1", "POST", "auth/token/create", {"policies": ["backup"]})["auth"]["client_token"]
+    bao = Bao(Target(own.node("n1").api_address, token, tmp_path, ca=own.ca_path))
+    bao.ok("operator", "raft", "snapshot", "save", "by-the-job.snap")
     address = own.node("n1").api_address
-    assert send(address, own.ca_path, token, good)[0] == 403
-    assert send(address, own.ca_path, token, good, force=True)[0] == 403
-    assert send(address, own.ca_path, "", good)[0] == 403
-    assert own.request("n1", "GET", "sys/storage/raft/snapshot", token=token)[0] == 403
+    for force in (False, True):
+        assert send(address, own.ca_path, token, good, force=force)[0] == 403
+        assert send(address, own.ca_path, "", good, force=force)[0] == 403
+    assert own.request("n1", "GET", "sys/storage/raft/snapshot", token="")[0] == 403
 
 
 # ---- another store's snapshot ----

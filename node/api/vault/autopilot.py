@@ -27,13 +27,11 @@ class AutopilotPaths:
             Route(
                 "sys/storage/raft/autopilot/state",
                 {Operation.READ: self.state},
-                sudo=True,
                 summary="How the members fare, as the leader sees it.",
             ),
             Route(
                 "sys/storage/raft/autopilot/configuration",
                 {Operation.READ: self.read, Operation.UPDATE: self.write},
-                sudo=True,
                 summary="What counts as healthy, and when a dead member is removed.",
                 fields=(
                     Field(

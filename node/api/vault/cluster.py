@@ -87,13 +87,11 @@ def routes() -> list[Route]:
         Route(
             "sys/storage/raft/configuration",
             {Operation.READ: configuration},
-            sudo=True,
             summary="Who votes.",
         ),
         Route(
             "sys/storage/raft/remove-peer",
             {Operation.UPDATE: remove_peer},
-            sudo=True,
             summary="Takes a node out of the cluster, for good.",
             fields=(Field("server_id", Kind.STRING, "The node's id.", required=True),),
         ),

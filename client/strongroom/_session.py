@@ -5,7 +5,7 @@ from typing import Any
 
 from strongroom._auth import Credentials, Token
 from strongroom._effects import Answer, Exclusive, Program
-from strongroom._errors import OutcomeUnknown, Unavailable, Unreachable, api_error
+from strongroom._errors import ConfigurationError, OutcomeUnknown, Unavailable, Unreachable, api_error
 from strongroom._requests import Ask, Requests
 
 RENEW_AT = 2 / 3  # of its lifetime
@@ -27,9 +27,9 @@ class Session:
     ) -> None:
         self._requests = requests
         self._credentials = credentials
-        self._namespace = namespace
+        self._namespace = _sendable("namespace", namespace) if namespace else None
         self._clock = clock
-        self._token = credentials.token if isinstance(credentials, Token) else ""
+        self._token = _sendable("token", credentials.token) if isinstance(credentials, Token) else ""
         self._known = credentials is None  # whether its lifetime is known
         self._lifetime_s = 0.0  # 0: it does not end
         self._ends_at = 0.0
@@ -114,7 +114,7 @@ class Session:
         auth = _auth(answer)
         if auth is None:
             raise api_error(answer.status, answer.body, ask.method, ask.path)
-        self._token = str(auth["client_token"])
+        self._token = _sendable("token", str(auth["client_token"]))
         self._take(auth.get("lease_duration"), auth.get("renewable"))
 
     def _look_up(self) -> Program[None]:
@@ -153,6 +153,13 @@ class Session:
         self._ends_at = self._clock() + self._lifetime_s
         self._renewable = bool(renewable)
         self._next_try_at = 0.0
+
+
+def _sendable(what: str, value: str) -> str:
+    """A value for a header; what cannot be one is refused here, before a library shows it in an error."""
+    if not value.isascii() or not value.isprintable():
+        raise ConfigurationError(f"the {what} cannot be sent: it is not printable ASCII")
+    return value
 
 
 def _auth(answer: Answer) -> Mapping[str, Any] | None:

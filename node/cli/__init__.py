@@ -74,6 +74,8 @@ def strongroom() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Do one command and return its exit code; errors end as one sentence on stderr, never as a traceback."""
     try:
+        if any(not _is_text(argument) for argument in arguments):
+            raise LocalError("An argument is not UTF-8 text; give bytes in base64, or in a file.")
         result: Any = strongroom.main(list(arguments), prog_name="strongroom", standalone_mode=False)
     except Shown as e:
         click.echo(str(e))
@@ -99,6 +101,11 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(f"Error: {e.filename or 'the operating system'}: {e.strerror or e}.", err=True)
         return LOCAL_ERROR
     return result if isinstance(result, int) else 0
+
+
+def _is_text(argument: str) -> bool:
+    """Whether what the shell gave was UTF-8."""
+    return not any("\ud800" <= each <= "\udfff" for each in argument)
 
 
 def main() -> None:

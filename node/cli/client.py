@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from node.cli.dry_run import DryRun, policy
 from node.cli.http_connection import Connections, Proxies, open_connection
-from node.cli.output import RemoteError
+from node.cli.output import LocalError, RemoteError
 from node.cli.values import Duration, dumps, loads
 
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
@@ -232,6 +232,11 @@ class Client:
             headers["X-Vault-Wrap-TTL"] = str(self.wrap_ttl)
         if method == "PATCH":
             headers["Content-Type"] = "application/merge-patch+json"
+        for name, value in headers.items():
+            if not (name + value).isascii() or not (name + value).isprintable():
+                raise LocalError(
+                    f"The value for the header {name} cannot be sent: it is not printable ASCII."
+                )
         return headers
 
     def _with_retries(
@@ -290,7 +295,7 @@ class Client:
         )
         try:
             return replace(answer, body=loads(answer.content) if answer.content.strip() else None)
-        except ValueError:
+        except (ValueError, RecursionError):
             return answer
 
     def call(

@@ -7,7 +7,7 @@ import traceback
 
 import pytest
 import strongroom
-from strongroom import AppRole, Client, Secret, SecretMap, SecretVersion, Token, UserPass
+from strongroom import AppRole, Client, ConfigurationError, Secret, SecretMap, SecretVersion, Token, UserPass
 
 VALUE = "correct horse"
 
@@ -33,6 +33,15 @@ def test_nothing_shows_a_secret(holder: object, caplog: pytest.LogCaptureFixture
         told = "".join(traceback.format_exception(error))
     shown = [repr(holder), str(holder), f"{holder}", f"{holder!r:>40}", caplog.text, told, repr([holder])]
     assert not [text for text in shown if VALUE in text]
+
+
+@pytest.mark.parametrize("token", [VALUE + "\r\nInjected: yes", VALUE + "☃"])
+def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(token: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Client("http://127.0.0.1:1", Token(token))
+    assert VALUE not in str(caught.value)
+    with pytest.raises(ConfigurationError):
+        Client("http://127.0.0.1:1", namespace="a\nb")
 
 
 def test_it_is_there_for_who_asks() -> None:

@@ -43,6 +43,8 @@ def test_importing_the_command_loads_nothing_heavy() -> None:
         (["status", "-tls-skip-verify=maybe"], 'invalid boolean value "maybe" for -tls-skip-verify'),
         (["status", "-wrap-ttl=abc"], 'invalid value "abc" for flag -wrap-ttl: time: invalid duration "abc"'),
         (["status", "-header=X-Vault-Token=t"], "The header X-Vault-Token is not the user's to set."),
+        (["status", "-namespace=a\nb"], "The value for the header X-Vault-Namespace cannot be sent"),
+        (["read", "\udcff"], "An argument is not UTF-8 text"),
         (["status", "more"], "Got unexpected extra argument (more)"),
         (
             ["status", "-address", "localhost:8200"],
@@ -464,3 +466,12 @@ def test_every_command_is_in_the_documentation_and_has_help(strongroom: Cli) -> 
             code, out, err = strongroom(*words, "-help")
             assert (code, err) == (0, "")
             assert out.startswith(f"Usage: strongroom {' '.join(words)} ")
+
+
+def test_a_token_that_cannot_be_sent_is_not_shown(strongroom: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for token in ("s.geheim\nInjected: yes", "s.geheim☃"):
+        monkeypatch.setenv("STRONGROOM_TOKEN", token)
+        code, _, err = strongroom("token", "lookup")
+        assert code == 1
+        assert "X-Vault-Token" in err
+        assert "geheim" not in err

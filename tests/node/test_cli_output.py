@@ -354,7 +354,7 @@ def test_warnings_are_for_people_only(strongroom: Cli) -> None:
     assert json.loads(out)["warnings"] == ["w " * 60]
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"data": 1}', b'"x"', b"\xff"])
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"data": 1}', b'"x"', b"\xff", b"[" * 100_000])
 @pytest.mark.parametrize(
     "command",
     [

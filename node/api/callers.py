@@ -14,6 +14,8 @@ from node.store import Store
 from storage.rows import Token
 from storage.secret import Secret
 
+TARGET_CHARACTERS_MAX = 512  # the lanes remember targets; longer ones take the ordinary way
+
 # Headers that only say who asks, or say nothing that any answer depends on. Others take the ordinary way.
 _INDIFFERENT = frozenset(
     {

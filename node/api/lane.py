@@ -20,7 +20,7 @@ import structlog
 
 from node import errors
 from node.api import paths
-from node.api.callers import admit, caller_of
+from node.api.callers import TARGET_CHARACTERS_MAX, admit, caller_of
 from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
@@ -163,6 +163,8 @@ class ReadLane:
 
     def _find(self, raw: PlainRequest, store: Store, acl: ACL) -> _Exchange | None:
         """What is asked at a target that is not remembered; it is from now on, if its value is kept."""
+        if len(raw.raw_path) > TARGET_CHARACTERS_MAX:
+            return None
         request_id = render.new_request_id()
         try:
             target = paths.parse(raw.raw_path)

@@ -24,7 +24,7 @@ import structlog
 from node import errors
 from node.api import paths
 from node.api.body import BodyReader
-from node.api.callers import Caller, admit, caller_of
+from node.api.callers import TARGET_CHARACTERS_MAX, Caller, admit, caller_of
 from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
@@ -144,6 +144,8 @@ class WriteLane:
             self._places.clear()
             self._mounts = mounts
         target = raw.raw_path
+        if len(target) > TARGET_CHARACTERS_MAX:
+            return None
         if target not in self._places:
             self._places[target] = self._find(raw)
         return self._places[target]

@@ -6,6 +6,8 @@ import hvac
 import pytest
 from support.httpfixture import dev_core, serve
 
+from node.api.vault import mounts
+
 MOUNT = {"type": "kv-v2"}
 
 
@@ -240,6 +242,23 @@ async def test_hvac_agrees(site):
         assert "kvm/" in client.sys.list_mounted_secrets_engines()["data"]
 
     await asyncio.to_thread(talk)
+
+
+@pytest.mark.parametrize("kind", ["kv", "kv-v2", "pki"])
+async def test_a_large_mount_goes_in_steps(site, wire, monkeypatch, kind):
+    monkeypatch.setattr(mounts, "EMPTY_STEP_MAX", 3)
+    monkeypatch.setattr(mounts, "EMPTY_STEP_BYTES_MAX", 20)
+    await wire.ask("POST", "/v1/sys/mounts/n", {"type": kind})
+    for number in range(10):
+        path = {"kv": f"p{number}", "kv-v2": f"data/p{number}", "pki": f"roles/p{number}"}[kind]
+        assert (await wire.ask("POST", f"/v1/n/{path}", {"data": {}})).status < 300
+    store = site.core.unsealed
+    mount_id, before = store.mount_for("n/").mount_id, store.position
+    assert (await wire.ask("DELETE", "/v1/sys/mounts/n")).status == 204
+    assert store.position - before > 4
+    assert not store.reads.kv_scan(mount_id, "")
+    assert not store.reads.entry_scan(mount_id, "")
+    assert store.mount_for("n/") is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from node.api.vault.mount_config import (
@@ -28,9 +28,12 @@ from node.engines import catalog, kv_v1
 from node.errors import InvalidRequest, NodeError
 from node.leases.manager import end_with_mount
 from node.store import CommandRejected, Store
+from node.view import write
 from storage.command import (
     AnyCommand,
+    EntryDelete,
     KvConfigPut,
+    KvMetadataDelete,
     MountPut,
     MountRemove,
     MountTune,
@@ -42,6 +45,8 @@ from storage.rows import Mount
 RESERVED = ("sys/", "auth/", "cubbyhole/", "identity/", "audit/")
 AUTH = "auth/"  # auth methods are mounts under this
 TUNE = "/tune"
+EMPTY_STEP_MAX = 1_000  # keys or entries removed at a time
+EMPTY_STEP_BYTES_MAX = 200_000  # of their paths
 
 _UPGRADED = (
     "The mount is version 2 of the kv engine from now on: its secrets are under data/ and have versions. Policies and"
@@ -198,11 +203,43 @@ async def _remove(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 
 async def remove(core: Core, request: Request, path: str) -> None:
-    """Unmount what is at `path`, with everything in it. An absent mount is a success."""
+    """Unmount what is at `path`, with everything in it. An absent mount is a success.
+
+    A large mount is emptied in steps first, so that no command holds up the log of all; who asks again after an
+    interruption goes on where it ended.
+    """
     store = core.unsealed
-    if at(store, path) is not None:
+    mount = at(store, path)
+    if mount is not None:
         await end_with_mount(store, core.revokers, path)
+        await _empty(store, mount.mount_id)
     await store.submit(MountRemove(time_ns=store.now_ns(), path=path), request_id=request.request_id)
+
+
+async def _empty(store: Store, mount_id: str) -> None:
+    """Remove what a mount holds, as long as there is a full step of it."""
+    while len(paths := store.reads.kv_scan(mount_id, "", "", EMPTY_STEP_MAX)) == EMPTY_STEP_MAX:
+        for some in _of_bounded_size(paths):
+            now_ns = store.now_ns()
+            await write(store, *(KvMetadataDelete(now_ns, mount_id, path) for path in some))
+    while len(paths := store.reads.entry_scan(mount_id, "", "", EMPTY_STEP_MAX)) == EMPTY_STEP_MAX:
+        for some in _of_bounded_size(paths):
+            now_ns = store.now_ns()
+            await write(store, *(EntryDelete(now_ns, mount_id, path) for path in some))
+
+
+def _of_bounded_size(paths: list[str]) -> Iterator[list[str]]:
+    """The paths in groups that fit a command, however long they are."""
+    group: list[str] = []
+    size = 0
+    for path in paths:
+        group.append(path)
+        size += len(path.encode())
+        if size >= EMPTY_STEP_BYTES_MAX:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 async def tune(core: Core, request: Request, path: str) -> Response:

@@ -25,9 +25,7 @@ from storage.errors import Corrupt, Incompatible, WrongKey
 
 FORMAT = 8
 KEY_BYTES = 32
-CACHE_KIB = (
-    384 * 1024
-)  # at most; a small state fills little of it. A page that is not there costs its decryption
+CACHE_KIB = 512 * 1024  # at most: a small state fills little. A page that is not there is decrypted again
 HELPER_CACHE_KIB = 4 * 1024  # of connections that go through everything once: copies, checks, checkpoints
 STATEMENTS_CACHED_MAX = 256
 BUSY_TIMEOUT_S = 10.0

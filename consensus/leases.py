@@ -24,6 +24,8 @@ GRANT_FRACTION_MIN = 0.25  # of a full lease: a shorter one is not worth its ren
 ASKS_MAX = 8
 PROOFS_MAX = 32
 DENIAL_S = 5.0
+WINDOW_S = 1.0
+LATE_SHARE_MAX = 0.5  # of a window: who alone holds back commits for more of it is too slow for a lease
 WANTED_S = 10.0
 
 
@@ -31,10 +33,14 @@ class Grants:
     """The leader's side: whose lease may still be running, and how far commits may go meanwhile."""
 
     def __init__(self, lease_s: float, patience_s: float) -> None:
-        """`patience_s`: who alone holds back commits for so long gets no lease for DENIAL_S."""
+        """`patience_s`: who alone holds back commits for so long at once, or for much of a second, gets no lease
+        for DENIAL_S: reads there ask the leader, and writes are quick.
+        """
         self._lease_s, self._patience_s = lease_s, patience_s
         self._ends: dict[str, float] = {}
         self._late_since: dict[str, float] = {}
+        self._late_s: dict[str, float] = {}  # in the present window
+        self._window_began = self._looked = 0.0
         self._denied_until: dict[str, float] = {}
         self._recalled: dict[str, int] = {}
         self._recalls = 0
@@ -69,12 +75,23 @@ class Grants:
         return min(held.values())
 
     def _note_late(self, now: float, held: dict[str, int], majority: int) -> None:
+        for peer in self._late_since:
+            self._late_s[peer] = self._late_s.get(peer, 0.0) + now - self._looked
+        self._looked = now
         for peer, index in held.items():
             if index >= majority:
                 self._late_since.pop(peer, None)
             elif now - self._late_since.setdefault(peer, now) > self._patience_s:
-                self.denials += self._denied_until.get(peer, 0.0) <= now
-                self._denied_until[peer] = now + DENIAL_S
+                self._deny(peer, now)
+        if now - self._window_began >= WINDOW_S:
+            for peer, late_s in self._late_s.items():
+                if late_s > LATE_SHARE_MAX * WINDOW_S:
+                    self._deny(peer, now)
+            self._window_began, self._late_s = now, {}
+
+    def _deny(self, peer: str, now: float) -> None:
+        self.denials += self._denied_until.get(peer, 0.0) <= now
+        self._denied_until[peer] = now + DENIAL_S
 
     def recall(self) -> list[tuple[str, int]]:
         """Whom to ask, once each, to give its lease back: (peer, number of the recall)."""

@@ -116,6 +116,8 @@ class World:
     index_of: dict[str, int] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
+    options: RaftOptions = OPTIONS
+    slow_s: dict[str, float] = field(default_factory=dict)  # what a sync of these nodes takes, on the average
 
     def __post_init__(self) -> None:
         self.members = tuple(Member(n, f"{n}:1") for n in self.ids)
@@ -149,7 +151,7 @@ class World:
         home.mkdir(exist_ok=True)
         return GroupConfig(
             node_id=node_id, cluster_id="sim", owner=node_id, directory=home, listen=("sim", 1),
-            server_tls=None, client_tls=None, cipher=NoCipher(), insecure=True, options=OPTIONS,
+            server_tls=None, client_tls=None, cipher=NoCipher(), insecure=True, options=self.options,
         )  # fmt: skip
 
     def create(self, node_id: str) -> None:
@@ -198,7 +200,7 @@ class World:
             clock=self.loop.time,
             boottime=lambda: clock.offset_s + self.loop.now * clock.rate,
             rng=random.Random(self.rng.random()),
-            run=lambda function, *arguments: self._run(machine, function, *arguments),
+            run=lambda function, *arguments: self._run(node_id, machine, function, *arguments),
             free_bytes=lambda _: 1 << 40,
             fatal=lambda why: self._fatal(node_id, why),
         )
@@ -217,9 +219,11 @@ class World:
         machine: Registers = StoreMachine(path, tell) if self.store else LightMachine(path, tell)
         return machine
 
-    async def _run(self, machine: Registers, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def _run(
+        self, node_id: str, machine: Registers, function: Callable[..., Any], *arguments: Any
+    ) -> Any:
         """A blocking call of a node: the disk takes its time."""
-        delay_s = self.rng.expovariate(1 / self.fsync_s)
+        delay_s = self.rng.expovariate(1 / self.slow_s.get(node_id, self.fsync_s))
         if not self.calm and self.rng.random() < STALL_SHARE:
             delay_s = self.rng.uniform(0, STALL_S)
         await asyncio.sleep(delay_s)

@@ -300,6 +300,20 @@ def test_a_follower_that_holds_back_commits_for_long_gets_no_lease_for_a_while(n
     assert grant(node, "n2") == 0
 
 
+def test_a_follower_that_holds_back_commits_often_gets_none_either(node: OneReplica) -> None:
+    """Never for long at once, but for most of a second."""
+    lead(node)
+    for number in range(40):
+        grant(node, "n2", number + 1)
+        index = write(node)
+        node.ack("n3", index)
+        node.pass_time(OPTIONS.heartbeat_s * 0.3)
+        node.ack("n2", index)
+        assert node.core.commit_index == index
+    assert grant(node, "n2", 99) == 0
+    assert grant(node, "n3", 99) > 0
+
+
 def test_without_read_leases_nobody_reads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     options = RaftOptions(heartbeat_s=0.1, election_min_s=1.0, election_max_s=2.0, read_leases=False)
     node = OneReplica(monkeypatch, options=options)

@@ -17,8 +17,8 @@ from node.cli.local_cluster import LocalCluster
 
 SECONDS = 20.0
 KEYS = ("a", "b")
-FAULT_GAP_S = (0.3, 1.5)
-PAUSE_S = (0.2, 2.5)
+FAULT_GAP_S = (0.1, 1.2)
+PAUSES_S = ((0.05, 0.4), (0.4, 2.5))  # within a lease, and beyond it
 READS_MIN = 300
 NUMBERS = itertools.count()
 
@@ -106,7 +106,7 @@ def nemesis(cluster: LocalCluster, rng: random.Random, until: float) -> int:
         victim = rng.choice(cluster.nodes).id
         if rng.random() < 0.7:
             cluster.pause(victim)
-            time.sleep(rng.uniform(*PAUSE_S))
+            time.sleep(rng.uniform(*rng.choice(PAUSES_S)))
             cluster.resume(victim)
         else:
             cluster.kill(victim)

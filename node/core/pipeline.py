@@ -113,8 +113,27 @@ async def _authorise(core: Core, request: Request, match: Match | None) -> None:
         exists = match.route.exists
         if exists is not None and not exists(core, request, match.params):
             request.operation = Operation.CREATE
-    if not permits(core.acl(request.token_row), request, None if match is None else match.route):
+    acl = core.acl(request.token_row)
+    if not permits(acl, request, None if match is None else match.route):
         raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
+    if match is not None and not _permits_otherwise(acl, request, match):
+        raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
+
+
+def _permits_otherwise(acl: ACL, request: Request, match: Match) -> bool:
+    """Whether policies let the request pass by the other names of what it is about.
+
+    They were asked about the path as it was written. Where "ADMIN" means "admin", and where two paths lead to the
+    same, a rule for the one must not be escaped through the other.
+    """
+    route = match.route
+    if not route.folded and not route.twin:
+        return True
+    mount = "" if request.mount is None else request.mount.path
+    if route.twin and acl.denies(mount + match.twin):
+        return False
+    meant = mount + match.folded
+    return meant == request.path or acl.allows(request.operation, meant, request.data, sudo=route.sudo)
 
 
 def permits(acl: ACL, request: Request, route: Route | None) -> bool:

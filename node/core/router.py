@@ -72,6 +72,8 @@ class Route:
     listed: bool = (
         True  # False: it only tells what the right path is; help and the OpenAPI document leave it out
     )
+    folded: str = ""  # the path parameter of which lower case is meant: policies must allow that path as well
+    twin: str = ""  # a pattern with the same parameters that does the same: policies must not deny that path
     summary: str = ""  # one sentence, for help and the OpenAPI document
     fields: tuple[Field, ...] = ()  # what it takes; path parameters that are not declared are strings
     answers: Mapping[Operation, tuple[Field, ...]] = field(default_factory=dict)  # what `data` of a 200 holds
@@ -82,6 +84,32 @@ class Route:
 class Match:
     route: Route
     params: dict[str, str]
+
+    @property
+    def folded(self) -> str:
+        """The path, relative to the mount, by the one spelling that is meant."""
+        return filled(self.route.pattern, self._meant)
+
+    @property
+    def twin(self) -> str:
+        """The other path that does the same, relative to the mount."""
+        return filled(self.route.twin, self._meant)
+
+    @property
+    def _meant(self) -> dict[str, str]:
+        name = self.route.folded
+        return self.params | {name: self.params[name].lower()} if name else self.params
+
+
+def filled(pattern: str, params: Mapping[str, str]) -> str:
+    """A path of a pattern."""
+    parts = (
+        part.strip("{}").removesuffix("...") if part.startswith("{") else None for part in pattern.split("/")
+    )
+    return "/".join(
+        literal if name is None else params[name]
+        for name, literal in zip(parts, pattern.split("/"), strict=True)
+    )
 
 
 class Table:

@@ -35,6 +35,7 @@ def routes(lockout: Lockout) -> list[Route]:
         Route(
             "sys/auth/{path...}",
             {read: _get, update: _post, delete: _remove},
+            twin="sys/mounts/auth/{path...}",
             sudo=True,
             shape=Shape.DOUBLE,
             summary="Enables, shows, tunes and disables an auth method.",
@@ -43,6 +44,7 @@ def routes(lockout: Lockout) -> list[Route]:
         Route(
             "sys/mounts/auth/{path...}",
             {read: _get, update: _tune_only},
+            twin="sys/auth/{path...}",
             shape=Shape.DOUBLE,
             summary="Shows and tunes an auth method.",
             fields=mounts.FIELDS,

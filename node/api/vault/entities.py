@@ -78,28 +78,27 @@ def routes() -> list[Route]:
         Route("identity/lookup/entity", {update: _look_up}, summary="Finds an entity.", fields=_LOOKUP),
     ]
     alias = {read: _read_alias, update: _write_alias_by_id, delete: _delete_alias}
-    for name in ("entity-alias", "alias"):  # the second is the name that it had before
+    names = ("entity-alias", "alias")  # the second is the name that it had before
+    for name, twin in zip(names, reversed(names), strict=True):
+        at, other = f"identity/{name}", f"identity/{twin}"
+        said = "Creates or changes an alias."
         table += [
-            Route(
-                f"identity/{name}",
-                {update: _write_alias},
-                summary="Creates or changes an alias.",
-                fields=_ALIAS,
-            ),
-            *_lists(f"identity/{name}/id", _list_aliases, "Lists aliases by id."),
-            _one(f"identity/{name}/id/{{id}}", alias, "An alias of an entity, by its id.", *_ALIAS),
+            Route(at, {update: _write_alias}, twin=other, summary=said, fields=_ALIAS),
+            *_lists(f"{at}/id", _list_aliases, "Lists aliases by id.", twin=f"{other}/id"),
+            _one(f"{at}/id/{{id}}", alias, "An alias of an entity.", *_ALIAS, twin=f"{other}/id/{{id}}"),
         ]
     return table
 
 
-def _lists(path: str, handler: Any, summary: str) -> list[Route]:
-    return [Route(each, {Operation.LIST: handler}, summary=summary) for each in (path, f"{path}/")]
+def _lists(path: str, handler: Any, summary: str, *, twin: str = "") -> list[Route]:
+    return [Route(each, {Operation.LIST: handler}, twin=twin, summary=summary) for each in (path, f"{path}/")]
 
 
-def _one(path: str, handlers: Any, summary: str, *declared: Field) -> Route:
+def _one(path: str, handlers: Any, summary: str, *declared: Field, twin: str = "") -> Route:
     name = "id" if "{id}" in path else "name"
-    rest = tuple(each for each in declared if each.name != name)
-    return Route(path, handlers, summary=summary, fields=(in_path(name, "Of the object."), *rest))
+    said = (in_path(name, "Of the object."), *(each for each in declared if each.name != name))
+    folded = name if name == "name" else ""
+    return Route(path, handlers, twin=twin, folded=folded, summary=summary, fields=said)
 
 
 # --- entities ---

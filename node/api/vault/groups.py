@@ -65,6 +65,7 @@ def routes() -> list[Route]:
         Route(
             "identity/group/name/{name...}",
             by_name,
+            folded="name",
             summary="A group, by its name.",
             fields=(named, *_GROUP[1:]),
         ),

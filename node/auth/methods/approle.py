@@ -42,6 +42,7 @@ def method() -> Method:
         Route(
             "role/{role}",
             {read: _read, update: _write, delete: _delete},
+            folded="role",
             exists=_exists,
             summary="Creates, shows, changes and removes a role.",
             fields=(name, *approle_role.FIELDS),
@@ -49,6 +50,7 @@ def method() -> Method:
         Route(
             "role/{role}/role-id",
             {read: _read_role_id, update: _write_role_id},
+            folded="role",
             summary="Shows and sets what a role logs in with.",
             fields=(name, Field("role_id", Kind.STRING, "The new one.")),
         ),
@@ -94,6 +96,8 @@ def _single_field(path: str, name: Field) -> Route:
     return Route(
         f"role/{{role}}/{path}",
         handlers,
+        folded="role",
+        twin=f"role/{{role}}/{approle_role.TWIN_PATHS[path]}" if path in approle_role.TWIN_PATHS else "",
         summary=f"Shows, changes and resets {field} of a role.",
         fields=(name, shown),
     )

@@ -135,6 +135,7 @@ SINGLE_FIELDS: Mapping[str, tuple[str, Any]] = {
     "token-max-ttl": ("token_max_ttl", 0),
     "period": ("token_period", 0),
 }
+TWIN_PATHS = {"bound-cidr-list": "secret-id-bound-cidrs", "secret-id-bound-cidrs": "bound-cidr-list"}
 OLD_PATHS = {"bound-cidr-list": "bound_cidr_list"}  # shown by the name that the path has
 _OLD_FIELDS = {"policies": "policies", "period": "period", **OLD_PATHS}
 

@@ -253,7 +253,9 @@ def routes(name: Field, find: FindRole) -> list[Route]:
     accessor = Field("secret_id_accessor", Kind.STRING, "Its accessor.")
 
     def at(path: str, operations: Mapping[Operation, Handler], summary: str, *fields: Field) -> Route:
-        return Route(f"role/{{role}}/{path}", operations, summary=summary, fields=(name, *fields))
+        return Route(
+            f"role/{{role}}/{path}", operations, folded="role", summary=summary, fields=(name, *fields)
+        )
 
     making = {update: handlers.make, Operation.LIST: handlers.list}
     destroying = {update: handlers.destroy, delete: handlers.destroy}

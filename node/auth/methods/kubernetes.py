@@ -79,6 +79,7 @@ def method() -> Method:
         Field("jwt", Kind.STRING, "The token of the service account.", required=True),
     )
     listing = {Operation.LIST: _list}
+    one = {read: _read, update: _write, delete: _delete}
     table = Table(
         [
             Route(
@@ -87,7 +88,11 @@ def method() -> Method:
             Route("role", listing, summary="Lists the roles."),
             Route("role/", listing, summary="Lists the roles."),
             Route(
-                "role/{role}", {read: _read, update: _write, delete: _delete}, summary="A role.", fields=role
+                "role/{role}",
+                one,
+                folded="role",
+                summary="A role.",
+                fields=role,
             ),
             Route(
                 "login",

@@ -59,6 +59,7 @@ def method(lockout: Lockout) -> Method:
             Route(
                 "users/{username}",
                 one,
+                folded="username",
                 exists=userpass.exists,
                 summary="Creates, shows, changes and removes a user.",
                 fields=(name, password, *params.FIELDS),
@@ -66,12 +67,14 @@ def method(lockout: Lockout) -> Method:
             Route(
                 "users/{username}/password",
                 {Operation.UPDATE: userpass.set_password},
+                folded="username",
                 summary="Changes a user's password.",
                 fields=(name, password),
             ),
             Route(
                 "users/{username}/policies",
                 {Operation.UPDATE: userpass.set_policies},
+                folded="username",
                 summary="Changes a user's policies.",
                 fields=(name, params.FIELDS[0]),
             ),

@@ -80,7 +80,7 @@ class Scene:
         status = Path(f"/proc/{self.cluster.pid(self.leader)}/status")
         number = 0
         while True:
-            seen.rss_mib.append(_rss_mib(status))
+            seen.rss_mib.append(resident_mib(status))
             term = (await self.node(self.leader)).get("term")
             seen.terms.add(term if isinstance(term, int) else -1)
             began = time.monotonic()
@@ -90,7 +90,15 @@ class Scene:
             await asyncio.sleep(TRICKLE_S)
 
 
-def _rss_mib(status: Path) -> float:
+async def mount(scene: Scene) -> None:
+    """KV version 2 at kv/."""
+    body = json.dumps({"type": "kv", "options": {"version": "2"}})
+    async with scene.session.post(f"{scene.address}/v1/sys/mounts/kv", data=body) as answer:
+        answer.raise_for_status()
+
+
+def resident_mib(status: Path) -> float:
+    """A process's memory, from /proc/PID/status."""
     line = next(text for text in status.read_text(encoding="ascii").splitlines() if text.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
 
@@ -102,9 +110,7 @@ async def measure(cluster: LocalCluster, *, entries: int, value_bytes: int) -> i
     connector = aiohttp.TCPConnector(ssl=tls, limit=CLIENTS + 8)
     async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as session:
         scene = Scene(cluster, session, value_bytes)
-        mount = json.dumps({"type": "kv", "options": {"version": "2"}})
-        async with session.post(f"{scene.address}/v1/sys/mounts/kv", data=mount) as answer:
-            answer.raise_for_status()
+        await mount(scene)
         before = await scene.applied(scene.follower)
         cluster.kill(scene.follower)
         began = time.monotonic()

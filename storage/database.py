@@ -59,8 +59,9 @@ class SlotMemory:
 class Database:
     """One connection with statements by text, and the file below it. One thread, save where it says so."""
 
-    def __init__(self, path: Path | None, *, key: bytes) -> None:
+    def __init__(self, path: Path | None, *, key: bytes, cache_kib: int = CACHE_KIB) -> None:
         """Open or create; None keeps everything in memory. Raises WrongKey, Corrupt, Incompatible."""
+        self._cache_kib = cache_kib
         if len(key) != KEY_BYTES:
             raise ValueError(f"a database key has {KEY_BYTES} bytes")
         self.path = path
@@ -240,7 +241,10 @@ class Database:
     @contextlib.contextmanager
     def opened_copy(self, source: Path) -> Iterator["Database"]:
         """Any thread: a database of its own with what copy_to() wrote, under the same key; gone afterwards."""
-        with _scratch(source) as copy, contextlib.closing(Database(copy, key=self._key)) as database:
+        with (
+            _scratch(source) as copy,
+            contextlib.closing(Database(copy, key=self._key, cache_kib=HELPER_CACHE_KIB)) as database,
+        ):
             yield database
 
     def stage(self, source: Path, read_index: str, *, at_least: int, amend: Amendment | None = None) -> None:
@@ -350,7 +354,7 @@ class Database:
 
     def _open(self) -> Any:
         """The owner's connection, with the schema in place."""
-        connection = self._connect(self.path, cache_kib=CACHE_KIB)
+        connection = self._connect(self.path, cache_kib=self._cache_kib)
         try:
             with _translated():
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import hvac
 import pytest
@@ -23,6 +24,7 @@ from strongroom import (
     UserPass,
 )
 from support.processes import poll
+from support.regions import two_regions
 from support.targets import unique
 
 from node.cli.local_cluster import LocalCluster
@@ -232,3 +234,19 @@ def test_the_environment_says_where_and_who(
     monkeypatch.setenv("STRONGROOM_TOKEN", cluster.token)
     with Client.from_environment() as made:
         assert made.kv_v2(mount).list() == []
+
+
+def test_a_client_that_was_told_of_one_region_goes_on_in_the_other(tmp_path: Path) -> None:
+    """It reads there at once, and writes when the region has taken over; what it wrote before is there."""
+    with two_regions(tmp_path) as (eu, us, token):
+        bundle = tmp_path / "authorities.pem"
+        bundle.write_bytes(b"".join(region.server.ca.read_bytes() for region in (eu, us) if region.server.ca))
+        start = eu.server.address
+        with Client(start, Token(token), ca_file=bundle, discover=True, timeout_s=60) as made:
+            assert made.kv.put("app", {"v": "1"}).version == 1
+            us.wait_level(token, eu.regions(token)["position"])
+            eu.server.kill()
+            assert made.kv.get("app", consistency=STALE_OK)["v"].reveal() == "1"
+            assert made.endpoint == us.server.address
+            us.must(token, "POST", "sys/regions/promote", {"accept_loss": True})
+            assert made.kv.put("app", {"v": "2"}).version == 2

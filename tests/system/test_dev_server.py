@@ -91,7 +91,7 @@ def test_tls_can_be_tried_with_an_authority_made_for_the_occasion(tmp_path: Path
         poll(lambda: "Root token" in server.output.read_text(), what="the banner")
         bao = Bao(Target(f"https://{address}", "root", tmp_path, ca=ca))
         bao.ok("kv", "put", "secret/hello", "greeting=world")
-        assert "x509" in Bao(Target(f"https://{address}", "root", tmp_path)).refused(
+        assert "certificate" in Bao(Target(f"https://{address}", "root", tmp_path)).refused(
             "kv", "get", "secret/hello"
         )
         assert f"VAULT_CACERT={left}" in server.output.read_text()

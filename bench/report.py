@@ -91,12 +91,12 @@ def plot(results: Results) -> str:
         if rates:
             body += _group(title, rates, y)
             y += _GAP + len(rates) * (_BAR + 6) + _GAP
-    text = f"{results.machine.get('cpu', '')}, one processor for servers, one for the load"
+    text = f"{results.machine.get('cpu', '')}, kernel {results.machine.get('kernel', '')}"
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{y}" font-family="sans-serif">',
             f'<rect width="{_WIDTH}" height="{y}" fill="white"/>',
-            '<text x="16" y="24" font-size="16">TLS, policy, audit file; medians of runs that take turns</text>',
+            '<text x="16" y="24" font-size="16">Medians of runs that take turns; conditions: docs/bench.md</text>',
             f'<text x="16" y="42" font-size="11" fill="#555">{escape(text)}</text>',
             *body,
             "</svg>",

@@ -7,6 +7,8 @@ Raft, SQL or keys.
 import asyncio
 import os
 import time
+from bisect import bisect_right
+from operator import attrgetter
 from typing import Any
 
 from consensus import errors as raft_errors
@@ -25,6 +27,8 @@ WRITE_TIMEOUT_S = 20.0
 SHARED_BYTES_MAX = COMMAND_BYTES_MAX - 512  # so that it can be handed on inside of another region's command
 READ_INDEX_TIMEOUT_S = 5.0
 TOKENS_CACHED_MAX = 10_000
+
+_path = attrgetter("path")
 
 
 class CommandRejected(Exception):
@@ -84,11 +88,9 @@ class Store:
 
     def mount_for(self, path: str) -> Mount | None:
         """The mount that `path` lies in, as Reads.mount_for() tells it."""
-        inside = path if path.endswith("/") else path + "/"
-        for mount in self.mounts():
-            if inside.startswith(mount.path):
-                return mount
-        return None
+        inside, mounts = path if path.endswith("/") else path + "/", self.mounts()
+        at = bisect_right(mounts, inside, key=_path) - 1  # no mount's path begins another's
+        return mounts[at] if at >= 0 and inside.startswith(mounts[at].path) else None
 
     def kv_key(self, mount_id: str, path: str) -> KvKey | None:
         """Reads.kv_key(); the last answer is kept until anything is applied: a write asks twice in a row."""

@@ -4,9 +4,11 @@ import asyncio
 
 import hvac
 import pytest
+from support.corefixture import call, opened
 from support.httpfixture import dev_core, serve
 
 from node.api.vault import mounts
+from node.core.request import Operation
 
 MOUNT = {"type": "kv-v2"}
 
@@ -362,3 +364,18 @@ async def test_a_mount_that_says_nothing_has_the_lease_ttls_of_the_configuration
         assert (await wire.ask("GET", "/v1/old/a")).json["lease_duration"] == 60
         made = (await wire.ask("POST", "/v1/auth/token/create", {"policies": ["default"], "ttl": "1h"})).json
         assert made["auth"]["lease_duration"] == 120
+
+
+async def test_a_path_finds_its_mount_among_many(tmp_path):
+    """As the database's own query does, for paths before, between, inside and behind mounts."""
+    async with opened(tmp_path) as core:
+        paths = ["a", "a-b", "ab/c", "b/c/d", "m\u00e9", "z"]
+        for path in paths:
+            await call(
+                core, Operation.UPDATE, f"sys/mounts/{path}", {"type": "kv", "options": {"version": "2"}}
+            )
+        store = core.unsealed
+        asked = {f"{path}{end}" for path in [*paths, "secret", "", "0", "zz", "ab", "b/c", "\U0001f600"]
+                 for end in ("", "/", "/x", "x", "-", "/x/")}  # fmt: skip
+        for path in asked:
+            assert store.mount_for(path) == store.reads.mount_for(path), path

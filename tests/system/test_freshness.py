@@ -1,10 +1,13 @@
 """What is acknowledged by one node is true on every node, at once."""
 
 import base64
+import contextlib
 import itertools
 import json
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -85,6 +88,53 @@ def test_a_policy_change_acts_on_every_node_at_once(
             round_,
             node,
         )
+
+
+@contextlib.contextmanager
+def busy(cluster: LocalCluster, path: str) -> Iterator[None]:
+    """Others write through every node meanwhile, so that each has something that it has not applied yet."""
+    over = threading.Event()
+
+    def write_on(node: str) -> None:
+        line = Line(cluster, node)
+        while not over.is_set():
+            line.ask("POST", f"{path}/{node}", {"data": {}})
+        line.close()
+
+    with ThreadPoolExecutor(len(cluster.nodes)) as pool:
+        writers = [pool.submit(write_on, node.id) for node in cluster.nodes]
+        try:
+            yield
+        finally:
+            over.set()
+        for writer in writers:
+            writer.result()
+
+
+def test_who_lost_a_permission_writes_nothing_through_any_node(
+    cluster: LocalCluster, lines: dict[str, Line], mount: str
+) -> None:
+    """By a revocation or by a policy, while every node has more to apply than it has applied."""
+    name = unique("policy")
+    path = f"{mount}/data/lost"
+    grant, deny = (
+        f'path "{path}" {{ capabilities = [{given}] }}' for given in ('"create", "update"', '"deny"')
+    )
+    with busy(cluster, f"{mount}/data/busy"):
+        for number, node in enumerate([*lines] * 8):
+            assert lines[node].ask("PUT", f"sys/policies/acl/{name}", {"policy": grant})[0] in (200, 204)
+            token = token_of(cluster, node, [name])
+            for each in lines:
+                assert lines[each].ask("POST", path, {"data": {"n": number}}, token=token)[0] == 200
+            if number % 2:
+                taken = lines[node].ask("POST", "auth/token/revoke", {"token": token})
+            else:
+                taken = lines[node].ask("PUT", f"sys/policies/acl/{name}", {"policy": deny})
+            assert taken[0] in (200, 204)
+            order = sorted(lines, key=lambda each: each == node)
+            answers = [lines[each].ask("POST", path, {"data": {}}, token=token)[0] for each in order]
+            assert answers == [403] * 3, number
+            assert lines[node].ask("GET", path)[1]["data"]["data"] == {"n": number}
 
 
 def test_a_use_limit_holds_over_all_nodes_together(cluster: LocalCluster) -> None:

@@ -36,6 +36,7 @@ class Acceptor:
         self._opening: set[asyncio.Task[None]] = set()
         self._listens = False
         self._closed = False
+        self.accepted = 0  # connections so far
 
     def start(self) -> None:
         """Accept, unless that was started or closed before."""
@@ -72,6 +73,7 @@ class Acceptor:
                 self._pause()
                 self._loop.call_later(EXHAUSTED_PAUSE_S, self.start)
                 return
+            self.accepted += 1
             connection.setblocking(False)
             task = self._loop.create_task(self._open(connection))
             self._opening.add(task)

@@ -14,7 +14,7 @@ import structlog
 
 THRESHOLDS = (50_000, 20, 1_000)  # full collections practically never
 LOOK_EVERY_S = 2.0
-QUIET_ANSWERS_MAX = 10  # between two looks
+QUIET_ACTIVITY_MAX = 10  # connections and answers between two looks
 QUIET_AGE_S = 60.0  # of the last full collection, for another in a quiet moment
 BUSY_AGE_S = 900.0  # ... and for one in any moment
 
@@ -31,38 +31,38 @@ def collect() -> None:
 class Schedule:
     """Decides when it is time. Pure: counts and times (seconds) come in."""
 
-    def __init__(self, answers: int, now: float) -> None:
-        self._looked_answers = self._collected_answers = answers
+    def __init__(self, activity: int, now: float) -> None:
+        self._looked = self._collected_activity = activity
         self._collected = now
 
-    def is_due(self, answers: int, now: float) -> bool:
-        """`answers` were given so far. True means that a full collection follows."""
-        quiet = answers - self._looked_answers <= QUIET_ANSWERS_MAX
-        self._looked_answers = answers
+    def is_due(self, activity: int, now: float) -> bool:
+        """`activity` counts connections and answers so far. True means that a full collection follows."""
+        quiet = activity - self._looked <= QUIET_ACTIVITY_MAX
+        self._looked = activity
         age = now - self._collected
-        if answers == self._collected_answers or age < (QUIET_AGE_S if quiet else BUSY_AGE_S):
+        if activity == self._collected_activity or age < (QUIET_AGE_S if quiet else BUSY_AGE_S):
             return False
-        self._collected, self._collected_answers = now, answers
+        self._collected, self._collected_activity = now, activity
         return True
 
 
 @contextlib.asynccontextmanager
-async def tuned(answers: Callable[[], int]) -> AsyncIterator[None]:
-    """For a process that is set up and serves: `answers` counts those that it has given."""
+async def tuned(activity: Callable[[], int]) -> AsyncIterator[None]:
+    """For a process that is set up and serves: `activity` counts its connections and answers."""
     collect()
     gc.set_threshold(*THRESHOLDS)
-    task = asyncio.create_task(_collect_in_quiet_moments(answers), name="collector")
+    task = asyncio.create_task(_collect_in_quiet_moments(activity), name="collector")
     try:
         yield
     finally:
         task.cancel()
 
 
-async def _collect_in_quiet_moments(answers: Callable[[], int]) -> None:
-    schedule = Schedule(answers(), time.monotonic())
+async def _collect_in_quiet_moments(activity: Callable[[], int]) -> None:
+    schedule = Schedule(activity(), time.monotonic())
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        if schedule.is_due(answers(), time.monotonic()):
+        if schedule.is_due(activity(), time.monotonic()):
             began = time.perf_counter()
             collect()
             _log.debug("collected", seconds=round(time.perf_counter() - began, 4))

@@ -24,6 +24,11 @@ class Listeners:
             acceptor.start()
         self._open.append((acceptors, protocol))
 
+    def activity(self) -> int:
+        """Grows with every connection and every answer: with what the garbage collector may have to look at."""
+        accepted = sum(acceptor.accepted for acceptors, _ in self._open for acceptor in acceptors)
+        return accepted + self._core.metrics.answered()
+
     async def drain(self, timeout: float) -> None:
         """Accept nobody more; requests in flight have `timeout` seconds to finish, then they are cut."""
         for acceptors, _ in self._open:

@@ -160,7 +160,7 @@ async def _serve(
             version=VERSION,
         )
         await lifecycle.start()
-        async with collector.tuned(core.metrics.answered):
+        async with collector.tuned(listeners.activity):
             await running.stopping.wait()
         log.info("stopping")
         await lifecycle.hand_over()
@@ -185,7 +185,7 @@ async def _serve_dev(settings: Settings, root_token: str | None, *, store_token:
         if store_token:
             _store_token(token)
         _print_dev_banner(settings, lifecycle, token, stored=store_token)
-        async with collector.tuned(core.metrics.answered):
+        async with collector.tuned(listeners.activity):
             await running.stopping.wait()
         await listeners.drain(settings.drain_timeout_s)
     finally:

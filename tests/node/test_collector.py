@@ -6,14 +6,14 @@ from support.corefixture import opened
 from support.httpfixture import serve
 
 from node.api.protocol import Connection
-from node.collector import BUSY_AGE_S, LOOK_EVERY_S, QUIET_AGE_S, QUIET_ANSWERS_MAX, Schedule, collect
+from node.collector import BUSY_AGE_S, LOOK_EVERY_S, QUIET_ACTIVITY_MAX, QUIET_AGE_S, Schedule, collect
 
 
 def test_a_quiet_moment_is_used_once() -> None:
     schedule = Schedule(0, 0.0)
     assert not schedule.is_due(1000, QUIET_AGE_S + 1), "that was a busy moment"
-    assert schedule.is_due(1000 + QUIET_ANSWERS_MAX, QUIET_AGE_S + 2)
-    assert not schedule.is_due(1000 + QUIET_ANSWERS_MAX, 10 * BUSY_AGE_S), "nothing has happened since"
+    assert schedule.is_due(1000 + QUIET_ACTIVITY_MAX, QUIET_AGE_S + 2)
+    assert not schedule.is_due(1000 + QUIET_ACTIVITY_MAX, 10 * BUSY_AGE_S), "nothing has happened since"
 
 
 def test_not_too_often() -> None:

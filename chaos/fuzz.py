@@ -88,7 +88,7 @@ def frames_of_the_past(rng: random.Random) -> Iterator[bytes]:
         lambda: wire.ReadIndex(0, number(), rng.random() < 0.5),
         lambda: wire.ReadIndexReply(0, number(), number()),
         lambda: wire.ChangeReply(0, number(), rng.randrange(6), "text"),
-        lambda: wire.LeaseAsk(0, number(), rng.random() < 0.5),
+        lambda: wire.LeaseAsk(0, number(), rng.random() < 0.5, number()),
         lambda: wire.LeaseAnswer(0, number(), number(), number()),
         lambda: wire.LeaseRecall(0, number()),
         lambda: wire.LeaseReturned(0, number()),

@@ -55,6 +55,7 @@ class Changes:
         async with self._busy:
             if node_id not in replica.members:
                 return
+            await self._hear_from_all()
             self.check_removal(node_id)
             leaving = replica.members[node_id]
             # It goes on getting the log until it knows that it is out; otherwise it would campaign for ever.
@@ -67,6 +68,14 @@ class Changes:
                 pass
             finally:
                 self._forget(node_id)
+
+    async def _hear_from_all(self) -> None:
+        """A leader that has just begun knows nobody's health yet: give the others a moment to answer it."""
+        try:
+            async with asyncio.timeout(FAREWELL_HEARTBEATS * self._replica.options.heartbeat_s):
+                await self._until(lambda: self._replica.answering.issuperset(self._replica.others))
+        except TimeoutError:
+            pass
 
     def check_removal(self, node_id: str) -> None:
         """Raises MembershipRefused if that member cannot go now: it is the last, or the rest could not go on."""

@@ -92,9 +92,9 @@ class Leasing:
         question = self.lease.ask(self._host.boottime())
         if question is not None:
             number, wanted = question
-            self._outbox.send(
-                peer, wire.LeaseAsk(self._core.term, number, wanted and self._options.read_leases)
-            )
+            wanted = wanted and self._options.read_leases
+            promise = int(self._options.promise_s * 1e6)
+            self._outbox.send(peer, wire.LeaseAsk(self._core.term, number, wanted, promise))
 
     def on_answer(self, peer: str, frame: wire.LeaseAnswer) -> None:
         if self._place == (frame.term, peer) == (self._core.term, self._core.leader_id):
@@ -109,6 +109,7 @@ class Leasing:
 
     def on_ask(self, peer: str, frame: wire.LeaseAsk) -> None:
         """Nothing is answered outside the leader's own lease: it could not know what others commit."""
+        self._gate.promised(peer, frame.promise_micros / 1e6)
         now, view = self._host.boottime(), self._view
         if not view.ready or not self._gate.has_lease(now):
             return

@@ -36,12 +36,12 @@ class RaftOptions:
 
     @property
     def promise_s(self) -> float:
-        """How long a voter that heard a leader votes for nobody else. The same on all members, or leases lie."""
+        """How long a voter that heard a leader votes for nobody else. Leaders are told it, and go by the shortest."""
         return self.election_min_s * PROMISE_FRACTION
 
     @property
     def lease_s(self) -> float:
-        """How long after sending a round that a quorum answered the leader may read alone."""
+        """How long after sending a round that a quorum answered the leader may read alone, at most."""
         return self.promise_s * LEASE_FRACTION
 
     @property

@@ -17,8 +17,11 @@ Answer = Callable[[bool], None]
 class ReadGate:
     """Rounds in flight, what each voter echoed, who waits. Pure bookkeeping: times come in as arguments."""
 
-    def __init__(self, lease_s: float) -> None:
-        self._lease_s = lease_s
+    def __init__(self, promise_s: float, lease_share: float) -> None:
+        """`promise_s`: for how long this member keeps promises; a lease is `lease_share` of the shortest one known."""
+        self._promise_s, self._lease_share = promise_s, lease_share
+        self._promises: dict[str, float] = {}
+        self._lease_s = promise_s * lease_share
         self._rounds: deque[tuple[int, float]] = deque()
         self._echoed: dict[str, int] = {}
         self._waiting: list[tuple[int, Answer]] = []
@@ -69,6 +72,17 @@ class ReadGate:
         if self._echoed.get(peer, 0) < sequence <= self.sequence:
             self._echoed[peer] = sequence
 
+    def promised(self, peer: str, seconds: float | None) -> None:
+        """How long `peer` votes for nobody else after it heard a leader; None: its process may be another now.
+
+        A lease leans on promises, so those who have not told theirs do not count for it.
+        """
+        if seconds is None:
+            self._promises.pop(peer, None)
+        else:
+            self._promises[peer] = seconds
+        self._lease_s = min([self._promise_s, *self._promises.values()]) * self._lease_share
+
     def ask(self, answer: Answer) -> None:
         """Call `answer` once: True when a round that begins from now on is confirmed, False if it cannot be."""
         if len(self._waiting) >= READS_MAX:
@@ -89,11 +103,10 @@ class ReadGate:
 
     def settle(self, others: Collection[str], *, ready: bool) -> None:
         """Work out what a majority of `others` and this node has echoed; if `ready`, answer those it covers."""
-        needed = (len(others) + 1) // 2
-        echoes = sorted((self._echoed.get(peer, 0) for peer in others), reverse=True)
-        confirmed = echoes[needed - 1] if needed else self.sequence
-        self.confirmed = max(self.confirmed, confirmed)
-        while self._rounds and self._rounds[0][0] <= self.confirmed:
+        self.confirmed = max(self.confirmed, self._majority(others, len(others)))
+        promising = [peer for peer in others if peer in self._promises]
+        promised = self.confirmed if len(promising) == len(others) else self._majority(promising, len(others))
+        while self._rounds and self._rounds[0][0] <= promised:
             _, sent = self._rounds.popleft()
             self.confirmed_sent = sent
             if self._lease_allowed:
@@ -105,3 +118,11 @@ class ReadGate:
         for sequence, answer in waiting:
             if sequence <= self.confirmed:
                 answer(True)
+
+    def _majority(self, peers: Collection[str], others: int) -> int:
+        """The newest round that enough of `peers` echoed to be, with this node, more than half of `others` + 1."""
+        needed = (others + 1) // 2
+        if not needed:
+            return self.sequence
+        echoes = sorted((self._echoed.get(peer, 0) for peer in peers), reverse=True)
+        return echoes[needed - 1] if len(echoes) >= needed else 0

@@ -16,7 +16,7 @@ from consensus.elections import Elections
 from consensus.follower import Follower
 from consensus.host import Host
 from consensus.leasing import Leasing
-from consensus.options import RaftOptions
+from consensus.options import LEASE_FRACTION, RaftOptions
 from consensus.outbox import Durability, Outbox
 from consensus.pysyncobj_log import Log
 from consensus.raft import CANDIDATE, FOLLOWER, LEADER, Core
@@ -35,7 +35,7 @@ class Replica:
         self.members = log.members()
         self.learners: dict[str, Member] = {}
         self.elections = Elections(options, rng, started=host.boottime())
-        self.gate = ReadGate(options.lease_s)
+        self.gate = ReadGate(options.promise_s, LEASE_FRACTION)
         self.replicator = Replicator(log, host, options, lambda: self.gate.start_round(host.boottime()))
         self.transferring = False
         self._abdicating: float | None = None  # since when
@@ -238,6 +238,7 @@ class Replica:
 
     def link(self, peer: str, *, up: bool) -> None:
         self.core.link(peer, up=up)
+        self.gate.promised(peer, None)
         if not up:
             self.campaigns.link_lost(peer)
         self.replicator.link(peer, up=up)

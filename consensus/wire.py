@@ -147,10 +147,14 @@ class ChangeReply(_Frame, frozen=True, tag=15):
 
 
 class LeaseAsk(_Frame, frozen=True, tag=16):
-    """How far was all committed when I asked this, and may I read alone for a while (`wanted`)?"""
+    """How far was all committed when I asked this, and may I read alone for a while (`wanted`)?
+
+    And: having heard you, I vote for nobody else for `promise_micros`.
+    """
 
     number: Count
     wanted: bool
+    promise_micros: Count
 
 
 class LeaseAnswer(_Frame, frozen=True, tag=17):

@@ -10,6 +10,7 @@ from consensus.options import RaftOptions
 OPTIONS = RaftOptions(heartbeat_s=0.1, election_min_s=1.0, election_max_s=2.0)
 PROMISE_S, LEADER_LEASE_S, LEASE_S = OPTIONS.promise_s, OPTIONS.lease_s, OPTIONS.read_lease_s
 FULL = int(LEASE_S * 1e6)
+PROMISE = int(PROMISE_S * 1e6)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def hold(node: OneReplica) -> None:
 def grant(node: OneReplica, peer: str, number: int = 1) -> int:
     """The leader n1 has just heard `peer`, which holds everything. The lease that it gives, in microseconds."""
     node.ack(peer, node.log.last_index)
-    node.frame(peer, wire.LeaseAsk(node.core.term, number, True))
+    node.frame(peer, wire.LeaseAsk(node.core.term, number, True, PROMISE))
     return node.last(wire.LeaseAnswer).micros
 
 
@@ -182,21 +183,21 @@ def test_a_lease_ends_no_later_than_the_leaders_own(node: OneReplica) -> None:
     sent = node.now
     node.ack("n2", 1)
     node.now += LEADER_LEASE_S - 0.2
-    node.frame("n2", wire.LeaseAsk(1, 1, True))
+    node.frame("n2", wire.LeaseAsk(1, 1, True, PROMISE))
     assert 0 < node.last(wire.LeaseAnswer).micros <= (sent + LEADER_LEASE_S - node.now) * 1e6
 
 
 def test_outside_its_own_lease_the_leader_grants_and_says_nothing(node: OneReplica) -> None:
     lead(node)
     node.now += LEADER_LEASE_S
-    node.frame("n2", wire.LeaseAsk(1, 1, True))
+    node.frame("n2", wire.LeaseAsk(1, 1, True, PROMISE))
     assert not node.of(wire.LeaseAnswer)
 
 
 def test_a_new_leader_grants_nothing_before_its_own_entry_is_committed(node: OneReplica) -> None:
     node.lead()
     node.ack("n2", 0)
-    node.frame("n2", wire.LeaseAsk(1, 1, True))
+    node.frame("n2", wire.LeaseAsk(1, 1, True, PROMISE))
     assert not node.of(wire.LeaseAnswer)
 
 
@@ -204,7 +205,7 @@ def test_a_follower_that_lacks_committed_entries_gets_no_lease(node: OneReplica)
     lead(node)
     index = write(node)
     node.ack("n3", index)
-    node.frame("n2", wire.LeaseAsk(1, 1, True))
+    node.frame("n2", wire.LeaseAsk(1, 1, True, PROMISE))
     answer = node.last(wire.LeaseAnswer)
     assert (answer.micros, answer.commit) == (0, index)
 

@@ -22,8 +22,10 @@ class Reader:
 
 @pytest.fixture
 def gate() -> ReadGate:
-    gate = ReadGate(lease_s=1.0)
+    gate = ReadGate(promise_s=1.0, lease_share=1.0)
     gate.begin_term()
+    for peer in VOTERS:
+        gate.promised(peer, 1.0)
     return gate
 
 
@@ -83,6 +85,29 @@ def test_the_lease_counts_from_sending_not_from_the_answer(gate: ReadGate) -> No
     gate.settle(VOTERS, ready=True)
     assert gate.has_lease(10.9)
     assert not gate.has_lease(11.0)
+
+
+def test_a_lease_is_as_short_as_the_shortest_promise(gate: ReadGate) -> None:
+    """Members may be configured differently for a while."""
+    gate.promised("n3", 0.2)
+    gate.echo("n2", gate.start_round(10.0))
+    gate.settle(VOTERS, ready=True)
+    assert gate.has_lease(10.19)
+    assert not gate.has_lease(10.2)
+
+
+def test_a_voter_whose_promise_is_not_known_gives_no_lease_but_answers_reads(gate: ReadGate) -> None:
+    """Its process may be another than the one that told it."""
+    reader = Reader()
+    gate.promised("n2", None)
+    gate.ask(reader)
+    gate.echo("n2", gate.start_round(10.0))
+    gate.settle(VOTERS, ready=True)
+    assert reader.answers == [True]
+    assert not gate.has_lease(10.1)
+    gate.echo("n3", gate.start_round(10.2))
+    gate.settle(VOTERS, ready=True)
+    assert gate.has_lease(10.3)
 
 
 def test_a_transfer_ends_the_lease_for_the_rest_of_the_term(gate: ReadGate) -> None:

@@ -24,7 +24,7 @@ FRAMES = [
     wire.Propose(1, [(bytes(16), b"command"), (bytes(16), b"")]),
     wire.ProposeRefused(1, bytes(16), wire.OVERLOADED),
     wire.ReadIndex(1, 5, False),
-    wire.LeaseAsk(1, 5, True),
+    wire.LeaseAsk(1, 5, True, 600_000),
     wire.LeaseAnswer(1, 5, 400_000, 17),
     wire.LeaseRecall(1, 5),
     wire.LeaseReturned(1, 5),

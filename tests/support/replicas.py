@@ -220,6 +220,8 @@ class OneReplica:
                 self.frame(member.id, wire.Vote(term))
         assert self.replica.leading
         self.sync_disk()
+        for member in self.members[1:]:
+            self.frame(member.id, wire.LeaseAsk(term, 0, False, int(self.options.promise_s * 1e6)))
         return term
 
     def ack(self, peer: str, match: int, *, term: int | None = None, seq: int | None = None) -> None:

@@ -24,25 +24,26 @@ FORMATS = ("hex", "base64")
 
 def random_bytes(count: int, form: str) -> str:
     """`count` bytes of the operating system's generator. Raises InvalidRequest."""
-    if not 1 <= count <= RANDOM_BYTES_MAX:
-        raise InvalidRequest(f'"bytes" must lie between 1 and {RANDOM_BYTES_MAX}')
-    return encoded(os.urandom(count), form)
+    if count < 1:
+        raise InvalidRequest("'bytes' cannot be less than 1")
+    if count > RANDOM_BYTES_MAX:
+        raise InvalidRequest(f"'bytes' should be less than {RANDOM_BYTES_MAX}")
+    return _encoded(os.urandom(count), form, f'"{form[:32]}"')
 
 
 def digest(text: str, algorithm: str, form: str) -> str:
     """The digest of what `text` is the base64 of. Raises InvalidRequest."""
     if algorithm not in ALGORITHMS:
-        raise InvalidRequest(f"unsupported algorithm {algorithm}")
+        raise InvalidRequest(f"unsupported algorithm {algorithm[:32]}")
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequest("unable to decode input as base64") from None
     name = algorithm.replace("sha2-", "sha").replace("sha3-", "sha3_")
-    return encoded(hashlib.new(name, data).digest(), form)
+    return _encoded(hashlib.new(name, data).digest(), form, form[:32])
 
 
-def encoded(data: bytes, form: str) -> str:
-    """Hexadecimal or base64. Raises InvalidRequest for another form."""
+def _encoded(data: bytes, form: str, shown: str) -> str:
     if form not in FORMATS:
-        raise InvalidRequest(f'unsupported encoding format "{form}"; must be "hex" or "base64"')
+        raise InvalidRequest(f'unsupported encoding format {shown}; must be "hex" or "base64"')
     return data.hex() if form == "hex" else base64.b64encode(data).decode()

@@ -279,10 +279,3 @@ def mac(hmac_key: bytes, message: bytes, hash_name: str) -> bytes:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def digest(hash_name: str, message: bytes) -> bytes:
-    """A hash. Raises InvalidRequest."""
-    hasher = hashes.Hash(hash_of(hash_name)())
-    hasher.update(message)
-    return hasher.finalize()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from node import tools
 from node.auth.fields import boolean, integer, text
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
@@ -20,7 +21,6 @@ from node.errors import InvalidRequest, NodeError, NotFound
 
 BATCH_ITEMS_MAX = 5_000
 THREAD_ITEMS_MIN = 32  # so many symmetric operations, and any asymmetric one, are done off the event loop
-RANDOM_BYTES_MAX = 128 * 1024
 DATAKEY_BITS = (128, 256, 512)
 DEFAULT_HASH = "sha2-256"
 
@@ -364,34 +364,19 @@ def _salt(data: dict[str, Any]) -> int:
 
 
 async def _hash(core: Core, request: Request, params: dict[str, str]) -> Response:
-    algorithm = _algorithm(request, params)
-    if algorithm not in ciphers.HASHES:
-        raise InvalidRequest(f"unsupported algorithm {algorithm[:32]}")
     if request.data.get("input") is None:
         raise InvalidRequest("input missing")
     form = text(request.data.get("format"), "format") or "hex"
-    digest = ciphers.digest(algorithm, _input(request.data))
-    return Response(data={"sum": _formatted(digest, form, f"unsupported encoding format {form[:32]}")})
+    digest = tools.digest(text(request.data["input"], "input"), _algorithm(request, params), form)
+    return Response(data={"sum": digest})
 
 
 async def _random(core: Core, request: Request, params: dict[str, str]) -> Response:
-    count = integer(params.get("bytes") or request.data.get("bytes", 32), "bytes")
-    source = params.get("source", "platform")
-    if source not in ("platform", "seal", "all"):
+    if params.get("source", "platform") not in ("platform", "seal", "all"):
         raise NotFound
-    if count < 1:
-        raise InvalidRequest("'bytes' cannot be less than 1")
-    if count > RANDOM_BYTES_MAX:
-        raise InvalidRequest(f"'bytes' should be less than {RANDOM_BYTES_MAX}")
+    count = integer(params.get("bytes") or request.data.get("bytes", tools.RANDOM_BYTES_DEFAULT), "bytes")
     form = text(request.data.get("format"), "format") or "base64"
-    shown = _formatted(os.urandom(count), form, f'unsupported encoding format "{form[:32]}"')
-    return Response(data={"random_bytes": shown})
-
-
-def _formatted(data: bytes, form: str, complaint: str) -> str:
-    if form not in ("hex", "base64"):
-        raise InvalidRequest(f'{complaint}; must be "hex" or "base64"')
-    return data.hex() if form == "hex" else base64.b64encode(data).decode()
+    return Response(data={"random_bytes": tools.random_bytes(count, form)})
 
 
 async def _cache(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -116,11 +116,11 @@ async def _authorise(core: Core, request: Request, match: Match | None) -> None:
     acl = core.acl(request.token_row)
     if not permits(acl, request, None if match is None else match.route):
         raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
-    if match is not None and not _permits_otherwise(acl, request, match):
+    if match is not None and not permits_otherwise(acl, request, match):
         raise PermissionDenied("1 error occurred:\n\t* permission denied\n\n")
 
 
-def _permits_otherwise(acl: ACL, request: Request, match: Match) -> bool:
+def permits_otherwise(acl: ACL, request: Request, match: Match) -> bool:
     """Whether policies let the request pass by the other names of what it is about.
 
     They were asked about the path as it was written. Where "ADMIN" means "admin", and where two paths lead to the

@@ -16,6 +16,8 @@ path "secret/data/only" {
     allowed_parameters = { "data" = [] }
 }
 path "sys/auth/*" { capabilities = ["update"] }
+path "sys/policy/*" { capabilities = ["read"] }
+path "sys/policies/acl/admin" { capabilities = ["deny"] }
 """
 
 ASKED = [
@@ -33,6 +35,7 @@ ASKED = [
         "secret/data/only",
         "the parameters are not",
     ),
+    (Operation.READ, "sys/policy/Admin", {}, False, "sys/policy/*", "another spelling"),
     (Operation.READ, "elsewhere/a", {}, False, "", "no rule matches this path"),
     (Operation.UPDATE, "sys/auth/x", {"type": "userpass"}, False, "sys/auth/*", "needs sudo"),
 ]

@@ -53,14 +53,17 @@ async def _explain(core: Core, request: Request, params: dict[str, str]) -> Resp
         asked.data,
         sudo=route is not None and route.sudo,
     )
+    allowed, reason = pipeline.permits(acl, asked, route), found.reason
+    if allowed and match is not None and not pipeline.permits_otherwise(acl, asked, match):
+        allowed, reason = False, "another spelling, or another path, of the same thing is not allowed"
     extra = identity.policies if identity else ()
     unknown = [
         name for name in (*row.policies, *extra) if name != "root" and store.reads.policy(name) is None
     ]
     return Response(
         data={
-            "allowed": pipeline.permits(acl, asked, route),
-            "reason": found.reason,
+            "allowed": allowed,
+            "reason": reason,
             "path": asked.path,
             "operation": asked.operation.value,
             "needs_sudo": route is not None and route.sudo,

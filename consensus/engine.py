@@ -77,6 +77,7 @@ class Engine:
             close_batch=self._close_batch_apart,
             run=run_upkeep,
             clock=parts.clock,
+            held=lambda: self.restoring.held(),  # noqa: PLW0108 - it is made further down
         )
         staging = asyncio.Lock()
         self.shipping = Shipping(self, run=run_files, spawn=self._spawn)

@@ -120,7 +120,12 @@ class Restoring:
         self._laying = 0  # ... or about to be
         self._busy = asyncio.Lock()
         self.restored = 0
-        snapshots.release_held({order.sha256 for order in self._in_log()})
+        snapshots.release_held(self.held())
+
+    def held(self) -> set[bytes]:
+        """The digests of the files that must stay: in the log and not applied, or on their way."""
+        digests = {order.sha256 for order in self._in_log()}
+        return digests if self._spread is None else digests | {self._spread.order.sha256}
 
     def _in_log(self) -> list[Order]:
         """The orders that the log holds beyond what is applied."""

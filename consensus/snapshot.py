@@ -13,6 +13,7 @@ a pending install at or above that base, means: finish the restore.
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,20 @@ class SnapshotFiles:
     def receiver(self) -> "Receiver":
         """The one receiving end of snapshots."""
         return Receiver(self._directory, self._size_bytes_max)
+
+    def tidy(self, *, sending: bool, held: Collection[bytes], age_s: float) -> None:
+        """Blocking: remove what nobody has touched for so long and nobody needs. A copy of the state outlives what is
+        destroyed in the state, so it must not stay because it was of use once.
+        """
+        limit = time.time() - age_s
+        kept = self._outgoing
+        if kept is not None and not sending and _modified(self._data_path(_OUTGOING, kept)) < limit:
+            self.discard_outgoing(kept)
+        needed = {self.held_path(sha256) for sha256 in held}
+        for pattern in (_HELD, f"{_RECEIVING}-*.part", f"{_HOLDING}-*.part"):
+            for path in self._directory.glob(pattern):
+                if path not in needed and _modified(path) < limit:
+                    path.unlink(missing_ok=True)
 
     # ---- files that the log names (restoring.py): held until they are restored
 
@@ -354,6 +369,14 @@ class Receiver:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._part, self._offset = -1, None, 0
+
+
+def _modified(path: Path) -> float:
+    """Seconds since 1970; a file that is gone is as old as can be."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _sync_and_hash(path: Path) -> tuple[int, bytes]:

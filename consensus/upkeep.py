@@ -5,8 +5,9 @@ journal's thread.
 """
 
 import asyncio
+import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
 from consensus.api import Member, StateMachine
@@ -16,6 +17,9 @@ from consensus.shipping import Shipment
 from consensus.snapshot import SnapshotFiles, SnapshotRefused
 
 _log = logging.getLogger(__name__)
+
+KEPT_S = 3600.0  # files that nobody has use for
+TIDY_EVERY_S = 600.0
 
 Run = Callable[..., Awaitable[Any]]
 
@@ -38,7 +42,10 @@ class Upkeep:
         close_batch: Sync,
         run: Run,
         clock: Callable[[], float],
+        held: Callable[[], Collection[bytes]],
     ) -> None:
+        """`held()` are the digests of the files that the log still names (restoring.py)."""
+        self._held, self._tidied_at = held, clock()
         self._replica, self._machine, self._snapshots = replica, machine, snapshots
         self._close_batch, self._run, self._clock = close_batch, run, clock
         self._wake = asyncio.Event()
@@ -47,8 +54,11 @@ class Upkeep:
         self.compactions = self.snapshots_taken = 0
 
     def poke(self) -> None:
-        if self._wanted or self._compaction_due():
+        if self._wanted or self._tidying_due() or self._compaction_due():
             self._wake.set()
+
+    def _tidying_due(self) -> bool:
+        return self._clock() - self._tidied_at > TIDY_EVERY_S
 
     def compact_up_to(self, index: int) -> None:
         """Drop the log up to `index`, which is applied: who lacks any of it gets a snapshot."""
@@ -73,8 +83,17 @@ class Upkeep:
             self._wake.clear()
             if self._wanted:
                 await self._take_snapshot()
+            if self._tidying_due():
+                await self._tidy()
             if self._compaction_due():
                 await self._compact()
+
+    async def _tidy(self) -> None:
+        self._tidied_at = self._clock()
+        sending = self._replica.replicator.snapshot_floor is not None
+        await self._run(
+            functools.partial(self._snapshots.tidy, sending=sending, held=self._held(), age_s=KEPT_S)
+        )
 
     async def _take_snapshot(self) -> None:
         await self._close_batch()

@@ -404,6 +404,35 @@ def test_a_crash_inside_done_install_can_only_install_again(tmp_path: Path, sent
         assert pending is None or pending[0].read_bytes() == BIG
 
 
+def test_a_copy_of_the_state_does_not_stay_because_it_was_of_use_once(tmp_path: Path, sent: Sent) -> None:
+    """What is destroyed in the state must not live on in it."""
+    snapshots = source(tmp_path / "a")
+    held = [snapshots.hold_copy(file)[1] for file in _files(tmp_path, 3)]
+    receiver = snapshots.receiver()
+    receiver.begin(sent.meta.size_bytes, sent.meta.sha256)
+    receiver.write(*sent.parts[0])
+
+    def tidy(*, sending: bool = False, needed: list[bytes], age_s: float) -> set[str]:
+        snapshots.tidy(sending=sending, held=needed, age_s=age_s)
+        return {path.name.partition("-")[0].partition(".")[0] for path in (tmp_path / "a").iterdir()}
+
+    assert tidy(needed=[], age_s=60.0) == {"outgoing", "held", "receiving"}
+    for path in (tmp_path / "a").iterdir():
+        os.utime(path, (1, 1))
+    assert tidy(sending=True, needed=held[:1], age_s=60.0) == {"outgoing", "held"}
+    assert [snapshots.held(digest) for digest in held] == [True, False, False]
+    assert tidy(needed=held[:1], age_s=60.0) == {"held"}
+    assert snapshots.outgoing is None
+    assert snapshots.open_sender() is None
+
+
+def _files(directory: Path, count: int) -> list[Path]:
+    paths = [directory / f"file{number}" for number in range(count)]
+    for number, path in enumerate(paths):
+        path.write_bytes(content(1000, number))
+    return paths
+
+
 # ---- the codec of the meta
 
 

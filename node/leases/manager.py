@@ -86,7 +86,8 @@ def issue(
     """A lease on what `request` is about to be answered. `data` (JSON) is what revoking it takes; `bounds` are the
     mount's.
 
-    It ends with the token that asks; where a request spends the last use of its token there is none to end with.
+    It ends with the token that asks; where a request spends the last use of its token there is none to end with. A
+    batch token is in no store: its leases end with its parent, and no later than itself.
     """
     mount, row = request.mount, request.token_row
     assert mount is not None
@@ -94,13 +95,17 @@ def issue(
     if row.num_uses < 0:
         raise InvalidRequest("a token with one use left cannot hold a lease")
     now_ns = store.now_ns()
+    batch = row.kind == "batch"
+    if batch:
+        left_ns = max(row.expires_ns - now_ns, 1)
+        bounds = Limits(min(bounds.default_ns, left_ns), min(bounds.max_ns, left_ns))
     granted = grant(bounds, asked_ns=asked_ns, longest_ns=longest_ns, now_ns=now_ns)
     lease_id = f"{request.path}/{random_base62()}"
     command = LeasePut(
         time_ns=now_ns,
         lease_id=lease_id,
         mount_id=mount.mount_id,
-        owner=row.digest if row.kind == "service" else None,
+        owner=row.parent if batch else row.digest,
         ttl_ns=granted.ttl_ns,
         expires_ns=now_ns + granted.ttl_ns,
         max_ns=granted.max_ns,

@@ -174,6 +174,23 @@ async def test_leases_end_with_the_token_that_asked_for_them(site, wire, lender)
     assert lender.returned == ["x"]
 
 
+async def test_leases_of_a_batch_token_end_with_its_parent_and_no_later_than_itself(site, wire, lender):
+    policy = (
+        'path "lend/*" { capabilities = ["read"] } path "auth/token/create" { capabilities = ["update"] }'
+    )
+    await wire.ask("POST", "/v1/sys/policies/acl/borrower", {"policy": policy})
+    made = (await wire.ask("POST", "/v1/auth/token/create", {"policies": ["borrower"], "ttl": "1h"})).json[
+        "auth"
+    ]
+    parent = await site.connect(token=made["client_token"])
+    body = {"type": "batch", "ttl": "90s", "policies": ["borrower"]}
+    batch = (await parent.ask("POST", "/v1/auth/token/create", body)).json["auth"]["client_token"]
+    lent = await borrow(await site.connect(token=batch), query="?ttl=1800")
+    assert 80 <= lent["lease_duration"] <= 90
+    await wire.ask("POST", "/v1/auth/token/revoke", {"token": made["client_token"]})
+    assert (await lookup(wire, lent["lease_id"])).status == 400
+
+
 async def test_a_prefix_ends_all_below_it(wire, lender):
     for name in ("a", "a", "b"):
         await borrow(wire, name)

@@ -1,4 +1,4 @@
-"""`strongroom server`: settings in, node.server.run, exit code out."""
+"""`strongroom server`: settings in, node.process.run, exit code out."""
 
 import contextlib
 import functools
@@ -87,7 +87,7 @@ def _dev(
 
 def _serve(settings: Settings, **options: Any) -> int:
     gc.disable()  # what is imported is no garbage: looking for some takes a tenth of the time to start
-    from node.server import run
+    from node.process import run
 
     gc.enable()
 

@@ -210,7 +210,9 @@ def _responses(operation: Operation, route: Route) -> dict[str, Any]:
         "default": _content("What went wrong", {"anyOf": other}),
     }
     if operation not in _LISTINGS and operation is not Operation.READ:
-        found["202"] = _content("Accepted", success)
+        found["202"] = {"description": "Begun, or done: with or without a body"}
+    if operation is Operation.PATCH:
+        found["404"] = {"description": "Nothing there to change: with or without a body"}
     return found
 
 

@@ -100,7 +100,8 @@ async def _gate(core: Core, request: Request, match: Match | None) -> None:
 
 async def _authorise(core: Core, request: Request, match: Match | None) -> None:
     if request.operation is Operation.HELP:  # for every token, and for nobody without one
-        request.token_row = await core.tokens.authenticate(core.unsealed, request.token, request.remote)
+        store = core.unsealed
+        request.token_row = await core.tokens.authenticate(store, request.token, request.remote)
         return
     if match is not None and not match.route.authenticated:
         return

@@ -430,7 +430,7 @@ def test_server_hands_its_settings_over(
         calls.append((settings, options))
         return 3
 
-    monkeypatch.setattr("node.server.run", run)
+    monkeypatch.setattr("node.process.run", run)
     config = tmp_path / "a.hcl"
     config.write_text('node_id = "n1"\nseal "static" { key_file = "/k" }\naudit "none" {}\n')
     assert strongroom("server", "-config", config, "-log-level=debug")[0] == 3

@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store
 from support.httpfixture import dev_core, serve
 
+from node.errors import NoQuorum
+
 EC = {"key_type": "ec", "key_bits": 256}
 WEB = EC | {"allowed_domains": "example.com", "allow_subdomains": True, "ttl": "1h", "max_ttl": "2h"}
 
@@ -191,6 +193,17 @@ async def test_a_revoked_certificate_is_on_the_list_and_stays_readable(wire):
     root = certificate((await wire.ask("GET", "/v1/pki/ca/pem")).body.decode())
     listed = x509.load_pem_x509_crl((await wire.ask("GET", "/v1/pki/crl/pem")).body)
     assert listed.is_signature_valid(root.public_key())
+
+
+async def test_a_revocation_list_is_given_out_also_where_it_cannot_be_kept(site, wire, monkeypatch):
+    serial = (await ok(wire, "pki/issue/web", {"common_name": "a.example.com"}))["serial_number"]
+    await ok(wire, "pki/revoke", {"serial_number": serial})
+
+    async def nowhere(*args, **kwargs):
+        raise NoQuorum("no leader")
+
+    monkeypatch.setattr(site.core.unsealed, "submit", nowhere)
+    assert await revoked_serials(wire) == {plain(serial)}
 
 
 async def test_a_lease_on_a_certificate_ends_by_revoking_it(wire):

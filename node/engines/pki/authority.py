@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from node.auth.fields import SECOND_NS, duration_ns
 from node.engines.pki import certificates as c
 from node.engines.shelf import Shelf
-from node.errors import InvalidRequest
+from node.errors import InvalidRequest, NodeError
 from storage.command import AnyCommand
 
 ISSUERS = "issuer/"
@@ -242,9 +242,8 @@ async def revocation_list(shelf: Shelf, reference: str, now_ns: int) -> x509.Cer
         c.make_crl, issuer.certificate, key, revoked, now_ns=now_ns, expiry_ns=expiry_ns
     )
     entry = {"crl": c.to_pem(made), "made_ns": now_ns}
-    with contextlib.suppress(
-        InvalidRequest
-    ):  # one more was revoked meanwhile: the next reader makes the next list
+    # Not kept if one more was revoked meanwhile, nor where nothing can be written: the next reader makes the next one.
+    with contextlib.suppress(NodeError):
         await shelf.write(shelf.put(CRL + issuer.id, entry, expect=item.revision if item is not None else 0))
     return made
 

@@ -5,7 +5,7 @@ Starting a command must cost little, so no third-party HTTP library is loaded he
 
 import http.client
 import json
-import secrets
+import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -217,9 +217,8 @@ class Client:
         if self.dry_run is not None:
             self.dry_run.show(method, self.address, target, headers, content)
         if method in WRITES:
-            headers["X-Strongroom-Request-Id"] = secrets.token_hex(
-                16
-            )  # a retry is the same write, not another
+            # a retry is the same write, not another; bytes of the system's, for `secrets` is slow to load
+            headers["X-Strongroom-Request-Id"] = os.urandom(16).hex()
         return self._with_retries(method, target, content, headers, timeout or self.timeout)
 
     def _headers(self, method: str, *, with_token: bool) -> dict[str, str]:

@@ -1,12 +1,15 @@
 """Paths as arguments, completed by asking the server what there is. Whatever goes wrong completes nothing."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from node.cli.client import Client
 from node.cli.output import LocalError, RemoteError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMPLETION_TIMEOUT_S = 2.0
 COMPLETIONS_MAX = 1000
@@ -23,7 +26,9 @@ class _ServerPath(click.ParamType[str]):
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
+    ) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
         from node.cli.remote import make_client
 
         try:

@@ -6,8 +6,6 @@ comes on its standard input, one that it has goes to its standard output.
 
 import os
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
 from node.cli.environment import environment, home
@@ -75,6 +73,9 @@ def _helper() -> str | None:
 
 
 def _call(helper: str, verb: str, token: str = "") -> str:
+    import shlex  # here, because few have a helper and everybody would wait for these
+    import subprocess
+
     try:
         done = subprocess.run(  # noqa: S603 - the user's own configuration names it
             [*shlex.split(helper), verb],

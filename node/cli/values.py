@@ -6,7 +6,6 @@ Numbers of an answer keep the text that they came with: 1.50 stays 1.50, and not
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 NANOSECOND_DIGITS = 9
@@ -141,6 +140,8 @@ def go_time(text: str) -> str:
 
 def rfc822(text: str) -> str:
     """An RFC 3339 time as "22 Nov 26 07:01 UTC"; what cannot be read stays as it is."""
+    from datetime import datetime  # here, because it is slow to load and seldom wanted
+
     try:
         moment = datetime.fromisoformat(re.sub(r"\.\d+", "", text.replace("Z", "+00:00")))
     except ValueError:

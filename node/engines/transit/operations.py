@@ -165,12 +165,12 @@ async def _upsert(view: Shelf, request: Request, name: str) -> Key:
 
 
 async def _fresh(view: Shelf, key: Key) -> Key:
-    """The key, with a new version if its time has come; who loses the race uses the winner's."""
+    """The key, with a new version if its time has come. Who cannot make one, or is too late, uses what is there."""
     if not key.is_due(view.store.now_ns()):
         return key
     try:
         return await keys.rotated(view, key)
-    except InvalidRequest:
+    except NodeError:
         return find(view, key.name)
 
 

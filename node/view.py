@@ -4,8 +4,10 @@ A view makes commands and reads entries; several commands go into one atomic wri
 absent, whether or not a sweep came by.
 """
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +18,9 @@ from storage.reads import LIST_ENTRIES_MAX
 
 EXPIRE_STEPS_MAX = 16
 EXPIRE_STEP_ENTRIES_MAX = 500
+TURN_ENTRIES = 256
+
+T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -53,6 +58,11 @@ class View:
             return None
         raw = self._store.open(self._context(path), entry.value)
         return Item(raw, entry.revision, entry.created_ns, entry.updated_ns, entry.expires_ns)
+
+    def has(self, path: str) -> bool:
+        """Whether there is something now; cheaper than to read it."""
+        entry = self._store.reads.entry(self._name, path)
+        return entry is not None and not 0 < entry.expires_ns <= self._store.now_ns()
 
     def revision(self, path: str) -> int:
         """What a put() that must find this place empty expects: 0, or what an expired entry still has."""
@@ -108,6 +118,14 @@ async def write(store: Store, *commands: AnyCommand, request_id: bytes = b"") ->
     _, value = await store.submit(batch(store.now_ns(), *commands), request_id=request_id)
     results: list[dict[str, Any]] = value["results"]
     return results
+
+
+async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """The same items; between some of them others have their turn. For lists that read every entry of a folder."""
+    for count, item in enumerate(items, start=1):
+        yield item
+        if count % TURN_ENTRIES == 0:
+            await asyncio.sleep(0)
 
 
 async def expire_entries(store: Store) -> None:

@@ -183,7 +183,7 @@ class _LockedUsers:
     async def list(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         wanted = request.query.get("mount_accessor", "") or request.data.get("mount_accessor", "")
         locked = {
-            mount.accessor: self._lockout.locked(core.unsealed, mount)
+            mount.accessor: await self._lockout.locked(core.unsealed, mount)
             for mount in auth_mounts(core)
             if wanted in ("", mount.accessor)
         }

@@ -3,6 +3,7 @@
 Paths, shapes and texts are those of Vault's identity engine (https://developer.hashicorp.com/vault/api-docs/secret/identity).
 """
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from node.entities.directory import create_with_alias, identity
 from node.entities.draft import Draft
 from node.entities.records import Alias, Entity
 from node.errors import InvalidRequest, NotFound
+from node.view import in_turns
 from storage.rows import Mount
 
 DELETED_AT_ONCE_MAX = 64
@@ -106,24 +108,24 @@ def _one(path: str, handlers: Any, summary: str, *declared: Field, twin: str = "
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
     draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
-    info = {entity.id: records.entity_key_info(entity, mounts) for entity in _all(core, draft)}
+    info = {entity.id: records.entity_key_info(entity, mounts) async for entity in _all(core, draft)}
     if not info:
         raise NotFound
     return payload(key_info=info, keys=list(info))
 
 
 async def _list_names(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = sorted(entity.name for entity in _all(core, Draft(core.unsealed)))
+    names = sorted([entity.name async for entity in _all(core, Draft(core.unsealed))])
     if not names:
         raise NotFound
     return payload(keys=names)
 
 
-def _all(core: Core, draft: Draft) -> list[Entity]:
-    found = (
-        draft.entity(entity_id) for entity_id in draft.children("entity/")[: core.settings.list_keys_max]
-    )
-    return [entity for entity in found if entity is not None]
+async def _all(core: Core, draft: Draft) -> AsyncIterator[Entity]:
+    async for entity_id in in_turns(draft.children("entity/")[: core.settings.list_keys_max]):
+        entity = draft.entity(entity_id)
+        if entity is not None:
+            yield entity
 
 
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -279,8 +281,11 @@ def query(request: Request) -> tuple[str, str, str]:
 async def _list_aliases(core: Core, request: Request, params: dict[str, str]) -> Response:
     draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
     ids = draft.children("alias/")[: core.settings.list_keys_max]
-    found = ((alias_id, changes.alias_by_id(draft, alias_id)) for alias_id in ids)
-    info = {alias_id: records.alias_key_info(pair[1], pair[0].id, mounts) for alias_id, pair in found if pair}
+    info = {}
+    async for alias_id in in_turns(ids):
+        found = changes.alias_by_id(draft, alias_id)
+        if found is not None:
+            info[alias_id] = records.alias_key_info(found[1], found[0].id, mounts)
     if not info:
         raise NotFound
     return payload(key_info=info, keys=list(info))

@@ -4,6 +4,7 @@ Paths, shapes and texts are those of Vault's identity engine (https://developer.
 """
 
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 from node.api.vault.entities import check_accessor, mounts_by_accessor, query
@@ -18,6 +19,7 @@ from node.entities.directory import NAME_RANDOM_CHARACTERS
 from node.entities.draft import Draft
 from node.entities.records import Alias, Group, Pointer
 from node.errors import InvalidRequest, NotFound
+from node.view import in_turns
 
 _GROUP = (
     Field("name", Kind.STRING, "Of the group; drawn if it is not given."),
@@ -101,7 +103,7 @@ async def _list(core: Core, request: Request, params: dict[str, str]) -> Respons
             "num_member_entities": len(group.entities),
             "num_parent_groups": len(_parents(draft, group)),
         }
-        for group in _all(core, draft)
+        async for group in _all(core, draft)
     }
     if not info:
         raise NotFound
@@ -109,15 +111,17 @@ async def _list(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 
 async def _list_names(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = sorted(group.name for group in _all(core, Draft(core.unsealed)))
+    names = sorted([group.name async for group in _all(core, Draft(core.unsealed))])
     if not names:
         raise NotFound
     return payload(keys=names)
 
 
-def _all(core: Core, draft: Draft) -> list[Group]:
-    found = (draft.group(group_id) for group_id in draft.children("group/")[: core.settings.list_keys_max])
-    return [group for group in found if group is not None]
+async def _all(core: Core, draft: Draft) -> AsyncIterator[Group]:
+    async for group_id in in_turns(draft.children("group/")[: core.settings.list_keys_max]):
+        group = draft.group(group_id)
+        if group is not None:
+            yield group
 
 
 def _parents(draft: Draft, group: Group) -> list[str]:
@@ -266,7 +270,7 @@ async def _look_up(core: Core, request: Request, params: dict[str, str]) -> Resp
 async def _list_aliases(core: Core, request: Request, params: dict[str, str]) -> Response:
     draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
     info = {}
-    for alias_id in draft.children("group-alias/")[: core.settings.list_keys_max]:
+    async for alias_id in in_turns(draft.children("group-alias/")[: core.settings.list_keys_max]):
         group = _with_alias(draft, alias_id)
         if group is not None and group.alias is not None:
             info[alias_id] = records.alias_key_info(group.alias, group.id, mounts)

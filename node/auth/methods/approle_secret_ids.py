@@ -28,7 +28,7 @@ from node.core.router import Handler, Route, payload
 from node.draft import Draft, drawn_id, retried
 from node.errors import InvalidRequest, NotFound
 from node.store import CommandRejected, Store
-from node.view import View, expire_entries
+from node.view import View, expire_entries, in_turns
 from storage.command import AnyCommand
 from storage.keyring import SECRET_ID_DIGEST
 from storage.rows import Mount
@@ -92,10 +92,10 @@ class SecretIds:
         item = self._view.get(_accessor_path(role, accessor))
         return msgspec.json.decode(item.raw, type=_Pointer).digest if item else None
 
-    def accessors(self, role: str, limit: int) -> list[str]:
+    async def accessors(self, role: str, limit: int) -> list[str]:
         """Of all that are good still."""
-        known = self._view.children(f"accessor/{role}/", limit=limit)
-        return [accessor for accessor in known if self._view.get(_accessor_path(role, accessor)) is not None]
+        known = in_turns(self._view.children(f"accessor/{role}/", limit=limit))
+        return [accessor async for accessor in known if self._view.has(_accessor_path(role, accessor))]
 
     def drawn(self, role: str, request: Request) -> str:
         """A new secret id; the same again for a request that is repeated under its identity."""
@@ -286,7 +286,7 @@ class _Handlers:
             role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
         except NotFound as error:
             raise InvalidRequest(error.message) from None  # a 404 says that a role has none
-        accessors = ids.accessors(role.name, core.settings.list_keys_max)
+        accessors = await ids.accessors(role.name, core.settings.list_keys_max)
         if not accessors:
             raise NotFound
         return payload(keys=accessors)

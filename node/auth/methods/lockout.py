@@ -17,7 +17,7 @@ import msgspec
 from node.auth.fields import SECOND_NS, boolean, duration_ns, integer
 from node.errors import InvalidRequest, PermissionDenied, TooBusy
 from node.store import CommandRejected, Store
-from node.view import View
+from node.view import View, in_turns
 from storage.command import EntryDelete, Reason
 from storage.rows import Mount
 
@@ -166,12 +166,15 @@ class Lockout:
         """Forget what was counted."""
         await store.submit(View(store, mount.mount_id).delete(_path(name)))
 
-    def locked(self, store: Store, mount: Mount) -> list[str]:
+    async def locked(self, store: Store, mount: Mount) -> list[str]:
         """The names that are locked now, sorted."""
-        view = View(store, mount.mount_id)
-        items = (view.get(_FOLDER + child) for child in view.children(_FOLDER))
-        counts = (msgspec.json.decode(item.raw, type=Count) for item in items if item is not None)
-        return sorted(count.name for count in counts if count.locked)
+        view, names = View(store, mount.mount_id), []
+        async for child in in_turns(view.children(_FOLDER)):
+            item = view.get(_FOLDER + child)
+            count = None if item is None else msgspec.json.decode(item.raw, type=Count)
+            if count is not None and count.locked:
+                names.append(count.name)
+        return sorted(names)
 
     def _count(self, store: Store, mount: Mount, name: str) -> tuple[Count, int] | None:
         item = View(store, mount.mount_id).get(_path(name))

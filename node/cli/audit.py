@@ -2,8 +2,10 @@
 
 import click
 
+from node.cli.arguments import key_values
 from node.cli.client import Client
-from node.cli.flags import Group, switch
+from node.cli.flags import Group, flag, switch
+from node.cli.mounts import place
 from node.cli.output import REMOTE_ERROR, Output, table
 from node.cli.remote import Prints, remote
 
@@ -42,6 +44,35 @@ def list_(client: Client, out: Output, detailed: bool) -> int:
         for path, device in devices.items()
     ]
     click.echo(table(("Path", "Type", "Description", "Replication", "Options"), details))
+    return 0
+
+
+@audit.command()
+@click.argument("type_", metavar="TYPE")
+@click.argument("options", nargs=-1, metavar="[K=V]...")
+@flag("path", help="Where; by default its type.")
+@flag("description", default="", help="What it is for.")
+@switch("local", help="Not replicated to other regions.")
+@remote()
+def enable(
+    client: Client, type_: str, options: tuple[str, ...], path: str | None, description: str, local: bool
+) -> int:
+    """Enable an audit device, on servers that take one from their API: file file_path=... ."""
+    where = place(path, type_)
+    body = {"type": type_, "description": description, "options": key_values(options), "local": local}
+    client.call("PUT", f"sys/audit/{where.rstrip('/')}", body, doing="Error enabling audit device")
+    click.echo(f"Success! Enabled the {type_} audit device at: {where}")
+    return 0
+
+
+@audit.command()
+@click.argument("path")
+@remote()
+def disable(client: Client, path: str) -> int:
+    """Disable an audit device, on servers that let their API do that."""
+    where = place(path, "")
+    client.call("DELETE", f"sys/audit/{where.rstrip('/')}", doing="Error disabling audit device")
+    click.echo(f"Success! Disabled audit device (if it was enabled) at: {where}")
     return 0
 
 

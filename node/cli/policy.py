@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from node.cli.client import Client
-from node.cli.flags import Command, Group
-from node.cli.output import REMOTE_ERROR, LocalError, Output, RemoteError
+from node.cli.arguments import key_values
+from node.cli.client import Client, needed
+from node.cli.flags import Command, Group, flag
+from node.cli.output import REMOTE_ERROR, LocalError, Output, RemoteError, table
+from node.cli.paths import API_PATH
+from node.cli.prompt import secret_line
 from node.cli.remote import Prints, remote
 
 POLICY_BYTES_MAX = 1024 * 1024
@@ -92,6 +96,64 @@ def delete(client: Client, name: str) -> int:
     client.call("DELETE", f"sys/policies/acl/{lowered}", doing=f"Error deleting {lowered}")
     click.echo(f"Success! Deleted policy: {lowered}")
     return 0
+
+
+@policy.command()
+@click.argument("operation")
+@click.argument("path", type=API_PATH)
+@click.argument("data", nargs=-1, metavar="[K=V]...")
+@flag("policy", multiple=True, variable="policies", help="Who has this policy; repeatable.")
+@flag("token", variable="whose", help='Who has this token; "-": from stdin.')
+@flag("accessor", help="Who has the token of this accessor.")
+@remote(Prints.FORMATS)
+def explain(
+    client: Client,
+    out: Output,
+    operation: str,
+    path: str,
+    data: tuple[str, ...],
+    policies: tuple[str, ...],
+    whose: str | None,
+    accessor: str | None,
+) -> int:
+    """Say whether OPERATION (read, list, create, ...) of PATH is allowed, and by which rule of which policy.
+
+    Without a flag it is about your own token. Exit code 0: allowed, 2: not.
+
+    \b
+    strongroom policy explain read secret/data/app -policy=app
+    """
+    body: dict[str, Any] = {"operation": operation, "path": path}
+    if data:
+        body["data"] = key_values(data)
+    if policies:
+        body["policies"] = list(policies)
+    if whose is not None:
+        body["token"] = secret_line(whose, "Token")
+    if accessor is not None:
+        body["accessor"] = accessor
+    answer = client.call("PUT", "sys/policies/explain", body, doing="Error explaining")
+    found = answer["data"]
+    allowed = bool(needed(found, "allowed"))
+    out.show(found, _explanation(found, allowed=allowed))
+    return 0 if allowed else REMOTE_ERROR
+
+
+def _explanation(found: dict[str, Any], *, allowed: bool) -> str:
+    lines = [f"{'Allowed' if allowed else 'Not allowed'}: {found.get('reason')}."]
+    if unknown := found.get("unknown_policies"):
+        lines.append(f"These policies do not exist: {', '.join(unknown)}.")
+    rules = [(each, decides) for part, decides in _PARTS for each in found.get(part) or ()]
+    rows = [
+        [each.get("policy"), each.get("path"), ", ".join(each.get("capabilities") or ()), decides]
+        for each, decides in rules
+    ]
+    return "\n".join(lines) + (
+        f"\n\n{table(('Policy', 'Path', 'Capabilities', 'Decides'), rows)}" if rows else ""
+    )
+
+
+_PARTS = (("deciding_rules", True), ("other_matching_rules", False))
 
 
 @policy.command("fmt", cls=Command)

@@ -430,3 +430,37 @@ def test_a_word_too_many_in_a_keys_path_is_named(strongroom: Cli) -> None:
         "No value found at secret/data/data/app",
         'The key is named without "data/": strongroom kv get -mount=secret app',
     ]
+
+
+def test_a_policys_verdict_is_told_with_the_rules_behind_it(strongroom: Cli) -> None:
+    rule = {"policy": "app", "path": "secret/data/app", "capabilities": ["read", "list"]}
+    other = {"policy": "all", "path": "secret/*", "capabilities": ["deny"]}
+    found: dict[str, Any] = {
+        "allowed": True, "reason": "the most specific rule grants read", "deciding_rules": [rule],
+        "other_matching_rules": [other], "unknown_policies": ["absent"],
+    }  # fmt: skip
+    with stub_api({"PUT /v1/sys/policies/explain": lambda _: whole(data=found)}) as api:
+        words = ["policy", "explain", "read", "secret/data/app", "-address", api.address]
+        code, out, _ = strongroom(*words)
+        assert (code, out) == (
+            0,
+            """\
+Allowed: the most specific rule grants read.
+These policies do not exist: absent.
+
+Policy    Path               Capabilities    Decides
+------    ----               ------------    -------
+app       secret/data/app    read, list      true
+all       secret/*           deny            false
+""",
+        )
+        found |= {
+            "allowed": False,
+            "reason": "no rule matches this path",
+            "deciding_rules": [],
+            "other_matching_rules": [],
+        }
+        found["unknown_policies"] = []
+        assert strongroom(*words)[:2] == (2, "Not allowed: no rule matches this path.\n")
+        code, out, _ = strongroom(*words, "-format=json")
+        assert (code, json.loads(out)) == (2, found)

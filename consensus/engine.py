@@ -6,8 +6,6 @@ thread of its own: a slow disk stops neither heartbeats nor callers.
 """
 
 import asyncio
-import heapq
-import itertools
 import logging
 import random
 from collections.abc import Callable, Coroutine
@@ -18,11 +16,11 @@ from consensus import wire
 from consensus.api import REQUEST_ID_BYTES, Applied, Role, StateMachine
 from consensus.changes import Changes
 from consensus.disk import DiskHealth, DiskRunner
-from consensus.errors import ConsensusError, MembershipRefused, ReadNotConfirmed, RestoreRefused
+from consensus.errors import MembershipRefused, RestoreRefused
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
 from consensus.intake import Intake
-from consensus.journal import Batch, NoRoom
+from consensus.journal import NoRoom
 from consensus.membership import REGULAR
 from consensus.opening import Disk, GroupConfig
 from consensus.parts import Counters, Parts, Run, Transport
@@ -33,12 +31,12 @@ from consensus.replica import Replica
 from consensus.replication import ChunkSource
 from consensus.restoring import Order, Restoring
 from consensus.shipping import Shipping, Source
+from consensus.syncing import Syncing
 from consensus.transport import BadFrame, PeerHandler, PeerTransport
 from consensus.upkeep import Upkeep
+from consensus.waits import Waits
 
-LONE_RECORDS_MAX = 2  # beyond it others have work for the loop while the disk is busy
 TICKS_PER_HEARTBEAT = 4
-ROOM_RETRY_S = 0.5
 COMMIT_POLL_S = 0.01
 
 _log = logging.getLogger(__name__)
@@ -64,12 +62,12 @@ class Engine:
         self.proposals = Proposals(self, config.options)
         self.reads = ReadQuestions(self, parts.clock, config.options.election_max_s)
         self.change_questions = ChangeQuestions(self)
+        self.waits = Waits(lambda: self.replica.core.applied_index)
         self.changes = Changes(self.replica, self.until)
         self._threads: list[ThreadPoolExecutor] = []
-        self._run_disk, run_upkeep, run_files = (
+        run_disk, run_upkeep, run_files = (
             parts.run or self._thread(name) for name in ("fsync", "upkeep", "files")
         )
-        self._run_lone = parts.run or DiskRunner(self._run_disk)
         self.upkeep = Upkeep(
             replica=self.replica,
             machine=machine,
@@ -109,15 +107,19 @@ class Engine:
             stall_s=self.options.disk_stall_s,
             reserve_bytes=self.options.disk_reserve_bytes,
         )
-        self._dirty = asyncio.Event()
+        self.syncing = Syncing(
+            self,
+            disk.journal,
+            self.disk,
+            run=run_disk,
+            run_lone=parts.run or DiskRunner(run_disk),
+            observe=parts.observe_fsync,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._jobs: set[asyncio.Task[None]] = set()
         self._tick_due: asyncio.Handle | None = None
         self._commit_due: asyncio.TimerHandle | None = None
         self._unclosed = 0
-        self._appliers: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._applier_number = itertools.count()
-        self._predicates: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._known: tuple[int, str | None, Role] | None = None
         self._peers_stale = True
         self.running = False
@@ -129,7 +131,7 @@ class Engine:
         self._set_peers()
         self.running = True
         await self.net.start()
-        works = (("clock", self._clockwork()), ("sync", self._sync_loop()), ("upkeep", self.upkeep.work()))
+        works = (("clock", self._clockwork()), ("sync", self.syncing.work()), ("upkeep", self.upkeep.work()))
         self._tasks = [asyncio.create_task(self._guard(work), name=f"raft-{name}") for name, work in works]
 
     async def stop(self) -> None:
@@ -146,15 +148,14 @@ class Engine:
         for handle in (self._tick_due, self._commit_due):
             if handle is not None:
                 handle.cancel()
-        for _, _, future in self._appliers:
-            _fail(future, ReadNotConfirmed("this node is stopping"))
-        for _, future in self._predicates:
-            _fail(future, MembershipRefused("this node is stopping"))
+        self.waits.end()
         for thread in self._threads:
             thread.shutdown(wait=True)
         self.close_batch()
         try:
             self._journal.sync()
+        except NoRoom:
+            _log.warning("the disk is full: what nobody was told of is dropped")
         finally:
             self._journal.close()
 
@@ -181,45 +182,8 @@ class Engine:
             self.upkeep.poke()
             self.disk.look()
             if self.replica.leading:
-                self.replica.look_at_disk()
-            self._tick()
-
-    async def _sync_loop(self) -> None:
-        """One batch after another: what comes in during an fsync shares the next one."""
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            while self._journal.dirty:
-                self.replica.taken()
-                batch = self._take_all()
-                lone = self.lsn - self.durable_lsn <= LONE_RECORDS_MAX and not self.replica.log.trimmed
-                self.replica.log.trimmed = False
-                await self._write(batch, self._run_lone if lone else self._run_disk)
-                self.counters.fsyncs += 1
-                self.replica.durable()
-                self._tick()
-
-    async def _write(self, batch: Batch, run: Run) -> None:
-        """Until it is durable; a full disk is waited for, any other error of it ends the process."""
-        self.disk.begin()
-        while True:
-            try:
-                await run(self._journal.write, batch)
-            except NoRoom:
-                if not self.disk.full:
-                    _log.error("the disk is full: this node takes no writes")
-                self.disk.refused()
-                await asyncio.sleep(ROOM_RETRY_S)
-            else:
-                self._parts.observe_fsync(self.disk.end())
-                return
-
-    def _take_all(self) -> Batch:
-        """Everything that is queued; writing the last batch writes those before it."""
-        batch = self._journal.take()
-        while self._journal.dirty:
-            batch = self._journal.take()
-        return batch
+                self.replica.handover.look_at_disk()
+            self.tick()
 
     def _thread(self, name: str) -> Run:
         pool = ThreadPoolExecutor(1, thread_name_prefix=f"raft-{name}")
@@ -234,9 +198,9 @@ class Engine:
 
     def kick(self) -> None:
         if self._tick_due is None and self.running:
-            self._tick_due = asyncio.get_running_loop().call_soon(self._tick)
+            self._tick_due = asyncio.get_running_loop().call_soon(self.tick)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         if self._tick_due is not None:
             self._tick_due.cancel()
             self._tick_due = None
@@ -249,8 +213,8 @@ class Engine:
             _log.exception("tick failed")
             self.fatal(f"{type(error).__name__} in a tick")
         if self._journal.dirty:
-            self._dirty.set()
-        self._resolve_waits()
+            self.syncing.poke()
+        self.waits.settle()
 
     def _tell_news(self) -> None:
         """After a change of term, leader or role: whoever waits on the old one tries the new one."""
@@ -275,35 +239,9 @@ class Engine:
         self.reads.news()
         self.change_questions.news()
 
-    def _resolve_waits(self) -> None:
-        applied = self.replica.core.applied_index
-        while self._appliers and self._appliers[0][0] <= applied:
-            _, _, future = heapq.heappop(self._appliers)
-            if not future.done():
-                future.set_result(None)
-        if self._predicates:
-            waiting, self._predicates = self._predicates, []
-            for predicate, future in waiting:
-                if future.done():
-                    continue
-                if predicate():
-                    future.set_result(None)
-                else:
-                    self._predicates.append((predicate, future))
-
-    async def applied(self, index: int) -> None:
-        """Return once this node has applied `index`."""
-        if self.replica.core.applied_index < index:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._appliers, (index, next(self._applier_number), future))
-            await future
-
     async def until(self, predicate: Callable[[], bool]) -> None:
         """Return once `predicate` holds after some tick."""
-        if not predicate():
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._predicates.append((predicate, future))
-            await future
+        await self.waits.until(predicate)
 
     # ---- replica.Host ----
 
@@ -455,6 +393,7 @@ class Engine:
         """The counters, with those that the pieces keep themselves."""
         counters, replica = self.counters, self.replica
         counters.elections, counters.truncations = replica.campaigns.count, replica.follower.truncations
+        counters.fsyncs, counters.lease_denials = self.syncing.count, replica.leasing.grants.denials
         counters.snapshots_sent = replica.replicator.snapshots_sent
         counters.snapshots_installed, counters.snapshots_refused = self.intake.installed, self.intake.refused
         counters.proposals, counters.compactions = self.proposals.count, self.upkeep.compactions
@@ -509,11 +448,6 @@ class Engine:
             raise BadFrame("what it sent is no frame") from None  # its details would be the peer's choice
         if not self.replica.on_frame(peer_id, frame):
             self.inbound.on_request(peer_id, frame)
-
-
-def _fail(future: asyncio.Future[None], error: ConsensusError) -> None:
-    if not future.done():
-        future.set_exception(error)
 
 
 def _peer_transport(handler: PeerHandler, config: GroupConfig) -> Transport:

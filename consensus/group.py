@@ -102,7 +102,7 @@ class RaftGroup:
                     return core.applied_index
                 while (index := await self._confirmed_index(confirm=confirm)) is None:  # noqa: ASYNC110 - news is polled
                     await asyncio.sleep(engine.options.heartbeat_s / 2)
-                await engine.applied(index)
+                await engine.waits.applied(index)
         except TimeoutError:
             raise ReadNotConfirmed("no quorum confirmed a read index within the deadline") from None
         return core.applied_index
@@ -114,7 +114,7 @@ class RaftGroup:
             return False
         try:
             async with asyncio.timeout(engine.options.heartbeat_s):
-                await engine.applied(replica.log.last_index)
+                await engine.waits.applied(replica.log.last_index)
         except TimeoutError:
             return False
         return True
@@ -134,7 +134,7 @@ class RaftGroup:
         """See api.Group."""
         try:
             async with asyncio.timeout(timeout):
-                await self._engine.applied(index)
+                await self._engine.waits.applied(index)
         except TimeoutError:
             raise ReadNotConfirmed(f"this node has not applied {index} within the deadline") from None
 
@@ -171,7 +171,7 @@ class RaftGroup:
         replica = self._engine.replica
         if not replica.leading or not replica.others:
             return
-        replica.transferring = True
+        replica.handover.transferring = True
         try:
             async with asyncio.timeout(timeout):
                 while replica.core.leading:
@@ -180,7 +180,7 @@ class RaftGroup:
         except (TimeoutError, MembershipRefused):  # the second: this node is being stopped
             pass
         finally:
-            replica.transferring = False
+            replica.handover.transferring = False
             self._engine.proposals.try_again()
 
     async def _hand_over_once(self) -> None:
@@ -189,7 +189,7 @@ class RaftGroup:
         progress, connected = replica.replicator.progress, replica.replicator.connected
         voters = [peer for peer in replica.others if peer in connected and peer in progress]
         target = max(voters, key=lambda peer: progress[peer].match, default=None)
-        if target is None or not replica.hand_over(target):
+        if target is None or not replica.handover.to(target):
             await asyncio.sleep(engine.options.heartbeat_s / 4)
             return
         try:

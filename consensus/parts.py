@@ -40,6 +40,7 @@ class Counters:
     frames_dropped: int = 0
     fsyncs: int = 0
     truncations: int = 0
+    lease_denials: int = 0
     snapshots_sent: int = 0
     snapshots_installed: int = 0
     snapshots_refused: int = 0

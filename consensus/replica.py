@@ -14,6 +14,7 @@ from consensus.api import Member, Role
 from consensus.campaigns import Campaigns
 from consensus.elections import Elections
 from consensus.follower import Follower
+from consensus.handover import HandOver
 from consensus.host import Host
 from consensus.leasing import Leasing
 from consensus.options import LEASE_FRACTION, RaftOptions
@@ -37,8 +38,6 @@ class Replica:
         self.elections = Elections(options, rng, started=host.boottime())
         self.gate = ReadGate(options.promise_s, LEASE_FRACTION)
         self.replicator = Replicator(log, host, options, lambda: self.gate.start_round(host.boottime()))
-        self.transferring = False
-        self._abdicating: float | None = None  # since when
         self.dropped = 0
         self.core = Core(
             self, me=me, log=log, applied_index=applied_index, others=self.others, options=options
@@ -63,6 +62,16 @@ class Replica:
             elections=self.elections,
             durability=self._durability,
             outbox=self._outbox,
+        )
+        self.handover = HandOver(
+            self,
+            host=host,
+            core=self.core,
+            log=log,
+            options=options,
+            gate=self.gate,
+            replicator=self.replicator,
+            leasing=self.leasing,
         )
         self.campaigns = Campaigns(
             self,
@@ -102,6 +111,10 @@ class Replica:
         """The leader knows the commit index of its predecessors: an entry of its own term is applied."""
         noop = self.core.noop_index
         return self.leading and noop is not None and self.core.applied_index >= noop
+
+    @property
+    def transferring(self) -> bool:
+        return self.handover.transferring
 
     @property
     def leased(self) -> bool:
@@ -170,9 +183,9 @@ class Replica:
             self.core.forget_leadership()
             self.gate.begin_term()
             self.replicator.begin_term(self.others)
-            self.transferring, self._abdicating = False, None
+            self.handover.reset()
         elif old == LEADER:
-            self.transferring, self._abdicating = False, None
+            self.handover.reset()
             self.learners.clear()
             self.replicator.end_term()
             self.gate.end_term()
@@ -258,35 +271,6 @@ class Replica:
         else:
             self.gate.ask(answer)
             self._host.kick()
-
-    def hand_over(self, peer: str) -> bool:
-        """Leader: tell `peer`, which must hold the whole log, to campaign. No lease until the next term.
-
-        False if that cannot be now: it lacks something, or followers still read alone.
-        """
-        progress = self.replicator.progress.get(peer)
-        if not self.leading or progress is None or progress.match < self.log.last_index:
-            return False
-        if not self.leasing.recalled():
-            return False
-        self.gate.forbid_lease()
-        return self._host.send(peer, wire.encode(wire.TimeoutNow(self.core.term)))
-
-    def look_at_disk(self) -> None:
-        """Leader, from time to time: if the disk hangs, hand over; if nobody takes it, lead no longer."""
-        now = self._host.clock()
-        if not self._host.stalled:
-            if self._abdicating is not None:
-                self.transferring, self._abdicating = False, None
-            return
-        if self._abdicating is None:
-            self.transferring, self._abdicating = True, now
-        for peer in self.others:
-            if peer in self.replicator.connected and self.hand_over(peer):
-                return
-        if now - self._abdicating > self.options.election_min_s:
-            self.core.resign()
-            self._host.role_changed()
 
     def set_learners(self, learners: dict[str, Member]) -> None:
         self.learners = learners

@@ -103,10 +103,10 @@ def test_a_leader_whose_disk_hangs_hands_over_to_who_has_its_whole_log(node: One
     index = node.replica.append(entries(1, 1, 1)[0][0])
     node.replica.tick()
     node.disk_hangs = True
-    node.replica.look_at_disk()
+    node.replica.handover.look_at_disk()
     assert not node.of(wire.TimeoutNow)
     node.replica.on_frame("n3", wire.Ack(1, node.replica.gate.sequence, index))
-    node.replica.look_at_disk()
+    node.replica.handover.look_at_disk()
     assert [peer for peer, frame in node.sent if isinstance(frame, wire.TimeoutNow)] == ["n3"]
 
 
@@ -115,7 +115,7 @@ def test_if_nobody_takes_over_it_leads_no_longer_and_does_not_campaign(node: One
     node.replica.append(entries(1, 1, 1)[0][0])
     node.disk_hangs = True
     for _ in range(12):
-        node.replica.look_at_disk()
+        node.replica.handover.look_at_disk()
         node.now += 0.1
     assert not node.replica.leading
     voted = len(node.of(wire.VoteRequest))
@@ -139,10 +139,10 @@ def test_a_disk_that_answers_again_in_time_costs_nothing(node: OneReplica) -> No
     lead(node)
     node.replica.append(entries(1, 1, 1)[0][0])
     node.disk_hangs = True
-    node.replica.look_at_disk()
+    node.replica.handover.look_at_disk()
     assert node.replica.transferring
     node.disk_hangs = False
-    node.replica.look_at_disk()
+    node.replica.handover.look_at_disk()
     assert node.replica.leading
     assert not node.replica.transferring
 
@@ -223,5 +223,5 @@ async def test_a_write_that_found_no_room_is_written_when_there_is_some(
     await cluster.stop("n1")
     await cluster.reopen("n1")
     await cluster.led()
-    assert len(cluster.machines["n1"].history) == 21
+    await eventually(lambda: len(cluster.machines["n1"].history) == 21, "the whole log applied again")
     await cluster.close()

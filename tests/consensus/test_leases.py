@@ -232,25 +232,25 @@ def test_the_lease_of_a_removed_member_is_waited_for(node: OneReplica) -> None:
 def test_a_transfer_recalls_every_lease_first(node: OneReplica) -> None:
     lead(node)
     grant(node, "n2")
-    assert not node.replica.hand_over("n3")
+    assert not node.replica.handover.to("n3")
     assert not node.of(wire.TimeoutNow)
     node.frame("n2", wire.LeaseReturned(1, node.last(wire.LeaseRecall).number))
-    assert node.replica.hand_over("n3")
+    assert node.replica.handover.to("n3")
 
 
 def test_a_transfer_outlasts_the_lease_of_who_does_not_give_it_back(node: OneReplica) -> None:
     lead(node)
     grant(node, "n2")
-    assert not node.replica.hand_over("n3")
+    assert not node.replica.handover.to("n3")
     node.pass_time(LEASE_S * 0.9)
-    assert not node.replica.hand_over("n3")
+    assert not node.replica.handover.to("n3")
     node.pass_time(LEASE_S * 0.1)
-    assert node.replica.hand_over("n3")
+    assert node.replica.handover.to("n3")
 
 
 def test_a_transfer_under_way_grants_nothing(node: OneReplica) -> None:
     lead(node)
-    node.replica.transferring = True
+    node.replica.handover.transferring = True
     assert grant(node, "n2") == 0
 
 
@@ -258,7 +258,7 @@ def test_an_old_recall_does_not_take_a_newer_lease(node: OneReplica) -> None:
     """The transfer was given up, the follower asked again; then its answer to the recall arrives."""
     lead(node)
     grant(node, "n2", 1)
-    assert not node.replica.hand_over("n3")
+    assert not node.replica.handover.to("n3")
     recall = node.last(wire.LeaseRecall).number
     grant(node, "n2", 2)
     node.frame("n2", wire.LeaseReturned(1, recall))

@@ -135,7 +135,7 @@ def test_a_leader_that_hands_over_has_no_lease_although_acks_go_on(monkeypatch: 
     node.lead()
     node.ack("n2", 1)
     assert node.replica.leased
-    assert node.replica.hand_over("n2")
+    assert node.replica.handover.to("n2")
     assert node.last(wire.TimeoutNow).term == 1
     node.pass_time(0.11)
     node.ack("n2", 1)

@@ -29,6 +29,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/client/typed_use.py
 	$(BIN)/lint-imports
 
 up: $(READY) ## three nodes on this machine; the first time it shows how they survive the death of their leader

@@ -16,7 +16,7 @@ from strongroom._consistency import Consistency
 from strongroom._core import Core, Settings
 from strongroom._drivers import AsyncDriver, SyncDriver
 from strongroom._kv import KvV1Core, KvV2Core, Metadata, SecretVersion, VersionInfo
-from strongroom._transport import environment, http_options, ssl_context
+from strongroom._transport import context_of, environment, http_options
 
 CLOSE_TIMEOUT_S = 5.0
 DEFAULT_MOUNT = "secret"
@@ -54,12 +54,12 @@ class _Base:
                 attempts_max=attempts_max,
             )
         )
-        self._transport = transport
-        self._tls = (ssl_context, ca_file)
+        trusted = ssl_context if ssl_context is not None else context_of(ca_file)
+        self._connect(http_options(trusted) | {"transport": transport})
 
-    def _http_options(self) -> dict[str, Any]:
-        context, ca_file = self._tls
-        return http_options(context or ssl_context(ca_file)) | {"transport": self._transport}
+    def _connect(self, options: dict[str, Any]) -> None:
+        """Make what sends; `options` are httpx's."""
+        raise NotImplementedError
 
     @classmethod
     def from_environment(cls, **more: Any) -> Self:
@@ -96,10 +96,11 @@ class Client(_Base):
     Raises ConfigurationError. Every call raises StrongroomError; see the tree in strongroom._errors.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._driver = SyncDriver(httpx.Client(**self._http_options()))
-        self._upkeep: threading.Thread | None = None
+    _driver: SyncDriver
+    _upkeep: threading.Thread | None = None
+
+    def _connect(self, options: dict[str, Any]) -> None:
+        self._driver = SyncDriver(httpx.Client(**options))
 
     def __enter__(self) -> Self:
         self._upkeep = threading.Thread(
@@ -223,11 +224,13 @@ class KvV1:
 class AsyncClient(_Base):
     """A client for asyncio, for one loop; otherwise as Client."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._http = httpx.AsyncClient(**self._http_options())
+    _http: httpx.AsyncClient
+    _driver: AsyncDriver
+    _upkeep: asyncio.Task[None] | None = None
+
+    def _connect(self, options: dict[str, Any]) -> None:
+        self._http = httpx.AsyncClient(**options)
         self._driver = AsyncDriver(self._http)
-        self._upkeep: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._upkeep = asyncio.create_task(self._driver.run(self._core.upkeep()), name="strongroom-upkeep")

@@ -17,7 +17,7 @@ KEPT_ALIVE_MAX = 20
 PREFIXES = ("STRONGROOM_", "VAULT_", "BAO_")
 
 
-def ssl_context(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
+def context_of(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
     """The system's authorities, or those of a PEM file. Raises ConfigurationError."""
     try:
         return ssl.create_default_context(cafile=os.fspath(ca_file) if ca_file is not None else None)

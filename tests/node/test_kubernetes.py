@@ -229,5 +229,6 @@ async def test_configuration_and_roles_are_kept(tmp_path) -> None:
         await ask.delete(ROLE)
         assert isinstance(await ask.refused(ROLE, Operation.READ), NotFound)
         assert (await own.refused("auth/token/renew-self")).message == "could not load role"
-        warned = await ask.post("auth/k/config", kubernetes_host=host.url, kubernetes_ca_cert="zz")
-        assert warned.warnings is not None
+        for unreadable in ("zz", "PBÏ"):
+            warned = await ask.post("auth/k/config", kubernetes_host=host.url, kubernetes_ca_cert=unreadable)
+            assert warned.warnings is not None

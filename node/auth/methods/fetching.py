@@ -27,6 +27,8 @@ async def exchange(
     """The JSON that a GET, or a POST of `body`, is answered with. `ca_pem` "" means the usual CAs. FetchError."""
     if not url.startswith(("https://", "http://")):
         raise FetchError("not an address of HTTP")
+    if not (ca_pem or "").isascii():
+        raise FetchError("the CA is no PEM")
     try:
         async with (
             asyncio.timeout(FETCH_TIMEOUT_S),

@@ -163,6 +163,8 @@ async def _write_config(core: Core, request: Request, path: dict[str, str]) -> R
 def _holds_certificate(pem: str) -> bool:
     import ssl
 
+    if not pem.isascii():  # which ssl calls a TypeError
+        return False
     with contextlib.suppress(ssl.SSLError, ValueError):
         ssl.create_default_context(cadata=pem)
         return True

@@ -1,3 +1,6 @@
 """A Strongroom node: serves requests over an agreed log (consensus/) and what it keeps (storage/)."""
 
 VERSION = "0.1.0"
+
+# What clients are told. They switch features on and off by the version of the API that they speak, which is OpenBao's.
+API_VERSION = f"2.7.2+strongroom.{VERSION}"

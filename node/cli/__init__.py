@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from node import VERSION
+from node import API_VERSION
 from node.cli.dry_run import Shown
 from node.cli.flags import Group
 from node.cli.output import LOCAL_ERROR, NO_COMMAND, LocalError, RemoteError
@@ -60,7 +60,7 @@ class _Root(Group):
 
 
 @click.group(cls=_Root, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "-help", "--help"]})
-@click.version_option(VERSION, "-version", "-v", "--version", message="Strongroom v%(version)s")
+@click.version_option(API_VERSION, "-version", "-v", "--version", message="Strongroom v%(version)s")
 def strongroom() -> None:
     """A replicated secret store that a team runs itself, for Vault clients.
 

@@ -2,7 +2,7 @@
 
 import click
 
-from node import VERSION
+from node import API_VERSION
 from node.cli.flags import Command, Group
 from node.cli.output import LocalError
 from node.cli.token_helper import current_token
@@ -24,7 +24,7 @@ def token() -> None:
 @click.command(cls=Command)
 def version() -> None:
     """Print the version of this program."""
-    click.echo(f"Strongroom v{VERSION}")
+    click.echo(f"Strongroom v{API_VERSION}")
 
 
 @click.command(cls=Command)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.corefixture import call, new_token, opened
 
-from node import VERSION
+from node import API_VERSION
 from node.core.core import Core
 from node.core.request import Operation
 from node.errors import InvalidRequest, NotFound, PermissionDenied, Unsupported
@@ -53,7 +53,7 @@ async def test_health_answers_with_the_code_that_was_asked_for(core: Core) -> No
 async def test_a_store_in_memory_has_no_leader_to_speak_of(core: Core) -> None:
     assert await read(core, "sys/leader", token=None) == {"ha_enabled": False}
     nodes = (await read(core, "sys/ha-status"))["nodes"]
-    assert [(node["active_node"], node["version"]) for node in nodes] == [(True, VERSION)]
+    assert [(node["active_node"], node["version"]) for node in nodes] == [(True, API_VERSION)]
 
 
 async def test_random_bytes(core: Core) -> None:
@@ -123,7 +123,7 @@ async def test_the_configuration_is_told_without_secrets(core: Core) -> None:
     assert host["host"]["hostname"]
     versions = await call(core, LIST, "sys/version-history/")
     assert versions.data is not None
-    assert versions.data["keys"] == [VERSION]
+    assert versions.data["keys"] == [API_VERSION]
 
 
 async def test_the_level_of_a_logger_can_be_changed_and_taken_back(core: Core) -> None:

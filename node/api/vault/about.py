@@ -7,7 +7,7 @@ refused with the reason.
 import logging
 from typing import Any
 
-from node import VERSION, host
+from node import API_VERSION, host
 from node.auth.fields import boolean, rfc3339, text
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
@@ -207,7 +207,7 @@ async def _versions(core: Core, request: Request, params: dict[str, str]) -> Res
     """Only the running one is known; the store's first key term tells since when there is a store."""
     installed = rfc3339(core.unsealed.reads.key_terms()[0].created_ns)
     info = {"previous_version": None, "build_date": "", "timestamp_installed": installed}
-    return Response(data={"keys": [VERSION], "key_info": {VERSION: info}})
+    return Response(data={"keys": [API_VERSION], "key_info": {API_VERSION: info}})
 
 
 # --- what there is not --------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from node import VERSION
+from node import API_VERSION
 from node.api.vault.shares import recipient, wanted
 from node.auth.fields import boolean
 from node.ceremonies import Shares
@@ -112,7 +112,7 @@ def _status(core: Core) -> dict[str, Any]:
     body = core.lifecycle.seal_status() | {
         "initialized": core.lifecycle.initialized,
         "sealed": core.store is None,
-        "version": VERSION,
+        "version": API_VERSION,
         "build_date": BUILD_DATE,
         "migration": False,
         "storage_type": core.settings.storage,

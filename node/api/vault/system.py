@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from consensus.api import Role
-from node import VERSION
+from node import API_VERSION
 from node.api.vault.leader import elsewhere
 from node.api.vault.seal import cluster_names, open_route
 from node.auth.fields import rfc3339
@@ -114,7 +114,7 @@ async def _health(core: Core, request: Request, params: dict[str, str]) -> Respo
         "replication_performance_mode": mode,
         "replication_dr_mode": mode,
         "server_time_utc": int(time.time()),
-        "version": VERSION,
+        "version": API_VERSION,
     }
     if core.store is not None:
         body |= cluster_names(core)
@@ -177,7 +177,7 @@ async def _ha_status(core: Core, request: Request, params: dict[str, str]) -> Re
             "cluster_address": f"https://{row.cluster_address}",
             "active_node": row.node_id == leader_id,
             "last_echo": None,
-            "version": VERSION,
+            "version": API_VERSION,
         }
         for row in store.reads.nodes()
     ]

@@ -51,7 +51,7 @@ from node.entities.directory import Directory
 from node.memory import MemoryLifecycle
 from node.policy.cache import PolicyCache
 from node.regions import control
-from node.telemetry.metrics import Metrics, NodeState, RegionState, SnapshotState
+from node.telemetry.metrics import LeaseState, Metrics, NodeState, RegionState, SnapshotState
 
 if TYPE_CHECKING:
     from node.lifecycle import NodeLifecycle
@@ -122,4 +122,9 @@ def compose(
         loops=(autopilot.run, automatic.run),
     )
     metrics.registry.register(RegionState(lambda: control.measured(core)))
+    metrics.registry.register(LeaseState(lambda: _leases_behind(core)))
     return core
+
+
+def _leases_behind(core: Core) -> tuple[int, int] | None:
+    return None if core.store is None else core.store.reads.leases_behind(core.store.now_ns())

@@ -137,6 +137,12 @@ class Reads:
     def leases_irrevocable(self, limit: int) -> list[Lease]:
         return self._leases("l.irrevocable = 1 ORDER BY l.lease_id LIMIT ?", (limit,))
 
+    def leases_behind(self, now_ns: int) -> tuple[int, int]:
+        """How many leases are due to be taken back, and how many are irrevocable; as dear as those are many."""
+        due = self._db.one("SELECT count(*) FROM leases WHERE irrevocable = 0 AND due_ns <= ?", (now_ns,))
+        given_up = self._db.one("SELECT count(*) FROM leases WHERE irrevocable = 1")
+        return (due[0] if due else 0), (given_up[0] if given_up else 0)
+
     def lease_counts(self, *, irrevocable: bool) -> dict[str, int]:
         """How many leases there are, by the id of their mount."""
         sql = (

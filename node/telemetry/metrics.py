@@ -164,6 +164,21 @@ class RegionState(Collector):
             yield GaugeMetricFamily(f"strongroom_region_{name}", f"Region: {name.replace('_', ' ')}", value)
 
 
+class LeaseState(Collector):
+    """What engines have not taken back: what an alert on credentials that outlive their lease is made of."""
+
+    def __init__(self, measure: Callable[[], tuple[int, int] | None]) -> None:
+        """`measure`: how many leases are overdue and how many irrevocable; None while sealed."""
+        self._measure = measure
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._measure()
+        if counts is not None:
+            overdue, irrevocable = counts
+            yield GaugeMetricFamily("strongroom_leases_overdue", "Ended, and to be taken back now", overdue)
+            yield GaugeMetricFamily("strongroom_leases_irrevocable", "Given up after failures", irrevocable)
+
+
 class SnapshotSource(Protocol):
     """Where SnapshotState looks; node/backup/automatic.py is one."""
 

@@ -233,6 +233,19 @@ async def test_what_cannot_be_taken_back_is_kept_shown_and_tried_again(site, wir
     assert lender.returned == ["x"]
 
 
+async def test_metrics_count_what_was_not_taken_back(wire, lender):
+    async def gauges():
+        text = (await wire.ask("GET", "/v1/sys/metrics?format=prometheus")).body.decode()
+        return [line for line in text.splitlines() if line.startswith("strongroom_leases_")]
+
+    await borrow(wire)
+    assert await gauges() == ["strongroom_leases_overdue 0.0", "strongroom_leases_irrevocable 0.0"]
+    lender.broken = True
+    for _ in range(REVOKE_ATTEMPTS_MAX):
+        await wire.ask("PUT", "/v1/sys/leases/revoke-prefix/lend", {})
+    assert await gauges() == ["strongroom_leases_overdue 0.0", "strongroom_leases_irrevocable 1.0"]
+
+
 def test_pauses_between_attempts_grow_and_end():
     @dataclass
     class Attempted:

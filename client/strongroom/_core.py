@@ -68,10 +68,11 @@ class Core:
         *,
         query: Mapping[str, str] | None = None,
         consistency: Consistency | None = None,
+        repeatable: bool = False,
     ) -> Program[Any]:
         """The JSON of a successful answer (None if it was empty). Raises StrongroomError."""
         wanted = (consistency or self._consistency) if method == "GET" else None
-        ask = Ask(method, path, body, query or {}, wanted)
+        ask = Ask(method, path, body, query or {}, wanted, repeatable=repeatable)
         yield from self.session.ready()
         yield from self._discover_if_due()
         headers = self.session.headers()

@@ -120,7 +120,7 @@ class KvV2Core(KvCore):
         name = path.strip("/")
         self._core.cache.invalidate(self.mount, name)
         try:
-            return (yield from self._core.call(method, self._at(part, name), body))
+            return (yield from self._core.call(method, self._at(part, name), body, repeatable=True))
         finally:
             self._core.cache.invalidate(self.mount, name)
 
@@ -184,6 +184,6 @@ class KvV1Core(KvCore):
         name = path.strip("/")
         self._core.cache.invalidate(self.mount, name)
         try:
-            yield from self._core.call(method, self._at("", name), body)
+            yield from self._core.call(method, self._at("", name), body, repeatable=True)
         finally:
             self._core.cache.invalidate(self.mount, name)

@@ -26,7 +26,11 @@ PATH_SAFE = "/:@!$&'()*+,;=~-._"
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request to /v1/`path`. request_id: the identity under which a write is applied at most once."""
+    """One request to /v1/`path`. request_id: the identity under which a write is applied at most once.
+
+    repeatable: a repetition is answered as the first time. Of other writes the second may be refused because of the
+    first (what it would make is there already).
+    """
 
     method: str
     path: str
@@ -34,6 +38,7 @@ class Ask:
     query: Mapping[str, str] = field(default_factory=dict)
     consistency: Consistency | None = None
     with_token: bool = True
+    repeatable: bool = False
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
@@ -102,8 +107,8 @@ class Requests:
                 break
             if pause and not (yield Pause(pause)):
                 break
-        if isinstance(result, Answer) and result.status in LATER and not tries.unsure:
-            return result
+        if isinstance(result, Answer) and result.status in LATER | {500} and not tries.unsure:
+            return result  # an answer about this request, not about the node
         raise self._failure(ask, tries)
 
     @staticmethod
@@ -145,8 +150,9 @@ class Requests:
 
     @staticmethod
     def _settle(ask: Ask, tries: _Tries, result: Answer) -> None:
-        """A node knows an earlier attempt by its request id; but not if it does not let the caller in."""
-        if tries.unsure and result.status in (401, 403):
+        """A refusal settles what became of an earlier attempt only where nodes know it by its request id."""
+        unsettled = result.status in (401, 403) or (result.status >= 300 and not ask.repeatable)
+        if tries.unsure and unsettled:
             raise OutcomeUnknown(f"{ask.method} {ask.path}: {tries.unsure}", ask.request_id)
 
     @staticmethod

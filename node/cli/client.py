@@ -25,6 +25,8 @@ RETRY_WAIT_MIN_S = 1.0
 RETRY_WAIT_MAX_S = 1.5
 REDIRECTS = frozenset({301, 302, 307, 308})
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+MAY_BE_DONE = frozenset({500, 502, 504})
+_NOT_KNOWN = " Whether the write was made is not known."
 _BY_POLICY = "1 error occurred:\n\t* permission denied"  # a token that is not valid is refused in other words
 PATH_SAFE = "/:@!$&'()*+,;=~-._"
 
@@ -241,6 +243,9 @@ class Client:
     def _with_retries(
         self, method: str, target: str, content: bytes | None, headers: dict[str, str], timeout: float
     ) -> Answer:
+        unsure = (
+            False  # whether an attempt of a write was sent and not answered, or answered that it may be done
+        )
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(min(RETRY_WAIT_MIN_S * 2 ** (attempt - 1), RETRY_WAIT_MAX_S))
@@ -250,14 +255,17 @@ class Client:
             try:
                 answer = self._follow(method, target, content, headers, timeout)
             except Unreachable as e:
+                unsure = unsure or (e.sent and method in WRITES)
                 if last:
-                    unknown = (
-                        " Whether the write was made is not known." if e.sent and method in WRITES else ""
-                    )
-                    raise RemoteError(f"{e}.{unknown}") from e
+                    raise RemoteError(f"{e}.{_NOT_KNOWN if unsure else ''}") from e
                 continue
             if last or not _worth_a_retry(answer.status):
+                if unsure and answer.status >= 300:  # it may be refused because it was made
+                    raise RemoteError(
+                        f"{self.address} answered {answer.status}: {answer.errors}.{_NOT_KNOWN}"
+                    )
                 return answer
+            unsure = unsure or (answer.status in MAY_BE_DONE and method in WRITES)
         raise AssertionError("the last attempt returns or raises")
 
     def _follow(

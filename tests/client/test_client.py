@@ -18,6 +18,7 @@ from strongroom import (
     NotFound,
     OutcomeUnknown,
     RateLimited,
+    ServerError,
     Token,
     Unavailable,
     Unreachable,
@@ -131,6 +132,28 @@ def test_a_write_that_may_have_happened_is_never_told_as_a_failure(make: Make, l
         assert caught.value.request_id == api.headers[-1]["X-Strongroom-Request-Id"]
     assert "hidden" not in str(caught.value)
     assert "s.t" not in str(caught.value)
+
+
+def test_what_is_refused_after_a_lost_answer_may_be_refused_because_it_was_done(make: Make) -> None:
+    """Secrets are known by their request id; what else there is may answer that it exists already."""
+    taken: Reply = (400, {"errors": ["path is already in use at x/"]})
+    stale: Reply = (400, {"errors": ["check-and-set parameter did not match the current version"]})
+    mounts, secrets = [LOST, taken], [LOST, stale]
+    replies = {"PUT /v1/sys/mounts/x": lambda _: mounts.pop(0), WRITE: lambda _: secrets.pop(0)}
+    with stub_api(WELL | replies) as api:
+        client = make(api.address, Token("s.t"))
+        with pytest.raises(OutcomeUnknown):
+            client(lambda c: c.write("sys/mounts/x", {"type": "kv"}))
+        with pytest.raises(CasMismatch):
+            client(lambda c: c.kv.put("app", {}, cas=1))
+        mounts.append(taken)
+        with pytest.raises(InvalidRequest):
+            client(lambda c: c.write("sys/mounts/x", {"type": "kv"}))
+
+
+def test_a_reads_error_on_the_server_is_told_as_such(make: Make) -> None:
+    with stub_api(WELL | {READ: (500, {"errors": ["internal error"]})}) as api, pytest.raises(ServerError):
+        make(api.address, Token("s.t"), attempts_max=2)(lambda c: c.kv.get("app"))
 
 
 def test_a_write_that_certainly_did_not_happen_is_told_so(make: Make) -> None:

@@ -341,3 +341,19 @@ def test_a_connection_that_ends_between_two_questions_is_no_trouble_for_a_read(s
         code, _, err = strongroom("kv", "put", "secret/app", "a=2", *at)
         assert (code, [call[0] for call in api.asked].count("PUT")) == (2, 1)
         assert "Whether the write was made is not known." in err
+
+
+@pytest.mark.parametrize(
+    "last", [(400, {"errors": ["path is already in use"]}), (503, {"errors": ["sealed"]}), LOST]
+)
+def test_a_write_that_may_have_been_made_is_never_told_as_a_failure(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch, last: Reply
+) -> None:
+    """Whatever a later attempt is told: it may be refused because the first was made."""
+    monkeypatch.setattr("node.cli.client.RETRY_WAIT_MIN_S", 0.0)
+    monkeypatch.setenv("VAULT_MAX_RETRIES", "1")
+    answers = [LOST, last]
+    with stub_api({"PUT /v1/sys/x": lambda _: answers.pop(0)}) as api:
+        code, _, err = strongroom("write", "-f", "sys/x", "-address", api.address)
+    assert code == 2
+    assert "Whether the write was made is not known." in err

@@ -3,6 +3,7 @@
 import http.server
 import os
 import shutil
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -166,3 +167,27 @@ def test_requests_keep_to_the_rate_that_was_asked_for(
         monkeypatch.setenv("VAULT_RATE_LIMIT", "4:10")
         assert strongroom("status", "-address", api.address)[0] == 0
         assert waits == [0.25, 0.25], "a command asks less often than a burst"
+
+
+def test_a_write_that_was_sent_before_the_server_went_away_stays_unknown(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the last attempt could not be sent at all."""
+    monkeypatch.setattr("node.cli.client.RETRY_WAIT_MIN_S", 0.0)
+    monkeypatch.setenv("VAULT_MAX_RETRIES", "1")
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def once() -> None:
+        connection, _ = listener.accept()
+        listener.close()
+        connection.recv(65536)
+        connection.close()
+
+    server = threading.Thread(target=once)
+    server.start()
+    code, _, err = strongroom("write", "-f", "x", "-address", address)
+    server.join()
+    assert code == 2
+    assert "cannot be reached" in err
+    assert "Whether the write was made is not known." in err

@@ -81,10 +81,27 @@ class Faults:
         elif dice < 0.91 and not self.reshaping:
             self.reshaping = True
             _ = world.start(self._reshape(rng.choice(world.ids)))
-        elif victim in world.nodes:
-            world.seen["handovers"] += 1
-            node = world.nodes[victim]
-            _ = world.spawn(node.process, node.group.step_down(2.0))
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """A leader is asked to, and perhaps somebody who holds a read lease does not hear of it."""
+        world, rng = self.world, self.world.rng
+        leaders = sorted(n for n, node in world.nodes.items() if node.group.role == "leader")
+        if not leaders:
+            return
+        world.seen["handovers"] += 1
+        node = world.nodes[leaders[-1]]
+        if rng.random() < 0.6:
+            deaf = rng.choice([n for n in world.ids if n != leaders[-1]])
+            self._cut([(n, deaf) for n in world.ids if n != deaf], seconds=rng.uniform(0.2, 1.0))
+        _ = world.spawn(node.process, node.group.step_down(2.0))
+
+    def _cut(self, pairs: list[tuple[str, str]], *, seconds: float) -> None:
+        network = self.world.network
+        for pair in pairs:
+            network.cut(*pair)
+            self.world.loop.outside(seconds, network.mend, *pair, network.era)
 
     def _partition(self, victim: str) -> None:
         """From some or all others, in one direction or both."""
@@ -97,9 +114,11 @@ class Faults:
             cuts += [
                 pair for pair, cut in zip(((victim, other), (other, victim)), directions, strict=True) if cut
             ]
+        reset = rng.random() < 0.5  # both ends notice at once, and others campaign early
         for pair in cuts:
-            world.network.cut(*pair)
-            world.loop.outside(rng.uniform(0.1, 4.0), world.network.mend, *pair, world.network.era)
+            self._cut([pair], seconds=rng.uniform(0.1, 4.0))
+            if reset:
+                world.network.lose(*pair)
 
     def _flap(self, one: str, two: str) -> None:
         """A link that comes and goes."""
@@ -110,7 +129,7 @@ class Faults:
 
     async def complete(self) -> None:
         """All are members: a removal whose caller had given up may happen after all, until its own deadline."""
-        await asyncio.sleep(MEMBERSHIP_S)
+        await asyncio.sleep(2 * MEMBERSHIP_S)  # and links are slow
         for member in self.world.members:
             await self._add(member)
 

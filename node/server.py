@@ -121,8 +121,13 @@ def compose(
         methods=methods,
         loops=(autopilot.run, automatic.run),
     )
-    metrics.registry.register(RegionState(lambda: control.measured(core)))
-    metrics.registry.register(LeaseState(lambda: _leases_behind(core)))
+
+    def serving() -> Core:
+        """The core that answers: what is made here may be taken over by one that answered before it was there."""
+        return getattr(lifecycle, "core", core)
+
+    metrics.registry.register(RegionState(lambda: control.measured(serving())))
+    metrics.registry.register(LeaseState(lambda: _leases_behind(serving())))
     return core
 
 

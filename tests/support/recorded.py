@@ -37,7 +37,7 @@ _PATTERNS = (
     (re.compile(r"(s|b|hvs|hvb)\.[A-Za-z0-9_-]{20,}"), "<token>"),
     (re.compile(r"[A-Za-z0-9]{24}"), "<id>"),
     (re.compile(r"([0-9a-f]{2}:){7,}[0-9a-f]{2}"), "<serial>"),
-    (re.compile(r"v?\d+\.\d+\.\d+(-\w+)?(\+builtin(\.bao)?)?"), "<version>"),
+    (re.compile(r"v?\d+\.\d+\.\d+(-\w+)?(\+builtin(\.bao)?|\+strongroom\.[\d.]+)?"), "<version>"),
 )
 _MASKED = frozenset({"request_id", "migration_id", "cluster_name", "public_key", "build_date", "commit_date"})
 _REMAINING = frozenset({"ttl", "lease_duration"})

@@ -111,7 +111,6 @@ def test_a_path_cannot_be_dressed_up_as_another(cluster: LocalCluster, mint: Min
         ("PUT", "sys/step-down", None),
         ("POST", "auth/token/revoke-orphan", {"token": "nosuch"}),
         ("POST", "sys/cluster/join-token", {}),
-        ("POST", "sys/storage/raft/remove-peer", {"server_id": "nosuch"}),
     ],
 )
 def test_dangerous_paths_need_sudo(

@@ -31,10 +31,15 @@ def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders
         assert eu.must(child, "GET", "auth/token/lookup-self")["data"]["id"] == child
         here = us.regions(token)
         assert (here["region"], here["role"], here["primary"]) == ("us", "secondary", "eu")
-        mine = next(each for each in here["regions"] if each["name"] == "us")
-        assert (mine["lag_entries"], mine["lag_seconds"]) == (0, 0.0)
+
+        def is_level() -> bool:
+            mine = next(each for each in us.regions(token)["regions"] if each["name"] == "us")
+            return (mine["lag_entries"], mine["lag_seconds"]) == (0, 0.0)
+
+        poll(is_level, what="level")
         assert us.must(token, "GET", "sys/replication/status")["data"]["dr"]["mode"] == "secondary"
-        assert b"strongroom_region_lag_seconds 0.0" in us.server.text("sys/metrics", token=token)
+        level = b"strongroom_region_lag_seconds 0.0"
+        poll(lambda: level in us.server.text("sys/metrics", token=token), what="level, as metrics tell")
 
 
 def test_a_switchover_there_and_back_loses_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import base64
 from typing import Any
 
 from node.engines.kv_writes import place
-from node.errors import InvalidRequest, NotFound
+from node.errors import InvalidRequest, NoQuorum, NotFound
 from node.store import Store
 from node.view import View, write
 from storage import command as c
@@ -21,10 +21,15 @@ STEP_BYTES_MAX = 256 << 10
 
 
 async def set_aside(store: Store, first: int, epoch: int) -> int:
-    """Keep every command from position `first` on; how many there are. Doing it again changes nothing."""
+    """Keep every command from position `first` on; how many there are. Doing it again changes nothing.
+
+    Raises NoQuorum if some are no longer kept: what replaces the state must not go on.
+    """
     view, position = View(store, VIEW), first
     while position <= store.position:
         commands = store.history(position, STEP_BYTES_MAX)
+        if commands is None:
+            raise NoQuorum(f"position {position} is no longer kept: this state must not be replaced unseen")
         if not commands:
             break
         for _, command in commands:

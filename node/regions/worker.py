@@ -28,6 +28,7 @@ from node.regions.stream import Batch, Question, Standing
 from node.store import CommandRejected, Store
 from storage import regions as roles
 from storage.command import RegionApply, RegionDemote, RegionPromote, RegionPut
+from storage.errors import StorageError
 from storage.keyring import DATABASE
 from storage.machine import Machine
 from storage.rows import Region
@@ -175,7 +176,7 @@ class RegionsWorker:
         while True:
             try:
                 await self._step()
-            except (NodeError, CommandRejected, Unreachable, Interrupted) as error:
+            except (NodeError, CommandRejected, Unreachable, Interrupted, StorageError, OSError) as error:
                 self.stuck = str(error) or type(error).__name__
                 await asyncio.sleep(RETRY_S)
 
@@ -279,7 +280,7 @@ class RegionsWorker:
             log.warning("another region took over; this one follows", epoch=newest, position=own.position)
 
     async def _tell_addresses(self) -> None:
-        """The region that orders writes keeps its own addresses current; the others' come with their requests."""
+        """The region that orders writes keeps its own addresses current; others keep those that they enrolled with."""
         if self._store.region_role() != roles.PRIMARY or not self._cleared.is_set():
             return
         known, wanted = self._known().get(self._own_name), self.own_addresses()

@@ -19,7 +19,7 @@ from node import pki
 from node.core.core import Core
 from node.enrol import Ticket, issue_ticket, post, spend_ticket
 from node.errors import InvalidRequest
-from node.regions import authority
+from node.regions import authority, stream
 from node.regions.copies import fetch
 from node.regions.links import Interrupted, Links
 from node.view import write
@@ -64,12 +64,12 @@ class Enrolment:
 async def found(core: Core, name: str) -> None:
     """Make this cluster the primary region `name`. Raises InvalidRequest, CommandRejected."""
     store = core.unsealed
-    regions = _worker(core)
+    _worker(core)
     check_name(name)
-    endpoints, links = regions.own_addresses()
-    if not links:
+    own = stream.standing(store)
+    if not own.links:
         raise InvalidRequest("no node of this cluster has a region_addr in its configuration")
-    command = RegionFound(time_ns=store.now_ns(), name=name, endpoints=endpoints, links=links)
+    command = RegionFound(time_ns=store.now_ns(), name=name, endpoints=own.endpoints, links=own.links)
     await write(store, command, authority.found(store))
 
 
@@ -108,7 +108,7 @@ async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
     return {
         "cluster_id": cluster[0],
         "region": name,
-        "links": list(_worker(core).own_addresses()[1]),
+        "links": list(stream.standing(store).links),
         "authority": ca.certificate.decode(),
         "certificate": own.certificate.decode(),
         "sealed": base64.b64encode(_suite().encrypt(secret, public, info=_INFO)).decode(),

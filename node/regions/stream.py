@@ -33,6 +33,8 @@ class Standing(msgspec.Struct, frozen=True):
     position: int
     time_ns: int = 0
     level: int = 1  # the feature level: whose commands a region can be sent
+    endpoints: tuple[str, ...] = ()  # of its nodes
+    links: tuple[str, ...] = ()
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -81,7 +83,18 @@ def standing(store: Store) -> Standing:
     name, role = store.reads.region()
     epochs = store.reads.epochs()
     newest = epochs[-1] if epochs else Epoch(0, "", 0)
-    return Standing(name, role, newest.epoch, newest.region, store.position, time.time_ns(), store.level)
+    nodes = store.reads.nodes()
+    return Standing(
+        region=name,
+        role=role,
+        epoch=newest.epoch,
+        epoch_region=newest.region,
+        position=store.position,
+        time_ns=time.time_ns(),
+        level=store.level,
+        endpoints=tuple(each.api_address for each in nodes),
+        links=tuple(each.link_address for each in nodes if each.link_address),
+    )
 
 
 def judge(epochs: list[Epoch], position: int, asker: Standing) -> tuple[Verdict, int]:

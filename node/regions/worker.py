@@ -280,23 +280,22 @@ class RegionsWorker:
             log.warning("another region took over; this one follows", epoch=newest, position=own.position)
 
     async def _tell_addresses(self) -> None:
-        """The region that orders writes keeps its own addresses current; others keep those that they enrolled with."""
+        """The region that orders writes keeps everybody's addresses as each region tells them itself."""
         if self._store.region_role() != roles.PRIMARY or not self._cleared.is_set():
             return
-        known, wanted = self._known().get(self._own_name), self.own_addresses()
-        if known is not None and (known.endpoints, known.links) != wanted and wanted[1]:
-            command = RegionPut(
-                time_ns=self._store.now_ns(), name=known.name, endpoints=wanted[0], links=wanted[1]
-            )
-            await self._store.submit(command)
-
-    def own_addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(endpoints, links) of the nodes of this region."""
-        nodes = self._store.reads.nodes()
-        return (
-            tuple(each.api_address for each in nodes),
-            tuple(each.link_address for each in nodes if each.link_address),
-        )
+        known = self._known()
+        for told in (stream.standing(self._store), *(each.standing for each in self.contacts.values())):
+            region = known.get(told.region)
+            if region is None or not told.links:
+                continue
+            if (region.endpoints, region.links) != (told.endpoints, told.links):
+                command = RegionPut(
+                    time_ns=self._store.now_ns(),
+                    name=told.region,
+                    endpoints=told.endpoints,
+                    links=told.links,
+                )
+                await self._store.submit(command)
 
     # --- steps ---
 

@@ -12,17 +12,18 @@ from support.processes import Server, configuration, free_ports, poll
 class RegionOfOne:
     """One node that is a region; `token` works wherever its store is."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, *, number: int = 1, seal_key: bytes = b"") -> None:
         self.name, self.directory = name, directory
         api, cluster, link = free_ports(3)
         key = directory / "seal.key"
         directory.mkdir(mode=0o700, parents=True)
         fd = os.open(key, os.O_WRONLY | os.O_CREAT, 0o600)
-        os.write(fd, os.urandom(32))
+        self.seal_key = seal_key or os.urandom(32)
+        os.write(fd, self.seal_key)
         os.close(fd)
         config = configuration(
             directory,
-            node_id=f"{name}-1",
+            node_id=f"{name}-{number}",
             api_port=api,
             cluster_port=cluster,
             seal_key=key,
@@ -77,3 +78,9 @@ def join(primary: RegionOfOne, newcomer: RegionOfOne, token: str) -> None:
     newcomer.start(501)
     newcomer.must("", "POST", "sys/regions/join", {"ticket": ticket}, timeout=60.0)
     newcomer.server.wait_health(200)
+
+
+def second_node(region: RegionOfOne) -> RegionOfOne:
+    """Another node for a region, not started yet."""
+    directory = region.directory.with_name(f"{region.name}-2")
+    return RegionOfOne(directory, region.name, number=2, seal_key=region.seal_key)

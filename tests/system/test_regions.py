@@ -4,12 +4,16 @@ import time
 from pathlib import Path
 
 from support.processes import poll
-from support.regions import two_regions
+from support.regions import second_node, two_regions
 
 
 def value_of(region, token, key):
     answer = region.server.request("GET", f"secret/data/{key}", token=token)
     return answer.body["data"]["data"]["v"] if answer.status == 200 else None
+
+
+def links_of(region, token, name):
+    return next(each for each in region.regions(token)["regions"] if each["name"] == name)["links"]
 
 
 def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders(tmp_path: Path) -> None:
@@ -29,6 +33,14 @@ def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders
         # tokens made in one region work in the other
         child = us.must(token, "POST", "auth/token/create", {"policies": ["default"]})["auth"]["client_token"]
         assert eu.must(child, "GET", "auth/token/lookup-self")["data"]["id"] == child
+        # a second node of the region that follows: the other region learns where it is reached
+        second = second_node(us)
+        with second.server:
+            second.server.start()
+            second.server.wait_health(501)
+            ticket = us.must(token, "POST", "sys/cluster/join-token")["data"]["token"]
+            second.must("", "POST", "sys/storage/raft/join", {"join_token": ticket}, timeout=60.0)
+            poll(lambda: len(links_of(eu, token, "us")) == 2, what="its link is known")
         here = us.regions(token)
         assert (here["region"], here["role"], here["primary"]) == ("us", "secondary", "eu")
 

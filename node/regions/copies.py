@@ -4,6 +4,7 @@ The file is encrypted under a key that the root key gives, which all regions sha
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
@@ -24,6 +25,8 @@ COPIES_MAX = 2  # copies of the state that wait to be fetched
 COPY_LIFETIME_S = 1800.0
 PIECE_TIMEOUT_S = 30.0
 PIECE_ATTEMPTS_MAX = 20
+PIECE_PAUSE_S = 0.5
+COPY_TIMEOUT_S = 600.0  # for the copy to be made
 
 
 @dataclass(slots=True)
@@ -83,38 +86,57 @@ def _described(path: Path) -> _Copy:
 
 
 async def fetch(links: Links, region: str, addresses: tuple[str, ...], target: Path) -> None:
-    """The whole state of a region into `target`, verified. Raises Interrupted if it cannot be had."""
-    source = (region, addresses[:1])  # a copy lies on one node
-    described = msgspec.json.decode(await _piece(links, source, {}))
-    digest, size = hashlib.sha256(), 0
+    """The whole state of a region into `target`, verified and durable. Raises Interrupted if it cannot be had."""
+    source, described = await _begin(links, region, addresses)
+    identity = described["id"]
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        while size < described["bytes"]:
-            piece = await _piece(links, source, {"id": described["id"], "offset": size})
-            if not piece:
-                raise Interrupted("the copy of the state ended early")
-            file.write(piece)
-            digest.update(piece)
-            size += len(piece)
-        file.flush()
-        os.fsync(file.fileno())
+    digest, size = hashlib.sha256(), 0
+    try:
+        with os.fdopen(fd, "wb") as file:
+            while size < described["bytes"]:
+                piece = await _piece(links, source, {"id": identity, "offset": size})
+                if not piece:
+                    raise Interrupted("the copy of the state ended early")
+                await asyncio.to_thread(file.write, piece)
+                digest.update(piece)
+                size += len(piece)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+    finally:  # few copies wait at a time: one that nobody fetches keeps others from being made
+        with contextlib.suppress(Unreachable, Interrupted):
+            await _ask(links, source, {"id": identity, "done": True}, PIECE_TIMEOUT_S)
     if digest.hexdigest() != described["sha256"]:
         raise Interrupted("the copy of the state arrived damaged")
-    await _piece(links, source, {"id": described["id"], "done": True})
+
+
+async def _begin(
+    links: Links, region: str, addresses: tuple[str, ...]
+) -> tuple[tuple[str, tuple[str, ...]], dict[str, Any]]:
+    """Have a copy made: it lies on the one node that answers, so the pieces are asked of that one."""
+    problem = f"{region} has no address"
+    for address in addresses:
+        source = (region, (address,))
+        try:
+            return source, msgspec.json.decode(await _ask(links, source, {}, COPY_TIMEOUT_S))
+        except (Unreachable, Interrupted) as error:
+            problem = str(error)
+    raise Interrupted(f"the state could not be fetched: {problem}")
 
 
 async def _piece(links: Links, source: tuple[str, tuple[str, ...]], asked: dict[str, Any]) -> bytes:
-    problem = ""
-    for _ in range(PIECE_ATTEMPTS_MAX):
+    for _ in range(PIECE_ATTEMPTS_MAX - 1):
         try:
-            answer = await links.ask(
-                *source, SNAPSHOT, body=msgspec.json.encode(asked), timeout_s=PIECE_TIMEOUT_S
-            )
-        except (Unreachable, Interrupted) as error:
-            problem = str(error)
-            continue
-        if answer.status == 200:
-            return answer.body
-        problem = f"HTTP {answer.status}"
-        break
-    raise Interrupted(f"the state could not be fetched: {problem}")
+            return await _ask(links, source, asked, PIECE_TIMEOUT_S)
+        except (Unreachable, Interrupted):
+            await asyncio.sleep(PIECE_PAUSE_S)
+    return await _ask(links, source, asked, PIECE_TIMEOUT_S)
+
+
+async def _ask(
+    links: Links, source: tuple[str, tuple[str, ...]], asked: dict[str, Any], timeout_s: float
+) -> bytes:
+    """Raises Unreachable or Interrupted."""
+    answer = await links.ask(*source, SNAPSHOT, body=msgspec.json.encode(asked), timeout_s=timeout_s)
+    if answer.status != 200:
+        raise Interrupted(f"the state could not be fetched: {source[0]} answered HTTP {answer.status}")
+    return answer.body

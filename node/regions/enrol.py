@@ -21,7 +21,7 @@ from node.enrol import Ticket, issue_ticket, post, spend_ticket
 from node.errors import InvalidRequest
 from node.regions import authority, stream
 from node.regions.copies import fetch
-from node.regions.links import Interrupted, Links
+from node.regions.links import Interrupted, Links, Unreachable
 from node.view import write
 from storage.command import RegionFound, RegionPut
 from storage.keyring import RootKey
@@ -158,7 +158,7 @@ async def fetch_state(enrolment: Enrolment, target: Path) -> None:
     links = Links(client, enrolment.cluster_id)
     try:
         await fetch(links, enrolment.source, enrolment.links, target)
-    except Interrupted as error:
+    except (Interrupted, Unreachable) as error:
         raise InvalidRequest(str(error)) from None
     finally:
         await links.close()

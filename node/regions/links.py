@@ -56,7 +56,7 @@ class Links:
         for address in sorted(addresses, key=lambda each: each != preferred):
             try:
                 answer = await self._ask(region, address, path, method, body, headers or {}, timeout_s)
-            except aiohttp.ClientConnectorError:
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
                 continue
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 self._preferred.pop(region, None)

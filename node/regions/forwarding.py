@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import msgspec
 
@@ -68,9 +69,9 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
                     headers=headers,
                     timeout_s=ATTEMPT_TIMEOUT_S,
                 )
-                if NOT_PRIMARY not in answer.headers:
+                if NOT_PRIMARY not in answer.headers and settles(answer.status, unknown=unknown):
                     return answer
-                problem = f"region {source.name} does not order writes at the moment"
+                problem = f"region {source.name} answered {answer.status} at last"
         except Unreachable as error:
             problem = str(error)
             if not unknown and not regions.changing:
@@ -83,6 +84,15 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
             f"the write was sent to another region, whose answer was lost ({problem})"
         )
     raise errors.NotPrimary(f"nothing was written: {problem}")
+
+
+def settles(status: int, *, unknown: bool) -> bool:
+    """Whether an answer tells what became of the write.
+
+    While an earlier attempt may have been carried out, only a success does: a refusal speaks of the last attempt,
+    which may have been refused because of the first.
+    """
+    return status < HTTPStatus.BAD_REQUEST or not unknown
 
 
 async def _catch_up(core: Core, header: str | None) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from support.groups import FAST, free_port
+from support.groups import FAST, eventually, free_port
 
 import consensus.files
 import storage.files
@@ -171,10 +171,8 @@ async def prepare(directory: Path) -> None:
     """n1 alone, with a state of several windows and a log that does not reach back to its beginning."""
     pair = Pair(directory)
     group = await pair.start("n1")
-    count = 0
-    while group.status().first_index <= 10:
-        await pair.write(4, f"before{count}-")
-        count += 4
+    await pair.write(40, "before")
+    await eventually(lambda: group.status().first_index > 10, "the log is compacted", PATIENCE_S)
     await pair.stop()
 
 

@@ -6,145 +6,32 @@ a command stamped more than COMMAND_AGE_MAX_NS ago is refused unless remembered,
 of one already forgotten. Proposers therefore stamp max(their clock, clock_ns).
 """
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from storage import amendments, cluster, entries, kv, leases, mounts, regions, tokens
+from storage import amendments, cluster, entries, regions
 from storage import command as c
 from storage.cache import ValueCache
 from storage.command import Done, Outcome, Reason, Rejected
-from storage.database import FORMAT, Amendment, Database, SlotMemory
+from storage.database import Amendment, Database, SlotMemory
+from storage.digest import OWN, SHARED, Pause, digest
 from storage.errors import Incompatible
+from storage.handling import HANDLINGS, NOT_IN_BATCHES, OF_ONE_KEY, TOPICS
 from storage.history import History
 from storage.outcomes import INDEX_QUERY, Index, Outcomes
 from storage.reads import Reads
 from storage.recent import Recent
+from storage.sanity import is_sane
 from storage.wraps import Wraps
 
 COMMAND_AGE_MAX_NS = 4 * 60 * 10**9
 BATCH_COMMANDS_MAX = 4096
 MIXED_ENTRIES_MAX = 512  # until a commit that cannot go on in the background
-DIGEST_ROWS_AT_ONCE = 128
-INTEGER_MAX = (1 << 62) - 1  # two of them add up within SQLite's 64 bits
-
-TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity", "regions")
 
 _READ_INDEX = "SELECT applied_index FROM state"
 _LEVEL = "SELECT level FROM region"
-
-Pause = Callable[[], None]
-
-_Handler = Callable[[Database, Any], Outcome]
-_HANDLERS: dict[type, tuple[_Handler, tuple[str, ...]]] = {  # with the topics that a command moves
-    c.ClusterInit: (cluster.init, ()),
-    c.KeyTermAdd: (cluster.key_term_add, ("keyring",)),
-    c.SystemSecretPut: (cluster.system_secret_put, ()),
-    c.NodePut: (cluster.node_put, ("nodes",)),
-    c.NodeRemove: (cluster.node_remove, ("nodes",)),
-    c.JoinTokenPut: (cluster.join_token_put, ()),
-    c.JoinTokenTake: (cluster.join_token_take, ()),
-    c.LevelRaise: (cluster.level_raise, ()),
-    c.LevelProbe: (cluster.level_probe, ()),
-    c.MountPut: (mounts.put, ("mounts",)),
-    c.MountTune: (mounts.tune, ("mounts",)),
-    c.MountMove: (mounts.move, ("mounts",)),
-    c.MountRemove: (mounts.remove, ("mounts", "tokens", "entries")),
-    c.KvDelete: (kv.delete, ()),
-    c.KvUndelete: (kv.undelete, ()),
-    c.KvDestroy: (kv.destroy, ()),
-    c.KvMetadataPut: (kv.metadata_put, ()),
-    c.KvMetadataDelete: (kv.metadata_delete, ()),
-    c.KvConfigPut: (kv.config_put, ("mounts",)),
-    c.PolicyPut: (mounts.policy_put, ("policies",)),
-    c.PolicyDelete: (mounts.policy_delete, ("policies",)),
-    c.TokenPut: (tokens.put, ("tokens",)),
-    c.TokenRenew: (tokens.renew, ("tokens",)),
-    c.TokenRevoke: (tokens.revoke, ("tokens", "entries")),
-    c.TokenUse: (tokens.use, ("tokens",)),
-    c.TokensExpire: (tokens.expire, ("tokens", "entries")),
-    c.EntryPut: (entries.put, ("entries",)),
-    c.EntryDelete: (entries.delete, ("entries",)),
-    c.EntriesDelete: (entries.delete_below, ("entries",)),
-    c.EntriesExpire: (entries.expire, ("entries",)),
-    c.LeasePut: (leases.put, ()),
-    c.LeaseRenew: (leases.renew, ()),
-    c.LeasesEnd: (leases.end, ()),
-    c.LeaseFailed: (leases.failed, ()),
-    c.LeasesRemove: (leases.remove, ()),
-    c.RegionFound: (regions.found, ("regions",)),
-    c.RegionPut: (regions.put, ("regions",)),
-    c.RegionRemove: (regions.remove, ("regions",)),
-    c.RegionHandover: (regions.handover, ("regions",)),
-    c.EpochBegin: (regions.epoch_begin, ("regions",)),
-    c.RegionDemote: (regions.demote, ("regions",)),
-}
-
-# Commands that neither read nor change mounts' limits and KV tables: what Recent keeps stays as it is.
-_APART = frozenset(
-    {
-        *(c.ClusterInit, c.KeyTermAdd, c.SystemSecretPut, c.NodePut, c.NodeRemove),
-        *(c.JoinTokenPut, c.JoinTokenTake, c.PolicyPut, c.PolicyDelete, c.LevelRaise, c.LevelProbe),
-        *(c.TokenPut, c.TokenRenew, c.TokenRevoke, c.TokenUse, c.TokensExpire),
-        *(c.EntryPut, c.EntryDelete, c.EntriesDelete, c.EntriesExpire),
-        *(c.RegionFound, c.RegionPut, c.RegionRemove, c.RegionHandover, c.EpochBegin, c.RegionDemote),
-    }
-)
-
-# Commands that take no permission from anybody. All others might: tokens, policies, identities and mounts change.
-_HARMLESS = frozenset(
-    {
-        *(c.KvDelete, c.KvUndelete, c.KvDestroy, c.KvMetadataPut, c.KvMetadataDelete, c.KvConfigPut),
-        *(c.TokenPut, c.TokenUse, c.EntryPut, c.EntryDelete, c.EntriesDelete, c.EntriesExpire),
-        *(c.LeasePut, c.LeaseRenew, c.LeasesEnd, c.LeaseFailed, c.LeasesRemove),
-        *(c.KeyTermAdd, c.SystemSecretPut, c.NodePut, c.NodeRemove, c.JoinTokenPut, c.JoinTokenTake),
-        *(c.LevelRaise, c.LevelProbe),
-        *(c.RegionFound, c.RegionPut, c.RegionRemove, c.RegionHandover, c.EpochBegin, c.RegionDemote),
-    }
-)
-
-_OF_ONE_KEY = (c.KvDelete, c.KvUndelete, c.KvDestroy, c.KvMetadataPut, c.KvMetadataDelete)
-
-_NOT_IN_BATCHES = frozenset(
-    {c.Batch, c.EpochBegin, c.RegionApply, c.RegionPromote, c.RegionDemote, c.LevelRaise}
-)
-
-# What digests cover, in this order; surrogate row numbers are left out. First what all regions share.
-_SHARED = (
-    "SELECT position, request_id, time_ns, outcome FROM outcomes ORDER BY position",
-    "SELECT * FROM cluster",
-    "SELECT * FROM key_terms ORDER BY term",
-    "SELECT * FROM regions ORDER BY name",
-    "SELECT * FROM epochs ORDER BY epoch",
-    "SELECT * FROM mounts ORDER BY path",
-    """SELECT mount_id, path, current_version, oldest_version, created_ns, updated_ns, max_versions,
-       cas_required, delete_version_after_ns, custom_metadata FROM kv_keys ORDER BY mount_id, path""",
-    """SELECT k.mount_id, k.path, v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key,
-       v.ciphertext FROM kv_versions v JOIN kv_keys k ON k.id = v.key_id LEFT JOIN data_keys d USING (slot)
-       ORDER BY k.mount_id, k.path, v.version""",
-    """SELECT e.view, e.path, e.revision, e.created_ns, e.updated_ns, e.expires_ns, e.owner, e.term,
-       d.wrapped_key, e.ciphertext FROM entries e LEFT JOIN data_keys d USING (slot)
-       WHERE e.view NOT LIKE 'own:%' ORDER BY e.view, e.path""",
-    """SELECT l.lease_id, l.mount_id, l.owner, l.issued_ns, l.ttl_ns, l.expires_ns, l.max_ns, l.renewed_ns, l.renewable,
-       l.ending, l.due_ns, l.attempts, l.problem, l.irrevocable, l.term, d.wrapped_key, l.ciphertext
-       FROM leases l LEFT JOIN data_keys d USING (slot) ORDER BY l.lease_id""",
-    "SELECT * FROM policies ORDER BY name",
-    "SELECT * FROM tokens ORDER BY digest",
-)
-_OWN = (
-    "SELECT * FROM system_secrets ORDER BY name",
-    "SELECT * FROM nodes ORDER BY node_id",
-    "SELECT * FROM join_tokens ORDER BY digest",
-    """SELECT e.view, e.path, e.revision, e.created_ns, e.updated_ns, e.expires_ns, e.owner, e.term,
-       d.wrapped_key, e.ciphertext FROM entries e LEFT JOIN data_keys d USING (slot)
-       WHERE e.view LIKE 'own:%' ORDER BY e.view, e.path""",
-    "SELECT * FROM region",
-    "SELECT * FROM history ORDER BY position",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +258,7 @@ class Machine:
         `pause` is called every few rows: other threads have work for this interpreter, too.
         """
         with self._db.opened_copy(path) as database:
-            return Machine(database, known_level=self._known_level)._digest(_SHARED + _OWN, pause)
+            return Machine(database, known_level=self._known_level)._digest(SHARED + OWN, pause)
 
     def enter_alone(self, node: c.NodePut) -> None:
         """Before there is a log: make this state, taken from a snapshot, that of a group of this one node."""
@@ -399,25 +286,18 @@ class Machine:
 
     def state_digest(self, pause: Pause | None = None) -> str:
         """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node. See digest_of()."""
-        return self._digest(_SHARED + _OWN, pause)
+        return self._digest(SHARED + OWN, pause)
 
     def history_digest(self) -> str:
         """SHA-256 (hex) over what all regions share: equal at equal positions, in any region."""
-        return self._digest(_SHARED)
+        return self._digest(SHARED)
 
     def _digest(self, queries: tuple[str, ...], pause: Pause | None = None) -> str:
         self._recent.flush()
         self._outcomes.flush()
         self.history.flush()
-        shared = (FORMAT, self._position, self._clock_ns, self._wraps.count, self._authority)
-        digest = hashlib.sha256(msgspec.msgpack.encode(shared))
-        for number, query in enumerate(queries):
-            digest.update(msgspec.msgpack.encode(number))
-            for count, row in enumerate(self._db.each(query)):
-                digest.update(msgspec.msgpack.encode(row))
-                if pause is not None and count % DIGEST_ROWS_AT_ONCE == 0:
-                    pause()
-        return digest.hexdigest()
+        counters = (self._position, self._clock_ns, self._wraps.count, self._authority)
+        return digest(self._db, queries, counters, pause)
 
     def close(self) -> None:
         """Commit what is open, unless a failure left it half done, and close the file."""
@@ -483,7 +363,7 @@ class Machine:
 
     def _apply_local(self, request_id: bytes, command: Any) -> Outcome:
         """A command about this region's own cluster."""
-        if not _is_sane(command):
+        if not is_sane(command):
             return Rejected(Reason.MALFORMED)
         if isinstance(command, c.RegionApply):
             return self._follow(command)
@@ -512,7 +392,7 @@ class Machine:
         """`command` None: bytes that are none. No detail is told: it is replicated state, and the wording of a
         library's error is not for ever.
         """
-        if command is None or not _is_sane(command):
+        if command is None or not is_sane(command):
             return Rejected(Reason.MALFORMED)
         if command.time_ns < self._clock_ns - COMMAND_AGE_MAX_NS:
             return Rejected(Reason.STALE)
@@ -543,7 +423,7 @@ class Machine:
             return Rejected(Reason.MALFORMED)
         kinds = [type(each) for each in commands]
         local = [self._is_local(each) for each in commands]
-        if any(kind in _NOT_IN_BATCHES for kind in kinds) or not all(map(_is_sane, commands)):
+        if any(kind in NOT_IN_BATCHES for kind in kinds) or not all(map(is_sane, commands)):
             return Rejected(Reason.MALFORMED)
         if any(local) and not all(local) and kinds[0] is not c.ClusterInit:
             return Rejected(Reason.MALFORMED)  # but for the one that makes a store
@@ -595,24 +475,24 @@ class Machine:
             self.values.forget(command.mount_id, command.path)
             return self._recent.put(command)
         self._mixed = True
-        if type(command) not in _APART:
+        handling = HANDLINGS[type(command)]
+        if not handling.apart:
             self._recent.forget()
-        handler, topics = _HANDLERS[type(command)]
-        outcome = handler(self._db, command)
+        outcome = handling.apply(self._db, command)
         if type(command) is c.LevelRaise:
             self._level = self._checked_level(cluster.level(self._db))
-        if isinstance(command, _OF_ONE_KEY):
+        if isinstance(command, OF_ONE_KEY):
             self.values.forget(command.mount_id, command.path)
-        elif "mounts" in topics:
+        elif "mounts" in handling.topics:
             self.values.clear()
         of_identity = getattr(command, "view", None) == entries.IDENTITY
-        if type(command) not in _HARMLESS or of_identity:
+        if not handling.harmless or of_identity:
             self._authority = self._position
-        if topics and isinstance(outcome, Done):
+        if handling.topics and isinstance(outcome, Done):
             self._epoch += 1
-            for topic in topics:
+            for topic in handling.topics:
                 self._generations[topic] += 1
-            if "regions" in topics:
+            if "regions" in handling.topics:
                 self._role = regions.own(self._db)[1]
             if of_identity:
                 self._generations["identity"] += 1
@@ -626,31 +506,3 @@ class Machine:
 def _reset(index: int, request_id: bytes) -> Amendment:
     outcome = c.outcome_encode(Done())
     return lambda copy, present: amendments.reset(copy, present, index, request_id, outcome)
-
-
-def _is_sane(value: msgspec.Struct | tuple[Any, ...]) -> bool:
-    """Whether every integer can be stored and added up, and the stamp is a time (0 means none elsewhere).
-
-    Negative numbers have one meaning only: at a mount, a delete_version_after that switches it off.
-    """
-    if type(value) is c.KvPut:  # most commands are
-        return (
-            0 < value.time_ns <= INTEGER_MAX
-            and 0 <= value.version <= INTEGER_MAX
-            and 0 <= value.decided <= INTEGER_MAX
-            and 0 <= value.value.term <= INTEGER_MAX
-            and (value.cas is None or 0 <= value.cas <= INTEGER_MAX)
-        )
-    if isinstance(value, c.KvConfigPut) and (value.delete_version_after_ns or 0) < 0:
-        value = msgspec.structs.replace(value, delete_version_after_ns=0)
-    if isinstance(value, c.Command) and value.time_ns <= 0:
-        return False
-    fields = value if isinstance(value, tuple) else msgspec.structs.astuple(value)
-    for field in fields:
-        kind = type(field)
-        if kind is int:
-            if not 0 <= field <= INTEGER_MAX:
-                return False
-        elif (kind is tuple or kind is c.Sealed) and not _is_sane(field):
-            return False
-    return True

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log, sealed, token
 
 from storage import command as c
-from storage import machine as machine_module
 from storage import outcomes as outcomes_module
-from storage.machine import COMMAND_AGE_MAX_NS, TOPICS, Machine
+from storage.handling import HANDLINGS, TOPICS, Handling
+from storage.machine import BATCH_COMMANDS_MAX, COMMAND_AGE_MAX_NS, Machine
 from storage.outcomes import RETENTION_NS
 
 
@@ -202,7 +202,7 @@ def test_a_batch_is_all_or_nothing(node):
 def test_a_batch_in_a_batch_or_too_long_a_batch_is_malformed(node):
     inner = c.batch(T0, c.PolicyPut(T0, "p", "x"))
     assert node.do(c.batch(T0, c.PolicyPut(T0, "q", "x"), inner)) == rejected(c.Reason.MALFORMED)
-    many = [c.PolicyPut(T0, "p", "x")] * (machine_module.BATCH_COMMANDS_MAX + 1)
+    many = [c.PolicyPut(T0, "p", "x")] * (BATCH_COMMANDS_MAX + 1)
     assert node.do(c.batch(T0, *many)) == rejected(c.Reason.MALFORMED)
     assert node.reads.policies() == []
 
@@ -260,7 +260,7 @@ def test_a_bug_in_a_command_commits_nothing_and_stops_the_machine(tmp_path, monk
         db.run("INSERT INTO policies VALUES ('half', '')")
         raise ZeroDivisionError
 
-    monkeypatch.setitem(machine_module._HANDLERS, c.PolicyPut, (explode, ()))
+    monkeypatch.setitem(HANDLINGS, c.PolicyPut, Handling(explode))
     with pytest.raises(ZeroDivisionError):
         node.do(c.PolicyPut(T0, "p", "x"))
     for use in (node.machine.commit, lambda: node.machine.skip(3)):

@@ -12,7 +12,8 @@ from support.state import KEY, MINUTE, T0, Node, mount, put, random_log, sealed
 
 from storage import command as c
 from storage.errors import Corrupt, Incompatible, WrongKey
-from storage.machine import TOPICS, Machine
+from storage.handling import TOPICS
+from storage.machine import Machine
 
 TESTS = Path(__file__).parents[1]
 

@@ -8,8 +8,6 @@ wait for it.
 """
 
 import contextlib
-import errno
-import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,29 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from sqlcipher3 import dbapi2 as sqlcipher
 
 from storage import files
-from storage.errors import Corrupt, Incompatible, WrongKey
+from storage.connection import PAGE_BYTES, connect, translate, translated
+from storage.errors import Corrupt, Incompatible
 
 FORMAT = 8
 KEY_BYTES = 32
 CACHE_KIB = 512 * 1024  # at most: a small state fills little. A page that is not there is decrypted again
 HELPER_CACHE_KIB = 4 * 1024  # of connections that go through everything once: copies, checks, checkpoints
-STATEMENTS_CACHED_MAX = 256
-BUSY_TIMEOUT_S = 10.0
 CHECKPOINT_BUSY_TIMEOUT_S = 5.0  # then the log is synced instead of folded in
 READER_CACHE_KIB = 8 * 1024
-WAL_PAGES_MAX = (
-    32 * 1024
-)  # beyond this a commit checkpoints by itself; normally checkpoint() comes long before
 
-_PAGE_BYTES = 4096
-_RESERVED_BYTES = 80  # SQLCipher 4: an IV of 16 bytes and an HMAC-SHA512 at the end of each page
-_SQLITE_CORRUPT = 11
-_SQLITE_NOTADB = 26
-_SQLITE_FULL = 13
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
 Row = tuple[Any, ...]
@@ -72,7 +60,7 @@ class Database:
             if not path.exists():
                 files.create_empty(path)
                 files.sync_directory(path.parent)
-            elif 0 < path.stat().st_size < _PAGE_BYTES:
+            elif 0 < path.stat().st_size < PAGE_BYTES:
                 raise Corrupt(f"{path.name} is cut")  # SQLite would begin a new database in it
         self.index = 0  # of the log entry that is being applied
         self.clock_ns = 0  # the latest stamp so far, that of this entry included
@@ -89,7 +77,7 @@ class Database:
         try:
             row: Row | None = connection.execute(sql, parameters).fetchone()
         except sqlcipher.DatabaseError as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         return row
 
     def all(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
@@ -97,12 +85,12 @@ class Database:
         try:
             rows: list[Row] = self._reading().execute(sql, parameters).fetchall()
         except sqlcipher.DatabaseError as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         return rows
 
     def each(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[Row]:
         """Row by row, for what may be large. Exhaust it before the next write."""
-        with _translated():
+        with translated():
             yield from self._reading().execute(sql, parameters)
 
     def run(self, sql: str, parameters: Sequence[object] = ()) -> int:
@@ -110,7 +98,7 @@ class Database:
         try:
             count: int = self._writing().execute(sql, parameters).rowcount
         except sqlcipher.DatabaseError as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         return count
 
     def insert(self, sql: str, parameters: Sequence[object]) -> int:
@@ -118,7 +106,7 @@ class Database:
         try:
             row_id: int = self._writing().execute(sql, parameters).lastrowid
         except sqlcipher.DatabaseError as error:
-            raise _translate(error) from error
+            raise translate(error) from error
         return row_id
 
     def run_many(self, sql: str, rows: Collection[Sequence[object]]) -> None:
@@ -128,7 +116,7 @@ class Database:
         try:
             self._writing().executemany(sql, rows)
         except sqlcipher.DatabaseError as error:
-            raise _translate(error) from error
+            raise translate(error) from error
 
     def commit(self) -> None:
         self.settle()
@@ -153,7 +141,7 @@ class Database:
             try:
                 self._closing.result()
             except sqlcipher.DatabaseError as error:
-                raise _translate(error) from error
+                raise translate(error) from error
             self._closing = None
 
     def rollback(self) -> None:
@@ -180,7 +168,7 @@ class Database:
 
     def _commit_now(self) -> None:
         if self._connection.in_transaction:
-            with _translated():
+            with translated():
                 self._connection.execute("COMMIT")
 
     def close(self) -> None:
@@ -201,7 +189,7 @@ class Database:
         """
         if self.path is None:
             return self._integer(self._connection, read_index)
-        with self._swapping, contextlib.closing(self._connect(self.path)) as connection, _translated():
+        with self._swapping, contextlib.closing(self._connect(self.path)) as connection, translated():
             connection.execute(f"PRAGMA busy_timeout = {int(CHECKPOINT_BUSY_TIMEOUT_S * 1000)}").fetchall()
             index = self._integer(connection, read_index)
             # PASSIVE does the bulk without stopping writers; TRUNCATE then holds them for a moment, and
@@ -219,7 +207,7 @@ class Database:
         Returns what the query `read_index` gives in the copy. In memory: only between transactions.
         """
         files.create_empty(target)
-        with self._swapping, _translated():
+        with self._swapping, translated():
             if self.path is None:
                 self._connection.execute("VACUUM INTO ?", (str(target),))
             else:
@@ -276,7 +264,7 @@ class Database:
         with (
             contextlib.closing(self._connect(incoming)) as copy,
             contextlib.closing(self._connect(path)) as present,
-            _translated(),
+            translated(),
         ):
             copy.execute("BEGIN IMMEDIATE")
             amend(copy, present)
@@ -288,7 +276,7 @@ class Database:
         where = self._staged if self.path is None else _incoming(self.path)
         if self._staged is None or where is None:
             raise RuntimeError("nothing was laid ready")
-        with contextlib.closing(self._connect(where)) as connection, _translated():
+        with contextlib.closing(self._connect(where)) as connection, translated():
             rows: list[Row] = connection.execute(sql).fetchall()
             return rows
 
@@ -331,7 +319,7 @@ class Database:
         self._connection, self._reader = self._open(), self._open_reader()
 
     def _replace_in_memory(self, source: Path) -> None:
-        with contextlib.closing(self._connect(source)) as copy, _translated():
+        with contextlib.closing(self._connect(source)) as copy, translated():
             self._connection.close()
             self._connection = self._open()
             self.slots = SlotMemory()
@@ -342,7 +330,7 @@ class Database:
             self.commit()
 
     def _verify(self, path: Path, read_index: str, at_least: int) -> None:
-        with contextlib.closing(self._connect(path)) as connection, _translated():
+        with contextlib.closing(self._connect(path)) as connection, translated():
             if connection.execute("PRAGMA cipher_integrity_check").fetchall():
                 raise Corrupt(f"{path.name}: a page does not authenticate")
             if connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
@@ -356,7 +344,7 @@ class Database:
         """The owner's connection, with the schema in place."""
         connection = self._connect(self.path, cache_kib=self._cache_kib)
         try:
-            with _translated():
+            with translated():
                 connection.execute("PRAGMA journal_mode = WAL").fetchall()
                 if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
                     _create(connection)
@@ -375,51 +363,11 @@ class Database:
         return reader
 
     def _connect(self, path: Path | None, *, cache_kib: int = HELPER_CACHE_KIB) -> Any:
-        connection = sqlcipher.connect(
-            ":memory:" if path is None else str(path),
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=STATEMENTS_CACHED_MAX,
-            timeout=BUSY_TIMEOUT_S,
-        )
-        try:
-            # Its own call, not a statement: statements are cached, and a key does not belong there.
-            connection.set_key(f"x'{self._key.hex()}'")
-            connection.execute("PRAGMA cipher_log_level = NONE").fetchall()
-            try:
-                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            except sqlcipher.DatabaseError as error:
-                raise self._unreadable(error, path) from None
-            for pragma in (*_PRAGMAS, f"PRAGMA cache_size = -{cache_kib}"):
-                connection.execute(pragma).fetchall()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _unreadable(self, error: Exception, path: Path | None) -> Exception:
-        if getattr(error, "sqlite_errorcode", None) not in (_SQLITE_NOTADB, _SQLITE_CORRUPT) or path is None:
-            return error
-        if _is_damaged(path, self._key):
-            return Corrupt(f"{path.name}: the first page does not authenticate")
-        return WrongKey(f"the key does not open {path.name}")
+        return connect(path, self._key, cache_kib=cache_kib)
 
     @staticmethod
     def _integer(connection: Any, sql: str) -> int:
         return int(connection.execute(sql).fetchone()[0])
-
-
-_PRAGMAS = (
-    "PRAGMA synchronous = NORMAL",
-    "PRAGMA secure_delete = ON",
-    "PRAGMA foreign_keys = OFF",
-    "PRAGMA temp_store = MEMORY",
-    "PRAGMA trusted_schema = OFF",
-    # Locking and wiping every allocation costs a lot and wins little here: the keys are Python objects too,
-    # which cannot be wiped. Core dumps and swap are the process's concern.
-    "PRAGMA cipher_memory_security = OFF",
-    f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}",
-)
 
 
 def _create(connection: Any) -> None:
@@ -432,43 +380,6 @@ def _check_format(connection: Any, name: str) -> None:
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if found != FORMAT:
         raise Incompatible(f"{name} has format {found}, this build reads {FORMAT}")
-
-
-def _translate(error: Exception) -> Exception:
-    """A page that does not authenticate, or does not parse, is Corrupt; a full disk an OSError; others pass."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (_SQLITE_CORRUPT, _SQLITE_NOTADB):
-        return Corrupt("the database does not authenticate or is malformed")
-    if code == _SQLITE_FULL:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return error
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """_translate() for several statements."""
-    try:
-        yield
-    except sqlcipher.DatabaseError as error:
-        raise _translate(error) from error
-
-
-def _is_damaged(path: Path, key: bytes) -> bool:
-    """Whether a file that does not open is damaged, rather than one of another key: it is cut, or `key`
-    decrypts page 1 to something that is an SQLite header, HMAC aside. Two separate constants are looked for,
-    so that no one damaged spot hides both.
-
-    https://www.zetetic.net/sqlcipher/design/ (AES-256-CBC, salt in the first 16 bytes of page 1) and
-    https://www.sqlite.org/fileformat.html section 1.3.
-    """
-    with path.open("rb") as file:
-        page = file.read(_PAGE_BYTES)
-    if len(page) < _PAGE_BYTES:
-        return True
-    iv = page[-_RESERVED_BYTES : -_RESERVED_BYTES + 16]
-    decryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
-    header = bytes(16) + decryptor.update(page[16:112])
-    return header[21:24] == b"\x40\x20\x20" or header[72:92] == bytes(20)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from node.config_listener import (
     listener,
     next_port,
 )
+from node.config_regions import region_address, region_bind_address, region_source_address
 from node.config_schema import (
     AuditBlock,
     ConfigError,
@@ -56,6 +57,7 @@ _ENVIRONMENT = {
     "STRONGROOM_API_ADDR": "api_addr",
     "STRONGROOM_CLUSTER_ADDR": "cluster_addr",
     "STRONGROOM_REGION_ADDR": "region_addr",
+    "STRONGROOM_REGION_BIND_ADDR": "region_bind_addr",
     "STRONGROOM_SEAL_KEY_FILE": "seal_key_file",
     "STRONGROOM_LOG_LEVEL": "log_level",
     "STRONGROOM_LOG_FORMAT": "log_format",
@@ -88,6 +90,8 @@ class Settings:
     seal: SealSettings
     storage: StorageKind = "raft"
     link_address: str = ""  # host:port for nodes of other regions; "" takes no part in regions
+    link_bind_address: str = ""  # host:port that is bound for them
+    link_source: str = ""  # the address of this machine from which links to other regions leave; "": any
     audit_files: tuple[Path, ...] = ()
     metrics_unauthenticated: bool = False
     unauthenticated_rekey: bool = True  # sys/rekey and sys/generate-root without a token, as in Vault
@@ -221,7 +225,9 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         data_dir=Path(file.data_dir or _DATA_DIR).absolute(),
         api_address=_api_address(file.api_addr, listeners[0]),
         cluster_address=_cluster_address(cluster_addr, listeners),
-        link_address=_link_address(file.region_addr),
+        link_address=region_address(file),
+        link_bind_address=region_bind_address(file),
+        link_source=region_source_address(file),
         listeners=listeners,
         seal=_seal(file.seal, listeners, assumed=bool(file.storage)),
         storage="inmem" if storage.inmem is not None else "raft",
@@ -358,15 +364,6 @@ def _api_address(told: str, first: Listener) -> str:
     if url.scheme == "http" and not is_loopback(host):
         raise ConfigError(f'api_addr is "{told}"; http:// is allowed for a loopback address only.')
     return f"{url.scheme}://{join(host, port)}"
-
-
-def _link_address(told: str) -> str:
-    if not told:
-        return ""
-    host, port = host_port(told, where="region_addr")
-    if is_wildcard(host) or not port:
-        raise ConfigError(f"region_addr must be an address that other regions can reach; {told} is not.")
-    return join(host, port)
 
 
 def _cluster_address(told: str, listeners: tuple[Listener, ...]) -> str:

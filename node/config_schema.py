@@ -94,6 +94,8 @@ class FileSettings(_Strict):
     api_addr: str = ""
     cluster_addr: str = ""
     region_addr: str = ""
+    region_bind_addr: str = ""
+    region_source_addr: str = ""
     log_level: str = "info"
     log_format: str = "json"
     pid_file: str = ""

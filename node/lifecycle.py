@@ -210,7 +210,7 @@ class NodeLifecycle:
             file, keys = await asyncio.to_thread(self._new_seal, root, cluster_id, seal)
             ca = self._tls.take_authority()
             identity = self._new_identity(root, cluster_id, ca)
-            await enrol_region.fetch_state(enrolment, self._layout.database)
+            await enrol_region.fetch_state(enrolment, self._layout.database, source=settings.link_source)
             await asyncio.to_thread(self._settle, root)
             opened = await self._opener.open(root, identity, start=Start.CREATE, term=FIRST_TERM)
             try:

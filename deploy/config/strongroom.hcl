@@ -11,6 +11,10 @@ node_id = "n1"
 # Where nodes of other regions reach this one. Without it the node takes no part in regions.
 # region_addr = ""
 
+# What is bound for them instead, if they come through a proxy; and the local IP address that links leave from.
+# region_bind_addr = ""
+# region_source_addr = ""
+
 # What `sys/health` and `sys/seal-status` call the cluster.
 # cluster_name = "strongroom"
 

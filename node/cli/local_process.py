@@ -1,4 +1,4 @@
-"""Server processes that outlive their launcher: start, find again, signal, wait."""
+"""Processes that outlive their launcher, each known by its configuration file: start, find again, signal, wait."""
 
 import os
 import signal
@@ -20,8 +20,19 @@ class ClusterError(LocalError):
     """The local cluster cannot do what was asked: a sentence, with the end of a log where that helps."""
 
 
-def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) -> None:
-    """Start a server in its own session, with its output appended to `log`.
+SERVER = ("node.cli", "server", "-config")  # a module, and what stands before the configuration
+_MODULES = frozenset({b"node.cli", b"node.wan"})
+
+
+def spawn(
+    config: Path,
+    *arguments: str,
+    log: Path,
+    pid_file: Path,
+    env: Mapping[str, str],
+    program: tuple[str, ...] = SERVER,
+) -> None:
+    """Start a program of ours in its own session, with its output appended to `log`.
 
     posix_spawn and not subprocess: nothing here owns the process afterwards, and it must survive us.
     """
@@ -30,7 +41,7 @@ def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) ->
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
     pid = os.posix_spawn(
         sys.executable,
-        [sys.executable, "-m", "node.cli", "server", "-config", str(config)],
+        [sys.executable, "-m", *program, str(config), *arguments],
         inherited | {"PYTHONUNBUFFERED": "1"} | dict(env),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -48,7 +59,7 @@ def spawn(config: Path, *, log: Path, pid_file: Path, env: Mapping[str, str]) ->
 
 
 def find(config: Path, *, pid_file: Path) -> int | None:
-    """The pid of the running server of `config`, or None: a pid that was recycled is somebody else.
+    """The pid of the running process of `config`, or None: a pid that was recycled is somebody else.
 
     A process counts as running until it has let go of its ports and locks.
     """
@@ -65,7 +76,7 @@ def find(config: Path, *, pid_file: Path) -> int | None:
         return None
     # There is none for a moment in execve, and at the end, when the kernel takes the memory before the files.
     arguments = command.split(b"\0")
-    return pid if not command or (b"node.cli" in arguments and os.fsencode(config) in arguments) else None
+    return pid if not command or (_MODULES & set(arguments) and os.fsencode(config) in arguments) else None
 
 
 def _started(pid: int) -> int:
@@ -100,7 +111,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def wait_gone(config: Path, *, pid_file: Path, timeout: float) -> bool:
-    """Whether the server of `config` ended within `timeout` seconds."""
+    """Whether the process of `config` ended within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while find(config, pid_file=pid_file) is not None:
         if time.monotonic() > deadline:

@@ -152,10 +152,10 @@ async def enrol(text: str, *, region: str, endpoints: list[str], links: list[str
     )
 
 
-async def fetch_state(enrolment: Enrolment, target: Path) -> None:
+async def fetch_state(enrolment: Enrolment, target: Path, *, source: str) -> None:
     """The whole state into `target`, verified. Raises InvalidRequest if it cannot be had."""
     _, client = pki.peer_contexts(enrolment.authority_certificate, enrolment.own)
-    links = Links(client, enrolment.cluster_id)
+    links = Links(client, enrolment.cluster_id, source=source)
     try:
         await fetch(links, enrolment.source, enrolment.links, target)
     except (Interrupted, Unreachable) as error:

@@ -31,8 +31,11 @@ class Answer:
 class Links:
     """The links from this node to all other regions."""
 
-    def __init__(self, client_tls: ssl.SSLContext, cluster_id: str) -> None:
-        connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=client_tls)
+    def __init__(self, client_tls: ssl.SSLContext, cluster_id: str, *, source: str = "") -> None:
+        """`source`: the address of this machine that links leave from; "" leaves it to the kernel."""
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS_MAX, ssl=client_tls, local_addr=(source, 0) if source else None
+        )
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         self._cluster_id = cluster_id
         self._preferred: dict[str, str] = {}

@@ -313,9 +313,9 @@ class RegionsWorker:
             return
         own = authority.certify(ca, self._own_name, self._cluster_id)
         server_tls, client_tls = authority.contexts(ca, own)
-        self._links = Links(client_tls, self._cluster_id)
-        if self._settings.link_address:
-            self._serve = await self._listen(self._settings.link_address, server_tls)
+        self._links = Links(client_tls, self._cluster_id, source=self._settings.link_source)
+        if self._settings.link_bind_address:
+            self._serve = await self._listen(self._settings.link_bind_address, server_tls)
 
     async def _touch(self, region: Region) -> bool:
         try:

@@ -109,6 +109,7 @@ def test_the_example_is_a_configuration_and_shows_every_key() -> None:
     said = set(re.findall(r"(?m)^\s*(\w+)\b(?= *=| \"| \{)", uncommented))
     assert said == {
         "node_id", "region", "cluster_name", "data_dir", "api_addr", "cluster_addr", "region_addr",
+        "region_bind_addr", "region_source_addr",
         "log_level", "log_format",
         "listener", "address", "tls_cert_file", "tls_key_file", "tls_disable", "seal", "key_file", "audit", "path",
         "telemetry", "unauthenticated_metrics_access", "raft", "heartbeat", "election_timeout", "read_leases",

@@ -175,6 +175,7 @@ def configuration(
     tls_key: Path | None = None,
     region: str = "",
     region_port: int = 0,
+    more: Mapping[str, object] | None = None,
 ) -> Path:
     """Write a node's configuration file; no seal key means shamir, which needs TLS files of the operator."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -192,6 +193,7 @@ def configuration(
     }
     if region:
         settings |= {"region": region, "region_addr": f"127.0.0.1:{region_port}"}
+    settings |= more or {}
     path = directory / "strongroom.json"
     path.write_text(json.dumps(settings))
     return path

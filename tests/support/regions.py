@@ -8,13 +8,21 @@ from typing import Any
 
 from support.processes import Server, configuration, free_ports, poll
 
+from node.cli.local_wan import LocalWan
+from node.wan.control import Ways
+from node.wan.proxy import Door
+
 
 class RegionOfOne:
     """One node that is a region; `token` works wherever its store is."""
 
-    def __init__(self, directory: Path, name: str, *, number: int = 1, seal_key: bytes = b"") -> None:
-        self.name, self.directory = name, directory
+    def __init__(
+        self, directory: Path, name: str, *, number: int = 1, seal_key: bytes = b"", host: str = ""
+    ) -> None:
+        """`host`: an address that the region's links leave from, and where it listens behind `door`."""
+        self.name, self.directory, self.host = name, directory, host
         api, cluster, link = free_ports(3)
+        self.door = Door(name, f"127.0.0.1:{link}", f"{host}:{link}")
         key = directory / "seal.key"
         directory.mkdir(mode=0o700, parents=True)
         fd = os.open(key, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -29,6 +37,7 @@ class RegionOfOne:
             seal_key=key,
             region=name,
             region_port=link,
+            more={"region_bind_addr": self.door.target, "region_source_addr": host} if host else {},
         )
         self.server = Server(
             directory,
@@ -64,13 +73,35 @@ def two_regions(directory: Path) -> Iterator[tuple[RegionOfOne, RegionOfOne, str
         eu, us = (RegionOfOne(directory / name, name) for name in ("eu", "us"))
         for region in (eu, us):
             stack.enter_context(region.server)
-        eu.start(501)
-        token: str = eu.must("", "PUT", "sys/init", {})["root_token"]
-        eu.server.wait_health(200)
-        eu.must(token, "POST", "sys/mounts/secret", {"type": "kv-v2"})
-        eu.must(token, "POST", "sys/regions/create")
-        join(eu, us, token)
-        yield eu, us, token
+        yield eu, us, replicating(eu, us)
+
+
+@contextlib.contextmanager
+def distant_regions(
+    directory: Path, *, delay_s: float
+) -> Iterator[tuple[RegionOfOne, RegionOfOne, str, LocalWan]]:
+    """The same, and the network between them: `delay_s` each way."""
+    with contextlib.ExitStack() as stack:
+        hosts = (("eu", "127.0.0.11"), ("us", "127.0.0.12"))
+        eu, us = (RegionOfOne(directory / name, name, host=host) for name, host in hosts)
+        for region in (eu, us):
+            stack.enter_context(region.server)
+        wan = LocalWan(directory)
+        stack.callback(wan.stop)
+        ways = [Ways(change={"delay_s": delay_s})]
+        wan.start({each.name: each.host for each in (eu, us)}, [eu.door, us.door], ways)
+        yield eu, us, replicating(eu, us), wan
+
+
+def replicating(primary: RegionOfOne, newcomer: RegionOfOne) -> str:
+    """Found the primary region, and let the other one follow it; the root token."""
+    primary.start(501)
+    token: str = primary.must("", "PUT", "sys/init", {})["root_token"]
+    primary.server.wait_health(200)
+    primary.must(token, "POST", "sys/mounts/secret", {"type": "kv-v2"})
+    primary.must(token, "POST", "sys/regions/create")
+    join(primary, newcomer, token)
+    return token
 
 
 def join(primary: RegionOfOne, newcomer: RegionOfOne, token: str) -> None:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from support.processes import poll
-from support.regions import second_node, two_regions
+from support.regions import distant_regions, second_node, two_regions
 
 
 def value_of(region, token, key):
@@ -131,3 +131,20 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         eu.must(token, "DELETE", f"sys/regions/divergence/{taken}")
         assert eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"] == []
         assert eu.regions(token)["stuck"] == ""
+
+
+def test_regions_that_are_far_apart_follow_and_forward_and_outlive_a_cut(tmp_path: Path) -> None:
+    with distant_regions(tmp_path, delay_s=0.05) as (eu, us, token, wan):
+        eu.must(token, "POST", "secret/data/before", {"data": {"v": 1}})
+        poll(lambda: value_of(us, token, "before") == 1, what="a write of the primary in the secondary")
+        began = time.monotonic()
+        us.must(token, "POST", "secret/data/there", {"data": {"v": 2}})
+        assert time.monotonic() - began >= 0.1, "nothing comes through but by the link"
+        assert value_of(us, token, "there") == 2
+        wan.cut(swallow=True)
+        eu.must(token, "POST", "secret/data/meanwhile", {"data": {"v": 3}})
+        poll(lambda: us.regions(token)["regions"][1]["lag_seconds"] > 0, what="the lag grows")
+        assert value_of(us, token, "there") == 2, "what is there can be read"
+        assert value_of(us, token, "meanwhile") is None
+        wan.heal()
+        poll(lambda: value_of(us, token, "meanwhile") == 3, what="what was written meanwhile")

@@ -22,6 +22,8 @@ class Listeners:
         acceptors = [Acceptor(listening, protocol, tls) for listening in await listening_sockets(host, port)]
         for acceptor in acceptors:
             acceptor.start()
+        if not link:
+            self._core.metrics.count_connections(lambda: protocol.clients)
         self._open.append((acceptors, protocol))
 
     def activity(self) -> int:

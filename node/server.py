@@ -34,6 +34,7 @@ from node.api.vault import (
     wrapping,
 )
 from node.api.vault.autopilot import AutopilotPaths
+from node.api.vault.drills import Drills
 from node.api.vault.snapshot_plans import SnapshotPlans
 from node.api.vault.snapshots import Snapshots
 from node.audit.log import AuditLog
@@ -80,6 +81,7 @@ def compose(
         *SnapshotPlans(automatic).routes(),
         *regions.routes(),
         *AutopilotPaths(autopilot).routes(),
+        *Drills(automatic, autopilot).routes(),
         *auth_mounts.routes(lockout),
         *entities.routes(),
         *groups.routes(),

@@ -43,6 +43,7 @@ KEYRING_WRAP = "keyring-wrap"
 PEER_IDENTITY = "peer-identity"
 REGION_IDENTITY = "region-identity"
 SNAPSHOT = "snapshot"
+DRILL_REPORT = "drill-report"
 
 # What an envelope holds (Context.kind).
 KIND_KV = "kv"

@@ -272,8 +272,13 @@ class Server(web.Server):
         self.connections_max = connections_max
 
     @property
+    def clients(self) -> int:
+        """How many are connected."""
+        return len(self._connections)
+
+    @property
     def is_full(self) -> bool:
-        return len(self._connections) >= self.connections_max
+        return self.clients >= self.connections_max
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop)

@@ -23,6 +23,7 @@ _COMMANDS = {
     "cluster": "node.cli.cluster:cluster",
     "completion": "node.cli.misc:completion",
     "delete": "node.cli.generic:delete",
+    "drill": "node.cli.drill:drill",
     "kv": "node.cli.kv:kv",
     "lease": "node.cli.lease:lease",
     "list": "node.cli.generic:list_",

@@ -12,6 +12,8 @@ _READ_ONLY = (
     "sys/leases/lookup",
     "sys/policies/explain",
 )
+# About the regions as a whole: whoever is asked, the one that orders writes decides.
+_OF_ALL_REGIONS = ("sys/regions/switchover", "sys/regions/remove")
 # About this region's own cluster.
 _REGIONAL = (
     "sys/init",
@@ -32,4 +34,6 @@ _WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operat
 
 def belongs_to_the_primary(request: Request) -> bool:
     """Whether the region that orders writes has to carry this request out."""
-    return request.operation in _WRITES and not request.path.startswith(_READ_ONLY + _REGIONAL)
+    if request.operation not in _WRITES:
+        return False
+    return request.path in _OF_ALL_REGIONS or not request.path.startswith(_READ_ONLY + _REGIONAL)

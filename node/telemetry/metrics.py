@@ -69,6 +69,10 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
+        self._connections: list[Callable[[], int]] = []
+        Gauge(
+            "strongroom_http_connections", "Open connections of clients", registry=self.registry
+        ).set_function(self.clients)
         self._loop_lag = Gauge(
             "strongroom_event_loop_lag_seconds", "How late the event loop ran its last timer",
             registry=self.registry,
@@ -82,6 +86,14 @@ class Metrics:
 
     def request_finished(self) -> None:
         self._in_flight -= 1
+
+    def count_connections(self, count: Callable[[], int]) -> None:
+        """A listener of clients says how many are connected."""
+        self._connections.append(count)
+
+    def clients(self) -> int:
+        """Connections of clients that are open now."""
+        return sum(count() for count in self._connections)
 
     def answered(self) -> int:
         """Requests answered since the start."""

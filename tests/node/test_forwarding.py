@@ -30,6 +30,8 @@ def test_a_success_settles_a_write_however_often_it_was_sent(status: int) -> Non
         (Operation.UPDATE, "auth/token/lookup", False),
         (Operation.UPDATE, "sys/unseal", False),
         (Operation.UPDATE, "sys/regions/promote", False),
+        (Operation.UPDATE, "sys/regions/switchover", True),
+        (Operation.UPDATE, "sys/drills/history", True),
         (Operation.UPDATE, "sys/storage/raft/remove-peer", False),
     ],
 )

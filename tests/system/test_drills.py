@@ -1,0 +1,95 @@
+"""Drills on real nodes: what is measured, what is kept, and that nothing is left behind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cli import empty_environment, runner
+from support.processes import poll
+from support.regions import two_regions
+
+from node.cli.local_cluster import LocalCluster
+
+Drill = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def drill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Drill:
+    """One `strongroom drill` against a server: (exit code, what it printed as JSON)."""
+    empty_environment(monkeypatch, tmp_path)
+    run = runner(capsys, monkeypatch)
+
+    def drilled(address: str, ca: Path, token: str, *arguments: object) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setenv("VAULT_ADDR", address)
+        monkeypatch.setenv("VAULT_CACERT", str(ca))
+        monkeypatch.setenv("VAULT_TOKEN", token)
+        code, out, err = run("drill", *arguments, "-format=json")
+        assert out, err
+        return code, json.loads(out)
+
+    return drilled
+
+
+def of_cluster(cluster: LocalCluster, node_id: str) -> tuple[str, Path, str]:
+    return cluster.node(node_id).api_address, cluster.ca_path, cluster.token
+
+
+def test_a_leader_steps_down_and_nothing_acknowledged_is_lost(
+    cluster: LocalCluster, follower: str, drill: Drill
+) -> None:
+    old = cluster.wait_leader()
+    code, told = drill(*of_cluster(cluster, follower), "leader")
+    report = told["report"]
+    assert (code, report["ending"], report["rpo_writes"]) == (0, "passed", 0), report
+    assert report["requests"] > 10
+    assert 0 < report["rto_ms"] < 30_000
+    assert cluster.wait_leader() != old or any("leads now" in note for note in report["notes"])
+    kept = cluster.must(follower, "GET", "sys/drills/history")["data"]["reports"][0]
+    assert kept["id"] == told["id"]
+    assert kept["report"] == report
+    assert (kept["by"], kept["node_id"] != "") == ("root", True)
+    verified, listed = drill(*of_cluster(cluster, follower), "history", "-verify")
+    assert (verified, listed["verified"][told["id"]]) == (0, True)
+
+
+def test_a_node_is_stopped_watched_and_brought_back(
+    cluster: LocalCluster, follower: str, drill: Drill
+) -> None:
+    pid = cluster.pid(follower)
+    asked = cluster.wait_leader()
+    code, told = drill(
+        *of_cluster(cluster, asked), "node", follower, "-kill", f"-directory={cluster.directory}"
+    )
+    report = told["report"]
+    assert (code, report["ending"], report["rpo_writes"], report["target"]) == (0, "passed", 0, follower), (
+        report
+    )
+    assert cluster.pid(follower) not in (None, pid)
+
+
+def test_a_plan_tells_of_every_node_and_of_what_speaks_against_a_drill(
+    cluster: LocalCluster, follower: str, drill: Drill
+) -> None:
+    cluster.kill(follower)
+    asked = cluster.wait_leader()
+    code, plan = drill(*of_cluster(cluster, asked), "plan")
+    assert plan["nodes"][follower] is None
+    assert plan["nodes"][asked]["seal_reachable"] is True
+    assert plan["regions"] is None
+    assert code == (2 if plan["against"]["leader"] else 0)
+
+
+def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill) -> None:
+    with two_regions(tmp_path / "regions") as (eu, us, token):
+        assert us.server.ca is not None
+        poll(lambda: us.regions(token)["regions"][0]["last_contact_seconds"] is not None, what="a link")
+        code, told = drill(us.server.address, us.server.ca, token, "region")
+        report = told["report"]
+        assert (code, report["ending"], report["rpo_writes"]) == (0, "passed", 0), report["notes"]
+        assert (report["target"], eu.regions(token)["role"]) == ("us", "primary")
+        plan = drill(us.server.address, us.server.ca, token, "plan")[1]
+        entry = next(each for each in plan["regions"]["regions"] if each["name"] == "eu")
+        assert [each["node_id"] for each in entry["nodes"]] == ["eu-1"]
+        assert "one voter" in plan["against"]["leader"][0]

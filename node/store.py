@@ -24,6 +24,7 @@ from storage.reads import Reads
 from storage.rows import KvKey, Mount, Token
 
 WRITE_TIMEOUT_S = 20.0
+CLEARANCE_WAIT_S = 15.0  # how long a write waits until the other regions were asked (node/regions/worker.py)
 SHARED_BYTES_MAX = COMMAND_BYTES_MAX - 512  # so that it can be handed on inside of another region's command
 READ_INDEX_TIMEOUT_S = 5.0
 TOKENS_CACHED_MAX = 10_000
@@ -57,6 +58,8 @@ class Store:
         self._key_place = (-1, "", "")
         self.root = root
         self.copies = StateCopies(machine, group)
+        self.cleared = asyncio.Event()  # not set: another region may have taken over, and has yet to be asked
+        self.cleared.set()
         self.leading_since_ns = 0  # 0: another node leads, as far as housekeeping has seen
 
     @property
@@ -133,6 +136,27 @@ class Store:
         """Whether this region orders writes: what follows sweeps and rotates nothing by itself."""
         return self._machine.role in (regions.ALONE, regions.PRIMARY)
 
+    @property
+    def accepts(self) -> bool:
+        """Whether a write of the history may be tried here now: what admit() waits for."""
+        role = self._machine.role
+        return role == regions.ALONE or (role == regions.PRIMARY and self.cleared.is_set())
+
+    async def admit(self) -> None:
+        """Return once a write of the history may be tried here: the one place that decides.
+
+        Raises NotPrimary where another region orders writes, NoQuorum while that is not known yet.
+        """
+        if self.accepts:
+            return
+        if not self.orders:
+            raise NotPrimary("another region orders writes")
+        try:
+            async with asyncio.timeout(CLEARANCE_WAIT_S):
+                await self.cleared.wait()
+        except TimeoutError:
+            raise NoQuorum("the other regions have not been asked yet whether one took over") from None
+
     def history(self, first: int, bytes_max: int) -> list[tuple[bytes, bytes]] | None:
         """Commands (request id, encoded) from position `first` on; None if they are no longer kept."""
         return self._machine.history.read(first, bytes_max)
@@ -154,10 +178,12 @@ class Store:
         """Replicate a command; returns (log index, the outcome's value) once this node has applied it.
 
         The same 16-byte request_id is applied at most once; none given draws a fresh one. Raises
-        CommandRejected, NoQuorum, DiskFull, TooBusy or NotEnabled (nothing happened), OutcomeUnknown (ask again with
-        the same id).
+        CommandRejected, NoQuorum, DiskFull, TooBusy, NotEnabled or NotPrimary (nothing happened), OutcomeUnknown (ask
+        again with the same id).
         """
         self._check_level(command)
+        if not self.accepts and not self._machine.is_local(command):
+            await self.admit()
         request_id = request_id or os.urandom(16)
         try:
             applied = await self._group.propose(_encoded(command), request_id=request_id, timeout=timeout)
@@ -168,8 +194,13 @@ class Store:
     def begin(
         self, command: AnyCommand, *, request_id: bytes, timeout: float = WRITE_TIMEOUT_S
     ) -> "asyncio.Future[Applied]":
-        """submit() for callers that do not await: end() tells what came of it. Raises TooBusy, NoQuorum, NotEnabled."""
+        """submit() for callers that do not await: end() tells what came of it.
+
+        Raises TooBusy, NoQuorum, NotEnabled, and NotPrimary where submit() might have waited.
+        """
         self._check_level(command)
+        if not self.accepts:
+            raise NotPrimary("another region orders writes, or may")
         try:
             return self._group.begin(_encoded(command), request_id=request_id, timeout=timeout)
         except raft_errors.ConsensusError as error:

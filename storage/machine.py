@@ -341,7 +341,7 @@ class Machine:
 
     def _apply(self, request_id: bytes, data: bytes) -> Outcome:
         command = self._decoded(data)
-        if command is not None and self._is_local(command):
+        if command is not None and self.is_local(command):
             return self._apply_local(request_id, command)
         if type(command) is c.EpochBegin:
             return Rejected(Reason.MALFORMED)
@@ -422,7 +422,7 @@ class Machine:
         if len(commands) < len(decoded):
             return Rejected(Reason.MALFORMED)
         kinds = [type(each) for each in commands]
-        local = [self._is_local(each) for each in commands]
+        local = [self.is_local(each) for each in commands]
         if any(kind in NOT_IN_BATCHES for kind in kinds) or not all(map(is_sane, commands)):
             return Rejected(Reason.MALFORMED)
         if any(local) and not all(local) and kinds[0] is not c.ClusterInit:
@@ -450,11 +450,11 @@ class Machine:
         self._db.run("RELEASE batch")
         return Done({"results": results})
 
-    def _is_local(self, command: c.AnyCommand) -> bool:
+    def is_local(self, command: c.AnyCommand) -> bool:
         """Whether it is about a region's own cluster; of a batch the first one tells, and all must agree."""
         if isinstance(command, c.Batch):
             first = self._decoded(command.commands[0]) if command.commands else None
-            return first is not None and not isinstance(first, c.Batch) and self._is_local(first)
+            return first is not None and not isinstance(first, c.Batch) and self.is_local(first)
         if isinstance(command, c.EntryPut | c.EntryDelete | c.EntriesDelete):
             return command.view.startswith(c.OWN_VIEWS)
         return type(command) in c.LOCAL

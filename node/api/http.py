@@ -5,7 +5,7 @@ bytes -> protocol.py -> paths.py, body.py -> Request -> node.core.pipeline -> va
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import structlog
@@ -33,8 +33,10 @@ from node.api.vault.render import Rendered
 from node.api.write_lane import Done, WriteLane
 from node.core import pipeline
 from node.core.core import Core
-from node.core.request import Operation, Request, Shape
+from node.core.request import Operation, Request, Response, Shape
+from node.core.router import Match
 from node.regions import forwarding
+from node.regions.placing import belongs_to_the_primary
 from node.telemetry.logs import where
 from node.telemetry.metrics import now
 
@@ -167,21 +169,38 @@ class Gateway:
             request.link, request.remote = True, call.raw.headers.get(forwarding.CLIENT, request.remote)
         await _wait_for_index(self._core, call.raw)
         try:
-            # A file takes as long as it takes; each of its pieces has a deadline.
-            limit_s = None if request.upload is not None else self._core.settings.request_timeout_s
-            async with asyncio.timeout(limit_s):
-                response, match = await pipeline.handle(self._core, request)
+            response, match = await self._handle(request)
         except errors.NotPrimary:
             if request.link:
                 raise
+            return await self._elsewhere(call, request)
+        return _rendered(request, response, match)
+
+    async def _elsewhere(self, call: "_Call", request: Request) -> Rendered:
+        """What the region that orders writes answers; where it cannot be asked, what can be answered without it."""
+        try:
             return await forwarding.forward(self._core, call.raw, request)
+        except errors.NotPrimary as cut_off:
+            match = pipeline.route(self._core, request)
+            if match is None or belongs_to_the_primary(request, match.route):
+                raise
+            call.request = alone = replace(request, alone=True, token_row=None, audited=None)
+            try:
+                return _rendered(alone, *await self._handle(alone))
+            except errors.NotPrimary as refusal:
+                raise errors.NotPrimary("; ".join(filter(None, (refusal.message, cut_off.message)))) from None
+
+    async def _handle(self, request: Request) -> tuple[Response, Match | None]:
+        """pipeline.handle() within the time that a request has."""
+        # A file takes as long as it takes; each of its pieces has a deadline.
+        limit_s = None if request.upload is not None else self._core.settings.request_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await pipeline.handle(self._core, request)
         except TimeoutError:
             if request.operation in _READS:
                 raise errors.TooBusy("the request took too long") from None
             raise errors.OutcomeUnknown from None
-        return render.answer(
-            response, request_id=request.id, shape=match.route.shape if match is not None else Shape.LOGICAL
-        )
 
     async def _take_body(self, call: "_Call", request: Request) -> None:
         if request.path.endswith("/"):
@@ -198,6 +217,11 @@ class Gateway:
     def _takes_file(self, request: Request) -> bool:
         match = self._core.system.match(request.path)
         return match is not None and match.route.upload
+
+
+def _rendered(request: Request, response: Response, match: Match | None) -> Rendered:
+    shape = Shape.LOGICAL if match is None else match.route.shape
+    return render.answer(response, request_id=request.id, shape=shape)
 
 
 async def close_stream(stream: AsyncIterator[bytes]) -> None:

@@ -2,8 +2,13 @@
 
 The token, a new entity if there was none, and what the proof used up (a secret id, a count of failures) are one
 atomic write: a one-time proof cannot give two tokens, and a lost race costs nothing.
+
+In a region that follows, a log-in that gives a batch token and writes nothing is answered from local state. Whatever
+has to be written, and whatever local state would refuse (the proof may be newer), is decided by the region that
+orders writes. Where that cannot be asked (Request.alone), only what is certain without it is granted.
 """
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +21,12 @@ from node.auth.token import auth_block
 from node.auth.ttl import grant, limits
 from node.core.core import Core
 from node.core.request import Request, Response
+from node.core.router import Handler
 from node.draft import attempt_id
 from node.entities import changes, directory
 from node.entities.directory import Identity
 from node.entities.draft import Draft
-from node.errors import InvalidRequest, OutcomeUnknown, PermissionDenied, TooBusy
+from node.errors import InvalidRequest, NotPrimary, OutcomeUnknown, PermissionDenied, TooBusy
 from node.store import CommandRejected
 from node.view import write
 from storage.command import AnyCommand, Reason
@@ -28,6 +34,7 @@ from storage.rows import Mount, Token
 from storage.secret import Secret
 
 TRIES_MAX = 64
+_NO_ENTITY = "the region that orders writes cannot be reached: this token belongs to no entity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ class Login:
     commands: tuple[
         AnyCommand, ...
     ] = ()  # made with the token or not at all; each with the revision it expects
+    courtesies: tuple[AnyCommand, ...] = ()  # the same, but without them nobody gets more than is his
 
 
 async def log_in(core: Core, request: Request, prove: Callable[[], Awaitable[Login]]) -> Response:
@@ -59,12 +67,9 @@ async def log_in(core: Core, request: Request, prove: Callable[[], Awaitable[Log
         if login.params.bound_cidrs and not inside(request.remote, login.params.bound_cidrs):
             raise PermissionDenied("permission denied")
         draft = Draft(core.unsealed)
-        entity = directory.login(draft, mount, login.alias, login.alias_metadata)
-        if entity.disabled:
-            raise PermissionDenied("permission denied")
-        if login.groups is not None:
-            changes.refresh_groups(draft, mount.accessor, entity.id, login.groups)
-        identity = directory.identity(draft, entity)
+        identity = _identity(draft, mount, login, alone=request.alone)
+        if request.alone:
+            _check_needs_no_write(login, draft, mount)
         try:
             return await _issue(core, request, mount, login, draft, identity, attempt)
         except CommandRejected as error:
@@ -81,9 +86,10 @@ async def _issue(
     mount: Mount,
     login: Login,
     draft: Draft,
-    identity: Identity,
+    identity: Identity | None,
     attempt: int,
 ) -> Response:
+    """`identity` None: nobody knows the caller yet, and nobody can be told."""
     params = login.params
     if ROOT in params.granted:
         raise InvalidRequest("auth methods cannot create root tokens")
@@ -102,16 +108,17 @@ async def _issue(
         "display_name": "-".join(part for part in (_source(mount), login.display_name) if part),
         "metadata": login.metadata,
         "ttl_ns": ttl_ns,
-        "entity_id": identity.entity.id,
+        "entity_id": "" if identity is None else identity.entity.id,
         "role": login.role,
         "bound_cidrs": (request.remote,) if params.strictly_bind_ip else params.bound_cidrs,
         "issuer": mount.mount_id,
     }
-    commands = [*login.commands, *draft.commands()]
+    commands = [*login.commands, *(() if request.alone else login.courtesies), *draft.commands()]
     issue = _batch if is_batch(params, mount) else _service
     token, row = await issue(core, attempt_id(request.request_id, attempt), login, commands, terms)
-    auth = auth_block(row, client_token=token.reveal().decode(), ttl_ns=ttl_ns, extra=identity.policies)
-    return Response(auth=auth, warnings=warnings or None)
+    extra = () if identity is None else identity.policies
+    auth = auth_block(row, client_token=token.reveal().decode(), ttl_ns=ttl_ns, extra=extra)
+    return Response(auth=auth, warnings=warnings + ([] if identity is not None else [_NO_ENTITY]) or None)
 
 
 async def _batch(
@@ -146,6 +153,67 @@ async def _service(
     if row is None:
         raise OutcomeUnknown("this request id belongs to another request, or the token is gone already")
     return minted.token, row
+
+
+# --- regions that follow ---
+
+
+def first_here(handler: Handler) -> Handler:
+    """What this region, if it follows, would refuse is decided by the one that orders writes: it knows more."""
+
+    @functools.wraps(handler)
+    async def handle(core: Core, request: Request, params: dict[str, str]) -> Response:
+        try:
+            return await handler(core, request, params)
+        except (InvalidRequest, PermissionDenied) as error:
+            if request.alone or core.unsealed.orders:
+                raise
+            raise NotPrimary(f"not granted here: {error.message}") from None
+
+    return handle
+
+
+def spare(core: Core, request: Request, params: TokenParams | None) -> None:
+    """Raise NotPrimary where a proof need not be checked here, because its token has to be written elsewhere.
+
+    `params` None: the caller is not known, which must look the same.
+    """
+    if core.unsealed.orders or request.alone:
+        return
+    if params is None or not is_batch(params, _mount(request)):
+        raise NotPrimary("a service token is kept where writes are ordered")
+
+
+def _identity(draft: Draft, mount: Mount, login: Login, *, alone: bool) -> Identity | None:
+    """Who logs in; what is new about him goes into the draft. None: nobody has seen him, and no entity can be made.
+
+    Raises PermissionDenied for a disabled entity.
+    """
+    if alone and directory.known(draft, mount, login.alias) is None:
+        if login.groups is not None and changes.external_groups(draft, mount.accessor, login.groups):
+            raise NotPrimary("this log-in would make its caller a member of groups, which is a write")
+        return None
+    entity = directory.login(draft, mount, login.alias, login.alias_metadata)
+    if entity.disabled:
+        raise PermissionDenied("permission denied")
+    if login.groups is not None:
+        changes.refresh_groups(draft, mount.accessor, entity.id, login.groups)
+    return directory.identity(draft, entity)
+
+
+def _check_needs_no_write(login: Login, draft: Draft, mount: Mount) -> None:
+    """Raises NotPrimary, with what a log-in would have to write.
+
+    A caller of whom a method says something new is not let in under what it said before: policies may build on it.
+    """
+    if not is_batch(login.params, mount):
+        raise NotPrimary(
+            "this log-in gives a service token, which has to be written (token_type=batch has not)"
+        )
+    if login.commands:
+        raise NotPrimary("this log-in has to be counted, which is a write")
+    if draft.commands():
+        raise NotPrimary("what is said of the caller has changed since his last log-in, which is a write")
 
 
 def is_batch(params: TokenParams, mount: Mount) -> bool:

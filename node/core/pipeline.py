@@ -170,8 +170,8 @@ async def _act(core: Core, request: Request, match: Match | None) -> Response:
         raise Unsupported(
             "" if match.route.shape is Shape.RAW else "1 error occurred:\n\t* unsupported operation\n\n"
         )
-    if core.regions is not None and belongs_to_the_primary(request):
-        await core.regions.admit_write()
+    if core.store is not None and belongs_to_the_primary(request, match.route):
+        await core.store.admit()
     if request.data and match.route.fields:
         fields.check(match.route.fields, request.data)
     return await handler(core, request, match.params)

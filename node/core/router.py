@@ -63,6 +63,7 @@ class Route:
     upload: bool = False  # its body is a file: it is handed on unread, and may be larger than any other
     link: bool = False  # for other regions alone
     fresh: bool = True  # reads wait for a read index, unless the caller accepts staleness
+    local: bool = False  # any region does what is asked by POST or DELETE, too (node/regions/placing.py)
     shape: Shape = Shape.LOGICAL
     at_once: AtOnce | None = (
         None  # answers a read without waiting for anything, or gives up (node/api/lane.py)

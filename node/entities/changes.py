@@ -230,13 +230,18 @@ def _point(draft: Draft, group_id: str, folder: Any, old: Sequence[str], new: Se
         draft.put(folder(member) + group_id, Pointer(group_id))
 
 
+def external_groups(draft: Draft, accessor: str, names: Sequence[str]) -> set[str]:
+    """Ids of the external groups that have one of these names at an auth method."""
+    pointed = (draft.pointed(records.group_alias_name_path(accessor, name)) for name in names)
+    return {group_id for group_id in pointed if group_id}
+
+
 def refresh_groups(draft: Draft, accessor: str, entity_id: str, names: Sequence[str]) -> None:
     """Make an entity a member of exactly those external groups of one auth method that are named.
 
     Names that no group has an alias for are passed over; groups of other methods stay as they are.
     """
-    pointed = (draft.pointed(records.group_alias_name_path(accessor, name)) for name in names)
-    wanted = {group_id for group_id in pointed if group_id}
+    wanted = external_groups(draft, accessor, names)
     folder = records.groups_of_entity_path(entity_id)
     present = set(draft.children(folder))
     for group_id in sorted(present - wanted):

@@ -93,13 +93,17 @@ def _groups(draft: Draft, ids: Sequence[str]) -> list[Group]:
     return [group for group in found if group is not None]
 
 
+def known(draft: Draft, mount: Mount, alias_name: str) -> Entity | None:
+    """The entity that a login under this name of an auth method belongs to, if there is one."""
+    return draft.entity(draft.pointed(records.alias_name_path(mount.accessor, alias_name)))
+
+
 def login(draft: Draft, mount: Mount, alias_name: str, metadata: dict[str, str] | None = None) -> Entity:
     """The entity that a login under this name of an auth method belongs to; a new one if there is none yet.
 
     What is new, or new in the alias's metadata, goes into the draft.
     """
-    place = records.alias_name_path(mount.accessor, alias_name)
-    entity = draft.entity(draft.pointed(place))
+    entity = known(draft, mount, alias_name)
     if entity is None:
         return create_with_alias(draft, mount.accessor, alias_name, metadata)
     aliases = [

@@ -18,6 +18,7 @@ from node.api.head import INDEX, REQUEST_ID, Raw, parse_index
 from node.api.vault.render import JSON, Rendered
 from node.core.core import Core
 from node.core.request import Request
+from node.regions import control, stream
 from node.regions.links import Answer, Interrupted, Unreachable
 
 FORWARD_TIMEOUT_S = 30.0
@@ -56,9 +57,12 @@ async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
 async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes) -> Answer:
     """Ask until a region that orders writes answers, or time is up."""
     regions, ends = core.regions, time.monotonic() + FORWARD_TIMEOUT_S
-    problem, unknown = "this region follows, and does not know yet which one orders writes", False
+    problem, unknown = "it is not known yet which region orders writes", False
     while regions is not None and time.monotonic() < ends:
         source = regions.primary()
+        if source is not None and not unknown and not regions.changing and regions.has_lost(source):
+            problem = f"region {source.name} cannot be reached"
+            break  # who cannot be heard is not asked: the answer would be late, and what happened unknown
         try:
             if source is not None:
                 answer = await regions.ask(
@@ -83,7 +87,20 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
         raise errors.OutcomeUnknown(
             f"the write was sent to another region, whose answer was lost ({problem})"
         )
-    raise errors.NotPrimary(f"nothing was written: {problem}")
+    raise errors.NotPrimary(f"nothing was written: {problem}{_situation(core)}")
+
+
+def _situation(core: Core) -> str:
+    """Who orders writes, and how far this region is behind, as far as it is known."""
+    if core.store is None or core.regions is None:
+        return ""
+    own = stream.standing(core.store)
+    contact, behind = core.regions.contacts.get(own.epoch_region), control.lag(core.regions, own)
+    heard = f", last heard of {time.monotonic() - contact.heard_at:.1f} s ago" if contact else ""
+    told = f"; {own.region} follows {own.epoch_region}, which orders writes{heard}"
+    if behind["lag_entries"] is not None:
+        told += f", and is {behind['lag_entries']} commands and {behind['lag_seconds']:.1f} s behind it"
+    return f"{told}. Reads go on here, and log-ins that give batch tokens"
 
 
 def settles(status: int, *, unknown: bool) -> bool:

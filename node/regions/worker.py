@@ -20,7 +20,7 @@ import structlog
 
 from consensus.api import Role
 from node.config import Settings
-from node.errors import NodeError, NoQuorum, NotPrimary
+from node.errors import NodeError, NoQuorum
 from node.regions import authority, divergence, stream
 from node.regions.copies import fetch
 from node.regions.links import Answer, Interrupted, Links, Unreachable
@@ -35,10 +35,10 @@ from storage.rows import Region
 
 TOUCH_EVERY_S = 0.5
 TOUCH_TIMEOUT_S = 2.0
+CONTACT_LOST_S = 5.0  # a round of questions takes up to TOUCH_TIMEOUT_S, and one may get lost
 RETRY_S = 0.25
 COPY = "region-arriving.db"
 CLEARANCE_PATIENCE_S = 5.0  # after a start, for regions that do not answer
-CLEARANCE_WAIT_S = 15.0  # how long a write waits until the other regions were asked
 PULL_TIMEOUT_S = stream.PULL_WAIT_S + 15.0
 HELLO, PULL = "/v1/sys/regions/link/hello", "/v1/sys/regions/link/pull"
 
@@ -77,7 +77,7 @@ class RegionsWorker:
         self.diverged_at = 0  # the first position that is no part of the history; 0: this region is in step
         self.stuck = ""  # why a region that follows does not get on
         self._began = time.monotonic()
-        self._cleared = asyncio.Event()
+        store.cleared.clear()
         self._links: Links | None = None
         self._serve: Listening | None = None
         self._news = asyncio.Event()
@@ -90,24 +90,10 @@ class RegionsWorker:
         """Whether another region is about to order writes."""
         return self._store.region_role() == roles.LEAVING
 
-    async def admit_write(self) -> None:
-        """Return once a write may be tried here. Raises NotPrimary, or NoQuorum while that is not known yet."""
-        role = self._store.region_role()
-        if role == roles.ALONE:
-            return
-        if role != roles.PRIMARY:
-            raise NotPrimary
-        if not self._cleared.is_set():
-            try:
-                async with asyncio.timeout(CLEARANCE_WAIT_S):
-                    await self._cleared.wait()
-            except TimeoutError:
-                raise NoQuorum("the other regions have not been asked yet whether one took over") from None
-
     def superseded(self, by: Standing) -> None:
         """Another region says that it began a newer epoch: nothing is ordered here any more."""
         if by.epoch > stream.standing(self._store).epoch:
-            self._cleared.clear()
+            self._store.cleared.clear()
             self.contacts[by.region] = Contact(by, time.monotonic())
             self._news.set()
 
@@ -123,6 +109,11 @@ class RegionsWorker:
         if newest is not None and epochs and newest.epoch > epochs[-1].epoch:
             name = newest.epoch_region
         return self._known().get(name)
+
+    def has_lost(self, region: Region) -> bool:
+        """Whether a region that was heard of has been silent for too long to be asked anything."""
+        contact = self.contacts.get(region.name)
+        return contact is not None and time.monotonic() - contact.heard_at > CONTACT_LOST_S
 
     async def ask(self, region: Region, path: str, *, timeout_s: float, **request: object) -> Answer:
         """A request to another region. Raises Unreachable or Interrupted."""
@@ -275,13 +266,13 @@ class RegionsWorker:
         own = stream.standing(self._store)
         newest = max((each.standing.epoch for each in self.contacts.values()), default=0)
         if newest > own.epoch:
-            self._cleared.clear()
+            self._store.cleared.clear()
             await self._store.submit(RegionDemote(time_ns=self._store.now_ns()))
             log.warning("another region took over; this one follows", epoch=newest, position=own.position)
 
     async def _tell_addresses(self) -> None:
         """The region that orders writes keeps everybody's addresses as each region tells them itself."""
-        if self._store.region_role() != roles.PRIMARY or not self._cleared.is_set():
+        if self._store.region_role() != roles.PRIMARY or not self._store.cleared.is_set():
             return
         known = self._known()
         for told in (stream.standing(self._store), *(each.standing for each in self.contacts.values())):
@@ -329,7 +320,7 @@ class RegionsWorker:
         own = stream.standing(self._store).epoch
         late = time.monotonic() - self._began > CLEARANCE_PATIENCE_S
         if (everybody or late) and all(each.standing.epoch <= own for each in self.contacts.values()):
-            self._cleared.set()
+            self._store.cleared.set()
 
     def _heard(self, told: Standing, began: float | None) -> None:
         now = time.monotonic()

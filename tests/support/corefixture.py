@@ -16,6 +16,7 @@ from node.core.request import Operation, Request, Response
 from node.dev import DevLifecycle
 from node.memory import MemoryLifecycle
 from node.server import compose
+from storage.command import RegionDemote, RegionFound
 from storage.secret import Secret
 
 ROOT_TOKEN = "root-token-of-the-test"
@@ -116,6 +117,18 @@ async def new_token(core: Core, *, policy: str | None = None, by: str = ROOT_TOK
     token = response.auth["client_token"]
     assert isinstance(token, str)
     return token
+
+
+async def order(core: Core) -> None:
+    """Make the store that of a region which orders writes."""
+    store = core.unsealed
+    await store.submit(RegionFound(time_ns=store.now_ns(), name="eu", endpoints=(), links=()))
+
+
+async def follow(core: Core) -> None:
+    """Make the store that of a region which follows another one, and cannot reach it."""
+    await order(core)
+    await core.unsealed.submit(RegionDemote(time_ns=core.unsealed.now_ns()))
 
 
 def audit_records(core: Core) -> list[dict[str, Any]]:

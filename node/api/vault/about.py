@@ -122,6 +122,7 @@ def routes() -> list[Route]:
         Route(
             "sys/loggers",
             {read: _loggers, update: _set_all, delete: _reset_all},
+            local=True,
             sudo=True,
             fresh=False,
             summary="All loggers and their levels, until the next start.",
@@ -130,6 +131,7 @@ def routes() -> list[Route]:
         Route(
             "sys/loggers/{name}",
             {read: _logger, update: _set_level, delete: _reset_level},
+            local=True,
             sudo=True,
             fresh=False,
             summary="The level of one logger, until the next start.",

@@ -32,6 +32,7 @@ class AutopilotPaths:
             Route(
                 "sys/storage/raft/autopilot/configuration",
                 {Operation.READ: self.read, Operation.UPDATE: self.write},
+                local=True,
                 summary="What counts as healthy, and when a dead member is removed.",
                 fields=(
                     Field(

@@ -28,6 +28,7 @@ def _route(pattern: str, handler: Handler, whose: tuple[Field, ...]) -> Route:
     return Route(
         pattern,
         {Operation.UPDATE: handler},
+        local=True,
         shape=Shape.DOUBLE,
         summary="What a token may do on some paths.",
         fields=(

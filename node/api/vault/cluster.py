@@ -46,6 +46,7 @@ def routes() -> list[Route]:
         Route(
             "sys/cluster/join-token",
             {Operation.UPDATE: join_token},
+            local=True,
             sudo=True,
             summary="Makes a token with which one node can join, once.",
             fields=(
@@ -61,6 +62,7 @@ def routes() -> list[Route]:
         Route(
             "sys/cluster/join",
             {Operation.UPDATE: join},
+            local=True,
             authenticated=False,
             fresh=False,
             summary="Between nodes: a joining node spends its token.",
@@ -69,6 +71,7 @@ def routes() -> list[Route]:
         Route(
             "sys/storage/raft/join",
             {Operation.UPDATE: raft_join},
+            local=True,
             summary="Enter the cluster that a join token names.",
             fields=(
                 Field("join_token", Kind.STRING, "From `operator join-token` on a member."),
@@ -92,6 +95,7 @@ def routes() -> list[Route]:
         Route(
             "sys/storage/raft/remove-peer",
             {Operation.UPDATE: remove_peer},
+            local=True,
             summary="Takes a node out of the cluster, for good.",
             fields=(Field("server_id", Kind.STRING, "The node's id.", required=True),),
         ),

@@ -59,6 +59,7 @@ class Drills:
             Route(
                 "sys/regions/link/readiness",
                 {update: self.node},
+                local=True,
                 authenticated=False,
                 audited=False,
                 fresh=False,

@@ -77,7 +77,13 @@ def routes() -> list[Route]:
             summary="Removes several entities.",
             fields=(Field("entity_ids", Kind.STRINGS, "Their ids.", required=True),),
         ),
-        Route("identity/lookup/entity", {update: _look_up}, summary="Finds an entity.", fields=_LOOKUP),
+        Route(
+            "identity/lookup/entity",
+            {update: _look_up},
+            local=True,
+            summary="Finds an entity.",
+            fields=_LOOKUP,
+        ),
     ]
     alias = {read: _read_alias, update: _write_alias_by_id, delete: _delete_alias}
     names = ("entity-alias", "alias")  # the second is the name that it had before

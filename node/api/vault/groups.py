@@ -83,7 +83,13 @@ def routes() -> list[Route]:
             summary="A group's alias, by its id.",
             fields=(named_id, *_ALIAS),
         ),
-        Route("identity/lookup/group", {update: _look_up}, summary="Finds a group.", fields=_LOOKUP),
+        Route(
+            "identity/lookup/group",
+            {update: _look_up},
+            local=True,
+            summary="Finds a group.",
+            fields=_LOOKUP,
+        ),
         *(
             Route(f"identity/{path}{slash}", {Operation.LIST: handler}, summary="Lists them.")
             for path, handler in lists.items()

@@ -78,6 +78,7 @@ def routes() -> list[Route]:
         Route(
             "identity/oidc/introspect",
             {update: _introspect},
+            local=True,
             shape=Shape.RAW,
             summary="Tells whether a token is good.",
             fields=(

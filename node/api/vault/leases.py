@@ -26,7 +26,7 @@ def routes() -> list[Route]:
     lists = {Operation.LIST: _list}
     prefix = in_path("prefix", "Where the leases were handed out; all below it are meant.")
     return [
-        _route("leases/lookup", _lookup, "Tells how long a lease lasts.", _ID),
+        _route("leases/lookup", _lookup, "Tells how long a lease lasts.", _ID, local=True),
         Route("sys/leases/lookup/", lists, sudo=True, summary="Lists the folders of leases."),
         Route("sys/leases/lookup/{prefix...}", lists, sudo=True, summary="Lists leases.", fields=(prefix,)),
         *_both("renew", _renew, "Prolongs a lease.", _ID, _INCREMENT),
@@ -60,8 +60,11 @@ def routes() -> list[Route]:
     ]
 
 
-def _route(name: str, handler: Handler, summary: str, *fields: Field, sudo: bool = False) -> Route:
-    return Route(f"sys/{name}", {Operation.UPDATE: handler}, sudo=sudo, summary=summary, fields=fields)
+def _route(
+    name: str, handler: Handler, summary: str, *fields: Field, sudo: bool = False, local: bool = False
+) -> Route:
+    handlers = {Operation.UPDATE: handler}
+    return Route(f"sys/{name}", handlers, sudo=sudo, local=local, summary=summary, fields=fields)
 
 
 def _both(name: str, handler: Handler, summary: str, *fields: Field, sudo: bool = False) -> list[Route]:

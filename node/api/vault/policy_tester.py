@@ -25,6 +25,7 @@ def routes() -> list[Route]:
         Route(
             "sys/policies/explain",
             {Operation.UPDATE: _explain},
+            local=True,
             summary="Tells whether something is allowed, and which rule of which policy says so.",
             fields=(
                 Field("path", Kind.STRING, "What is asked for, without /v1/.", required=True),

@@ -32,12 +32,14 @@ def routes() -> list[Route]:
         Route(
             "sys/regions/create",
             {update: create},
+            local=True,
             sudo=True,
             summary="Make this cluster the primary region of its store, under the name in its configuration.",
         ),
         Route(
             "sys/regions/ticket",
             {update: ticket},
+            local=True,
             sudo=True,
             summary="A one-time ticket for a region that wants to follow.",
             fields=(Field("ttl", Kind.DURATION, "For how long it is good."),),
@@ -45,6 +47,7 @@ def routes() -> list[Route]:
         Route(
             "sys/regions/join",
             {update: join},
+            local=True,
             sealed=True,
             authenticated=False,
             fresh=False,
@@ -63,6 +66,7 @@ def routes() -> list[Route]:
         Route(
             "sys/regions/enrol",
             {update: admit},
+            local=True,
             authenticated=False,
             summary="What join asks, with a ticket.",
         ),
@@ -76,6 +80,7 @@ def routes() -> list[Route]:
         Route(
             "sys/regions/promote",
             {update: promote},
+            local=True,
             sudo=True,
             summary="Take over from a primary region that is gone.",
             fields=(
@@ -83,7 +88,13 @@ def routes() -> list[Route]:
                 Field("force", Kind.BOOLEAN, "Even if the primary region answers."),
             ),
         ),
-        Route("sys/regions/remove", {update: remove}, sudo=True, summary="Forget a region.", fields=(_NAME,)),
+        Route(
+            "sys/regions/remove",
+            {update: remove},
+            sudo=True,
+            summary="Forget a region.",
+            fields=(_NAME,),
+        ),
         Route(
             "sys/replication/status",
             {read: status},
@@ -100,6 +111,7 @@ def routes() -> list[Route]:
         Route(
             "sys/regions/divergence/{id}",
             {update: replay, Operation.DELETE: discard},
+            local=True,
             sudo=True,
             summary="Write a secret that was set aside again, in the region that orders writes; or discard it.",
         ),
@@ -113,6 +125,7 @@ def _link_routes() -> list[Route]:
         "authenticated": False,
         "audited": False,
         "fresh": False,
+        "local": True,
         "link": True,
         "listed": False,
     }

@@ -93,6 +93,7 @@ def _route(
     return Route(
         pattern,
         {operation: _handler(step, target, is_open) for operation, step in steps.items()},
+        local=True,
         authenticated=not is_open,
         sudo=not is_open,
         shape=Shape.RAW if is_open else Shape.LOGICAL,
@@ -361,6 +362,7 @@ def _backup_route(pattern: str, target: str) -> Route:
         pattern,
         {Operation.READ: read, Operation.DELETE: delete},
         sudo=True,
+        local=True,
         summary="The shares of the last rekey, encrypted for their holders, if a backup was asked for.",
         answers={
             Operation.READ: (

@@ -84,7 +84,14 @@ def routes() -> list[Route]:
             summary="How far this node is from being open.",
             answers={read: _STATUS},
         ),
-        Route("sys/seal", {update: _seal}, sudo=True, fresh=False, summary="Close this node, leader or not."),
+        Route(
+            "sys/seal",
+            {update: _seal},
+            sudo=True,
+            fresh=False,
+            local=True,
+            summary="Close this node, leader or not.",
+        ),
     ]
 
 
@@ -98,6 +105,7 @@ def open_route(
         authenticated=False,
         sealed=True,
         fresh=False,
+        local=True,
         audited=audited,
         shape=Shape.RAW,
         **said,

@@ -35,6 +35,7 @@ class SnapshotPlans:
             Route(
                 f"{_CONFIG}/{{name}}",
                 {Operation.READ: self.read, Operation.UPDATE: self.write, Operation.DELETE: self.delete},
+                local=True,
                 sudo=True,
                 summary="How often the leader takes a snapshot, and how many it keeps.",
                 fields=(

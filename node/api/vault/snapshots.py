@@ -24,12 +24,14 @@ class Snapshots:
             Route(
                 "sys/storage/raft/snapshot",
                 {Operation.READ: self.save, Operation.UPDATE: self.restore},
+                local=True,
                 upload=True,
                 summary="The whole store as a file: save it, or restore it on every node.",
             ),
             Route(
                 "sys/storage/raft/snapshot-force",
                 {Operation.UPDATE: self.force},
+                local=True,
                 upload=True,
                 summary="Restore a snapshot, even one with another root key, which brings its own seal.",
             ),

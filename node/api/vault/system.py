@@ -82,6 +82,7 @@ def routes() -> list[Route]:
             "sys/step-down",
             {update: _step_down},
             sudo=True,
+            local=True,
             summary="Let another node lead, if this one does.",
         ),
         Route("sys/metrics", {read: _metrics}, fresh=False, **_METRICS),

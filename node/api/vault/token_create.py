@@ -6,6 +6,7 @@ from node.api.vault.auth_mounts import TOKEN_PATH, token_mount
 from node.api.vault.mounts import at
 from node.auth import batch, token_roles
 from node.auth.identity import ROOT
+from node.auth.login import first_here
 from node.auth.token import Wanted, auth_block, wanted
 from node.auth.ttl import Limits, limits
 from node.core.core import Core
@@ -43,16 +44,24 @@ def routes() -> list[Route]:
     """The table of this module."""
     update = Operation.UPDATE
     return [
-        Route("auth/token/create", {update: _create}, summary="Makes a token.", fields=FIELDS),
+        Route(
+            "auth/token/create",
+            {update: first_here(_create)},
+            local=True,
+            summary="Makes a token.",
+            fields=FIELDS,
+        ),
         Route(
             "auth/token/create-orphan",
-            {update: _orphan},
+            {update: first_here(_orphan)},
+            local=True,
             summary="Makes a token without parent.",
             fields=FIELDS,
         ),
         Route(
             "auth/token/create/{role}",
-            {update: _under_role},
+            {update: first_here(_under_role)},
+            local=True,
             summary="Makes a token under a role.",
             fields=(in_path("role", "Of the token store."), *FIELDS),
         ),

@@ -33,9 +33,16 @@ def routes() -> list[Route]:
     return [
         *token_create.routes(),
         *_roles(),
-        _route("lookup", lookup, both, "What a token is and may do.", _TOKEN),
-        _route("lookup-self", lookup_self, both, "What the caller's token is and may do."),
-        _route("lookup-accessor", lookup_accessor, _WRITE, "What the token of an accessor is.", _ACCESSOR),
+        _route("lookup", lookup, both, "What a token is and may do.", _TOKEN, local=True),
+        _route("lookup-self", lookup_self, both, "What the caller's token is and may do.", local=True),
+        _route(
+            "lookup-accessor",
+            lookup_accessor,
+            _WRITE,
+            "What the token of an accessor is.",
+            _ACCESSOR,
+            local=True,
+        ),
         _route("renew", renew, _WRITE, "Makes a token live longer.", _TOKEN, _INCREMENT),
         _route("renew-self", renew_self, _WRITE, "Makes the caller's token live longer.", _INCREMENT),
         _route(
@@ -63,10 +70,10 @@ def _route(
     summary: str,
     *takes: Field,
     sudo: bool = False,
+    local: bool = False,
 ) -> Route:
-    return Route(
-        f"auth/token/{name}", dict.fromkeys(operations, handler), sudo=sudo, summary=summary, fields=takes
-    )
+    handlers = dict.fromkeys(operations, handler)
+    return Route(f"auth/token/{name}", handlers, sudo=sudo, local=local, summary=summary, fields=takes)
 
 
 # --- look up -----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ def routes() -> list[Route]:
         Route(
             "sys/wrapping/lookup",
             {Operation.READ: _lookup, Operation.UPDATE: _lookup},
+            local=True,
             authenticated=False,
             summary="Tells what a wrapping token was made for, and when.",
             fields=_TOKEN,

@@ -10,7 +10,7 @@ import msgspec
 
 from node.auth import fields
 from node.auth.cidr import inside
-from node.auth.login import Login, log_in
+from node.auth.login import Login, first_here, log_in
 from node.auth.methods import approle_role, approle_secret_ids
 from node.auth.methods.approle_role import Role
 from node.auth.methods.approle_secret_ids import SecretIds
@@ -56,7 +56,8 @@ def method() -> Method:
         ),
         Route(
             "login",
-            {update: _login},
+            {update: first_here(_login)},
+            local=True,
             authenticated=False,
             summary="Gives a token for a role id and a secret id.",
             fields=(

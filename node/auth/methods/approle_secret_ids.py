@@ -252,10 +252,15 @@ def routes(name: Field, find: FindRole) -> list[Route]:
     own = Field("secret_id", Kind.STRING, "The secret id.")
     accessor = Field("secret_id_accessor", Kind.STRING, "Its accessor.")
 
-    def at(path: str, operations: Mapping[Operation, Handler], summary: str, *fields: Field) -> Route:
-        return Route(
-            f"role/{{role}}/{path}", operations, folded="role", summary=summary, fields=(name, *fields)
-        )
+    def at(
+        path: str,
+        operations: Mapping[Operation, Handler],
+        summary: str,
+        *fields: Field,
+        local: bool = False,
+    ) -> Route:
+        pattern, taken = f"role/{{role}}/{path}", (name, *fields)
+        return Route(pattern, operations, folded="role", local=local, summary=summary, fields=taken)
 
     making = {update: handlers.make, Operation.LIST: handlers.list}
     destroying = {update: handlers.destroy, delete: handlers.destroy}
@@ -264,13 +269,20 @@ def routes(name: Field, find: FindRole) -> list[Route]:
         at("secret-id", making, "Makes a secret id; lists the accessors of all.", *new),
         at("secret-id/", {Operation.LIST: handlers.list}, "Lists the accessors of all secret ids."),
         at("custom-secret-id", {update: handlers.make_custom}, "Keeps a secret id that is given.", own, *new),
-        at("secret-id/lookup", {update: handlers.look_up}, "Shows what is known of a secret id.", own),
+        at(
+            "secret-id/lookup",
+            {update: handlers.look_up},
+            "Shows what is known of a secret id.",
+            own,
+            local=True,
+        ),
         at("secret-id/destroy", destroying, "Destroys a secret id.", own),
         at(
             "secret-id-accessor/lookup",
             {update: handlers.look_up_by_accessor},
             "Shows what is known of the secret id with an accessor.",
             accessor,
+            local=True,
         ),
         at("secret-id-accessor/destroy", destroying_by, "Destroys the secret id with an accessor.", accessor),
         Route("tidy/secret-id", {update: handlers.tidy}, summary="Removes what has expired, now."),

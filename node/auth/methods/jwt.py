@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from node.auth import fields
-from node.auth.login import Login, log_in
+from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods import jwt_claims, jwt_role
 from node.auth.methods.fetching import FetchError
 from node.auth.methods.jwt_keys import ALGORITHMS, Fetcher, Key, Source, fetch, from_pem
@@ -95,7 +95,8 @@ def method() -> Method:
             ),
             Route(
                 "login",
-                {update: handlers.login},
+                {update: first_here(handlers.login)},
+                local=True,
                 authenticated=False,
                 summary="Gives a token for a token of somebody else's.",
                 fields=(
@@ -218,8 +219,10 @@ class _Jwt:
             raise InvalidRequest("missing role")
         if not token:
             raise InvalidRequest("missing token")
-        if find(store, mount, name) is None:
+        known = find(store, mount, name)
+        if known is None:
             raise InvalidRequest(f'role "{name}" could not be found')
+        spare(core, request, known.params)
         keys = await self._keys(config, jwt_claims.key_id(token))
         claims = jwt_claims.verified(token, keys, config.jwt_supported_algs or ALGORITHMS)
 

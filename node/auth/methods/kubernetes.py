@@ -13,7 +13,7 @@ import msgspec
 
 from node.auth import fields, params
 from node.auth.globs import matches
-from node.auth.login import Login, log_in
+from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods.jwt_keys import from_pem
 from node.auth.methods.kubernetes_review import Account, Config, claimed, review
 from node.auth.methods.method import Method, keep, mount_of
@@ -96,7 +96,8 @@ def method() -> Method:
             ),
             Route(
                 "login",
-                {update: _login},
+                {update: first_here(_login)},
+                local=True,
                 authenticated=False,
                 summary="Gives a token to a pod.",
                 fields=login,
@@ -267,6 +268,7 @@ async def _login(core: Core, request: Request, path: dict[str, str]) -> Response
         raise InvalidRequest(f'invalid role name "{name}"')
     if config is None:
         raise InvalidRequest("could not load backend configuration")
+    spare(core, request, role.params)
     said = claimed(config, token)
     _check_bounds(role, said)  # spares the API those who would be refused anyway
     account = await review(config, role.audience, token)

@@ -3,10 +3,14 @@
 Unknown names are counted like known ones: otherwise the lock would tell who exists. What an anonymous guesser can make
 the store keep is bounded by the rate at which passwords are hashed and by the time after which a count is forgotten.
 Guesses at one name go one after the other on a node, so that many at once are not all judged by the same count.
+
+While the region that orders writes cannot be asked (`alone`), a node counts by itself, in memory, from the count that
+it knows.
 """
 
 import asyncio
 import hashlib
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +30,7 @@ LOCKED_NS = 15 * 60 * SECOND_NS
 COUNTED_NS = 15 * 60 * SECOND_NS  # a count is forgotten this long after its last failure
 NAMES_GUESSED_MAX = 4096  # at once, on one node
 COUNT_TRIES_MAX = 64
+NAMES_COUNTED_ALONE_MAX = 65_536  # more than a node can hash passwords for within COUNTED_NS
 CONFIG = "user_lockout_config"
 _FOLDER = "lockout/"
 
@@ -96,21 +101,27 @@ class Lockout:
 
     def __init__(self) -> None:
         self._queues: dict[tuple[str, str], _Queue] = {}
+        self._own: OrderedDict[tuple[str, str], tuple[Count, int]] = OrderedDict()  # with its end, in ns
 
     @asynccontextmanager
-    async def turn(self, store: Store, mount: Mount, name: str) -> AsyncIterator[None]:
+    async def turn(
+        self, store: Store, mount: Mount, name: str, *, alone: bool = False
+    ) -> AsyncIterator[None]:
         """One guess at this name, after those before it. Raises PermissionDenied if it is locked, TooBusy."""
         if rules(mount).disabled:
             yield
             return
-        async with self._alone(store, mount, name):
-            count = self._count(store, mount, name)
-            if count is not None and count[0].locked:
+        async with self._in_turn(store, mount, name):
+            known = self._count(store, mount, name)
+            count = known[0] if known is not None else None
+            if alone:
+                count = self._own_count(store, mount, name) or count
+            if count is not None and count.locked:
                 raise PermissionDenied("permission denied")
             yield
 
     @asynccontextmanager
-    async def _alone(self, store: Store, mount: Mount, name: str) -> AsyncIterator[None]:
+    async def _in_turn(self, store: Store, mount: Mount, name: str) -> AsyncIterator[None]:
         key = (mount.mount_id, name)
         queue = self._queues.get(key)
         if queue is None:
@@ -129,17 +140,18 @@ class Lockout:
             if not queue.holders:
                 del self._queues[key]
 
-    async def failed(self, store: Store, mount: Mount, name: str) -> None:
+    async def failed(self, store: Store, mount: Mount, name: str, *, alone: bool = False) -> None:
         """Count a failure, and lock when it is one too many."""
         held = rules(mount)
         if held.disabled:
             return
+        if alone:
+            self._count_here(store, mount, name, held)
+            return
         view = View(store, mount.mount_id)
         for _ in range(COUNT_TRIES_MAX):
             known = self._count(store, mount, name)
-            failures = (known[0].failures if known else 0) + 1
-            count = Count(name, failures, locked=failures >= held.failures_max)
-            kept_ns = held.locked_ns if count.locked else held.counted_ns
+            count, kept_ns = _one_more(name, known[0] if known else None, held)
             command = view.put(
                 _path(name),
                 msgspec.json.encode(count),
@@ -156,6 +168,20 @@ class Lockout:
             else:
                 return
         raise TooBusy("too many logins under the same name at the same time")
+
+    def _count_here(self, store: Store, mount: Mount, name: str, held: Rules) -> None:
+        known = self._count(store, mount, name)
+        count, kept_ns = _one_more(
+            name, self._own_count(store, mount, name) or (known[0] if known else None), held
+        )
+        self._own[mount.mount_id, name] = (count, store.now_ns() + kept_ns)
+        self._own.move_to_end((mount.mount_id, name))
+        if len(self._own) > NAMES_COUNTED_ALONE_MAX:
+            self._own.popitem(last=False)
+
+    def _own_count(self, store: Store, mount: Mount, name: str) -> Count | None:
+        count, ends_ns = self._own.get((mount.mount_id, name), (None, 0))
+        return count if store.now_ns() < ends_ns else None
 
     def forgiven(self, store: Store, mount: Mount, name: str) -> tuple[EntryDelete, ...]:
         """What a success does to the count: the commands, which refuse if there is another failure by then."""
@@ -179,6 +205,13 @@ class Lockout:
     def _count(self, store: Store, mount: Mount, name: str) -> tuple[Count, int] | None:
         item = View(store, mount.mount_id).get(_path(name))
         return None if item is None else (msgspec.json.decode(item.raw, type=Count), item.revision)
+
+
+def _one_more(name: str, known: Count | None, held: Rules) -> tuple[Count, int]:
+    """The count after another failure, and for how long it is kept."""
+    failures = (known.failures if known else 0) + 1
+    count = Count(name, failures, locked=failures >= held.failures_max)
+    return count, held.locked_ns if count.locked else held.counted_ns
 
 
 def _path(name: str) -> str:

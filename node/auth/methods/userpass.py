@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from node.auth import fields, params
-from node.auth.login import Login, log_in
+from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods.lockout import Lockout
 from node.auth.methods.method import Method, mount_of, refused
 from node.auth.methods.passwords import Passwords
@@ -80,7 +80,8 @@ def method(lockout: Lockout) -> Method:
             ),
             Route(
                 "login/{username}",
-                {Operation.UPDATE: userpass.login},
+                {Operation.UPDATE: first_here(userpass.login)},
+                local=True,
                 authenticated=False,
                 summary="Gives a token for a name and its password.",
                 fields=(name, password),
@@ -166,10 +167,11 @@ class _Userpass:
         name = path["username"].lower()
         if not _is_name(name):
             raise InvalidRequest(_WRONG)
-        async with self._lockout.turn(store, mount, name):
+        async with self._lockout.turn(store, mount, name, alone=request.alone):
             user = _find(store, mount, name)
+            spare(core, request, user.params if user else None)
             if not await self._passwords.fits(password, user.password if user else None):
-                await self._lockout.failed(store, mount, name)
+                await self._lockout.failed(store, mount, name, alone=request.alone)
                 raise InvalidRequest(_WRONG)
 
             async def prove() -> Login:
@@ -183,7 +185,7 @@ class _Userpass:
                     role=name,
                     metadata={"username": name},
                     display_name=name,
-                    commands=self._lockout.forgiven(store, mount, name),
+                    courtesies=self._lockout.forgiven(store, mount, name),
                 )
 
             return await log_in(core, request, prove)

@@ -12,12 +12,12 @@ from node.auth.fields import boolean, integer, text
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import Operation, Request, Response
-from node.core.router import Route
+from node.core.router import Exists, Handler, Route
 from node.engines.shelf import Shelf, shelf
 from node.engines.transit import ciphers, keys
 from node.engines.transit.ciphers import Scheme
 from node.engines.transit.keyring import Key, find, from_base64, from_text, load, to_text
-from node.errors import InvalidRequest, NodeError, NotFound
+from node.errors import InvalidRequest, NodeError, NotFound, NotPrimary
 
 BATCH_ITEMS_MAX = 5_000
 THREAD_ITEMS_MIN = 32  # so many symmetric operations, and any asymmetric one, are done off the event loop
@@ -47,36 +47,39 @@ _SIGNING = (
 
 def routes() -> list[Route]:
     """The paths of a mount that use keys, relative to it."""
-    update = Operation.UPDATE
     plain = (_NAME, Field("plaintext", summary="Base64."), _CONTEXT, _VERSION, _BATCH)
     opened = (_NAME, Field("ciphertext", summary="vault:v1:..."), _CONTEXT, _BATCH)
     return [
-        Route("encrypt/{name}", {update: _encrypt}, exists=keys.exists, summary="Encrypts.", fields=plain),
-        Route("decrypt/{name}", {update: _decrypt}, summary="Decrypts.", fields=opened),
-        Route("rewrap/{name}", {update: _rewrap}, summary="Encrypts anew, without showing.", fields=opened),
-        Route(
-            "datakey/{form}/{name}",
-            {update: _datakey},
-            summary="A new key, encrypted.",
-            fields=(_NAME, _CONTEXT),
-        ),
+        _route("encrypt/{name}", _encrypt, "Encrypts.", plain, exists=keys.exists),
+        _route("decrypt/{name}", _decrypt, "Decrypts.", opened),
+        _route("rewrap/{name}", _rewrap, "Encrypts anew, without showing.", opened),
+        _route("datakey/{form}/{name}", _datakey, "A new key, encrypted.", (_NAME, _CONTEXT)),
         *_with_algorithm("hmac/{name}", _hmac, "Authenticates.", (_NAME, _INPUT, _VERSION, _BATCH)),
         *_with_algorithm("sign/{name}", _sign, "Signs.", _SIGNING),
         *_with_algorithm("verify/{name}", _verify, "Verifies a signature or an HMAC.", _SIGNING),
         *_with_algorithm("hash", _hash, "Hashes.", (_INPUT, Field("format", summary="hex or base64."))),
-        Route("random", {update: _random}, summary="Random bytes."),
-        Route("random/{bytes}", {update: _random}, summary="Random bytes."),
-        Route("random/{source}/{bytes}", {update: _random}, summary="Random bytes."),
+        _route("random", _random, "Random bytes."),
+        _route("random/{bytes}", _random, "Random bytes."),
+        _route("random/{source}/{bytes}", _random, "Random bytes."),
         Route("cache-config", {Operation.READ: _cache}, summary="The size of the cache: there is none."),
     ]
 
 
-def _with_algorithm(pattern: str, handler: Any, summary: str, fields: tuple[Field, ...]) -> list[Route]:
+def _route(
+    pattern: str,
+    handler: Handler,
+    summary: str,
+    fields: tuple[Field, ...] = (),
+    *,
+    exists: Exists | None = None,
+) -> Route:
+    """Using a key writes nothing, but where it is made by that, or its next version is due."""
     handlers = {Operation.UPDATE: handler}
-    return [
-        Route(pattern, handlers, summary=summary, fields=fields),
-        Route(pattern + "/{algorithm}", handlers, summary=summary, fields=fields),
-    ]
+    return Route(pattern, handlers, local=True, exists=exists, summary=summary, fields=fields)
+
+
+def _with_algorithm(pattern: str, handler: Handler, summary: str, fields: tuple[Field, ...]) -> list[Route]:
+    return [_route(each, handler, summary, fields) for each in (pattern, pattern + "/{algorithm}")]
 
 
 # --- one, or many at once ---
@@ -131,7 +134,7 @@ async def _encrypt(core: Core, request: Request, params: dict[str, str]) -> Resp
     key = load(view, params["name"])
     if key is None:
         key = await _upsert(view, request, params["name"])
-    key = await _fresh(view, key)
+    key = await _fresh(view, request, key)
     _check_encrypts(key)
 
     def work(item: Item) -> Item:
@@ -164,13 +167,18 @@ async def _upsert(view: Shelf, request: Request, name: str) -> Key:
     return await keys.make(view, name, kind, derived=derived, convergent=convergent)
 
 
-async def _fresh(view: Shelf, key: Key) -> Key:
-    """The key, with a new version if its time has come. Who cannot make one, or is too late, uses what is there."""
+async def _fresh(view: Shelf, request: Request, key: Key) -> Key:
+    """The key, with a new version if its time has come. Who cannot make one, or is too late, uses what is there.
+
+    Raises NotPrimary where another region can be asked to make it.
+    """
     if not key.is_due(view.store.now_ns()):
         return key
     try:
         return await keys.rotated(view, key)
-    except NodeError:
+    except NodeError as error:
+        if isinstance(error, NotPrimary) and not request.alone:
+            raise
         return find(view, key.name)
 
 
@@ -227,7 +235,7 @@ async def _decrypt(core: Core, request: Request, params: dict[str, str]) -> Resp
 
 async def _rewrap(core: Core, request: Request, params: dict[str, str]) -> Response:
     view = shelf(core, request)
-    key = await _fresh(view, find(view, params["name"]))
+    key = await _fresh(view, request, find(view, params["name"]))
     _check_encrypts(key)
 
     def work(item: Item) -> Item:
@@ -241,7 +249,7 @@ async def _datakey(core: Core, request: Request, params: dict[str, str]) -> Resp
     if params["form"] not in ("plaintext", "wrapped"):
         raise InvalidRequest("Invalid path, must be 'plaintext' or 'wrapped'")
     view = shelf(core, request)
-    key = await _fresh(view, find(view, params["name"]))
+    key = await _fresh(view, request, find(view, params["name"]))
     _check_encrypts(key)
     bits = integer(request.data.get("bits"), "bits") or 256
     if bits not in DATAKEY_BITS:
@@ -257,7 +265,7 @@ async def _datakey(core: Core, request: Request, params: dict[str, str]) -> Resp
 
 async def _hmac(core: Core, request: Request, params: dict[str, str]) -> Response:
     view = shelf(core, request)
-    key = await _fresh(view, find(view, params["name"]))
+    key = await _fresh(view, request, find(view, params["name"]))
     algorithm = _algorithm(request, params)
     ciphers.hash_of(algorithm)
 
@@ -272,7 +280,7 @@ async def _hmac(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 async def _sign(core: Core, request: Request, params: dict[str, str]) -> Response:
     view = shelf(core, request)
-    key = await _fresh(view, find(view, params["name"]))
+    key = await _fresh(view, request, find(view, params["name"]))
     if not key.kind.signs:
         raise InvalidRequest(f"key type {key.kind.name} does not support signing")
     scheme = _scheme(request, params)

@@ -59,6 +59,7 @@ class Run:
     steps: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     rto_ms: int | None = None
+    rpo_writes: int | None = None  # the load knows it, where there is one
     lag_entries: int | None = None
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -131,7 +132,7 @@ def conduct(run: Run, body: Callable[[Run], None]) -> int:
         except (RemoteError, LocalError) as error:
             run.note(str(error))
         run.undo.close()
-        lost = _end(run)
+        lost = run.rpo_writes if run.probe is None else _end(run, run.probe)
     except KeyboardInterrupt:  # once more: nothing else is waited for
         raise click.Abort from None
     if lost or (run.probe is not None and (lost is None or run.probe.stale)):
@@ -140,11 +141,8 @@ def conduct(run: Run, body: Callable[[Run], None]) -> int:
     return 0 if ending == "passed" else REMOTE_ERROR
 
 
-def _end(run: Run) -> int | None:
+def _end(run: Run, probe: Probe) -> int | None:
     """End the load; how many acknowledged writes are missing."""
-    probe = run.probe
-    if probe is None:
-        return None
     probe.stop()
     for told in list(dict.fromkeys(probe.failures))[:5]:
         run.note(f"a request failed: {told}")

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -39,12 +39,10 @@ def snapshot() -> None:
 @remote()
 def save(client: Client, file: Path) -> None:
     """Write a snapshot to FILE, which is there only if it is whole."""
-    doing = "Error taking the snapshot"
     part = tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.name + ".", delete=False)  # noqa: SIM115
     try:
-        with part, _exchange(client, "GET", PATH, doing=doing) as response:
-            while piece := response.read(PIECE_BYTES):
-                part.write(piece)
+        with part:
+            download(client, part)
             part.flush()
             os.fsync(part.fileno())
         with _unpacked(Path(part.name)):
@@ -67,6 +65,13 @@ def restore(client: Client, file: Path, force: bool) -> None:
         _exchange(client, "POST", path, body, doing="Error installing the snapshot"),
     ):
         pass
+
+
+def download(client: Client, file: IO[bytes]) -> None:
+    """A snapshot of the store, as the server sends it. Raises RemoteError."""
+    with _exchange(client, "GET", PATH, doing="Error taking the snapshot") as response:
+        while piece := response.read(PIECE_BYTES):
+            file.write(piece)
 
 
 @contextlib.contextmanager
@@ -161,7 +166,7 @@ def bootstrap(file: Path, configs: tuple[Path, ...]) -> None:
     """
     from node.backup import offline
 
-    settings = _settings(configs)
+    settings = settings_of(configs)
     with _unpacked(file) as contents:
         try:
             offline.bootstrap(contents, settings)
@@ -177,13 +182,13 @@ def _root(contents: "Contents", configs: tuple[Path, ...]) -> "RootKey":
 
     if contents.seal.type != "static":
         return offline.root_of_shares(contents.seal, iter(lambda: secret_line(None, "Unseal Key"), ""))
-    key_file = _settings(configs).seal.key_file
+    key_file = settings_of(configs).seal.key_file
     if key_file is None:
         raise LocalError('The snapshot has the static seal, but the configuration has no seal "static".')
     return offline.root_of_key_file(contents.seal, key_file)
 
 
-def _settings(configs: tuple[Path, ...]) -> "Settings":
+def settings_of(configs: tuple[Path, ...]) -> "Settings":
     from node.config import ConfigError, load
 
     try:

@@ -21,11 +21,14 @@ def drill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
     empty_environment(monkeypatch, tmp_path)
     run = runner(capsys, monkeypatch)
 
-    def drilled(address: str, ca: Path, token: str, *arguments: object) -> tuple[int, dict[str, Any]]:
+    def drilled(
+        address: str, ca: Path, token: str, *arguments: object, stdin: str = ""
+    ) -> tuple[int, dict[str, Any]]:
         monkeypatch.setenv("VAULT_ADDR", address)
-        monkeypatch.setenv("VAULT_CACERT", str(ca))
+        if address.startswith("https:"):
+            monkeypatch.setenv("VAULT_CACERT", str(ca))
         monkeypatch.setenv("VAULT_TOKEN", token)
-        code, out, err = run("drill", *arguments, "-format=json")
+        code, out, err = run("drill", *arguments, "-format=json", stdin=stdin)
         assert out, err
         return code, json.loads(out)
 
@@ -93,3 +96,46 @@ def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill) -> None:
         entry = next(each for each in plan["regions"]["regions"] if each["name"] == "eu")
         assert [each["node_id"] for each in entry["nodes"]] == ["eu-1"]
         assert "one voter" in plan["against"]["leader"][0]
+
+        for number in range(5):
+            us.must(token, "POST", f"secret/data/app/{number}", {"data": {"v": number}})
+        us.must(token, "DELETE", "secret/data/app/4")
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        key = us.directory / "seal.key"
+        asked = ("isolated", f"-seal-key-file={key}", f"-directory={scratch}", "-sample=10")
+        code, told = drill(us.server.address, us.server.ca, token, *asked)
+        report = told["report"]
+        assert (code, report["ending"], report["rpo_writes"]) == (0, "passed", 0), report["notes"]
+        assert any(note.startswith("4 of 5 sampled secrets (of 5)") for note in report["notes"])
+        assert not list(scratch.iterdir()), "the scratch store is gone"
+        assert us.regions(token)["role"] == "secondary", "the live one has not noticed"
+        other = eu.directory / "seal.key"
+        code, told = drill(
+            us.server.address,
+            us.server.ca,
+            token,
+            "isolated",
+            f"-seal-key-file={other}",
+            f"-directory={scratch}",
+        )
+        assert (code, told["report"]["ending"]) == (2, "failed")
+        assert any("does not open the snapshot's seal" in note for note in told["report"]["notes"])
+        assert not list(scratch.iterdir())
+
+
+def test_a_snapshot_that_people_open_is_rehearsed_with_their_shares(tmp_path: Path, drill: Drill) -> None:
+    local = LocalCluster(tmp_path / "cluster", nodes=1, seal="shamir")
+    local.create()
+    try:
+        local.start_all()
+        local.bootstrap()
+        local.must("n1", "POST", "secret/data/a", {"data": {"v": 1}})
+        shares = json.loads((local.directory / "init.json").read_bytes())["keys"]
+        code, told = drill(
+            *of_cluster(local, "n1"), "isolated", f"-directory={tmp_path}", stdin="\n".join(shares)
+        )
+        assert (code, told["report"]["rpo_writes"]) == (0, 0), told["report"]["notes"]
+        assert not list(tmp_path.glob("strongroom-drill-*"))
+    finally:
+        local.stop_all()

@@ -250,7 +250,7 @@ def test_a_fresh_node_takes_over_a_store_and_others_join_it(
 
     assert moved() == "with the store"
     assert server.request("GET", "kv/data/moved", token=token).status == 403, "its own root token is gone"
-    original = own.must("n1", "GET", "sys/health")
+    original = own.must(own.wait_leader(), "GET", "sys/health")
     told = server.request("GET", "sys/health").body
     assert (told["cluster_id"], told["cluster_name"]) == (original["cluster_id"], original["cluster_name"])
     peers = server.request("GET", "sys/storage/raft/configuration", token=own.token).body["data"]

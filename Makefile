@@ -47,6 +47,6 @@ bench: $(READY) ## reads, writes, many clients and many secrets, beside OpenBao 
 api-fuzz: $(READY) ## 500 drawn requests for every operation of the OpenAPI document: no 5xx, no answer outside of it
 	@STRONGROOM_API_CASES=500 $(BIN)/python -m pytest -q -s tests/system/test_openapi.py
 
-chaos: $(READY) ## kill nodes under load, without and with power loss, and check every promise (docs/chaos.md)
+chaos: $(READY) ## break nodes and links under load, and check every promise (docs/chaos.md)
 	@$(BIN)/python -m chaos.run --kills 50
-	@$(BIN)/python -m chaos.run --kills 50 --power-loss 0.6
+	@$(BIN)/python -m chaos.run --kills 50 --power-loss 0.6 --pauses --cuts

@@ -1,15 +1,18 @@
 """What a cluster promised, held against what it did. Pure: a history and the nodes' states in, a verdict out.
 
 Every acknowledged write is on every node, as it was acknowledged; every write happened at most once,
-whatever its client repeated; versions have no gaps; the log indexes agree with real time; all nodes are
-equal. One rule a function, each linear in the history but for a sort.
+whatever its client repeated; versions have no gaps; the log indexes agree with real time; no read was
+stale; all nodes are equal. One rule a function, each linear in the history but for a sort.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from chaos import registers
 from chaos.history import History, Outcome, Write
+
+SHOWN_CHARS_MAX = 32  # of a value: more than it takes to tell it from others
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def check(history: History, states: Sequence[NodeState]) -> Verdict:
         *_phantoms(history.writes, states),
         *_disordered(acknowledged),
         *_refused(history.writes),
+        *_stale(history),
         *_diverged(states),
     ]
     return Verdict(tuple(found))
@@ -139,6 +143,29 @@ def _refused(writes: Sequence[Write]) -> Iterator[Violation]:
         if write.status is not None and 400 <= write.status < 500:
             again = "repeated under its request id, " if write.outcome is Outcome.INFO else ""
             yield Violation("refused", f"{_name(write)}: {again}answered {write.status}")
+
+
+def _stale(history: History) -> Iterator[Violation]:
+    """No read shows less than anybody had been told before it began, nor what nobody wrote."""
+    read = {each.key for each in history.reads}
+    ops = [
+        registers.Op(
+            "write", w.key, w.node, w.invoked_ns, w.completed_ns if w.outcome is Outcome.OK else None,
+            w.version, _short(w.value), w.expect,
+        )
+        for w in history.writes
+        if w.key in read and w.outcome is not Outcome.FAIL
+    ]  # fmt: skip
+    ops += [
+        registers.Op("read", r.key, r.node, r.invoked_ns, r.completed_ns, r.version, _short(r.value))
+        for r in history.reads
+    ]
+    for text in registers.violations(ops):
+        yield Violation("stale", text)
+
+
+def _short(value: str | None) -> str | None:
+    return value if value is None else value[:SHOWN_CHARS_MAX]
 
 
 def _diverged(states: Sequence[NodeState]) -> Iterator[Violation]:

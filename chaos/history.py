@@ -5,16 +5,19 @@
      "rid":"5e.."}
     {"i":1,"type":"ok","process":4,"f":"put","key":"s/4/0","value":"4.1.9f","version":1,"index":81,"t":45,
      "status":200,"attempts":1}
+    {"i":2,"type":"invoke","process":5,"f":"get","key":"s/4/0","t":13,"node":"n2"}
+    {"i":3,"type":"ok","process":5,"f":"get","key":"s/4/0","value":null,"version":0,"t":44}
     {"type":"fault","f":"kill leader","target":"n1","t":50,"end":900,"detail":"n1 lost journal torn"}
 
-Values are unique. `fail` is written only when it is certain that nothing happened; `info` means that the
-outcome is not known: such an operation stays open for ever and its process number is not used again (the
-convention of Jepsen, so its checkers and porcupine's can read the file). Attempts under one request id are
+Values are unique; version 0 is "nothing there". `fail` is written only when it is certain that nothing happened;
+`info` means that the outcome is not known: such an operation stays open for ever and its process number is not used
+again (the convention of Jepsen, so its checkers and porcupine's can read the file). Attempts under one request id are
 one operation.
 """
 
 import enum
 import json
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -53,6 +56,18 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """One read that was answered: 0 and None where nothing was."""
+
+    key: str
+    node: str
+    invoked_ns: int
+    completed_ns: int
+    version: int
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something that was broken on purpose, from `start_ns` until it was mended at `end_ns`."""
 
@@ -71,6 +86,7 @@ class History:
     nodes: int
     writes: tuple[Write, ...]
     faults: tuple[Fault, ...]
+    reads: tuple[Read, ...] = ()
 
 
 class Recorder:
@@ -79,6 +95,7 @@ class Recorder:
     def __init__(self, path: Path, *, seed: int, nodes: int) -> None:
         self._file: IO[str] = path.open("x", encoding="utf-8")
         self._next = 0
+        self._processes = 0
         header = {"v": FORMAT, "type": "header", "seed": seed, "nodes": nodes, "regions": ["a"]}
         self._write({**header, "clock": "monotonic ns of the driver"})
 
@@ -114,6 +131,23 @@ class Recorder:
         answer = {"version": version, "index": index, "status": status, "attempts": attempts}
         self._event({**event, **answer, "t": time.monotonic_ns()})
 
+    def new_process(self) -> int:
+        """A process number that nobody has used."""
+        self._processes += 1
+        return self._processes
+
+    def invoke_read(self, *, process: int, key: str, node: str) -> None:
+        """A client is about to read: call this before the bytes can leave."""
+        event = {"type": "invoke", "process": process, "f": "get", "key": key}
+        self._event({**event, "t": time.monotonic_ns(), "node": node})
+
+    def complete_read(
+        self, outcome: Outcome, *, process: int, key: str, version: int | None, value: str | None
+    ) -> None:
+        """The answer arrived, or none will: call this after the last byte."""
+        event = {"type": outcome.value, "process": process, "f": "get", "key": key, "value": value}
+        self._event({**event, "version": version, "t": time.monotonic_ns()})
+
     def fault(self, fault: Fault) -> None:
         event = {"type": "fault", "f": fault.kind, "target": fault.target, "t": fault.start_ns}
         self._write({**event, "end": fault.end_ns, "detail": fault.detail})
@@ -133,8 +167,9 @@ def read_history(path: Path) -> History:
         if not isinstance(header, dict) or header.get("v") != FORMAT:
             raise ValueError(f"{path} is not a history of format {FORMAT}")
         writes: list[Write] = []
+        reads: list[Read] = []
         faults: list[Fault] = []
-        pending: dict[int, int] = {}
+        pending: dict[int, Mapping[str, Any]] = {}
         for line in file:
             event = json.loads(line)
             if event["type"] == "fault":
@@ -146,21 +181,35 @@ def read_history(path: Path) -> History:
                     raise ValueError(
                         f"event {event['i']}: process {event['process']} invokes twice at a time"
                     )
-                pending[event["process"]] = len(writes)
-                writes.append(_invoked(event))
+                pending[event["process"]] = event
             else:
-                place = pending.pop(event["process"], None)
-                if place is None:
+                invoked = pending.pop(event["process"], None)
+                if invoked is None:
                     raise ValueError(f"event {event['i']}: an answer to nothing")
-                writes[place] = _completed(writes[place], event)
-    return History(header["seed"], header["nodes"], tuple(writes), tuple(faults))
+                if event["f"] == "put":
+                    writes.append(_completed(_invoked(invoked), event))
+                elif event["type"] == Outcome.OK:
+                    reads.append(_read(invoked, event))
+        writes += [_invoked(event) for event in pending.values() if event["f"] == "put"]
+    return History(header["seed"], header["nodes"], tuple(writes), tuple(faults), tuple(reads))
+
+
+def _read(invoked: Mapping[str, Any], event: Mapping[str, Any]) -> Read:
+    return Read(
+        key=sys.intern(invoked["key"]),
+        node=sys.intern(invoked["node"]),
+        invoked_ns=invoked["t"],
+        completed_ns=event["t"],
+        version=event["version"],
+        value=None if event["value"] is None else sys.intern(event["value"]),
+    )
 
 
 def _invoked(event: Mapping[str, Any]) -> Write:
     return Write(
         process=event["process"],
-        key=event["key"],
-        value=event["value"],
+        key=sys.intern(event["key"]),
+        value=sys.intern(event["value"]),  # readers saw it too
         expect=event["expect"],
         node=event["node"],
         request_id=event["rid"],

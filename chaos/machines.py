@@ -43,6 +43,12 @@ class Machines:
     def kill(self, name: str) -> None:
         self._cluster.kill(name)
 
+    def pause(self, name: str) -> None:
+        self._cluster.pause(name)
+
+    def resume(self, name: str) -> None:
+        self._cluster.resume(name)
+
     def dead(self) -> list[str]:
         return [name for name in self.names if not self._cluster.alive(name)]
 

@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from chaos.checker import Verdict
 from chaos.history import Fault, History, Outcome
 
 SHOWN_VIOLATIONS_MAX = 20
-KINDS = ("lost", "twice", "gap", "phantom", "disordered", "refused", "diverged", "stuck", "died")
+KINDS = ("lost", "twice", "gap", "phantom", "disordered", "refused", "stale", "diverged", "stuck", "died")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ def silences(times_ns: Sequence[int], faults: Sequence[Fault]) -> list[float]:
     gaps = []
     for number, fault in enumerate(faults):
         end = faults[number + 1].start_ns if number + 1 < len(faults) else None
-        inside = [t for t in times_ns if t >= fault.start_ns and (end is None or t < end)]
+        last = len(times_ns) if end is None else bisect_left(times_ns, end)
+        inside = times_ns[bisect_left(times_ns, fault.start_ns) : last]
         points = [fault.start_ns, *inside, *([end] if end is not None else [])]
         gaps.append(max((b - a for a, b in itertools.pairwise(points)), default=0) / 1e9)
     return gaps
@@ -65,7 +67,7 @@ def lines(history: History, verdict: Verdict) -> list[str]:
     text = [
         f"seed {history.seed}, {history.nodes} nodes, {len(history.faults)} faults",
         f"acknowledged {found.acknowledged} ({found.writes_per_s:.0f}/s), after a retry {found.retried}",
-        f"outcome never learnt {found.unknown}",
+        f"outcome never learnt {found.unknown}, reads answered {len(history.reads)}",
         f"violations: {verdicts}",
         f"without writes after the leader was killed: {_spread(found.leader_gaps_s)}",
         f"without writes after any fault: {_spread(found.all_gaps_s)}",

@@ -13,6 +13,7 @@ import itertools
 import json
 import random
 import ssl
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,10 +97,16 @@ class Workload:
         self._stopping = asyncio.Event()
         self._progress = asyncio.Condition()
         self._deadline = float("inf")
-        self._process_next = 0
         self.acknowledged = 0
         self.unknown = 0  # operations with at least one attempt whose outcome was not known
         self.keys: set[str] = set()
+        self.registers: deque[str] = deque(
+            maxlen=2 * writers
+        )  # with versions, that which was written last at the end
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """No new writes; those in flight have FINISH_S to learn their outcome."""
@@ -128,7 +135,7 @@ class Workload:
 
     async def _writer(self, session: aiohttp.ClientSession, number: int) -> None:
         place = number % len(self._endpoints)
-        process = self._new_process()
+        process = self._recorder.new_process()
         path, version = 0, 0
         turn = 0
         while not self._stopping.is_set():
@@ -145,8 +152,9 @@ class Workload:
             self.keys.add(key)
             outcome, place = await self._perform(session, operation, place)
             if outcome is Outcome.INFO:
-                process = self._new_process()
+                process = self._recorder.new_process()
             if not once:
+                self.registers.append(key)
                 version += 1
                 if outcome is not Outcome.OK or version == VERSIONS_PER_PATH:
                     path, version = path + 1, 0
@@ -227,10 +235,6 @@ class Workload:
     async def _pause(self) -> None:
         if self._pause_s:
             await asyncio.sleep(self._rng.uniform(0, 2 * self._pause_s))
-
-    def _new_process(self) -> int:
-        self._process_next += 1
-        return self._process_next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

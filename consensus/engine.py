@@ -459,4 +459,5 @@ def _peer_transport(handler: PeerHandler, config: GroupConfig) -> Transport:
         client_tls=config.client_tls,
         handler=handler,
         insecure=config.insecure,
+        source=config.source,
     )

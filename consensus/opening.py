@@ -33,6 +33,7 @@ class GroupConfig:
     client_tls: ssl.SSLContext | None
     cipher: Cipher
     insecure: bool = False  # no TLS: tests only
+    source: str = ""  # the address of this machine from which peers are called; "": any
     options: RaftOptions = field(default_factory=RaftOptions)
     on_durable: OnDurable | None = None  # told how far the journal is synced, before anyone is answered
 

@@ -73,6 +73,7 @@ class PeerTransport:
         client_tls: ssl.SSLContext | None,
         handler: PeerHandler,
         insecure: bool = False,
+        source: str = "",
     ) -> None:
         """Without TLS (`insecure=True`, both contexts None) a peer is believed: for tests only."""
         peer_name(me, cluster_id)
@@ -83,6 +84,7 @@ class PeerTransport:
                 check_context(context)
         self.me, self.cluster_id, self.handler = me, cluster_id, handler
         self.refused: Counter[str] = Counter()
+        self._source = (source, 0) if source else None
         self._listen, self._server_tls, self._client_tls = listen, server_tls, client_tls
         self._peers: dict[str, str] = {}
         self._links: dict[str, Link] = {}  # greeted, at most one a peer
@@ -337,6 +339,7 @@ class PeerTransport:
                     ssl=self._client_tls,
                     server_hostname=name,
                     ssl_handshake_timeout=deadline_s,
+                    local_addr=self._source,
                 )
                 _tune(transport.get_extra_info("socket"))
                 await link.ready

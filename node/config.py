@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from node.config_cluster import cluster_address, cluster_listen, cluster_source_address
 from node.config_files import find, read
 from node.config_listener import (
     Listener,
@@ -85,10 +86,12 @@ class Settings:
     cluster_name: str
     data_dir: Path
     api_address: str
-    cluster_address: str
+    cluster_address: str  # host:port at which other nodes reach this one
+    cluster_listen: str  # host:port that is bound for them
     listeners: tuple[Listener, ...]
     seal: SealSettings
     storage: StorageKind = "raft"
+    cluster_source: str = ""  # an address of this machine from which other nodes are called; "": any
     link_address: str = ""  # host:port for nodes of other regions; "" takes no part in regions
     link_bind_address: str = ""  # host:port that is bound for them
     link_source: str = ""  # the address of this machine from which links to other regions leave; "": any
@@ -174,6 +177,7 @@ def dev_settings(
         data_dir=data_dir.absolute(),
         api_address=f"{'https' if tls else 'http'}://{join(only.host, only.port)}",
         cluster_address=join(only.host, next_port(only)),
+        cluster_listen=join(only.host, next_port(only)),
         listeners=(only,),
         seal=SealSettings(kind="shamir"),
         storage="inmem",
@@ -206,9 +210,6 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
     _check_names(file)
     blocks = [block.tcp for block in file.listener] or [Tcp()]
     listeners = tuple(listener(tcp, where=f"listener[{i}]") for i, tcp in enumerate(blocks))
-    cluster_addr = file.cluster_addr or next(
-        (tcp.cluster_address for tcp in blocks if tcp.cluster_address), ""
-    )
     raft = file.raft[0] if file.raft else Raft()
     heartbeat_s = seconds(raft.heartbeat, where="raft.heartbeat")
     election_timeout_s = seconds(raft.election_timeout, where="raft.election_timeout")
@@ -224,7 +225,9 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         cluster_name=file.cluster_name,
         data_dir=Path(file.data_dir or _DATA_DIR).absolute(),
         api_address=_api_address(file.api_addr, listeners[0]),
-        cluster_address=_cluster_address(cluster_addr, listeners),
+        cluster_address=cluster_address(file, listeners),
+        cluster_listen=cluster_listen(file, listeners),
+        cluster_source=cluster_source_address(file),
         link_address=region_address(file),
         link_bind_address=region_bind_address(file),
         link_source=region_source_address(file),
@@ -364,19 +367,6 @@ def _api_address(told: str, first: Listener) -> str:
     if url.scheme == "http" and not is_loopback(host):
         raise ConfigError(f'api_addr is "{told}"; http:// is allowed for a loopback address only.')
     return f"{url.scheme}://{join(host, port)}"
-
-
-def _cluster_address(told: str, listeners: tuple[Listener, ...]) -> str:
-    first = listeners[0]
-    told = told.removeprefix("https://").rstrip("/")  # Vault writes a URL
-    host, port = host_port(told, where="cluster_addr") if told else (first.host, next_port(first))
-    if is_wildcard(host):
-        raise ConfigError(
-            f"cluster_addr must be an address that other nodes can reach; {host} is only one to bind."
-        )
-    if any(port == other.port and (host == other.host or is_wildcard(other.host)) for other in listeners):
-        raise ConfigError(f"cluster_addr is {join(host, port)}, which a listener for clients uses already.")
-    return join(host, port)
 
 
 def _seal(blocks: list[SealBlock], listeners: tuple[Listener, ...], *, assumed: bool) -> SealSettings:

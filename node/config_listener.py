@@ -95,6 +95,16 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def source_address(told: str, *, where: str) -> str:
+    """`told`, which must be "" or an IP address. Raises ConfigError, naming the key `where`."""
+    if told:
+        try:
+            ipaddress.ip_address(told)
+        except ValueError:
+            raise ConfigError(f'{where} is "{told}"; it must be an IP address of this machine.') from None
+    return told
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,8 +1,6 @@
 """Where a node is reached by other regions, what it binds for them, and where its own links to them leave from."""
 
-import ipaddress
-
-from node.config_listener import host_port, is_wildcard, join
+from node.config_listener import host_port, is_wildcard, join, source_address
 from node.config_schema import ConfigError, FileSettings
 
 
@@ -29,12 +27,4 @@ def region_bind_address(file: FileSettings) -> str:
 
 def region_source_address(file: FileSettings) -> str:
     """The address of this machine that links leave from; "" leaves it to the kernel. Raises ConfigError."""
-    told = file.region_source_addr
-    if told:
-        try:
-            ipaddress.ip_address(told)
-        except ValueError:
-            raise ConfigError(
-                f'region_source_addr is "{told}"; it must be an IP address of this machine.'
-            ) from None
-    return told
+    return source_address(file.region_source_addr, where="region_source_addr")

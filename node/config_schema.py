@@ -93,6 +93,7 @@ class FileSettings(_Strict):
     data_dir: str = ""
     api_addr: str = ""
     cluster_addr: str = ""
+    cluster_source_addr: str = ""
     region_addr: str = ""
     region_bind_addr: str = ""
     region_source_addr: str = ""

@@ -47,13 +47,14 @@ def open_group(
 
     Raises consensus.errors.Corrupt if the disk must not be trusted.
     """
-    host, _, port = settings.cluster_address.rpartition(":")
+    host, _, port = settings.cluster_listen.rpartition(":")
     config = GroupConfig(
         node_id=settings.node_id,
         cluster_id=identity.cluster_id,
         owner=identity.owner,
         directory=directory,
         listen=(host.strip("[]"), int(port)),
+        source=settings.cluster_source,
         server_tls=tls[0],
         client_tls=tls[1],
         cipher=JournalCipher(root.derive(JOURNAL)),

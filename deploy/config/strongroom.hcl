@@ -24,8 +24,12 @@ node_id = "n1"
 # What clients and other nodes reach this node by. Default: made from the first listener.
 api_addr = "https://127.0.0.1:8200"
 
-# Where this node's Raft listener is bound, and what the others are told. Default: the listener's host, next port.
+# Where the others reach this node's Raft listener, and where it is bound unless a listener's cluster_address says
+# otherwise. Default: the listener's host, next port.
 cluster_addr = "127.0.0.1:8201"
+
+# The address of this machine from which it calls other nodes. Default: the system's choice.
+# cluster_source_addr = ""
 
 # Where clients are served. Repeat the block for more addresses. Default: 127.0.0.1:8200.
 listener "tcp" {
@@ -35,6 +39,9 @@ listener "tcp" {
   # whose certificate is <data_dir>/tls/ca.pem.
   # tls_cert_file = "/etc/strongroom/tls/cert.pem"
   # tls_key_file  = "/etc/strongroom/tls/key.pem"
+
+  # Where the Raft listener is bound, if that is not what the others are told.
+  # cluster_address = "127.0.0.1:8201"
 
   # Plain HTTP; refused on anything but a loopback address.
   # tls_disable = false

@@ -37,8 +37,9 @@ class LocalCluster:
     """`nodes` servers in `directory`, with ports from `port_base` on (None: free ones, remembered there).
 
     `extra_config` is HCL for every node. seal="static": TLS, opens by itself; "shamir": one node (joining needs
-    TLS) in plain HTTP, opened by bootstrap() and unseal(). Methods raise ClusterError; those that send requests
-    raise Unreachable too.
+    TLS) in plain HTTP, opened by bootstrap() and unseal(). `doors`: nodes call each other at ports of
+    their own (door_port), where somebody must pass on what comes (chaos/network.py); these are not remembered.
+    Methods raise ClusterError; those that send requests raise Unreachable too.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class LocalCluster:
         port_base: int | None = None,
         extra_config: str = "",
         seal: str = "static",
+        doors: bool = False,
     ) -> None:
         self._layout = Layout(
-            directory, nodes=nodes, port_base=port_base, seal=seal, extra_config=extra_config
+            directory, nodes=nodes, port_base=port_base, seal=seal, extra_config=extra_config, doors=doors
         )
         self.directory = self._layout.directory
         self.nodes = self._layout.nodes

@@ -7,7 +7,8 @@ and ca.pem stand beside it; each node has its own directory.
 import json
 import os
 import random
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ FORMAT = "strongroom-local-cluster/1"
 # Below the range that the kernel takes client ports from: a stopped node's port must be free when it returns.
 PORTS_FIRST, PORTS_LAST = 12_000, 32_000
 PORT_TRIES_MAX = 1000
+SOURCES_FIRST = 11  # the last byte of the first node's address, where each has one of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class LocalNode:
     api_port: int
     cluster_port: int
     directory: Path
+    door_port: int = 0  # where other nodes reach its Raft listener, if not there
+    source: str = ""  # the loopback address from which it calls them, if not any
 
     @property
     def config_path(self) -> Path:
@@ -59,7 +63,14 @@ class Layout:
     """The files of one local cluster. Nothing is written before create()."""
 
     def __init__(
-        self, directory: Path, *, nodes: int, port_base: int | None, seal: str, extra_config: str
+        self,
+        directory: Path,
+        *,
+        nodes: int,
+        port_base: int | None,
+        seal: str,
+        extra_config: str,
+        doors: bool = False,
     ) -> None:
         self.directory = directory.absolute()
         self.marker_path = self.directory / "cluster.json"
@@ -79,6 +90,13 @@ class Layout:
             LocalNode(f"n{i}", f"{scheme}://127.0.0.1:{api}", api, raft, self.directory / f"n{i}")
             for i, (api, raft) in enumerate(ports, 1)
         )
+        if doors:
+            self.nodes = tuple(
+                replace(node, door_port=port, source=f"127.0.0.{SOURCES_FIRST + i}")
+                for i, (node, port) in enumerate(
+                    zip(self.nodes, free_ports(nodes, but=sum(ports, ())), strict=True)
+                )
+            )
 
     def create(self) -> None:
         """Make what is missing; configuration files are written anew each time. Raises ClusterError."""
@@ -134,9 +152,11 @@ class Layout:
                 'region       = "local"',
                 f"data_dir     = {_quoted(node.data_dir)}",
                 f'api_addr     = "{node.api_address}"',
-                f'cluster_addr = "127.0.0.1:{node.cluster_port}"',
+                f'cluster_addr = "127.0.0.1:{node.door_port or node.cluster_port}"',
+                f'cluster_source_addr = "{node.source}"',
                 'listener "tcp" {',
                 f'  address     = "127.0.0.1:{node.api_port}"',
+                f'  cluster_address = "127.0.0.1:{node.cluster_port}"',
                 f"  tls_disable = {'false' if self.seal == 'static' else 'true'}",
                 "}",
                 seal if self.seal == "static" else 'seal "shamir" {}',
@@ -174,13 +194,19 @@ def _choose_ports(nodes: int, base: int | None) -> list[tuple[int, int]]:
     """Pairs (API, Raft): base, base + 1, ... or free ones."""
     if base is not None:
         return [(base + 2 * i, base + 2 * i + 1) for i in range(nodes)]
+    chosen = free_ports(2 * nodes)
+    return list(zip(chosen[::2], chosen[1::2], strict=True))
+
+
+def free_ports(count: int, *, but: Collection[int] = ()) -> list[int]:
+    """Loopback ports on which nobody listens now, none of `but`. Raises ClusterError."""
     chosen: list[int] = []
     for _ in range(PORT_TRIES_MAX):
         port = random.randrange(PORTS_FIRST, PORTS_LAST)  # noqa: S311 - not a secret
-        if port not in chosen and process.is_free(port):
+        if port not in chosen and port not in but and process.is_free(port):
             chosen.append(port)
-        if len(chosen) == 2 * nodes:
-            return list(zip(chosen[::2], chosen[1::2], strict=True))
+        if len(chosen) == count:
+            return chosen
     raise ClusterError("This machine has no free ports for a local cluster.")
 
 

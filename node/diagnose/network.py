@@ -47,7 +47,7 @@ def check(settings: Settings) -> Findings:
 
 def _ports(settings: Settings) -> list[tuple[str, str, int]]:
     found = [("port", listener.host, listener.port) for listener in settings.listeners]
-    host, _, port = settings.cluster_address.rpartition(":")
+    host, _, port = settings.cluster_listen.rpartition(":")
     return [*found, ("port", host.strip("[]"), int(port))]
 
 

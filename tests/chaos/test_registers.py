@@ -1,7 +1,8 @@
 """The check of registers sees what it must see."""
 
 import pytest
-from support.registers import Op, violations
+
+from chaos.registers import Op, violations
 
 WRITE = Op("write", "k", "n1", 1, 2, 1, "a")
 NEXT = Op("write", "k", "n1", 3, 4, 2, "b")

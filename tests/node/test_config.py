@@ -82,6 +82,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         data_dir=Path("/data"),
         api_address="https://vault.example.com:443",
         cluster_address="[fd00::1]:8201",
+        cluster_listen="[fd00::1]:8201",
         listeners=(
             Listener(host="0.0.0.0", port=8200, tls_cert_file=Path("/c.pem"), tls_key_file=Path("/k.pem")),
             Listener(host="127.0.0.1", port=8300, tls_disable=True),
@@ -108,8 +109,8 @@ def test_the_example_is_a_configuration_and_shows_every_key() -> None:
     uncommented = re.sub(r"(?m)^(\s*)# (\w+ += )", r"\1\2", example.read_text())
     said = set(re.findall(r"(?m)^\s*(\w+)\b(?= *=| \"| \{)", uncommented))
     assert said == {
-        "node_id", "region", "cluster_name", "data_dir", "api_addr", "cluster_addr", "region_addr",
-        "region_bind_addr", "region_source_addr",
+        "node_id", "region", "cluster_name", "data_dir", "api_addr", "cluster_addr", "cluster_source_addr",
+        "cluster_address", "region_addr", "region_bind_addr", "region_source_addr",
         "log_level", "log_format",
         "listener", "address", "tls_cert_file", "tls_key_file", "tls_disable", "seal", "key_file", "audit", "path",
         "telemetry", "unauthenticated_metrics_access", "raft", "heartbeat", "election_timeout", "read_leases",

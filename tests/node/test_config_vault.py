@@ -80,6 +80,21 @@ def test_the_listener_has_the_address_of_the_cluster(tmp_path: Path) -> None:
     assert settings(tmp_path, 'storage "inmem" {}\n' + listener).cluster_address == "127.0.0.1:9999"
 
 
+def test_the_raft_listener_may_be_bound_elsewhere_than_others_are_told(tmp_path: Path) -> None:
+    told = """
+        node_id = "n1"
+        cluster_addr = "vault-1.example:8201"
+        cluster_source_addr = "10.0.0.1"
+        storage "inmem" {}
+    """
+    listener = f'listener "tcp" {{\n  cluster_address = "0.0.0.0:9999"\n  {TLS}}}\n'
+    found = settings(tmp_path, told + listener)
+    assert (found.cluster_address, found.cluster_listen) == ("vault-1.example:8201", "0.0.0.0:9999")
+    assert found.cluster_source == "10.0.0.1"
+    with pytest.raises(ConfigError, match="cluster_source_addr"):
+        settings(tmp_path, told.replace("10.0.0.1", "here") + listener)
+
+
 @pytest.mark.parametrize("flag", ["1", "true", '"true"', '"1"', '"True"'])
 def test_a_flag_may_be_written_in_many_ways(tmp_path: Path, flag: str) -> None:
     found = settings(tmp_path, f'storage "inmem" {{}}\nlistener "tcp" {{ tls_disable = {flag} }}\n')

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from support.lines import Line
 from support.processes import poll
-from support.registers import Op, violations
 
+from chaos.registers import Op, violations
 from node.cli.local_cluster import LocalCluster
 
 SECONDS = 20.0

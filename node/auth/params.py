@@ -12,7 +12,7 @@ from node.auth import fields
 from node.auth.cidr import networks
 from node.auth.fields import SECOND_NS
 from node.auth.token import USES_MAX, canonical_policies
-from node.core.fields import Field, Kind
+from node.core.fields import Field, Kind, named
 from node.errors import InvalidRequest
 from node.policy.default import NAME as DEFAULT
 
@@ -53,6 +53,11 @@ FIELDS = (
     Field("token_strictly_bind_ip", Kind.BOOLEAN, "Binds each token to the address of its login."),
     Field("token_type", Kind.STRING, "default, service, batch, default-service or default-batch."),
 )
+
+OLD_NAMES = (
+    *named(Kind.INTEGER, "ttl max_ttl period num_uses"),
+    *named(Kind.STRINGS, "policies bound_cidrs"),
+)  # shown besides where they were used
 
 
 def changed(params: TokenParams, data: Mapping[str, Any], *, old_names: Mapping[str, str]) -> TokenParams:

@@ -15,6 +15,7 @@ from node.auth.fields import SECOND_NS
 from node.auth.identity import ROOT
 from node.auth.token_roles import Role
 from node.auth.ttl import Limits, grant
+from node.core.fields import Field, Kind, named
 from node.errors import InvalidRequest
 from node.policy.default import NAME as DEFAULT
 from node.policy.default import WRAPPING
@@ -331,6 +332,16 @@ def auth_block(row: Token, *, client_token: str, ttl_ns: int, extra: Sequence[st
         "mfa_requirement": None,
         "num_uses": row.num_uses,
     }
+
+
+LOOKUP = (
+    *named(Kind.STRING, "id accessor type display_name path entity_id role"),
+    *named(Kind.STRING, "issue_time expire_time last_renewal"),
+    *named(Kind.STRINGS, "policies identity_policies bound_cidrs"),
+    *named(Kind.INTEGER, "creation_time creation_ttl ttl explicit_max_ttl period num_uses last_renewal_time"),
+    *named(Kind.BOOLEAN, "orphan renewable"),
+    Field("meta", Kind.STRING_MAP, "What was said of it when it was made."),
+)
 
 
 def lookup_data(row: Token, *, token: str, now_ns: int, extra: Sequence[str] = ()) -> dict[str, Any]:

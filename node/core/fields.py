@@ -4,6 +4,7 @@ A declared body field is checked before its handler runs, so that a value of the
 field, whatever the handler would have made of it. The handler still converts: see node/auth/fields.py.
 """
 
+import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Kind(enum.Enum):
     STRINGS = "strings"  # an array, or a comma list
     STRING_MAP = "string map"
     OBJECT = "object"
+    OBJECTS = "objects"  # an array of objects
     ANY = "any"
 
 
@@ -32,7 +34,11 @@ class Place(enum.Enum):
 
     PATH = "path"
     QUERY = "query"
-    BODY = "body"
+    BODY = "body"  # of an answer: `data`
+    ENVELOPE = "envelope"  # of an answer: beside `data`
+
+
+ANY_NAME = "*"  # a member whose name the caller chose, or that a mount's path is
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Field:
     required: bool = False
     place: Place = Place.BODY
     operations: frozenset[Operation] | None = None  # None: all that take a field of this place
+    members: "tuple[Field, ...]" = ()  # of an object, or of each object of an array
 
 
 def in_path(name: str, summary: str) -> Field:
@@ -55,6 +62,47 @@ def in_path(name: str, summary: str) -> Field:
 def in_query(name: str, kind: Kind, summary: str) -> Field:
     """A parameter behind the question mark."""
     return Field(name, kind, summary, place=Place.QUERY)
+
+
+def named(kind: Kind, names: str) -> tuple[Field, ...]:
+    """Members of one kind whose names, separated by spaces, say it all."""
+    return tuple(Field(name, kind) for name in names.split())
+
+
+def of_any_name(kind: Kind, summary: str = "", *members: Field) -> Field:
+    """All members that have no other declaration."""
+    return Field(ANY_NAME, kind, summary, members=members)
+
+
+def told(declared: Iterable[Field]) -> tuple[Field, ...]:
+    """What a body takes, as it is read back: durations are seconds then."""
+    return tuple(
+        dataclasses.replace(
+            each,
+            kind=Kind.INTEGER if each.kind is Kind.DURATION else each.kind,
+            required=False,
+            operations=None,
+        )
+        for each in declared
+        if each.place is Place.BODY
+    )
+
+
+def like(example: Mapping[str, Any]) -> tuple[Field, ...]:
+    """Members named, and typed, as those of an object that holds a value of each."""
+    return tuple(Field(name, _KINDS.get(type(value), Kind.ANY)) for name, value in example.items())
+
+
+_KINDS: Mapping[type, Kind] = {
+    bool: Kind.BOOLEAN,
+    int: Kind.INTEGER,
+    str: Kind.STRING,
+    list: Kind.STRINGS,
+    dict: Kind.OBJECT,
+}
+LISTED = Field("keys", Kind.STRINGS, "Names, in order; what ends with a slash has more below it.")
+ABOUT_LISTED = Field("key_info", Kind.OBJECT, "By name.")
+AUTH = Field("auth", Kind.OBJECT, "The token, and what it may.", place=Place.ENVELOPE)
 
 
 def _object(value: Any, name: str) -> object:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from node import VERSION
-from node.core.fields import Field, Kind, Place
+from node.core.fields import ANY_NAME, LISTED, Field, Kind, Place
 from node.core.request import Operation, Shape
 from node.core.router import Route
 
@@ -34,6 +34,7 @@ _TYPES: dict[Kind, dict[str, Any]] = {
     Kind.STRINGS: {"type": "array", "items": {"type": "string"}},
     Kind.STRING_MAP: {"type": "object", "additionalProperties": {"type": "string"}},
     Kind.OBJECT: {"type": "object"},
+    Kind.OBJECTS: {"type": "array", "items": {"type": "object"}},
     Kind.ANY: {},
 }
 _REFERENCE = "#/components/schemas/"
@@ -101,6 +102,11 @@ def declared(route: Route) -> list[Field]:
     described = {each.name for each in route.fields if each.place is Place.PATH}
     bare = [name for name in _PARAMETER.findall(route.pattern) if name not in described]
     return [Field(name, required=True, place=Place.PATH) for name in bare] + list(route.fields)
+
+
+def answered(route: Route, operation: Operation) -> tuple[Field, ...]:
+    """What an answer of 200 holds; nothing: there is none, or it has only warnings."""
+    return route.answers.get(operation, (LISTED,) if operation in _LISTINGS else ())
 
 
 def _item(route: Route) -> dict[str, Any]:
@@ -189,11 +195,23 @@ def _body(content_type: str, fields: list[Field]) -> dict[str, Any]:
 
 
 def _properties(fields: Iterable[Field], *, nullable: bool) -> dict[str, Any]:
-    return {each.name: _property(each, nullable) for each in fields}
+    return {each.name: _property(each, nullable) for each in fields if each.name != ANY_NAME}
+
+
+def _object(fields: Iterable[Field], *, nullable: bool) -> dict[str, Any]:
+    fields = list(fields)
+    schema: dict[str, Any] = {"type": "object", "properties": _properties(fields, nullable=nullable)}
+    for each in fields:
+        if each.name == ANY_NAME:
+            schema["additionalProperties"] = _property(each, nullable)
+    return schema
 
 
 def _property(field: Field, nullable: bool) -> dict[str, Any]:
     schema = dict(_TYPES[field.kind])
+    if field.members:
+        members = _object(field.members, nullable=nullable)
+        schema = members if field.kind is Kind.OBJECT else {"type": "array", "items": members}
     if nullable:  # in an answer; without a type there is nothing to be null besides
         schema = schema | {"nullable": True} if "type" in schema else {}
     return schema | ({"description": field.summary} if field.summary else {})
@@ -217,13 +235,16 @@ def _responses(operation: Operation, route: Route) -> dict[str, Any]:
 
 
 def _success(operation: Operation, route: Route) -> dict[str, Any]:
-    fields = route.answers.get(operation, ())
-    data: dict[str, Any] = {"type": "object", "properties": _properties(fields, nullable=True)}
+    fields = answered(route, operation)
+    data = _object((each for each in fields if each.place is not Place.ENVELOPE), nullable=True)
+    if not data["properties"] and "additionalProperties" not in data:  # warnings, a lease, or a token
+        data = {"type": "object", "maxProperties": 0}
     if route.shape is Shape.RAW:
         return data
-    if not fields:
-        return {"$ref": _REFERENCE + "Envelope"}
-    narrowed = {"type": "object", "properties": {"data": data | {"nullable": True}}}
+    members = _properties((each for each in fields if each.place is Place.ENVELOPE), nullable=True)
+    if route.shape is Shape.DOUBLE:  # once more, beside `data`
+        members = data.get("properties", {}) | members
+    narrowed = {"type": "object", "properties": members | {"data": data | {"nullable": True}}}
     return {"allOf": [{"$ref": _REFERENCE + "Envelope"}, narrowed]}
 
 

@@ -77,7 +77,7 @@ class Route:
     twin: str = ""  # a pattern with the same parameters that does the same: policies must not deny that path
     summary: str = ""  # one sentence, for help and the OpenAPI document
     fields: tuple[Field, ...] = ()  # what it takes; path parameters that are not declared are strings
-    answers: Mapping[Operation, tuple[Field, ...]] = field(default_factory=dict)  # what `data` of a 200 holds
+    answers: Mapping[Operation, tuple[Field, ...]] = field(default_factory=dict)  # what a 200 holds
     media_type: str = "application/json"  # of a 200
 
 

@@ -5,7 +5,7 @@ that whatever ends the token ends them in the same command.
 """
 
 from node.core.core import Core
-from node.core.fields import in_path
+from node.core.fields import Kind, in_path, of_any_name
 from node.core.paging import page
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
@@ -37,6 +37,7 @@ def routes() -> list[Route]:
             exists=_exists,
             summary="Reads, writes, deletes and lists what belongs to the token alone.",
             fields=(in_path("path", "Where it is, for this token."),),
+            answers={Operation.READ: (of_any_name(Kind.ANY, "What was written."),)},
         ),
         Route("cubbyhole/", {**refused, **lists}, listed=False),
         Route("cubbyhole", {**refused, **lists}, listed=False),

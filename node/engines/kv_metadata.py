@@ -4,7 +4,7 @@ from typing import Any
 
 from node.auth.fields import boolean, duration_ns, go_duration, integer, rfc3339, text
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path, in_query
+from node.core.fields import LISTED, Field, Kind, in_path, in_query, of_any_name
 from node.core.paging import page
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
@@ -31,7 +31,6 @@ PAGE = (
     in_query("after", Kind.STRING, "Of a list: only what comes after this name."),
     in_query("limit", Kind.INTEGER, "Of a list: at most so many."),
 )
-KEYS = (Field("keys", Kind.STRINGS, "Names; those of folders end with a slash."),)
 _CONFIG = (
     Field("max_versions", Kind.INTEGER, "How many versions are kept; 0 for the default of 10."),
     Field("cas_required", Kind.BOOLEAN, "Whether every write must name the current version."),
@@ -41,8 +40,13 @@ _METADATA = (
     *_CONFIG,
     Field("custom_metadata", Kind.OBJECT, "What clients want to know of it, strings by name."),
 )
+_NOT_OFFERED = (
+    Field("metadata_cas_required", Kind.BOOLEAN, "Always false."),
+    Field("current_metadata_version", Kind.INTEGER, "Always 0."),
+)
 _METADATA_READ = (
     *_METADATA,
+    *_NOT_OFFERED,
     Field("created_time", Kind.STRING, "When the first version was written."),
     Field("updated_time", Kind.STRING, "When it last changed."),
     Field("current_version", Kind.INTEGER, "The latest version; 0 if there is none."),
@@ -56,6 +60,13 @@ def routes() -> list[Route]:
     lists = {Operation.LIST: list_keys, Operation.SCAN: scan_keys}
     detailed = {Operation.LIST: _list_detailed, Operation.SCAN: _scan_detailed}
     refused = dict.fromkeys((Operation.READ, Operation.UPDATE, Operation.PATCH, Operation.DELETE), _root)
+    info = Field(
+        "key_info",
+        Kind.OBJECT,
+        "By name; empty for a folder.",
+        members=(of_any_name(Kind.OBJECT, "", *_METADATA_READ),),
+    )
+    told: dict[str, Any] = {"summary": _DETAILED, "answers": dict.fromkeys(detailed, (LISTED, info))}
     return [
         Route(
             "metadata/{path...}",
@@ -69,7 +80,7 @@ def routes() -> list[Route]:
             exists=exists,
             summary="What a secret is besides its values; forgets it with all its versions; lists secrets.",
             fields=(_PATH, *_METADATA, *PAGE),
-            answers={Operation.READ: _METADATA_READ, Operation.LIST: KEYS, Operation.SCAN: KEYS},
+            answers={Operation.READ: _METADATA_READ},
         ),
         Route("metadata", {**refused, **lists}, listed=False),
         Route(
@@ -77,15 +88,15 @@ def routes() -> list[Route]:
             {Operation.READ: _nothing, Operation.DELETE: _nothing, **lists},
             listed=False,
         ),
-        Route("detailed-metadata/{path...}", detailed, summary=_DETAILED, fields=(_PATH, *PAGE)),
-        Route("detailed-metadata/", detailed, summary=_DETAILED, fields=PAGE),
+        Route("detailed-metadata/{path...}", detailed, fields=(_PATH, *PAGE), **told),
+        Route("detailed-metadata/", detailed, fields=PAGE, **told),
         Route("detailed-metadata", detailed, listed=False),
         Route(
             "config",
             {Operation.READ: _read_config, Operation.UPDATE: _put_config},
             summary="What holds for all secrets of the mount.",
             fields=_CONFIG,
-            answers={Operation.READ: _CONFIG},
+            answers={Operation.READ: (*_CONFIG, *_NOT_OFFERED[:1])},
         ),
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 from node.auth.fields import SECOND_NS, duration_ns
 from node.auth.ttl import limits
 from node.core.core import Core
-from node.core.fields import in_path
+from node.core.fields import Kind, in_path, of_any_name
 from node.core.request import NO_CONTENT, Lease, Operation, Request, Response
 from node.core.router import Route
 from node.engines import kv_metadata
@@ -38,7 +38,7 @@ def routes() -> list[Route]:
             exists=kv_metadata.exists,
             summary="Reads, writes, deletes and lists secrets: a body is the secret.",
             fields=(in_path("path", "Where the secret is."), *kv_metadata.PAGE),
-            answers={Operation.LIST: kv_metadata.KEYS, Operation.SCAN: kv_metadata.KEYS},
+            answers={Operation.READ: (of_any_name(Kind.ANY, "What was written."),)},
         ),
         Route("", root, listed=False),
     ]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from node.auth.fields import rfc3339
+from node.core.fields import Field, Kind, named
 from storage.rows import Mount
 
 ENTITY_ALIASES_MAX = 256
@@ -129,6 +130,29 @@ def _segment(text: str) -> str:
 
 
 # --- what is shown ---
+
+ALIAS = (
+    *named(Kind.STRING, "id name canonical_id mount_accessor mount_path mount_type namespace_id"),
+    *named(Kind.STRING, "creation_time last_update_time"),
+    *named(Kind.STRING_MAP, "metadata custom_metadata"),
+    Field("local", Kind.BOOLEAN, "Always false."),
+    Field("merged_from_canonical_ids", Kind.STRINGS, "The entities that had it before."),
+)
+ENTITY = (
+    *named(Kind.STRING, "id name namespace_id creation_time last_update_time"),
+    *named(Kind.STRINGS, "policies merged_entity_ids"),
+    *named(Kind.STRINGS, "direct_group_ids inherited_group_ids group_ids"),
+    Field("metadata", Kind.STRING_MAP),
+    Field("disabled", Kind.BOOLEAN, "Whether its tokens and logins are refused."),
+    Field("aliases", Kind.OBJECTS, "What auth methods call it.", members=ALIAS),
+)
+GROUP = (
+    *named(Kind.STRING, "id name type namespace_id creation_time last_update_time"),
+    *named(Kind.STRINGS, "policies member_entity_ids member_group_ids parent_group_ids"),
+    Field("metadata", Kind.STRING_MAP),
+    Field("modify_index", Kind.INTEGER, "How often it was changed."),
+    Field("alias", Kind.OBJECT, "What an auth method calls it.", members=ALIAS),
+)
 
 
 def alias_data(alias: Alias, canonical_id: str, mounts: dict[str, Mount]) -> dict[str, Any]:

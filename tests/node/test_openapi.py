@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.corefixture import call, new_token, opened
+from support.corefixture import assert_declared, call, new_token, opened
 
 from node.core.core import Core
 from node.core.fields import Place
-from node.core.request import Operation
+from node.core.openapi import JSON, answered
+from node.core.request import Operation, Response
 from node.core.router import Route
 from node.errors import InvalidRequest, NotFound, PermissionDenied, Sealed
 
@@ -39,6 +40,55 @@ async def test_every_route_says_what_it_is_for_and_means_its_own_parameters(core
         named = {each.name for each in route.fields if each.place is Place.PATH}
         assert named <= set(re.findall(r"\{([^}.]+)", route.pattern)), route.pattern
         assert set(route.answers) <= set(route.handlers), route.pattern
+
+
+# Of what this server does not have there is nothing to read.
+ABSENT = {
+    "sys/config/ui/headers/{name}",
+    "sys/config/auditing/request-headers/{name}",
+    "sys/quotas/rate-limit/{name}",
+    "sys/namespaces/{path...}",
+}
+
+
+async def test_what_is_read_is_described_and_no_member_is_described_twice(core: Core) -> None:
+    for route in listed(core):
+        for operation in route.handlers:
+            names = [each.name for each in answered(route, operation)]
+            assert len(names) == len(set(names)), f"{operation} {route.pattern}"
+            if operation is READ and route.media_type == JSON and route.pattern not in ABSENT:
+                assert names, f"nothing says what {route.pattern} answers"
+
+
+async def test_an_answer_that_is_not_as_described_is_noticed(core: Core) -> None:
+    """The check that every other test of this folder makes of every answer that it gets."""
+    match = core.system.match("sys/key-status")
+    assert match is not None
+    good = {"term": 1, "install_time": "", "encryptions": None}
+    assert_declared(match.route, READ, Response(data=dict(good)))
+    for bad in ({"term": "1"}, {"more": 1}):
+        with pytest.raises(AssertionError):
+            assert_declared(match.route, READ, Response(data=good | bad))
+    with pytest.raises(AssertionError):
+        assert_declared(match.route, READ, Response(data=dict(good), auth={"client_token": "t"}))
+    nested = core.system.match("sys/storage/raft/configuration")
+    assert nested is not None
+    with pytest.raises(AssertionError):
+        assert_declared(nested.route, READ, Response(data={"config": {"servers": [{"voter": "yes"}]}}))
+
+
+async def test_the_document_says_what_is_inside_of_objects(core: Core) -> None:
+    operation = (await document(core))["paths"]["/sys/storage/raft/configuration"]["get"]
+    success = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    data = success["allOf"][1]["properties"]["data"]
+    servers = data["properties"]["config"]["properties"]["servers"]
+    assert set(servers["items"]["properties"]) == {
+        "node_id",
+        "address",
+        "protocol_version",
+        "leader",
+        "voter",
+    }
 
 
 async def test_the_document_has_every_route_of_every_mount(core: Core) -> None:

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from node.config import dev_settings
 from node.core.core import Core
-from node.core.pipeline import handle
+from node.core.fields import ANY_NAME, AUTH, Field, Kind, Place
+from node.core.openapi import answered
+from node.core.pipeline import OK, handle
 from node.core.request import Operation, Request, Response
+from node.core.router import Route
 from node.dev import DevLifecycle
 from node.memory import MemoryLifecycle
 from node.server import compose
@@ -102,8 +107,47 @@ async def call(
         content_type=content_type,
         has_body=data is not None,
     )
-    response, _ = await handle(core, request)
+    response, match = await handle(core, request)
+    if match is not None and response.status == OK:
+        assert_declared(match.route, operation, response)
     return response
+
+
+def assert_declared(route: Route, operation: Operation, response: Response) -> None:
+    """An answer has what its route declares, of the kinds that it declares, and nothing else."""
+    if not route.listed or operation is Operation.HELP:
+        return
+    if response.wrap_info is not None or response.body or response.stream:
+        return
+    at = f"{operation} {route.pattern}"
+    fields = answered(route, operation)
+    assert response.auth is None or AUTH in fields, at
+    assert_members([each for each in fields if each.place is not Place.ENVELOPE], response.data or {}, at)
+
+
+def assert_members(declared: list[Field], found: Mapping[str, Any], at: str) -> None:
+    """The same for one object."""
+    known = {each.name: each for each in declared}
+    for name, value in found.items():
+        field = known.get(name, known.get(ANY_NAME))
+        assert field is not None, f"{at}: {name} is not declared"
+        assert value is None or isinstance(value, _TYPES[field.kind]), f"{at}: {name} is {value!r}"
+        if field.kind is Kind.STRINGS:
+            assert all(isinstance(item, str) for item in value or ()), f"{at}: {name} is {value!r}"
+        if field.members and value is not None:
+            for item in value if field.kind is Kind.OBJECTS else [value]:
+                assert_members(list(field.members), item, f"{at} {name}")
+
+
+_TYPES: dict[Kind, Any] = {
+    Kind.STRING: str,
+    Kind.INTEGER: int,
+    Kind.BOOLEAN: bool,
+    Kind.DURATION: (int, str),
+    **dict.fromkeys((Kind.STRINGS, Kind.OBJECTS), (list, tuple)),
+    **dict.fromkeys((Kind.OBJECT, Kind.STRING_MAP), (dict, msgspec.Raw)),  # Raw: laid out already
+    Kind.ANY: object,
+}
 
 
 async def new_token(core: Core, *, policy: str | None = None, by: str = ROOT_TOKEN, **fields: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from node import API_VERSION, host
 from node.auth.fields import boolean, rfc3339, text
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Handler, Route
 from node.errors import InvalidRequest, NotFound
@@ -28,6 +28,20 @@ _ENABLED = (Field("enabled", Kind.BOOLEAN, "Always false."),)
 _LEVEL = (Field("level", Kind.STRING, "debug, info, warn or error.", required=True),)
 _NAME = in_path("name", "The name of a logger.")
 _COUNTERS = (Field("counters", Kind.ANY, "What was counted."),)
+_HOST = (
+    Field("timestamp", Kind.STRING, "When it was looked at."),
+    *named(Kind.OBJECT, "host memory"),
+    *named(Kind.OBJECTS, "cpu disk"),
+)
+_SANITIZED = (
+    *named(Kind.STRING, "api_addr cluster_addr cluster_name node_id region"),
+    *named(Kind.STRING, "log_format log_level pid_file plugin_directory"),
+    *named(Kind.INTEGER, "default_lease_ttl max_lease_ttl default_max_request_duration"),
+    *named(Kind.BOOLEAN, "disable_mlock enable_ui introspection_endpoint raw_storage_endpoint"),
+    *named(Kind.OBJECTS, "listeners seals"),
+    *named(Kind.OBJECT, "storage telemetry"),
+)
+_LEVELS = (of_any_name(Kind.STRING, "The level of a logger."),)
 
 
 def routes() -> list[Route]:
@@ -44,6 +58,7 @@ def routes() -> list[Route]:
             sudo=True,
             fresh=False,
             summary="The machine, as it sees itself.",
+            answers={read: _HOST},
         ),
         Route(
             "sys/config/state/sanitized",
@@ -51,6 +66,7 @@ def routes() -> list[Route]:
             sudo=True,
             fresh=False,
             summary="The configuration of this node, without anything secret.",
+            answers={read: _SANITIZED},
         ),
         *_both("sys/version-history", _versions, summary="Which versions ran.", answers={listing: versions}),
         Route(
@@ -127,6 +143,7 @@ def routes() -> list[Route]:
             fresh=False,
             summary="All loggers and their levels, until the next start.",
             fields=_LEVEL,
+            answers={read: _LEVELS},
         ),
         Route(
             "sys/loggers/{name}",
@@ -136,6 +153,7 @@ def routes() -> list[Route]:
             fresh=False,
             summary="The level of one logger, until the next start.",
             fields=(_NAME, *_LEVEL),
+            answers={read: _LEVELS},
         ),
     ]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from node.auth.fields import text
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest
@@ -13,6 +13,12 @@ _FROM_CONFIGURATION = (
     "cannot enable audit device via API; name its file in the configuration instead"  # as OpenBao words it
 )
 _PATH = in_path("path", "The name of an audit device.")
+
+_DEVICE = (
+    *named(Kind.STRING, "type path description"),
+    Field("local", Kind.BOOLEAN, "Always: each node has its own."),
+    Field("options", Kind.STRING_MAP, "The file."),
+)
 
 
 def routes() -> list[Route]:
@@ -25,6 +31,7 @@ def routes() -> list[Route]:
             sudo=True,
             shape=Shape.DOUBLE,
             summary="The audit devices that the configuration names.",
+            answers={read: (of_any_name(Kind.OBJECT, "A device, by its path.", *_DEVICE),)},
         ),
         Route(
             "sys/audit/{path...}",

@@ -10,12 +10,12 @@ import uuid
 from typing import Any
 
 from node.api.vault import mounts
-from node.api.vault.mount_config import check_path, entry, folder, tuning
+from node.api.vault.mount_config import ENTRIES, ENTRY_OR_TUNING, check_path, entry, folder, tuning
 from node.api.vault.mounts import AUTH, TUNE
 from node.auth.methods.catalog import TOKEN
 from node.auth.methods.lockout import Lockout
-from node.core import fields
 from node.core.core import Core
+from node.core.fields import Field, Kind, in_path, named
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest
@@ -24,6 +24,20 @@ from storage.command import MountPut
 from storage.rows import Mount
 
 TOKEN_PATH = f"{AUTH}{TOKEN}/"
+_OF_MOUNT = (
+    Field("mount_accessor"),
+    Field("counts", Kind.INTEGER),
+    Field("alias_identifiers", Kind.STRINGS, "Their names."),
+)
+_OF_NAMESPACE = (
+    *named(Kind.STRING, "namespace_id namespace_path"),
+    Field("counts", Kind.INTEGER),
+    Field("mount_accessors", Kind.OBJECTS, "Where they log in.", members=_OF_MOUNT),
+)
+_LOCKED = (
+    Field("by_namespace", Kind.OBJECTS, "Of which there is one.", members=_OF_NAMESPACE),
+    Field("total", Kind.INTEGER, "How many are locked."),
+)
 
 
 def routes(lockout: Lockout) -> list[Route]:
@@ -31,7 +45,13 @@ def routes(lockout: Lockout) -> list[Route]:
     read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
     locked = _LockedUsers(lockout)
     return [
-        Route("sys/auth", {read: _list}, shape=Shape.DOUBLE, summary="Lists the auth methods."),
+        Route(
+            "sys/auth",
+            {read: _list},
+            shape=Shape.DOUBLE,
+            summary="Lists the auth methods.",
+            answers={read: ENTRIES},
+        ),
         Route(
             "sys/auth/{path...}",
             {read: _get, update: _post, delete: _remove},
@@ -40,6 +60,7 @@ def routes(lockout: Lockout) -> list[Route]:
             shape=Shape.DOUBLE,
             summary="Enables, shows, tunes and disables an auth method.",
             fields=mounts.FIELDS,
+            answers={read: ENTRY_OR_TUNING},
         ),
         Route(
             "sys/mounts/auth/{path...}",
@@ -48,15 +69,21 @@ def routes(lockout: Lockout) -> list[Route]:
             shape=Shape.DOUBLE,
             summary="Shows and tunes an auth method.",
             fields=mounts.FIELDS,
+            answers={read: ENTRY_OR_TUNING},
         ),
-        Route("sys/locked-users", {read: locked.list}, summary="Lists users who are locked out."),
+        Route(
+            "sys/locked-users",
+            {read: locked.list},
+            summary="Lists users who are locked out.",
+            answers={read: _LOCKED},
+        ),
         Route(
             "sys/locked-users/{accessor}/unlock/{name}",
             {update: locked.unlock},
             summary="Lets a locked user log in again.",
             fields=(
-                fields.in_path("accessor", "Of the auth method's mount."),
-                fields.in_path("name", "Of the user."),
+                in_path("accessor", "Of the auth method's mount."),
+                in_path("name", "Of the user."),
             ),
         ),
     ]

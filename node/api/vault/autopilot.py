@@ -10,9 +10,31 @@ from node.autopilot import settings
 from node.autopilot.health import Server, failure_tolerance
 from node.autopilot.loop import Autopilot
 from node.core.core import Core
-from node.core.fields import Field, Kind
+from node.core.fields import Field, Kind, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
+
+_SETTINGS = (
+    Field("cleanup_dead_servers", Kind.BOOLEAN, "Remove members that are silent for too long."),
+    Field("last_contact_threshold", Kind.DURATION, "Silent for longer is not healthy."),
+    Field("dead_server_last_contact_threshold", Kind.DURATION, "Silent for longer is dead."),
+    Field("server_stabilization_time", Kind.DURATION, "Kept for Vault's tools."),
+    Field("min_quorum", Kind.INTEGER, "So many voters always stay."),
+    Field("max_trailing_logs", Kind.INTEGER, "Further behind is not healthy."),
+)
+_SERVER = (
+    *named(Kind.STRING, "id name address node_status last_contact stable_since status version node_type"),
+    *named(Kind.INTEGER, "last_term last_index"),
+    Field("healthy", Kind.BOOLEAN, "Whether it is in touch and close behind."),
+)
+_STATE = (
+    Field("failure_tolerance", Kind.INTEGER, "How many healthy voters may fail yet."),
+    Field("healthy", Kind.BOOLEAN, "Whether all members are."),
+    Field("leader", Kind.STRING, "Its id."),
+    Field("servers", Kind.OBJECT, "By id.", members=(of_any_name(Kind.OBJECT, "", *_SERVER),)),
+    Field("voters", Kind.STRINGS, "Their ids."),
+    Field("non_voters", Kind.STRINGS, "Their ids."),
+)
 
 
 class AutopilotPaths:
@@ -28,22 +50,15 @@ class AutopilotPaths:
                 "sys/storage/raft/autopilot/state",
                 {Operation.READ: self.state},
                 summary="How the members fare, as the leader sees it.",
+                answers={Operation.READ: _STATE},
             ),
             Route(
                 "sys/storage/raft/autopilot/configuration",
                 {Operation.READ: self.read, Operation.UPDATE: self.write},
                 local=True,
                 summary="What counts as healthy, and when a dead member is removed.",
-                fields=(
-                    Field(
-                        "cleanup_dead_servers", Kind.BOOLEAN, "Remove members that are silent for too long."
-                    ),
-                    Field("last_contact_threshold", Kind.DURATION, "Silent for longer is not healthy."),
-                    Field("dead_server_last_contact_threshold", Kind.DURATION, "Silent for longer is dead."),
-                    Field("server_stabilization_time", Kind.DURATION, "Kept for Vault's tools."),
-                    Field("min_quorum", Kind.INTEGER, "So many voters always stay."),
-                    Field("max_trailing_logs", Kind.INTEGER, "Further behind is not healthy."),
-                ),
+                fields=_SETTINGS,
+                answers={Operation.READ: _SETTINGS},
             ),
         ]
 

@@ -5,7 +5,7 @@ from typing import Any
 from node.auth import fields
 from node.auth.identity import live
 from node.core.core import Core
-from node.core.fields import Field, Kind
+from node.core.fields import Field, Kind, of_any_name
 from node.core.request import Operation, Request, Response, Shape
 from node.core.router import Handler, Route
 from node.errors import InvalidRequest
@@ -37,7 +37,10 @@ def _route(pattern: str, handler: Handler, whose: tuple[Field, ...]) -> Route:
             Field("path", Kind.STRINGS, "Which; the older name."),
         ),
         answers={
-            Operation.UPDATE: (Field("capabilities", Kind.STRINGS, "On the one path that was asked for."),)
+            Operation.UPDATE: (
+                Field("capabilities", Kind.STRINGS, "On the one path that was asked for."),
+                of_any_name(Kind.STRINGS, "On a path."),
+            )
         },
     )
 

@@ -10,7 +10,7 @@ from consensus import errors as raft_errors
 from node import VERSION, enrol, seals
 from node.auth.fields import duration_ns
 from node.core.core import Core
-from node.core.fields import Field, Kind
+from node.core.fields import Field, Kind, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest, NoQuorum
@@ -18,6 +18,34 @@ from node.errors import InvalidRequest, NoQuorum
 TICKET_TTL_DEFAULT = "10m"
 REMOVE_TIMEOUT_S = 15.0
 HOSTS_MAX = 16
+
+_NODE = (
+    *named(Kind.STRING, "node_id region version role leader_id"),
+    *named(Kind.BOOLEAN, "initialized sealed"),
+    *named(Kind.INTEGER, "term last_index commit_index applied_index"),
+    Field("pid", Kind.INTEGER, "Of its process, for who asks from the same machine."),
+)
+_NODES = (
+    Field(
+        "nodes",
+        Kind.OBJECTS,
+        "Every registered node.",
+        members=(
+            *named(Kind.STRING, "node_id region api_address cluster_address version"),
+            Field("voter", Kind.BOOLEAN, "Whether it counts for a majority."),
+            Field("level", Kind.INTEGER, "Of what its release understands."),
+        ),
+    ),
+    Field("level", Kind.INTEGER, "Of what all of them understand."),
+)
+_SERVER = (
+    *named(Kind.STRING, "node_id address protocol_version"),
+    *named(Kind.BOOLEAN, "leader voter"),
+)
+_CONFIGURATION = (
+    Field("config", Kind.OBJECT, members=(Field("servers", Kind.OBJECTS, members=_SERVER),)),
+    Field("index", Kind.INTEGER, "Always 0."),
+)
 
 
 def routes() -> list[Route]:
@@ -27,6 +55,7 @@ def routes() -> list[Route]:
             "sys/cluster/node",
             {Operation.READ: node},
             summary="This node, as it sees itself.",
+            answers={Operation.READ: _NODE},
             sealed=True,
             audited=False,
             authenticated=False,
@@ -42,7 +71,12 @@ def routes() -> list[Route]:
             authenticated=False,
             fresh=False,
         ),
-        Route("sys/cluster/nodes", {Operation.READ: nodes}, summary="Every node, and whether it votes."),
+        Route(
+            "sys/cluster/nodes",
+            {Operation.READ: nodes},
+            summary="Every node, and whether it votes.",
+            answers={Operation.READ: _NODES},
+        ),
         Route(
             "sys/cluster/join-token",
             {Operation.UPDATE: join_token},
@@ -67,6 +101,7 @@ def routes() -> list[Route]:
             fresh=False,
             summary="Between nodes: a joining node spends its token.",
             fields=tuple(Field(name, Kind.ANY) for name in enrol.JoinRequest.__struct_fields__),
+            answers={Operation.UPDATE: (of_any_name(Kind.ANY, "What the joining node needs."),)},
         ),
         Route(
             "sys/storage/raft/join",
@@ -91,6 +126,7 @@ def routes() -> list[Route]:
             "sys/storage/raft/configuration",
             {Operation.READ: configuration},
             summary="Who votes.",
+            answers={Operation.READ: _CONFIGURATION},
         ),
         Route(
             "sys/storage/raft/remove-peer",

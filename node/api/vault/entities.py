@@ -11,7 +11,7 @@ import msgspec
 from node.api.vault.auth_mounts import auth_mounts
 from node.auth import fields
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import ABOUT_LISTED, LISTED, Field, Kind, in_path, named
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, payload
 from node.draft import drawn_id, retried
@@ -47,18 +47,28 @@ _LOOKUP = (
     Field("alias_mount_accessor", Kind.STRING, "The mount of the alias."),
 )
 
+_MADE = (*named(Kind.STRING, "id name"), Field("aliases", Kind.OBJECTS, "Always null."))
+MADE_ALIAS = named(Kind.STRING, "id canonical_id")
+
 
 def routes() -> list[Route]:
     """The table of this module."""
     read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
     by_id = {read: _read, update: _write_by_id, delete: _delete}
     by_name = {read: _read_by_name, update: _write_by_name, delete: _delete_by_name}
+    shown, shown_alias = {read: records.ENTITY, update: _MADE}, {read: records.ALIAS, update: MADE_ALIAS}
     table = [
-        Route("identity/entity", {update: _write}, summary="Creates or changes an entity.", fields=_ENTITY),
-        *_lists("identity/entity/id", _list, "Lists entities by id."),
-        *_lists("identity/entity/name", _list_names, "Lists entities by name."),
-        _one("identity/entity/id/{id}", by_id, "An entity, by its id.", *_ENTITY),
-        _one("identity/entity/name/{name...}", by_name, "An entity, by its name.", *_ENTITY),
+        Route(
+            "identity/entity",
+            {update: _write},
+            summary="Creates or changes an entity.",
+            fields=_ENTITY,
+            answers={update: _MADE},
+        ),
+        *listings("identity/entity/id", _list, "Lists entities by id."),
+        *listings("identity/entity/name", _list_names, "Lists entities by name."),
+        one("identity/entity/id/{id}", by_id, "An entity, by its id.", *_ENTITY, answers=shown),
+        one("identity/entity/name/{name...}", by_name, "An entity, by its name.", *_ENTITY, answers=shown),
         Route(
             "identity/entity/merge",
             {update: _merge},
@@ -83,30 +93,48 @@ def routes() -> list[Route]:
             local=True,
             summary="Finds an entity.",
             fields=_LOOKUP,
+            answers={update: records.ENTITY},
         ),
     ]
     alias = {read: _read_alias, update: _write_alias_by_id, delete: _delete_alias}
     names = ("entity-alias", "alias")  # the second is the name that it had before
     for name, twin in zip(names, reversed(names), strict=True):
         at, other = f"identity/{name}", f"identity/{twin}"
-        said = "Creates or changes an alias."
         table += [
-            Route(at, {update: _write_alias}, twin=other, summary=said, fields=_ALIAS),
-            *_lists(f"{at}/id", _list_aliases, "Lists aliases by id.", twin=f"{other}/id"),
-            _one(f"{at}/id/{{id}}", alias, "An alias of an entity.", *_ALIAS, twin=f"{other}/id/{{id}}"),
+            Route(
+                at,
+                {update: _write_alias},
+                twin=other,
+                summary="Creates or changes an alias.",
+                fields=_ALIAS,
+                answers={update: MADE_ALIAS},
+            ),
+            *listings(f"{at}/id", _list_aliases, "Lists aliases by id.", twin=f"{other}/id"),
+            one(
+                f"{at}/id/{{id}}",
+                alias,
+                "An alias of an entity.",
+                *_ALIAS,
+                twin=f"{other}/id/{{id}}",
+                answers=shown_alias,
+            ),
         ]
     return table
 
 
-def _lists(path: str, handler: Any, summary: str, *, twin: str = "") -> list[Route]:
-    return [Route(each, {Operation.LIST: handler}, twin=twin, summary=summary) for each in (path, f"{path}/")]
+def listings(path: str, handler: Any, summary: str, *, twin: str = "") -> list[Route]:
+    """A list, asked for with and without its slash. By name: names alone; by id: what else there is to say of each."""
+    members = (LISTED,) if path.endswith("name") else (LISTED, ABOUT_LISTED)
+    said: dict[str, Any] = {"summary": summary, "answers": {Operation.LIST: members}}
+    return [Route(each, {Operation.LIST: handler}, twin=twin, **said) for each in (path, f"{path}/")]
 
 
-def _one(path: str, handlers: Any, summary: str, *declared: Field, twin: str = "") -> Route:
+def one(path: str, handlers: Any, summary: str, *declared: Field, twin: str = "", answers: Any) -> Route:
+    """One object, by its id or its name."""
     name = "id" if "{id}" in path else "name"
     said = (in_path(name, "Of the object."), *(each for each in declared if each.name != name))
     folded = name if name == "name" else ""
-    return Route(path, handlers, twin=twin, folded=folded, summary=summary, fields=said)
+    return Route(path, handlers, twin=twin, folded=folded, summary=summary, fields=said, answers=answers)
 
 
 # --- entities ---

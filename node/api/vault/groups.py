@@ -7,10 +7,10 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from node.api.vault.entities import check_accessor, mounts_by_accessor, query
+from node.api.vault.entities import MADE_ALIAS, check_accessor, listings, mounts_by_accessor, one, query
 from node.auth import fields
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, named
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
 from node.draft import drawn_id, retried
@@ -44,6 +44,8 @@ _LOOKUP = (
     Field("alias_mount_accessor", Kind.STRING, "The mount of the alias."),
 )
 
+_MADE = named(Kind.STRING, "id name")
+
 
 def routes() -> list[Route]:
     """The table of this module."""
@@ -55,33 +57,33 @@ def routes() -> list[Route]:
         delete: _delete_by_name,
     }
     alias: dict[Operation, Handler] = {read: _read_alias, update: _write_alias_by_id, delete: _delete_alias}
-    named_id, named = in_path("id", "Of the object."), in_path("name", "Of the group.")
-    lists: dict[str, Handler] = {
-        "group/id": _list,
-        "group/name": _list_names,
-        "group-alias/id": _list_aliases,
-    }
+    shown, shown_alias = {read: records.GROUP, update: _MADE}, {read: records.ALIAS, update: MADE_ALIAS}
     return [
-        Route("identity/group", {update: _write}, summary="Creates or changes a group.", fields=_GROUP),
-        Route("identity/group/id/{id}", by_id, summary="A group, by its id.", fields=(named_id, *_GROUP)),
         Route(
-            "identity/group/name/{name...}",
-            by_name,
-            folded="name",
-            summary="A group, by its name.",
-            fields=(named, *_GROUP[1:]),
+            "identity/group",
+            {update: _write},
+            summary="Creates or changes a group.",
+            fields=_GROUP,
+            answers={update: _MADE},
         ),
+        *listings("identity/group/id", _list, "Lists groups by id."),
+        *listings("identity/group/name", _list_names, "Lists groups by name."),
+        one("identity/group/id/{id}", by_id, "A group, by its id.", *_GROUP, answers=shown),
+        one("identity/group/name/{name...}", by_name, "A group, by its name.", *_GROUP, answers=shown),
         Route(
             "identity/group-alias",
             {update: _write_alias},
             summary="Creates or changes an alias.",
             fields=_ALIAS,
+            answers={update: MADE_ALIAS},
         ),
-        Route(
+        *listings("identity/group-alias/id", _list_aliases, "Lists aliases by id."),
+        one(
             "identity/group-alias/id/{id}",
             alias,
-            summary="A group's alias, by its id.",
-            fields=(named_id, *_ALIAS),
+            "A group's alias, by its id.",
+            *_ALIAS,
+            answers=shown_alias,
         ),
         Route(
             "identity/lookup/group",
@@ -89,11 +91,7 @@ def routes() -> list[Route]:
             local=True,
             summary="Finds a group.",
             fields=_LOOKUP,
-        ),
-        *(
-            Route(f"identity/{path}{slash}", {Operation.LIST: handler}, summary="Lists them.")
-            for path, handler in lists.items()
-            for slash in ("", "/")
+            answers={update: records.GROUP},
         ),
     ]
 

@@ -14,7 +14,7 @@ import msgspec
 
 from node.auth import fields
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named, told
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Handler, Route, payload
 from node.draft import Draft, retried
@@ -35,6 +35,9 @@ _ISSUER_WARNING = (
 )
 
 
+_ISSUER = Field("issuer", Kind.STRING, "A URL without a path.")
+
+
 class _Config(msgspec.Struct, frozen=True):
     issuer: str = ""
 
@@ -49,13 +52,15 @@ def routes() -> list[Route]:
             "identity/oidc/config",
             {read: _read_config, update: _write_config},
             summary="Shows and sets who tokens say they are from.",
-            fields=(Field("issuer", Kind.STRING, "A URL without a path."),),
+            fields=(_ISSUER,),
+            answers={read: (_ISSUER,)},
         ),
         Route(
             "identity/oidc/key/{name}",
             {read: _read_key, update: _write_key, delete: _delete_key},
             summary="Creates, shows, changes and removes a named key.",
             fields=(key, *oidc_keys.FIELDS),
+            answers={read: told(oidc_keys.FIELDS)},
         ),
         Route(
             "identity/oidc/key/{name}/rotate",
@@ -68,12 +73,14 @@ def routes() -> list[Route]:
             {read: _read_role, update: _write_role, delete: _delete_role},
             summary="Creates, shows, changes and removes a role of identity tokens.",
             fields=(role, *oidc_roles.FIELDS),
+            answers={read: told(oidc_roles.FIELDS)},
         ),
         Route(
             "identity/oidc/token/{name}",
             {read: _sign},
             summary="Signs a token for the caller.",
             fields=(role,),
+            answers={read: (*named(Kind.STRING, "client_id token"), Field("ttl", Kind.INTEGER, "Seconds."))},
         ),
         Route(
             "identity/oidc/introspect",
@@ -85,13 +92,22 @@ def routes() -> list[Route]:
                 Field("token", Kind.STRING, "The token.", required=True),
                 Field("client_id", Kind.STRING, "Who it should be for."),
             ),
+            answers={update: (Field("active", Kind.BOOLEAN), Field("error", Kind.STRING, "Why not."))},
         ),
         _open(
             ".well-known/openid-configuration",
             _configuration,
             "Where the keys are (OpenID Connect Discovery).",
+            *named(Kind.STRING, "issuer jwks_uri"),
+            *named(Kind.STRINGS, "response_types_supported subject_types_supported"),
+            *named(Kind.STRINGS, "id_token_signing_alg_values_supported"),
         ),
-        _open(".well-known/keys", _public_keys, "The keys that signatures are checked with (RFC 7517)."),
+        _open(
+            ".well-known/keys",
+            _public_keys,
+            "The keys that signatures are checked with (RFC 7517).",
+            Field("keys", Kind.OBJECTS, "Each a JWK."),
+        ),
         *(
             Route(f"identity/oidc/{name}{slash}", {Operation.LIST: handler}, summary="Lists them.")
             for name, handler in lists.items()
@@ -100,13 +116,14 @@ def routes() -> list[Route]:
     ]
 
 
-def _open(path: str, handler: Handler, summary: str) -> Route:
+def _open(path: str, handler: Handler, summary: str, *members: Field) -> Route:
     return Route(
         f"identity/oidc/{path}",
         {Operation.READ: handler},
         authenticated=False,
         shape=Shape.RAW,
         summary=summary,
+        answers={Operation.READ: members},
     )
 
 

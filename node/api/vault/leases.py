@@ -4,7 +4,7 @@ from typing import Any
 
 from node.auth.fields import SECOND_NS, boolean, duration_ns, rfc3339, text
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path, in_query
+from node.core.fields import Field, Kind, in_path, in_query, named, of_any_name
 from node.core.paging import page
 from node.core.request import NO_CONTENT, Lease, Operation, Request, Response
 from node.core.router import Handler, Route
@@ -20,13 +20,27 @@ _INCREMENT = Field("increment", Kind.DURATION, "How much longer it is wanted, fr
 _SYNC = Field("sync", Kind.BOOLEAN, "Wait until it is taken back (the default), or only let it end.")
 _TYPE = in_query("type", Kind.STRING, "irrevocable: those that could not be revoked.")
 
+_LEASE = (
+    *named(Kind.STRING, "id path issue_time expire_time last_renewal"),
+    Field("renewable", Kind.BOOLEAN, "Whether it can be prolonged."),
+    Field("ttl", Kind.INTEGER, "Seconds that are left."),
+)
+_COUNTS = (
+    Field("counts", Kind.OBJECT, "By mount.", members=(of_any_name(Kind.INTEGER),)),
+    Field("lease_count", Kind.INTEGER, "All of them."),
+)
+_IRREVOCABLE = (
+    Field("lease_count", Kind.INTEGER),
+    Field("leases", Kind.OBJECTS, members=named(Kind.STRING, "lease_id mount_id error expire_time")),
+)
+
 
 def routes() -> list[Route]:
     """The table of this module."""
     lists = {Operation.LIST: _list}
     prefix = in_path("prefix", "Where the leases were handed out; all below it are meant.")
     return [
-        _route("leases/lookup", _lookup, "Tells how long a lease lasts.", _ID, local=True),
+        _route("leases/lookup", _lookup, "Tells how long a lease lasts.", _ID, local=True, answers=_LEASE),
         Route("sys/leases/lookup/", lists, sudo=True, summary="Lists the folders of leases."),
         Route("sys/leases/lookup/{prefix...}", lists, sudo=True, summary="Lists leases.", fields=(prefix,)),
         *_both("renew", _renew, "Prolongs a lease.", _ID, _INCREMENT),
@@ -48,7 +62,11 @@ def routes() -> list[Route]:
         ),
         _route("leases/tidy", _tidy, "Takes back what is due now. It happens by itself anyway."),
         Route(
-            "sys/leases/count", {Operation.READ: _count}, summary="Counts leases by mount.", fields=(_TYPE,)
+            "sys/leases/count",
+            {Operation.READ: _count},
+            summary="Counts leases by mount.",
+            fields=(_TYPE,),
+            answers={Operation.READ: _COUNTS},
         ),
         Route(
             "sys/leases",
@@ -56,15 +74,29 @@ def routes() -> list[Route]:
             sudo=True,
             summary="Shows irrevocable leases.",
             fields=(_TYPE,),
+            answers={Operation.READ: _IRREVOCABLE},
         ),
     ]
 
 
 def _route(
-    name: str, handler: Handler, summary: str, *fields: Field, sudo: bool = False, local: bool = False
+    name: str,
+    handler: Handler,
+    summary: str,
+    *fields: Field,
+    sudo: bool = False,
+    local: bool = False,
+    answers: tuple[Field, ...] = (),
 ) -> Route:
-    handlers = {Operation.UPDATE: handler}
-    return Route(f"sys/{name}", handlers, sudo=sudo, local=local, summary=summary, fields=fields)
+    return Route(
+        f"sys/{name}",
+        {Operation.UPDATE: handler},
+        sudo=sudo,
+        local=local,
+        summary=summary,
+        fields=fields,
+        answers={Operation.UPDATE: answers},
+    )
 
 
 def _both(name: str, handler: Handler, summary: str, *fields: Field, sudo: bool = False) -> list[Route]:

@@ -14,6 +14,7 @@ from node.auth.fields import SECOND_NS, boolean, duration_ns, strings, text
 from node.auth.methods import lockout
 from node.auth.ttl import limits
 from node.config import Settings
+from node.core.fields import Field, Kind, named, of_any_name
 from node.errors import InvalidRequest
 from storage.rows import Mount
 
@@ -36,6 +37,25 @@ TOKEN_TYPES = frozenset({"default-service", "default-batch", "service", "batch"}
 
 
 # --- what is shown ---
+
+ENTRY = (
+    *named(Kind.STRING, "accessor deprecation_status description type uuid"),
+    *named(Kind.STRING, "plugin_version running_plugin_version running_sha256"),
+    *named(Kind.BOOLEAN, "local seal_wrap external_entropy_access"),
+    Field("config", Kind.OBJECT, "How it is tuned; lifetimes in seconds, 0: the server's."),
+    Field("options", Kind.STRING_MAP, "Of the engine: the version of kv."),
+)
+ENTRIES = (of_any_name(Kind.OBJECT, "A mount, by its path.", *ENTRY),)
+TUNING = (
+    *named(Kind.INTEGER, "default_lease_ttl max_lease_ttl"),
+    *named(Kind.BOOLEAN, "force_no_cache external_entropy_access user_lockout_disable"),
+    *named(Kind.STRING, "description listing_visibility token_type"),
+    *named(Kind.INTEGER, "user_lockout_threshold user_lockout_duration user_lockout_counter_reset_duration"),
+    *named(Kind.STRINGS, "allowed_response_headers passthrough_request_headers"),
+    *named(Kind.STRINGS, "audit_non_hmac_request_keys audit_non_hmac_response_keys"),
+    Field("options", Kind.STRING_MAP, "Of the engine: the version of kv."),
+)
+ENTRY_OR_TUNING = tuple({each.name: each for each in (*TUNING, *ENTRY)}.values())
 
 
 def entry(mount: Mount) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from typing import Any
 
 from node.api.vault.auth_mounts import auth_entries
-from node.api.vault.mount_config import entry, folder
+from node.api.vault.mount_config import ENTRIES, ENTRY, entry, folder
 from node.api.vault.mounts import AUTH, builtin, secret_entries
-from node.core import fields
 from node.core.core import Core
+from node.core.fields import Field, Kind, in_path
 from node.core.request import Operation, Request, Response
 from node.core.router import Route
 from node.errors import PermissionDenied
@@ -23,13 +23,20 @@ def routes() -> list[Route]:
             acl=False,
             anonymous=lambda request: request.token is None,
             summary="Lists the mounts that the token may use; without one, those that show themselves to all.",
+            answers={
+                Operation.READ: (
+                    Field("auth", Kind.OBJECT, "Auth methods, by their path.", members=ENTRIES),
+                    Field("secret", Kind.OBJECT, "Secret engines, by their path.", members=ENTRIES),
+                )
+            },
         ),
         Route(
             "sys/internal/ui/mounts/{path...}",
             {Operation.READ: _preflight},
             acl=False,
             summary="Tells which mount a path lies in.",
-            fields=(fields.in_path("path", "A path of a secret or an auth method."),),
+            fields=(in_path("path", "A path of a secret or an auth method."),),
+            answers={Operation.READ: (*ENTRY, Field("path", Kind.STRING, "Of the mount."))},
         ),
         Route(
             "sys/internal/ui/resultant-acl",
@@ -37,11 +44,9 @@ def routes() -> list[Route]:
             summary="Tells what the token may do.",
             answers={
                 Operation.READ: (
-                    fields.Field("root", fields.Kind.BOOLEAN, "Whether it may do everything."),
-                    fields.Field("exact_paths", fields.Kind.OBJECT, "Capabilities by path."),
-                    fields.Field(
-                        "glob_paths", fields.Kind.OBJECT, "Capabilities by the beginning of a path."
-                    ),
+                    Field("root", Kind.BOOLEAN, "Whether it may do everything."),
+                    Field("exact_paths", Kind.OBJECT, "Capabilities by path."),
+                    Field("glob_paths", Kind.OBJECT, "Capabilities by the beginning of a path."),
                 )
             },
         ),

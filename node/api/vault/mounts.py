@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from node.api.vault.mount_config import (
+    ENTRIES,
+    ENTRY_OR_TUNING,
     check_path,
     check_ttls,
     description,
@@ -58,13 +60,20 @@ def routes() -> list[Route]:
     """The paths of the system table that are about mounts."""
     read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
     return [
-        Route("sys/mounts", {read: _list}, shape=Shape.DOUBLE, summary="Lists the mounted secret engines."),
+        Route(
+            "sys/mounts",
+            {read: _list},
+            shape=Shape.DOUBLE,
+            summary="Lists the mounted secret engines.",
+            answers={read: ENTRIES},
+        ),
         Route(
             "sys/mounts/{path...}",
             {read: _get, update: _post, delete: _remove},
             shape=Shape.DOUBLE,
             summary="Mounts, shows, tunes and unmounts a secret engine.",
             fields=FIELDS,
+            answers={read: ENTRY_OR_TUNING},
         ),
     ]
 

@@ -35,12 +35,14 @@ def routes() -> list[Route]:
             {Operation.READ: _read, Operation.UPDATE: _write, Operation.DELETE: _delete},
             summary="Creates, shows, changes and removes a password policy.",
             fields=(name, Field("policy", Kind.STRING, "Its text, as such or in base64.")),
+            answers={Operation.READ: (Field("policy", Kind.STRING, "Its text."),)},
         ),
         Route(
             "sys/policies/password/{name}/generate",
             {Operation.READ: _generate},
             summary="Generates a password.",
             fields=(name,),
+            answers={Operation.READ: (Field("password", Kind.STRING, "One that the policy lets pass."),)},
         ),
     ]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from node import VERSION
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named
 from node.core.request import Operation, Request, Response
 from node.core.router import Route
 from node.errors import InvalidRequest, NotFound
@@ -13,12 +13,13 @@ BUILTIN_VERSION = f"v{VERSION}+builtin"
 _TYPE = in_path("type", "auth, database or secret.")
 _NAME = in_path("name", "The name of a plugin.")
 
+_ABOUT = (*named(Kind.STRING, "name version deprecation_status"), Field("builtin", Kind.BOOLEAN, "Always."))
+
 
 def routes() -> list[Route]:
     """The table of this module."""
     read, listing = Operation.READ, Operation.LIST
-    keys = (Field("keys", Kind.STRINGS, "Names."),)
-    listed = {"fields": (_TYPE,), "answers": {listing: keys}, "summary": "What of one type can be mounted."}
+    listed: dict[str, Any] = {"fields": (_TYPE,), "summary": "What of one type can be mounted."}
     return [
         Route(
             "sys/plugins/catalog",
@@ -30,12 +31,12 @@ def routes() -> list[Route]:
                     Field("auth", Kind.STRINGS, "Auth methods."),
                     Field("database", Kind.STRINGS, "Database plugins."),
                     Field("secret", Kind.STRINGS, "Secret engines."),
-                    Field("detailed", Kind.ANY, "All of them, with versions."),
+                    Field("detailed", Kind.OBJECTS, "All of them.", members=(*_ABOUT, Field("type"))),
                 )
             },
         ),
-        Route("sys/plugins/catalog/{type}", {listing: _of_type}, sudo=True, fresh=False, **listed),  # type: ignore[arg-type]
-        Route("sys/plugins/catalog/{type}/", {listing: _of_type}, sudo=True, fresh=False, **listed),  # type: ignore[arg-type]
+        Route("sys/plugins/catalog/{type}", {listing: _of_type}, sudo=True, fresh=False, **listed),
+        Route("sys/plugins/catalog/{type}/", {listing: _of_type}, sudo=True, fresh=False, **listed),
         Route(
             "sys/plugins/catalog/{type}/{name}",
             {read: _one, Operation.UPDATE: _refuse, Operation.DELETE: _refuse},
@@ -43,6 +44,7 @@ def routes() -> list[Route]:
             fresh=False,
             summary="One of them.",
             fields=(_TYPE, _NAME),
+            answers={read: (*_ABOUT, *named(Kind.STRING, "command sha256"), Field("args", Kind.STRINGS))},
         ),
     ]
 

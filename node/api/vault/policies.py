@@ -5,7 +5,7 @@ from typing import Any
 
 from node.auth import fields
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route, payload
 from node.errors import InvalidRequest, NotFound
@@ -25,23 +25,30 @@ _TEXT = (
     Field("rules", Kind.STRING, "The older name of policy."),
 )
 _POLICY = (Field("name", Kind.STRING, "Of the policy."), Field("policy", Kind.STRING, "Its text."))
-_KEYS = (Field("keys", Kind.STRINGS, "Names of policies."),)
 
 
 def routes() -> list[Route]:
     """The table of this module."""
     listing = {Operation.LIST: list_acl}
     old_listing = {Operation.READ: list_old, Operation.LIST: list_old}
+    names = dict.fromkeys(old_listing, named(Kind.STRINGS, "keys policies"))
     one = {Operation.READ: read_acl, Operation.UPDATE: write, Operation.DELETE: delete}
     said: dict[str, Any] = {"summary": "Lists policies."}
     told: dict[str, Any] = {"summary": "One policy.", "fields": (_NAME, *_TEXT), "folded": "name"}
     return [
-        Route("sys/policies/acl", listing, answers={Operation.LIST: _KEYS}, **said),
-        Route("sys/policies/acl/", listing, answers={Operation.LIST: _KEYS}, **said),
+        Route("sys/policies/acl", listing, **said),
+        Route("sys/policies/acl/", listing, **said),
         Route(ACL, one, twin=OLD, answers={Operation.READ: _POLICY}, **told),
-        Route("sys/policy", old_listing, shape=Shape.DOUBLE, **said),
-        Route("sys/policy/", old_listing, shape=Shape.DOUBLE, **said),
-        Route(OLD, one | {Operation.READ: read_old}, twin=ACL, shape=Shape.DOUBLE, **told),
+        Route("sys/policy", old_listing, shape=Shape.DOUBLE, answers=names, **said),
+        Route("sys/policy/", old_listing, shape=Shape.DOUBLE, answers=names, **said),
+        Route(
+            OLD,
+            one | {Operation.READ: read_old},
+            twin=ACL,
+            shape=Shape.DOUBLE,
+            answers={Operation.READ: named(Kind.STRING, "name rules")},
+            **told,
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ from node.auth.identity import live
 from node.auth.token import canonical_policies
 from node.core import pipeline
 from node.core.core import Core
-from node.core.fields import Field, Kind
+from node.core.fields import Field, Kind, named
 from node.core.request import Operation, Request, Response
 from node.core.router import Route
 from node.errors import InvalidRequest
@@ -17,6 +17,18 @@ from storage.rows import Token
 from storage.secret import Secret
 
 _ASKED = tuple(each for each in Operation if each is not Operation.HELP)
+
+_EXPLAINED = (
+    Field("allowed", Kind.BOOLEAN, "Whether it may."),
+    Field("reason", Kind.STRING, "In words."),
+    *named(Kind.STRING, "path operation"),
+    Field("needs_sudo", Kind.BOOLEAN, "Whether the path does."),
+    Field("deciding_path", Kind.STRING, "The pattern that counts."),
+    Field("deciding_rules", Kind.OBJECTS, "All rules on that pattern."),
+    Field("other_matching_rules", Kind.OBJECTS, "Rules that a better pattern overrides."),
+    *named(Kind.STRINGS, "token_policies identity_policies"),
+    Field("unknown_policies", Kind.STRINGS, "Those that nobody has written."),
+)
 
 
 def routes() -> list[Route]:
@@ -35,6 +47,7 @@ def routes() -> list[Route]:
                 Field("accessor", Kind.STRING, "Who asks, by the token's accessor."),
                 Field("policies", Kind.STRINGS, "Who asks, by what he would have."),
             ),
+            answers={Operation.UPDATE: _EXPLAINED},
         )
     ]
 

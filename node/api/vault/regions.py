@@ -8,7 +8,7 @@ import msgspec
 from node.api.vault.shares import wanted
 from node.auth import fields as values
 from node.core.core import Core
-from node.core.fields import Field, Kind
+from node.core.fields import Field, Kind, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.enrol import TICKET_TTL_MAX_S
@@ -22,13 +22,44 @@ BINARY = "application/octet-stream"
 
 T = TypeVar("T")
 _NAME = Field("name", Kind.STRING, "The region's name.")
+_REGION = (
+    *named(Kind.STRING, "name role"),
+    *named(Kind.STRINGS, "endpoints links"),
+    *named(Kind.INTEGER, "position lag_entries"),
+    *named(Kind.ANY, "lag_seconds last_contact_seconds round_trip_ms"),
+)
+_OVERVIEW = (
+    *named(Kind.STRING, "region role primary stuck"),
+    *named(Kind.INTEGER, "epoch position diverged_at"),
+    Field("regions", Kind.OBJECTS, "Every region as this node knows it.", members=_REGION),
+    Field(
+        "epochs",
+        Kind.OBJECTS,
+        "Who ordered writes, and since which position.",
+        members=(*named(Kind.INTEGER, "epoch position"), Field("region")),
+    ),
+)
+_PROMOTED = (
+    Field("region", Kind.STRING, "That orders writes from now on."),
+    *named(Kind.INTEGER, "epoch position"),
+    Field("lost", Kind.INTEGER, "How many writes are known to be missing; null: nobody knows."),
+)
+_REPLICATION = (
+    Field("dr", Kind.OBJECT, "How this region stands to the others."),
+    Field("performance", Kind.OBJECT, "Always disabled."),
+)
 
 
 def routes() -> list[Route]:
     """The table of this module."""
     read, update = Operation.READ, Operation.UPDATE
     return [
-        Route("sys/regions", {read: overview}, summary="Every region as this node knows it."),
+        Route(
+            "sys/regions",
+            {read: overview},
+            summary="Every region as this node knows it.",
+            answers={read: _OVERVIEW},
+        ),
         Route(
             "sys/regions/create",
             {update: create},
@@ -43,6 +74,7 @@ def routes() -> list[Route]:
             sudo=True,
             summary="A one-time ticket for a region that wants to follow.",
             fields=(Field("ttl", Kind.DURATION, "For how long it is good."),),
+            answers={update: (Field("ticket", Kind.STRING, "For `region join`."),)},
         ),
         Route(
             "sys/regions/join",
@@ -62,6 +94,7 @@ def routes() -> list[Route]:
                 ),
                 Field("secret_threshold", Kind.INTEGER, "How many of them it takes."),
             ),
+            answers={update: (Field("region"), Field("keys", Kind.STRINGS, "Key shares, shown once."))},
         ),
         Route(
             "sys/regions/enrol",
@@ -69,6 +102,7 @@ def routes() -> list[Route]:
             local=True,
             authenticated=False,
             summary="What join asks, with a ticket.",
+            answers={update: (of_any_name(Kind.ANY, "What the region that joins needs."),)},
         ),
         Route(
             "sys/regions/switchover",
@@ -87,6 +121,7 @@ def routes() -> list[Route]:
                 Field("accept_loss", Kind.BOOLEAN, "Accept the loss of what this region has not got."),
                 Field("force", Kind.BOOLEAN, "Even if the primary region answers."),
             ),
+            answers={update: _PROMOTED},
         ),
         Route(
             "sys/regions/remove",
@@ -101,12 +136,14 @@ def routes() -> list[Route]:
             authenticated=False,
             audited=False,
             summary="In Vault's shape.",
+            answers={read: _REPLICATION},
         ),
         Route(
             "sys/regions/divergence",
             {read: diverged},
             sudo=True,
             summary="What this region ordered and the history does not have.",
+            answers={read: (Field("entries", Kind.OBJECTS, "Where and what, oldest first; never a value."),)},
         ),
         Route(
             "sys/regions/divergence/{id}",
@@ -114,6 +151,7 @@ def routes() -> list[Route]:
             local=True,
             sudo=True,
             summary="Write a secret that was set aside again, in the region that orders writes; or discard it.",
+            answers={update: (Field("path"), Field("version", Kind.INTEGER, "That it has now."))},
         ),
         *_link_routes(),
     ]

@@ -79,6 +79,7 @@ def routes() -> list[Route]:
     return table
 
 
+_CANCELLED = Operation.DELETE  # tells nothing, except of a verification, which begins anew
 Step = Callable[[Core, Request, str], Awaitable[Response]]
 
 
@@ -99,7 +100,7 @@ def _route(
         shape=Shape.RAW if is_open else Shape.LOGICAL,
         summary=summary,
         fields=fields,
-        answers={operation: _STATUS for operation in steps if operation is not Operation.DELETE},
+        answers={operation: _STATUS for operation in steps if steps is _VERIFY or operation != _CANCELLED},
     )
 
 

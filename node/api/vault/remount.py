@@ -13,7 +13,7 @@ from node.api.vault.mounts import AUTH, RESERVED, at, refusal
 from node.auth.fields import text
 from node.core import fields
 from node.core.core import Core
-from node.core.fields import Field
+from node.core.fields import Field, Kind, named
 from node.core.request import Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest, NotFound
@@ -22,6 +22,8 @@ from node.store import CommandRejected
 from storage.command import MountMove
 
 _MOVED = "The mount has moved. Its status can be asked for under the returned migration_id."
+
+_ID = Field("migration_id", Kind.STRING, "To ask with what became of it.")
 
 
 def routes() -> list[Route]:
@@ -37,12 +39,23 @@ def routes() -> list[Route]:
                 Field("from", summary="Where it is.", required=True),
                 Field("to", summary="Where it goes.", required=True),
             ),
+            answers={Operation.UPDATE: (_ID,)},
         ),
         Route(
             "sys/remount/status/{id}",
             {Operation.READ: _status},
             summary="Tells what became of a move.",
             fields=(fields.in_path("id", "The migration_id of the move."),),
+            answers={
+                Operation.READ: (
+                    _ID,
+                    Field(
+                        "migration_info",
+                        Kind.OBJECT,
+                        members=named(Kind.STRING, "source_mount target_mount status"),
+                    ),
+                )
+            },
         ),
     ]
 

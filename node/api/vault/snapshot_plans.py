@@ -9,12 +9,25 @@ from node.api.vault.snapshots import on_disk
 from node.backup.automatic import Automatic
 from node.backup.plans import Plan, Plans
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.errors import InvalidRequest, NotFound
 
 _CONFIG = "sys/storage/raft/snapshot-auto/config"
+_PLAN = (
+    Field("interval", Kind.DURATION, "From one snapshot to the next.", required=True),
+    Field("retain", Kind.INTEGER, "How many are kept."),
+    Field("file_prefix", Kind.STRING, "How the files' names begin."),
+    Field("storage_type", Kind.STRING, 'Always "local".'),
+    Field("local_max_space", Kind.INTEGER, "Bytes of all its files together; 0: no limit."),
+)
+_PROGRESS = (
+    Field("consecutive_errors", Kind.INTEGER, "How often it has failed since it last succeeded."),
+    *named(Kind.STRING, "last_snapshot_start last_snapshot_end last_snapshot_error"),
+    Field("last_snapshot_url", Kind.STRING, "The file."),
+    Field("next_snapshot_start", Kind.STRING, "When the next one is due."),
+)
 
 
 class SnapshotPlans:
@@ -38,14 +51,8 @@ class SnapshotPlans:
                 local=True,
                 sudo=True,
                 summary="How often the leader takes a snapshot, and how many it keeps.",
-                fields=(
-                    in_path("name", "The plan's name."),
-                    Field("interval", Kind.DURATION, "From one snapshot to the next.", required=True),
-                    Field("retain", Kind.INTEGER, "How many are kept."),
-                    Field("file_prefix", Kind.STRING, "How the files' names begin."),
-                    Field("storage_type", Kind.STRING, 'Always "local".'),
-                    Field("local_max_space", Kind.INTEGER, "Bytes of all its files together; 0: no limit."),
-                ),
+                fields=(in_path("name", "The plan's name."), *_PLAN),
+                answers={Operation.READ: told(_PLAN)},
             ),
             Route(
                 "sys/storage/raft/snapshot-auto/status/{name}",
@@ -53,6 +60,7 @@ class SnapshotPlans:
                 sudo=True,
                 summary="How the leader fares with a plan.",
                 fields=(in_path("name", "The plan's name."),),
+                answers={Operation.READ: _PROGRESS},
             ),
         ]
 

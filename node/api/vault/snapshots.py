@@ -10,6 +10,8 @@ from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.errors import InvalidRequest, NotFound, TooBusy
 
+GZIP = "application/gzip"
+
 
 class Snapshots:
     """The handlers share what keeps two snapshots from being taken, or restored, at once."""
@@ -27,6 +29,7 @@ class Snapshots:
                 local=True,
                 upload=True,
                 summary="The whole store as a file: save it, or restore it on every node.",
+                media_type=GZIP,
             ),
             Route(
                 "sys/storage/raft/snapshot-force",
@@ -46,7 +49,7 @@ class Snapshots:
         except BaseException:
             await stream.aclose()
             raise
-        headers = {"Content-Type": "application/gzip", "Content-Disposition": "attachment"}
+        headers = {"Content-Type": GZIP, "Content-Disposition": "attachment"}
         return Response(headers=headers, stream=_chained(first, stream))
 
     async def restore(self, core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -2,9 +2,11 @@
 
 from node.core import openapi
 from node.core.core import Core
-from node.core.fields import Kind, in_query
+from node.core.fields import Field, Kind, in_query, named
 from node.core.request import Operation, Request, Response, Shape
 from node.core.router import Route
+
+_SERVERS = Field("servers", Kind.OBJECTS, members=(Field("url"),))
 
 
 def routes() -> list[Route]:
@@ -18,6 +20,9 @@ def routes() -> list[Route]:
             audited=False,
             shape=Shape.RAW,
             summary="This description of the API, with the mounts that the token reaches.",
+            answers={
+                Operation.READ: (Field("openapi"), *named(Kind.OBJECT, "info paths components"), _SERVERS)
+            },
             fields=(
                 in_query(
                     "generic_mount_paths", Kind.BOOLEAN, "Name mounts by a parameter instead of their paths."

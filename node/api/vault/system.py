@@ -10,7 +10,7 @@ from node.api.vault.leader import elsewhere
 from node.api.vault.seal import cluster_names, open_route
 from node.auth.fields import rfc3339
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_query
+from node.core.fields import Field, Kind, in_query, named
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest
@@ -51,7 +51,11 @@ _LEADER = (
     Field("raft_committed_index", Kind.INTEGER, "What a majority holds, as far as this node knows."),
     Field("raft_applied_index", Kind.INTEGER, "What this node has applied."),
 )
-_NODES = (Field("nodes", Kind.ANY, "Every registered node, with its addresses and whether it leads."),)
+_NODE = (
+    *named(Kind.STRING, "hostname api_address cluster_address last_echo version"),
+    Field("active_node", Kind.BOOLEAN, "Whether it leads."),
+)
+_NODES = (Field("nodes", Kind.OBJECTS, "Every registered node.", members=_NODE),)
 
 
 def routes() -> list[Route]:

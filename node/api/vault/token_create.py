@@ -10,7 +10,7 @@ from node.auth.login import first_here
 from node.auth.token import Wanted, auth_block, wanted
 from node.auth.ttl import Limits, limits
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import AUTH, Field, Kind, in_path
 from node.core.request import Operation, Request, Response
 from node.core.router import Route
 from node.draft import TRIES_MAX, attempt_id
@@ -43,6 +43,7 @@ FIELDS = (
 def routes() -> list[Route]:
     """The table of this module."""
     update = Operation.UPDATE
+    made = {update: (AUTH,)}
     return [
         Route(
             "auth/token/create",
@@ -50,6 +51,7 @@ def routes() -> list[Route]:
             local=True,
             summary="Makes a token.",
             fields=FIELDS,
+            answers=made,
         ),
         Route(
             "auth/token/create-orphan",
@@ -57,6 +59,7 @@ def routes() -> list[Route]:
             local=True,
             summary="Makes a token without parent.",
             fields=FIELDS,
+            answers=made,
         ),
         Route(
             "auth/token/create/{role}",
@@ -64,6 +67,7 @@ def routes() -> list[Route]:
             local=True,
             summary="Makes a token under a role.",
             fields=(in_path("role", "Of the token store."), *FIELDS),
+            answers=made,
         ),
     ]
 

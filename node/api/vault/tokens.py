@@ -6,9 +6,9 @@ from node.api.vault import token_create
 from node.auth import batch, fields, token_roles
 from node.auth.identity import live
 from node.auth.methods.method import refused
-from node.auth.token import Renewal, auth_block, expire_tokens, lookup_data, renewal
+from node.auth.token import LOOKUP, Renewal, auth_block, expire_tokens, lookup_data, renewal
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import AUTH, LISTED, Field, Kind, in_path, named, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
@@ -33,8 +33,15 @@ def routes() -> list[Route]:
     return [
         *token_create.routes(),
         *_roles(),
-        _route("lookup", lookup, both, "What a token is and may do.", _TOKEN, local=True),
-        _route("lookup-self", lookup_self, both, "What the caller's token is and may do.", local=True),
+        _route("lookup", lookup, both, "What a token is and may do.", _TOKEN, local=True, answers=LOOKUP),
+        _route(
+            "lookup-self",
+            lookup_self,
+            both,
+            "What the caller's token is and may do.",
+            local=True,
+            answers=LOOKUP,
+        ),
         _route(
             "lookup-accessor",
             lookup_accessor,
@@ -42,9 +49,17 @@ def routes() -> list[Route]:
             "What the token of an accessor is.",
             _ACCESSOR,
             local=True,
+            answers=LOOKUP,
         ),
-        _route("renew", renew, _WRITE, "Makes a token live longer.", _TOKEN, _INCREMENT),
-        _route("renew-self", renew_self, _WRITE, "Makes the caller's token live longer.", _INCREMENT),
+        _route("renew", renew, _WRITE, "Makes a token live longer.", _TOKEN, _INCREMENT, answers=(AUTH,)),
+        _route(
+            "renew-self",
+            renew_self,
+            _WRITE,
+            "Makes the caller's token live longer.",
+            _INCREMENT,
+            answers=(AUTH,),
+        ),
         _route(
             "renew-accessor",
             renew_accessor,
@@ -52,14 +67,15 @@ def routes() -> list[Route]:
             "Makes an accessor's token live longer.",
             _ACCESSOR,
             _INCREMENT,
+            answers=(AUTH,),
         ),
         _route("revoke", revoke, _WRITE, "Ends a token and all that it made.", _TOKEN),
         _route("revoke-self", revoke_self, _WRITE, "Ends the caller's token and all that it made."),
         _route("revoke-accessor", revoke_accessor, _WRITE, "Ends the token of an accessor.", _ACCESSOR),
         _route("revoke-orphan", revoke_orphan, _WRITE, "Ends a token, not those it made.", _TOKEN, sudo=True),
         _route("tidy", tidy, _WRITE, "Sweeps expired tokens now; it happens by itself anyway."),
-        _route("accessors", accessors, {Operation.LIST}, _ALL_ACCESSORS, sudo=True),
-        _route("accessors/", accessors, {Operation.LIST}, _ALL_ACCESSORS, sudo=True),
+        _route("accessors", accessors, {Operation.LIST}, _ALL_ACCESSORS, answers=(LISTED,), sudo=True),
+        _route("accessors/", accessors, {Operation.LIST}, _ALL_ACCESSORS, answers=(LISTED,), sudo=True),
     ]
 
 
@@ -69,11 +85,19 @@ def _route(
     operations: set[Operation],
     summary: str,
     *takes: Field,
+    answers: tuple[Field, ...] = (),
     sudo: bool = False,
     local: bool = False,
 ) -> Route:
-    handlers = dict.fromkeys(operations, handler)
-    return Route(f"auth/token/{name}", handlers, sudo=sudo, local=local, summary=summary, fields=takes)
+    return Route(
+        f"auth/token/{name}",
+        dict.fromkeys(operations, handler),
+        sudo=sudo,
+        local=local,
+        summary=summary,
+        fields=takes,
+        answers=dict.fromkeys(operations, answers),
+    )
 
 
 # --- look up -----------------------------------------------------------------------------------------------
@@ -223,6 +247,13 @@ def _roles() -> list[Route]:
             exists=lambda core, request, params: token_roles.find(core.unsealed, params["name"]) is not None,
             summary="Creates, shows, changes and removes a role of the token store.",
             fields=(in_path("name", "Of the role."), *token_roles.FIELDS),
+            answers={
+                Operation.READ: (
+                    *told(token_roles.FIELDS),
+                    Field("name"),
+                    *named(Kind.INTEGER, "period explicit_max_ttl"),
+                )
+            },
         ),
     ]
 

@@ -2,7 +2,7 @@
 
 from node.auth.fields import SECOND_NS, rfc3339, text
 from node.core.core import Core
-from node.core.fields import Field
+from node.core.fields import AUTH, Field, Kind, Place, named, of_any_name
 from node.core.request import Operation, Request, Response
 from node.core.router import Route
 from node.core.wrapping import find, rewrap, unwrap
@@ -10,6 +10,13 @@ from node.errors import InvalidRequest, PermissionDenied
 from storage.secret import Secret
 
 _TOKEN = (Field("token", summary="The wrapping token; without it, the one in the header."),)
+
+_ANYTHING = of_any_name(Kind.ANY, "What was wrapped.")
+_WRAP_INFO = Field("wrap_info", Kind.OBJECT, "The token that fetches it, once.", place=Place.ENVELOPE)
+_MADE_FOR = (
+    *named(Kind.STRING, "creation_path creation_time"),
+    Field("creation_ttl", Kind.INTEGER, "Seconds."),
+)
 
 
 def routes() -> list[Route]:
@@ -19,6 +26,7 @@ def routes() -> list[Route]:
             "sys/wrapping/wrap",
             {Operation.UPDATE: _wrap},
             summary="Wraps the body, under the lifetime that X-Vault-Wrap-TTL asks for.",
+            answers={Operation.UPDATE: (_WRAP_INFO, _ANYTHING)},
         ),
         Route(
             "sys/wrapping/lookup",
@@ -27,6 +35,7 @@ def routes() -> list[Route]:
             authenticated=False,
             summary="Tells what a wrapping token was made for, and when.",
             fields=_TOKEN,
+            answers=dict.fromkeys((Operation.READ, Operation.UPDATE), _MADE_FOR),
         ),
         Route(
             "sys/wrapping/unwrap",
@@ -34,6 +43,7 @@ def routes() -> list[Route]:
             anonymous=_by_header,
             summary="Hands out what was wrapped, once.",
             fields=_TOKEN,
+            answers={Operation.UPDATE: (AUTH, _ANYTHING)},
         ),
         Route(
             "sys/wrapping/rewrap",
@@ -41,6 +51,7 @@ def routes() -> list[Route]:
             anonymous=_by_header,
             summary="Puts what was wrapped under a new token.",
             fields=_TOKEN,
+            answers={Operation.UPDATE: (_WRAP_INFO,)},
         ),
     ]
 

@@ -3,12 +3,13 @@
 Secret ids are in approle_secret_ids.py. What a mount keeps: role/NAME, and role-id/DIGEST that points to the name.
 """
 
+import dataclasses
 import hashlib
 from typing import Any
 
 import msgspec
 
-from node.auth import fields
+from node.auth import fields, params
 from node.auth.cidr import inside
 from node.auth.login import Login, first_here, log_in
 from node.auth.methods import approle_role, approle_secret_ids
@@ -18,7 +19,7 @@ from node.auth.methods.method import Method, mount_of, refused
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import AUTH, Field, Kind, in_path, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
 from node.draft import Draft, retried
@@ -46,6 +47,7 @@ def method() -> Method:
             exists=_exists,
             summary="Creates, shows, changes and removes a role.",
             fields=(name, *approle_role.FIELDS),
+            answers={read: (*told(approle_role.FIELDS), *params.OLD_NAMES)},
         ),
         Route(
             "role/{role}/role-id",
@@ -53,6 +55,7 @@ def method() -> Method:
             folded="role",
             summary="Shows and sets what a role logs in with.",
             fields=(name, Field("role_id", Kind.STRING, "The new one.")),
+            answers={read: (Field("role_id", Kind.STRING, "What logs in."),)},
         ),
         Route(
             "login",
@@ -64,6 +67,7 @@ def method() -> Method:
                 Field("role_id", Kind.STRING, "Of the role.", required=True),
                 Field("secret_id", Kind.STRING, "Of this role."),
             ),
+            answers={update: (AUTH,)},
         ),
         *(_single_field(path, name) for path in approle_role.SINGLE_FIELDS),
         *approle_secret_ids.routes(name, find),
@@ -101,6 +105,9 @@ def _single_field(path: str, name: Field) -> Route:
         twin=f"role/{{role}}/{approle_role.TWIN_PATHS[path]}" if path in approle_role.TWIN_PATHS else "",
         summary=f"Shows, changes and resets {field} of a role.",
         fields=(name, shown),
+        answers={
+            Operation.READ: told([dataclasses.replace(shown, name=approle_role.OLD_PATHS.get(path, field))])
+        },
     )
 
 

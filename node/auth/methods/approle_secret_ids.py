@@ -22,7 +22,7 @@ from node.auth.fields import SECOND_NS, rfc3339
 from node.auth.methods.approle_role import Role, uses
 from node.auth.methods.method import mount_of, refused
 from node.core.core import Core
-from node.core.fields import Field, Kind
+from node.core.fields import Field, Kind, named
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
 from node.draft import Draft, drawn_id, retried
@@ -37,6 +37,19 @@ ACCEPTED = 202
 SECRET_ID_CHARACTERS_MAX = 4096
 METADATA_CHARACTERS_MAX = 16 * 1024
 NEVER = "0001-01-01T00:00:00Z"  # what Go prints for no time
+
+_LIMITS = (
+    Field("secret_id_accessor"),
+    Field("secret_id_num_uses", Kind.INTEGER, "How often it can be used yet; 0 without limit."),
+    Field("secret_id_ttl", Kind.INTEGER, "Seconds; 0 for ever."),
+)
+_MADE = (Field("secret_id", Kind.STRING, "Shown once."), *_LIMITS)
+_KNOWN = (
+    *_LIMITS,
+    *named(Kind.STRING, "creation_time expiration_time last_updated_time"),
+    *named(Kind.STRINGS, "cidr_list token_bound_cidrs"),
+    Field("metadata", Kind.STRING_MAP, "Of its tokens."),
+)
 
 FindRole = Callable[[Store, Mount, str], Role | None]
 
@@ -258,23 +271,39 @@ def routes(name: Field, find: FindRole) -> list[Route]:
         summary: str,
         *fields: Field,
         local: bool = False,
+        made: tuple[Field, ...] = (),
     ) -> Route:
-        pattern, taken = f"role/{{role}}/{path}", (name, *fields)
-        return Route(pattern, operations, folded="role", local=local, summary=summary, fields=taken)
+        return Route(
+            f"role/{{role}}/{path}",
+            operations,
+            folded="role",
+            local=local,
+            summary=summary,
+            fields=(name, *fields),
+            answers={update: made} if made else {},
+        )
 
     making = {update: handlers.make, Operation.LIST: handlers.list}
     destroying = {update: handlers.destroy, delete: handlers.destroy}
     destroying_by = {update: handlers.destroy_by_accessor, delete: handlers.destroy_by_accessor}
     return [
-        at("secret-id", making, "Makes a secret id; lists the accessors of all.", *new),
+        at("secret-id", making, "Makes a secret id; lists the accessors of all.", *new, made=_MADE),
         at("secret-id/", {Operation.LIST: handlers.list}, "Lists the accessors of all secret ids."),
-        at("custom-secret-id", {update: handlers.make_custom}, "Keeps a secret id that is given.", own, *new),
+        at(
+            "custom-secret-id",
+            {update: handlers.make_custom},
+            "Keeps a secret id that is given.",
+            own,
+            *new,
+            made=_MADE,
+        ),
         at(
             "secret-id/lookup",
             {update: handlers.look_up},
             "Shows what is known of a secret id.",
             own,
             local=True,
+            made=_KNOWN,
         ),
         at("secret-id/destroy", destroying, "Destroys a secret id.", own),
         at(
@@ -283,6 +312,7 @@ def routes(name: Field, find: FindRole) -> list[Route]:
             "Shows what is known of the secret id with an accessor.",
             accessor,
             local=True,
+            made=_KNOWN,
         ),
         at("secret-id-accessor/destroy", destroying_by, "Destroys the secret id with an accessor.", accessor),
         Route("tidy/secret-id", {update: handlers.tidy}, summary="Removes what has expired, now."),

@@ -20,7 +20,7 @@ from node.auth.methods.method import Method, keep, mount_of
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import AUTH, Field, Kind, in_path, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
 from node.errors import InvalidRequest, NotFound
@@ -84,6 +84,7 @@ def method() -> Method:
                 {read: handlers.read_config, update: handlers.write_config},
                 summary="Shows and sets whose tokens are accepted.",
                 fields=config,
+                answers={read: (*told(config), Field("status", Kind.STRING, "Always valid."))},
             ),
             Route("role", listing, summary="Lists the roles."),
             Route("role/", listing, summary="Lists the roles."),
@@ -92,6 +93,7 @@ def method() -> Method:
                 {read: handlers.read, update: handlers.write, delete: handlers.delete},
                 summary="Creates, shows, changes and removes a role.",
                 fields=(in_path("role", "Its name."), *jwt_role.FIELDS),
+                answers={read: told(jwt_role.FIELDS)},
             ),
             Route(
                 "login",
@@ -103,6 +105,7 @@ def method() -> Method:
                     Field("jwt", Kind.STRING, "The token.", required=True),
                     Field("role", Kind.STRING, "Under which role; else the default one."),
                 ),
+                answers={update: (AUTH,)},
             ),
         ]
     )

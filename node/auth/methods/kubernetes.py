@@ -21,7 +21,7 @@ from node.auth.params import TokenParams
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import AUTH, Field, Kind, in_path, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
@@ -83,7 +83,11 @@ def method() -> Method:
     table = Table(
         [
             Route(
-                "config", {read: _read_config, update: _write_config}, summary="The cluster.", fields=config
+                "config",
+                {read: _read_config, update: _write_config},
+                summary="The cluster.",
+                fields=config,
+                answers={read: (*told(config), Field("token_reviewer_jwt_set", Kind.BOOLEAN))},
             ),
             Route("role", listing, summary="Lists the roles."),
             Route("role/", listing, summary="Lists the roles."),
@@ -93,6 +97,7 @@ def method() -> Method:
                 folded="role",
                 summary="A role.",
                 fields=role,
+                answers={read: (*told(role), Field("bound_service_account_namespace_selector"))},
             ),
             Route(
                 "login",
@@ -101,6 +106,7 @@ def method() -> Method:
                 authenticated=False,
                 summary="Gives a token to a pod.",
                 fields=login,
+                answers={update: (AUTH,)},
             ),
         ]
     )

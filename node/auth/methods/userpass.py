@@ -14,7 +14,7 @@ from node.auth.params import TokenParams
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import AUTH, Field, Kind, in_path, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
@@ -63,6 +63,7 @@ def method(lockout: Lockout) -> Method:
                 exists=userpass.exists,
                 summary="Creates, shows, changes and removes a user.",
                 fields=(name, password, *params.FIELDS),
+                answers={Operation.READ: (*told(params.FIELDS), *params.OLD_NAMES)},
             ),
             Route(
                 "users/{username}/password",
@@ -85,6 +86,7 @@ def method(lockout: Lockout) -> Method:
                 authenticated=False,
                 summary="Gives a token for a name and its password.",
                 fields=(name, password),
+                answers={Operation.UPDATE: (AUTH,)},
             ),
         ]
     )

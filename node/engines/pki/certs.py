@@ -7,7 +7,7 @@ from cryptography import x509
 
 from node.auth.fields import SECOND_NS, boolean, duration_ns, rfc3339, text
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named
 from node.core.request import Operation, Request, Response
 from node.core.router import Handler, Route
 from node.engines.pki import authority
@@ -29,6 +29,12 @@ JSON = {"Content-Type": "application/json"}
 CRL_PEM = {"Content-Type": "application/x-pem-file"}
 CRL_DER = {"Content-Type": "application/pkix-crl"}
 
+REVOCATION = (
+    Field("revocation_time", Kind.INTEGER, "Seconds since 1970; 0: it is not revoked."),
+    Field("revocation_time_rfc3339"),
+)
+_CERTIFICATE = (*REVOCATION, *named(Kind.STRING, "certificate ca_chain issuer_id"))
+
 
 def routes() -> list[Route]:
     """The paths of a mount about certificates, relative to it. Certificates are public, and so is reading them."""
@@ -39,20 +45,31 @@ def routes() -> list[Route]:
         Field("certificate", summary="The certificate itself, PEM."),
     )
     return [
-        public("cert/{serial}", _read, "Shows a certificate.", serial),
+        public("cert/{serial}", _read, "Shows a certificate.", serial, shown=_CERTIFICATE),
         public("cert/{serial}/raw", _raw, "A certificate in DER.", serial, form=DER),
         public("cert/{serial}/raw/pem", _raw_pem, "A certificate in PEM.", serial, form=PEM),
         public("crl", _crl_der, "The revocation list in DER.", form=CRL_DER),
         public("crl/pem", _crl_pem, "The revocation list in PEM.", form=CRL_PEM),
-        public("issuer/{issuer}/crl", _crl_json, "An issuer's revocation list."),
+        public("issuer/{issuer}/crl", _crl_json, "An issuer's revocation list.", shown=(Field("crl"),)),
         public("issuer/{issuer}/crl/der", _crl_der, "An issuer's revocation list in DER.", form=CRL_DER),
         public("issuer/{issuer}/crl/pem", _crl_pem, "An issuer's revocation list in PEM.", form=CRL_PEM),
-        Route("crl/rotate", {Operation.READ: _rotate}, summary="Makes the revocation lists anew."),
+        Route(
+            "crl/rotate",
+            {Operation.READ: _rotate},
+            summary="Makes the revocation lists anew.",
+            answers={Operation.READ: (Field("success", Kind.BOOLEAN),)},
+        ),
         Route("certs", lists, summary="Lists serial numbers."),
         Route("certs/", lists, summary="Lists serial numbers."),
         Route("certs/revoked", revoked, summary="Lists serial numbers of revoked certificates."),
         Route("certs/revoked/", revoked, summary="Lists serial numbers of revoked certificates."),
-        Route("revoke", {Operation.UPDATE: _revoke}, summary="Revokes a certificate.", fields=revocation),
+        Route(
+            "revoke",
+            {Operation.UPDATE: _revoke},
+            summary="Revokes a certificate.",
+            fields=revocation,
+            answers={Operation.UPDATE: (*REVOCATION, Field("state"))},
+        ),
         Route(
             "tidy",
             {Operation.UPDATE: _tidy},
@@ -66,7 +83,12 @@ def routes() -> list[Route]:
 
 
 def public(
-    pattern: str, handler: Handler, summary: str, *fields: Field, form: Mapping[str, str] = JSON
+    pattern: str,
+    handler: Handler,
+    summary: str,
+    *fields: Field,
+    form: Mapping[str, str] = JSON,
+    shown: tuple[Field, ...] = (),
 ) -> Route:
     """A path that everybody may read; `form` is what its answer is."""
     return Route(
@@ -75,6 +97,7 @@ def public(
         authenticated=False,
         summary=summary,
         fields=fields,
+        answers={Operation.READ: shown},
         media_type=form["Content-Type"],
     )
 

@@ -11,9 +11,9 @@ from cryptography import x509
 from node.auth.fields import SECOND_NS, boolean, integer, text
 from node.auth.ttl import limits
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named
 from node.core.request import Operation, Request, Response
-from node.core.router import Route
+from node.core.router import Handler, Route
 from node.engines.pki import authority, leaf, names
 from node.engines.pki import certificates as c
 from node.engines.pki.authority import CONFIG, DEFAULT, ISSUERS, ISSUERS_MAX, KEYS, USAGES
@@ -44,49 +44,66 @@ _FIELDS = (
 )
 _KIND = in_path("kind", "internal, or exported: the answer shows the private key.")
 
+_ROOT = (
+    *leaf.CERTIFICATE,
+    *leaf.PRIVATE,
+    *named(Kind.STRING, "issuer_id issuer_name key_id key_name"),
+)
+_REQUEST = (*named(Kind.STRING, "csr key_id"), *leaf.PRIVATE)
+_IMPORTED = (
+    *named(Kind.STRINGS, "imported_issuers imported_keys existing_issuers existing_keys"),
+    Field("mapping", Kind.STRING_MAP, "From issuers to their keys."),
+)
+
 
 def routes() -> list[Route]:
     """The paths of a mount that make or import issuers, relative to it."""
-    update = Operation.UPDATE
-    root, request = {update: _make_root}, {update: _make_request}
     generated = (_KIND, *_FIELDS)
     csr = (Field("csr", summary="The request, PEM."), *_FIELDS)
     bundle = (Field("pem_bundle", summary="Certificates and keys, PEM."),)
     signed = (Field("certificate", summary="The signed certificate, PEM; more may follow."),)
     return [
-        Route("root/generate/{kind}", root, summary="Makes a root authority.", fields=generated),
-        Route("root/rotate/{kind}", root, summary="Makes another root authority.", fields=generated),
-        Route("issuers/generate/root/{kind}", root, summary="Makes a root authority.", fields=generated),
-        Route(
-            "intermediate/generate/{kind}", request, summary="Makes a key and a request.", fields=generated
+        *(
+            _route(pattern, _make_root, "Makes a root authority.", generated, _ROOT)
+            for pattern in ("root/generate/{kind}", "root/rotate/{kind}", "issuers/generate/root/{kind}")
         ),
-        Route("issuers/generate/intermediate/{kind}", request, summary="As above.", fields=generated),
-        Route(
-            "intermediate/set-signed", {update: _import}, summary="Imports the answer to it.", fields=signed
+        *(
+            _route(pattern, _make_request, "Makes a key and a request.", generated, _REQUEST)
+            for pattern in ("intermediate/generate/{kind}", "issuers/generate/intermediate/{kind}")
         ),
-        Route("config/ca", {update: _import}, summary="Imports an authority.", fields=bundle),
-        Route("issuers/import/cert", {update: _import}, summary="Imports certificates.", fields=bundle),
-        Route(
-            "issuers/import/bundle",
-            {update: _import},
-            summary="Imports certificates and keys.",
-            fields=bundle,
-        ),
+        _route("intermediate/set-signed", _import, "Imports the answer to it.", signed, _IMPORTED),
+        _route("config/ca", _import, "Imports an authority.", bundle, _IMPORTED),
+        _route("issuers/import/cert", _import, "Imports certificates.", bundle, _IMPORTED),
+        _route("issuers/import/bundle", _import, "Imports certificates and keys.", bundle, _IMPORTED),
         Route("root", {Operation.DELETE: _delete_all}, sudo=True, summary="Deletes all issuers and keys."),
-        Route(
-            "root/sign-intermediate", {update: _sign_intermediate}, summary="Signs an authority.", fields=csr
+        *(
+            _route(pattern, _sign_intermediate, "Signs an authority.", csr, leaf.CERTIFICATE)
+            for pattern in ("root/sign-intermediate", "issuer/{issuer}/sign-intermediate")
         ),
-        Route(
-            "issuer/{issuer}/sign-intermediate", {update: _sign_intermediate}, summary="As above.", fields=csr
-        ),
-        Route(
+        _route(
             "root/sign-self-issued",
-            {update: _sign_self_issued},
+            _sign_self_issued,
+            "Signs a self-issued certificate.",
+            (Field("certificate", summary="The certificate, PEM."),),
+            named(Kind.STRING, "certificate issuing_ca"),
             sudo=True,
-            summary="Signs a self-issued certificate.",
-            fields=(Field("certificate", summary="The certificate, PEM."),),
         ),
     ]
+
+
+def _route(
+    pattern: str,
+    handler: Handler,
+    summary: str,
+    fields: tuple[Field, ...],
+    made: tuple[Field, ...],
+    *,
+    sudo: bool = False,
+) -> Route:
+    update = Operation.UPDATE
+    return Route(
+        pattern, {update: handler}, sudo=sudo, summary=summary, fields=fields, answers={update: made}
+    )
 
 
 # --- making ---

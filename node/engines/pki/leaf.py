@@ -12,9 +12,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from node.auth.fields import SECOND_NS, boolean, duration_ns, go_duration, text
 from node.auth.ttl import Limits, limits
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named
 from node.core.request import Operation, Request, Response
-from node.core.router import Route
+from node.core.router import Handler, Route
 from node.engines.pki import authority, names, roles
 from node.engines.pki import certificates as c
 from node.engines.shelf import Shelf, shelf
@@ -52,24 +52,33 @@ _FIELDS = (
     Field("exclude_cn_from_sans", Kind.BOOLEAN, "Whether the common name is no alternative name."),
 )
 _CSR = Field("csr", summary="The request to sign, PEM.")
+CERTIFICATE = (
+    *named(Kind.STRING, "certificate issuing_ca serial_number"),
+    Field("ca_chain", Kind.STRINGS, "Those above it, the nearest first."),
+    *named(Kind.INTEGER, "expiration not_before"),
+)
+PRIVATE = named(Kind.STRING, "private_key private_key_type")
 
 
 def routes() -> list[Route]:
     """The paths of a mount that hand out certificates, relative to it."""
-    issue, sign, verbatim = (
-        {Operation.UPDATE: _issue},
-        {Operation.UPDATE: _sign},
-        {Operation.UPDATE: _verbatim},
-    )
     signing = (*_FIELDS, _CSR)
+    made = (*CERTIFICATE, *PRIVATE)
     return [
-        Route("issue/{role}", issue, summary="Makes a key and a certificate for it.", fields=_FIELDS),
-        Route("issuer/{issuer}/issue/{role}", issue, summary="As issue, by this issuer.", fields=_FIELDS),
-        Route("sign/{role}", sign, summary="Signs a request.", fields=signing),
-        Route("issuer/{issuer}/sign/{role}", sign, summary="As sign, by this issuer.", fields=signing),
-        Route("sign-verbatim", verbatim, summary="Signs a request as it stands.", fields=signing[1:]),
-        Route("sign-verbatim/{role}", verbatim, summary="Signs a request as it stands.", fields=signing),
+        _route("issue/{role}", _issue, "Makes a key and a certificate for it.", _FIELDS, made),
+        _route("issuer/{issuer}/issue/{role}", _issue, "As issue, by this issuer.", _FIELDS, made),
+        _route("sign/{role}", _sign, "Signs a request.", signing, CERTIFICATE),
+        _route("issuer/{issuer}/sign/{role}", _sign, "As sign, by this issuer.", signing, CERTIFICATE),
+        _route("sign-verbatim", _verbatim, "Signs a request as it stands.", signing[1:], CERTIFICATE),
+        _route("sign-verbatim/{role}", _verbatim, "Signs a request as it stands.", signing, CERTIFICATE),
     ]
+
+
+def _route(
+    pattern: str, handler: Handler, summary: str, fields: tuple[Field, ...], made: tuple[Field, ...]
+) -> Route:
+    update = Operation.UPDATE
+    return Route(pattern, {update: handler}, summary=summary, fields=fields, answers={update: made})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from cryptography.x509.oid import ObjectIdentifier
 
 from node.auth.fields import SECOND_NS, boolean, duration_ns, integer, strings, text
 from node.core.core import Core
-from node.core.fields import in_path
+from node.core.fields import in_path, like
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.engines.pki import names
@@ -93,7 +93,12 @@ def routes() -> list[Route]:
     name = in_path("name", "The role.")
     return [
         Route(
-            "roles/{name}", one, summary="What may be issued under a role.", fields=(name,), exists=_exists
+            "roles/{name}",
+            one,
+            summary="What may be issued under a role.",
+            fields=(name,),
+            exists=_exists,
+            answers=dict.fromkeys((Operation.READ, Operation.UPDATE), like(_DEFAULTS)),
         ),
         Route("roles", {Operation.LIST: _list}, summary="Lists the roles."),
         Route("roles/", {Operation.LIST: _list}, summary="Lists the roles."),

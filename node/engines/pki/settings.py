@@ -5,7 +5,7 @@ from typing import Any
 
 from node.auth.fields import SECOND_NS, boolean, duration_ns, rfc3339, strings, text
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import ABOUT_LISTED, LISTED, Field, Kind, in_path, like, named
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.engines.pki import authority
@@ -20,11 +20,20 @@ from node.engines.pki.authority import (
     URL_DEFAULTS,
     USAGES,
 )
-from node.engines.pki.certs import DER, PEM, ca_chain, public
+from node.engines.pki.certs import DER, PEM, REVOCATION, ca_chain, public
 from node.engines.shelf import Shelf, shelf
 from node.errors import InvalidRequest, NotFound
 
 _BEHAVIORS = ("err", "truncate", "permit")
+
+_ISSUER = (
+    *named(Kind.STRING, "issuer_id issuer_name key_id certificate usage"),
+    *named(Kind.STRING, "leaf_not_after_behavior revocation_signature_algorithm"),
+    *named(Kind.STRINGS, "ca_chain manual_chain issuing_certificates ocsp_servers"),
+    *named(Kind.STRINGS, "crl_distribution_points delta_crl_distribution_points"),
+    Field("revoked", Kind.BOOLEAN, "Whether it is out of use."),
+    *REVOCATION,
+)
 
 
 def routes() -> list[Route]:
@@ -39,33 +48,73 @@ def routes() -> list[Route]:
         delete: _delete_issuer,
     }
     return [
-        Route("issuer/{issuer}", one, summary="An issuer.", fields=(issuer, *changes)),
+        Route(
+            "issuer/{issuer}",
+            one,
+            summary="An issuer.",
+            fields=(issuer, *changes),
+            answers=dict.fromkeys((read, update, Operation.PATCH), _ISSUER),
+        ),
         Route(
             "issuer/{issuer}/revoke",
             {update: _revoke_issuer},
             summary="Takes an issuer out of use.",
             fields=(issuer,),
+            answers={update: _ISSUER},
         ),
-        public("issuer/{issuer}/json", _issuer_json, "An issuer's certificate."),
+        public("issuer/{issuer}/json", _issuer_json, "An issuer's certificate.", shown=_ISSUER),
         public("issuer/{issuer}/pem", _issuer_pem, "An issuer's certificate in PEM.", form=PEM),
         public("issuer/{issuer}/der", _issuer_der, "An issuer's certificate in DER.", form=DER),
         public("ca", _ca_der, "The default issuer in DER.", form=DER),
         public("ca/pem", _ca_pem, "The default issuer in PEM.", form=PEM),
         public("ca_chain", _ca_chain, "The default issuer and those above it in PEM.", form=PEM),
         *(
-            Route(path, {lists: _list_issuers}, authenticated=False, summary="Lists issuers.")
+            Route(
+                path,
+                {lists: _list_issuers},
+                authenticated=False,
+                summary="Lists issuers.",
+                answers={lists: (LISTED, ABOUT_LISTED)},
+            )
             for path in ("issuers", "issuers/")
         ),
-        *(Route(path, {lists: _list_keys}, summary="Lists keys.") for path in ("keys", "keys/")),
-        Route("key/{key}", {read: _read_key, delete: _delete_key}, summary="A key."),
-        Route("config/issuers", {read: _read_default, update: _set_default}, summary="The default issuer."),
-        Route("config/keys", {read: _read_default_key}, summary="The default key."),
+        *(
+            Route(path, {lists: _list_keys}, summary="Lists keys.", answers={lists: (LISTED, ABOUT_LISTED)})
+            for path in ("keys", "keys/")
+        ),
+        Route(
+            "key/{key}",
+            {read: _read_key, delete: _delete_key},
+            summary="A key.",
+            answers={read: named(Kind.STRING, "key_id key_name key_type")},
+        ),
+        Route(
+            "config/issuers",
+            {read: _read_default, update: _set_default},
+            summary="The default issuer.",
+            answers=dict.fromkeys(
+                (read, update),
+                (Field(DEFAULT), Field("default_follows_latest_issuer", Kind.BOOLEAN, "Always false.")),
+            ),
+        ),
+        Route(
+            "config/keys",
+            {read: _read_default_key},
+            summary="The default key.",
+            answers={read: (Field(DEFAULT),)},
+        ),
         Route(
             "config/urls",
             {read: _read_urls, update: _set_urls},
             summary="What certificates say about where to look.",
+            answers=dict.fromkeys((read, update), like(URL_DEFAULTS)),
         ),
-        Route("config/crl", {read: _read_crl, update: _set_crl}, summary="Revocation lists."),
+        Route(
+            "config/crl",
+            {read: _read_crl, update: _set_crl},
+            summary="Revocation lists.",
+            answers=dict.fromkeys((read, update), like(CRL_DEFAULTS)),
+        ),
     ]
 
 

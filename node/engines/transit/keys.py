@@ -9,12 +9,22 @@ from typing import Any
 
 from node.auth.fields import SECOND_NS, boolean, duration_ns, integer, text
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.engines.shelf import Shelf, listed, shelf
 from node.engines.transit import ciphers
-from node.engines.transit.keyring import KEYS, Key, find, load, new_version, plain, restore, save, shown
+from node.engines.transit.keyring import (
+    KEYS,
+    Key,
+    find,
+    load,
+    new_version,
+    plain,
+    restore,
+    save,
+    shown,
+)
 from node.errors import InvalidRequest, NotFound
 
 AUTO_ROTATE_NS_MIN = 3600 * SECOND_NS
@@ -46,35 +56,80 @@ _CONFIG = (
 )
 
 
+_SHOWN = (
+    *named(Kind.STRING, "name type kdf"),
+    *named(Kind.BOOLEAN, "allow_plaintext_backup deletion_allowed derived exportable imported_key"),
+    *named(Kind.BOOLEAN, "soft_deleted convergent_encryption"),
+    *named(Kind.BOOLEAN, "supports_decryption supports_derivation supports_encryption supports_signing"),
+    *named(Kind.INTEGER, "latest_version min_available_version min_decryption_version"),
+    *named(Kind.INTEGER, "min_encryption_version convergent_encryption_version auto_rotate_period"),
+    Field(
+        "keys",
+        Kind.OBJECT,
+        "By version: when it was made, or its public half.",
+        members=(of_any_name(Kind.ANY),),
+    ),
+)
+
+
 def routes() -> list[Route]:
     """The paths of a mount about keys, relative to it."""
     read, update, delete, lists = Operation.READ, Operation.UPDATE, Operation.DELETE, Operation.LIST
     one = {read: _read, update: _create, delete: _delete}
     backup = (Field("backup", summary="What a backup gave."), Field("force", Kind.BOOLEAN, "Replace a key."))
+    upsert = (Field("disable_upsert", Kind.BOOLEAN, "Refuse to encrypt under a key that is not there."),)
+    key, changed = dict.fromkeys((read, update), _SHOWN), {update: _SHOWN}
+    exported = {read: (*named(Kind.STRING, "name type"), Field("keys", Kind.STRING_MAP, "By version."))}
     return [
         Route("keys", {lists: _list}, summary="Lists the keys."),
         Route("keys/", {lists: _list}, summary="Lists the keys."),
-        Route("keys/{name}", one, exists=exists, summary="Makes, shows and deletes a key.", fields=_CREATE),
-        Route("keys/{name}/rotate", {update: _rotate}, summary="Makes a new version.", fields=_CREATE[:1]),
-        Route("keys/{name}/config", {update: _configure}, summary="Configures a key.", fields=_CONFIG),
+        Route(
+            "keys/{name}",
+            one,
+            exists=exists,
+            summary="Makes, shows and deletes a key.",
+            fields=_CREATE,
+            answers=key,
+        ),
+        Route(
+            "keys/{name}/rotate",
+            {update: _rotate},
+            summary="Makes a new version.",
+            fields=_CREATE[:1],
+            answers=changed,
+        ),
+        Route(
+            "keys/{name}/config",
+            {update: _configure},
+            summary="Configures a key.",
+            fields=_CONFIG,
+            answers=changed,
+        ),
         Route(
             "keys/{name}/trim",
             {update: _trim},
             summary="Forgets old versions for ever.",
             fields=(Field("min_available_version", Kind.INTEGER, "The oldest that stays."),),
+            answers=changed,
         ),
-        Route("export/{kind}/{name}", {read: _export}, summary="Shows a key, if it may leave."),
-        Route("export/{kind}/{name}/{version}", {read: _export}, summary="Shows one version of a key."),
-        Route("backup/{name}", {read: _backup}, summary="Gives a key to keep elsewhere."),
+        *(
+            Route(pattern, {read: _export}, summary="Shows a key, if it may leave.", answers=exported)
+            for pattern in ("export/{kind}/{name}", "export/{kind}/{name}/{version}")
+        ),
+        Route(
+            "backup/{name}",
+            {read: _backup},
+            summary="Gives a key to keep elsewhere.",
+            answers={read: (Field("backup", summary="For restore."),)},
+        ),
         Route("restore", {update: _restore}, summary="Takes a backup.", fields=backup),
         Route("restore/{name}", {update: _restore}, summary="Takes a backup under a name.", fields=backup),
         Route(
             "config/keys",
             {read: _read_config, update: _put_config},
             summary="Whether encrypting may make keys.",
-            fields=(
-                Field("disable_upsert", Kind.BOOLEAN, "Refuse to encrypt under a key that is not there."),
-            ),
+            fields=upsert,
+            answers=dict.fromkeys((read, update), upsert),
         ),
     ]
 

@@ -10,7 +10,7 @@ from typing import Any
 from node import tools
 from node.auth.fields import boolean, integer, text
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named
 from node.core.request import Operation, Request, Response
 from node.core.router import Exists, Handler, Route
 from node.engines.shelf import Shelf, shelf
@@ -26,6 +26,8 @@ DEFAULT_HASH = "sha2-256"
 
 Item = dict[str, Any]
 Work = Callable[[Item], Item]
+
+Fields = tuple[Field, ...]
 
 _NAME = in_path("name", "The key.")
 _BATCH = Field("batch_input", Kind.ANY, "Several at once: an array of objects with the same fields.")
@@ -45,23 +47,49 @@ _SIGNING = (
 )
 
 
+def _plural(name: str) -> Fields:
+    """An answer to one input, or to each of a batch."""
+    return (Field(name), Field("batch_results", Kind.OBJECTS, "In the order of the batch."))
+
+
+_ENCRYPTED = (*_plural("ciphertext"), _VERSION)
+_VALID = (Field("valid", Kind.BOOLEAN), _plural("")[1])
+
+
 def routes() -> list[Route]:
     """The paths of a mount that use keys, relative to it."""
     plain = (_NAME, Field("plaintext", summary="Base64."), _CONTEXT, _VERSION, _BATCH)
     opened = (_NAME, Field("ciphertext", summary="vault:v1:..."), _CONTEXT, _BATCH)
+    drawn = (Field("random_bytes"),)
     return [
-        _route("encrypt/{name}", _encrypt, "Encrypts.", plain, exists=keys.exists),
-        _route("decrypt/{name}", _decrypt, "Decrypts.", opened),
-        _route("rewrap/{name}", _rewrap, "Encrypts anew, without showing.", opened),
-        _route("datakey/{form}/{name}", _datakey, "A new key, encrypted.", (_NAME, _CONTEXT)),
-        *_with_algorithm("hmac/{name}", _hmac, "Authenticates.", (_NAME, _INPUT, _VERSION, _BATCH)),
-        *_with_algorithm("sign/{name}", _sign, "Signs.", _SIGNING),
-        *_with_algorithm("verify/{name}", _verify, "Verifies a signature or an HMAC.", _SIGNING),
-        *_with_algorithm("hash", _hash, "Hashes.", (_INPUT, Field("format", summary="hex or base64."))),
-        _route("random", _random, "Random bytes."),
-        _route("random/{bytes}", _random, "Random bytes."),
-        _route("random/{source}/{bytes}", _random, "Random bytes."),
-        Route("cache-config", {Operation.READ: _cache}, summary="The size of the cache: there is none."),
+        _route("encrypt/{name}", _encrypt, "Encrypts.", plain, _ENCRYPTED, exists=keys.exists),
+        _route("decrypt/{name}", _decrypt, "Decrypts.", opened, _plural("plaintext")),
+        _route("rewrap/{name}", _rewrap, "Encrypts anew, without showing.", opened, _ENCRYPTED),
+        _route(
+            "datakey/{form}/{name}",
+            _datakey,
+            "A new key, encrypted.",
+            (_NAME, _CONTEXT),
+            (*named(Kind.STRING, "ciphertext plaintext"), _VERSION),
+        ),
+        *_with_algorithm(
+            "hmac/{name}", _hmac, "Authenticates.", (_NAME, _INPUT, _VERSION, _BATCH), _plural("hmac")
+        ),
+        *_with_algorithm("sign/{name}", _sign, "Signs.", _SIGNING, (*_plural("signature"), _VERSION)),
+        *_with_algorithm("verify/{name}", _verify, "Verifies a signature or an HMAC.", _SIGNING, _VALID),
+        *_with_algorithm(
+            "hash", _hash, "Hashes.", (_INPUT, Field("format", summary="hex or base64.")), (Field("sum"),)
+        ),
+        *(
+            _route(pattern, _random, "Random bytes.", (), drawn)
+            for pattern in ("random", "random/{bytes}", "random/{source}/{bytes}")
+        ),
+        Route(
+            "cache-config",
+            {Operation.READ: _cache},
+            summary="The size of the cache: there is none.",
+            answers={Operation.READ: (Field("size", Kind.INTEGER),)},
+        ),
     ]
 
 
@@ -69,17 +97,27 @@ def _route(
     pattern: str,
     handler: Handler,
     summary: str,
-    fields: tuple[Field, ...] = (),
+    fields: Fields,
+    made: Fields,
     *,
     exists: Exists | None = None,
 ) -> Route:
     """Using a key writes nothing, but where it is made by that, or its next version is due."""
-    handlers = {Operation.UPDATE: handler}
-    return Route(pattern, handlers, local=True, exists=exists, summary=summary, fields=fields)
+    return Route(
+        pattern,
+        {Operation.UPDATE: handler},
+        local=True,
+        exists=exists,
+        summary=summary,
+        fields=fields,
+        answers={Operation.UPDATE: made},
+    )
 
 
-def _with_algorithm(pattern: str, handler: Handler, summary: str, fields: tuple[Field, ...]) -> list[Route]:
-    return [_route(each, handler, summary, fields) for each in (pattern, pattern + "/{algorithm}")]
+def _with_algorithm(
+    pattern: str, handler: Handler, summary: str, fields: Fields, made: Fields
+) -> list[Route]:
+    return [_route(each, handler, summary, fields, made) for each in (pattern, pattern + "/{algorithm}")]
 
 
 # --- one, or many at once ---

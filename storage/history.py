@@ -9,6 +9,8 @@ from storage.database import Database
 
 COMMANDS_MAX = 100_000
 BYTES_MAX = 256 << 20
+COMMANDS_SLACK = 1024  # so many more are kept until the oldest go, many at once
+BYTES_SLACK = 4 << 20
 READ_BYTES_MAX = 512 << 10  # of one read; a single command may be larger
 
 Item = tuple[bytes, bytes]  # request id and encoded command
@@ -35,7 +37,8 @@ class History:
         self._waiting.append((position, request_id, command))
         self.last = position
         self._bytes += len(command)
-        if self.last - self.first >= COMMANDS_MAX or self._bytes > BYTES_MAX:
+        too_many = self.last - self.first >= COMMANDS_MAX + COMMANDS_SLACK
+        if too_many or self._bytes > BYTES_MAX + BYTES_SLACK:
             self._drop_oldest()
 
     def skip(self, position: int) -> None:
@@ -69,8 +72,10 @@ class History:
     def _drop_oldest(self) -> None:
         self.flush()
         self._db.settle()
-        while self.last - self.first >= COMMANDS_MAX or (self._bytes > BYTES_MAX and self.first < self.last):
-            row = self._db.one("SELECT length(command) FROM history WHERE position = ?", (self.first,))
-            self._bytes -= row[0] if row else 0
-            self.first += 1
+        sizes = "SELECT position, length(command) FROM history WHERE position < ? ORDER BY position"
+        for position, size in self._db.each(sizes, (self.last,)):
+            if self.last - self.first < COMMANDS_MAX and self._bytes <= BYTES_MAX:
+                break
+            self._bytes -= size
+            self.first = position + 1
         self._db.run("DELETE FROM history WHERE position < ?", (self.first,))

@@ -14,7 +14,7 @@ at once, before any of them leaves.
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -33,10 +33,10 @@ from node.core import fields, pipeline
 from node.core.core import Core
 from node.core.request import Operation, Request, Response
 from node.core.router import Begun, Match
+from node.regions import forwarding
 from node.store import WRITE_TIMEOUT_S, Store
 from node.telemetry.logs import where
 from node.telemetry.metrics import now
-from storage.regions import ALONE
 from storage.rows import Mount
 
 TARGETS_MAX = 16_384
@@ -59,6 +59,7 @@ class _Place:
 class _Write:
     """One request on its way."""
 
+    raw: PlainRequest
     request: Request
     place: _Place
     begun: Begun
@@ -87,7 +88,7 @@ class WriteLane:
         store = core.store
         if store is None or raw.method not in ("PUT", "POST"):
             return False
-        if store.region_role() != ALONE:
+        if not store.accepts:
             return False  # the ordinary way knows who orders writes, and carries them there
         caller = caller_of(core, raw, store)
         if caller.token is None:
@@ -136,7 +137,7 @@ class WriteLane:
             fields.check(route.fields, data)
         assert route.begins is not None
         begun = route.begins(core, request, place.match.params)
-        return None if begun is None else _Write(request, place, begun, done, began)
+        return None if begun is None else _Write(raw, request, place, begun, done, began)
 
     def _place(self, raw: PlainRequest, store: Store) -> _Place | None:
         mounts = (store, store.generation("mounts"))
@@ -219,7 +220,10 @@ class WriteLane:
                 self._withhold(write, error)
             return
         for write in answered:
-            self._send(write, self._rendered(write))
+            if isinstance(write.error, errors.NotPrimary):
+                self._spawn(self._carry(write))
+            else:
+                self._send(write, self._rendered(write))
 
     def _settle(self, write: _Write) -> bool:
         """Whether there is an answer, or an error that is one; a write that goes on in a task has none yet."""
@@ -235,11 +239,14 @@ class WriteLane:
             self._withhold(write, error)
             return False
         if write.response is None and write.error is None:
-            task = asyncio.create_task(self._go_on(write), name="write")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._go_on(write))
             return False
         return True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="write")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _go_on(self, write: _Write) -> None:
         try:
@@ -254,6 +261,17 @@ class WriteLane:
             self._withhold(write, error)
             return
         self._over(write)
+
+    async def _carry(self, write: _Write) -> None:
+        """Another region orders writes by now, and nothing has happened here: let it do this one."""
+        try:
+            rendered = await forwarding.forward(self._core, write.raw, write.request)
+        except errors.NodeError as error:
+            rendered = render.failure(error)
+        except Exception as error:  # noqa: BLE001 - the boundary, as in http.py
+            self._withhold(write, error)
+            return
+        self._send(write, rendered)
 
     def _rendered(self, write: _Write) -> Rendered:
         if write.error is not None:

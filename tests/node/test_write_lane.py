@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.corefixture import ROOT_TOKEN, audit_records, call, new_token, opened
+from support.corefixture import ROOT_TOKEN, audit_records, call, new_token, opened, order
 from support.httpfixture import Site, Wire, request, serve
 
 from consensus.errors import OutcomeUnknown
@@ -19,7 +19,7 @@ from node.api.write_lane import WriteLane
 from node.audit import log
 from node.core.core import Core
 from node.core.request import Operation
-from storage.command import KvPut, TokenRevoke, decode, encode
+from storage.command import KvPut, RegionDemote, TokenRevoke, decode, encode
 from storage.rows import KvKey
 from storage.secret import Secret
 
@@ -202,6 +202,53 @@ async def test_a_bug_costs_one_answer_and_says_nothing(lane, monkeypatch):
     assert (await lane.put(wire, {"data": {}}, taken=True)).status == 200, "the key stayed claimed"
 
 
+# ---- regions ----
+
+
+async def test_writes_are_taken_in_the_region_that_orders_them_and_kept_for_the_others(lane):
+    await order(lane.core)
+    store, wire = lane.core.unsealed, await lane.site.connect()
+    first = store.position + 1
+    for n in range(3):
+        assert (await lane.put(wire, {"data": {"n": n}}, taken=True)).status == 200
+    kept = store.history(first, 1 << 20)
+    assert [(each.path, each.version) for each in (decode(data) for _, data in kept)] == [
+        ("a", version) for version in (1, 2, 3)
+    ]
+
+
+async def test_a_write_is_taken_neither_where_another_region_orders_nor_before_that_is_known(lane):
+    await order(lane.core)
+    store, wire = lane.core.unsealed, await lane.site.connect()
+    store.cleared.clear()  # another region may have taken over
+    known = len(audit_records(lane.core))
+    asked = asyncio.create_task(lane.put(wire, {"data": {}}, taken=False))
+    while len(audit_records(lane.core)) == known:  # until it has been let in, and waits
+        await asyncio.sleep(0.01)
+    store.cleared.set()
+    assert (await asked).status == 200
+    await store.submit(RegionDemote(time_ns=store.now_ns()))
+    assert (await lane.put(wire, {"data": {}}, taken=False)).status == 503
+
+
+async def test_a_write_that_comes_too_late_for_this_region_is_carried_on(lane):
+    """Its region has stopped to order writes between the look at the request and its place in the log."""
+    await order(lane.core)
+    store, wire = lane.core.unsealed, await lane.site.connect()
+    inner = store._group.begin
+
+    def begin(command: bytes, **rest: Any) -> Any:
+        if isinstance(decode(command), KvPut):
+            demote = encode(RegionDemote(time_ns=store.now_ns()))
+            inner(demote, request_id=os.urandom(16), timeout=1)
+        return inner(command, **rest)
+
+    store._group.begin = begin
+    answer = await lane.put(wire, {"data": {"n": 1}}, taken=True)
+    assert (answer.status, "nothing was written" in answer.body.decode()) == (503, True)
+    assert lane.key() is None
+
+
 # ---- beside the ordinary way ----
 
 BODIES: list[Any] = [
@@ -226,9 +273,12 @@ class Ways:
     taken: int = 0
 
 
-@pytest.fixture
-async def ways(tmp_path) -> AsyncIterator[Ways]:
+@pytest.fixture(params=["alone", "primary"])
+async def ways(tmp_path, request) -> AsyncIterator[Ways]:
+    """In a cluster of its own, and in the region that orders writes for others."""
     async with opened(tmp_path) as core, contextlib.AsyncExitStack() as stack:
+        if request.param == "primary":
+            await order(core)
         lane = await stack.enter_async_context(serve(core))
         settings = core.settings
         core.settings = dataclasses.replace(settings, read_lane=False)

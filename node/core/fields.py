@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+from msgspec import inspect
+
 from node.auth import fields as convert
 from node.core.request import Operation
 from node.errors import InvalidRequest
@@ -20,6 +23,7 @@ class Kind(enum.Enum):
 
     STRING = "string"
     INTEGER = "integer"
+    NUMBER = "number"
     BOOLEAN = "boolean"
     DURATION = "duration"  # seconds, or a Go duration: 3600, "3600", "1h"
     STRINGS = "strings"  # an array, or a comma list
@@ -93,6 +97,32 @@ def like(example: Mapping[str, Any]) -> tuple[Field, ...]:
     return tuple(Field(name, _KINDS.get(type(value), Kind.ANY)) for name, value in example.items())
 
 
+def of_struct(kind: type[msgspec.Struct]) -> tuple[Field, ...]:
+    """The members of a structure, as it is laid out in JSON."""
+    return _of_type("", inspect.type_info(kind)).members
+
+
+def _of_type(name: str, info: Any) -> Field:
+    if isinstance(info, inspect.UnionType):  # with None: everything in an answer may be null
+        return _of_type(name, next(each for each in info.types if not isinstance(each, inspect.NoneType)))
+    if isinstance(info, inspect.StructType):
+        return Field(
+            name, Kind.OBJECT, members=tuple(_of_type(each.encode_name, each.type) for each in info.fields)
+        )
+    if isinstance(info, inspect.VarTupleType | inspect.ListType):
+        item = _of_type(name, info.item_type)
+        plural = {Kind.STRING: Kind.STRINGS, Kind.OBJECT: Kind.OBJECTS}
+        return dataclasses.replace(item, kind=plural.get(item.kind, Kind.ANY))
+    return Field(name, _PLAIN.get(type(info), Kind.ANY))
+
+
+_PLAIN: Mapping[type, Kind] = {
+    inspect.IntType: Kind.INTEGER,
+    inspect.FloatType: Kind.NUMBER,
+    inspect.BoolType: Kind.BOOLEAN,
+    inspect.StrType: Kind.STRING,
+    inspect.LiteralType: Kind.STRING,
+}
 _KINDS: Mapping[type, Kind] = {
     bool: Kind.BOOLEAN,
     int: Kind.INTEGER,

@@ -29,6 +29,7 @@ _LISTINGS = {Operation.LIST: "list", Operation.SCAN: "scan"}
 _TYPES: dict[Kind, dict[str, Any]] = {
     Kind.STRING: {"type": "string"},
     Kind.INTEGER: {"type": "integer", "format": "int64"},
+    Kind.NUMBER: {"type": "number"},
     Kind.BOOLEAN: {"type": "boolean"},
     Kind.DURATION: {"oneOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]},
     Kind.STRINGS: {"type": "array", "items": {"type": "string"}},

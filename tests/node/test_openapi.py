@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.corefixture import assert_declared, call, new_token, opened
 
 from node.core.core import Core
-from node.core.fields import Place
+from node.core.fields import Field, Kind, Place, of_struct
 from node.core.openapi import JSON, answered
 from node.core.request import Operation, Response
 from node.core.router import Route
@@ -75,6 +76,28 @@ async def test_an_answer_that_is_not_as_described_is_noticed(core: Core) -> None
     assert nested is not None
     with pytest.raises(AssertionError):
         assert_declared(nested.route, READ, Response(data={"config": {"servers": [{"voter": "yes"}]}}))
+
+
+class Inner(msgspec.Struct):
+    word: str
+    count: int | None = None
+
+
+class Outer(msgspec.Struct):
+    one: Inner
+    many: tuple[Inner, ...] = ()
+    names: tuple[str, ...] = ()
+    ratio: float = 0.0
+
+
+def test_members_follow_from_a_structure() -> None:
+    inner = (Field("word", Kind.STRING), Field("count", Kind.INTEGER))
+    assert of_struct(Outer) == (
+        Field("one", Kind.OBJECT, members=inner),
+        Field("many", Kind.OBJECTS, members=inner),
+        Field("names", Kind.STRINGS),
+        Field("ratio", Kind.NUMBER),
+    )
 
 
 async def test_the_document_says_what_is_inside_of_objects(core: Core) -> None:

@@ -142,6 +142,7 @@ def assert_members(declared: list[Field], found: Mapping[str, Any], at: str) -> 
 _TYPES: dict[Kind, Any] = {
     Kind.STRING: str,
     Kind.INTEGER: int,
+    Kind.NUMBER: (int, float),
     Kind.BOOLEAN: bool,
     Kind.DURATION: (int, str),
     **dict.fromkeys((Kind.STRINGS, Kind.OBJECTS), (list, tuple)),

@@ -8,7 +8,7 @@ from node.auth import fields as values
 from node.autopilot.loop import Autopilot
 from node.backup.automatic import Automatic
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path
+from node.core.fields import Field, Kind, in_path, named, of_struct
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.drills import history, obstacles, probes, readiness, report
@@ -17,6 +17,27 @@ from node.errors import InvalidRequest
 _REPORT = Field("report", Kind.OBJECT, "What was done and measured.", required=True)
 _NAME = in_path("name", "Of the probe: 1 to 32 of a-z and 0-9.")
 _NUMBER = Field("number", Kind.INTEGER, "What is written; each time a greater one.", required=True)
+_NODE = (
+    *named(Kind.STRING, "node_id region leader_id seal_type seal_problem"),
+    *named(Kind.BOOLEAN, "is_leader seal_reachable"),
+    *named(Kind.INTEGER, "voters failure_tolerance clients disk_free_bytes"),
+    Field("snapshot_age_seconds", Kind.NUMBER, "Of the newest one that the leader took by itself."),
+)
+_MEMBER = (Field("node_id"), *named(Kind.BOOLEAN, "voter healthy leader"))
+_CLUSTER = (
+    Field("leader"),
+    Field("failure_tolerance", Kind.INTEGER, "How many members may fail yet."),
+    Field("members", Kind.OBJECTS, members=_MEMBER),
+)
+_PLAN = (
+    Field("node", Kind.OBJECT, "The leader.", members=_NODE),
+    Field("cluster", Kind.OBJECT, members=_CLUSTER),
+    Field("regions", Kind.OBJECT, "As sys/regions tells them, each with its nodes."),
+    Field("against", Kind.OBJECT, "What speaks against each kind of drill."),
+)
+_RECORDS = Field(
+    "reports", Kind.OBJECTS, "Newest first.", members=(*of_struct(report.Record), Field("signature"))
+)
 
 
 class Drills:
@@ -34,6 +55,7 @@ class Drills:
                 {read: self.plan},
                 sudo=True,
                 summary="What would happen if something failed now, and what speaks against a drill.",
+                answers={read: _PLAN},
             ),
             Route(
                 "sys/drills/node",
@@ -41,6 +63,7 @@ class Drills:
                 sudo=True,
                 fresh=False,
                 summary="What this node knows of itself that matters when something fails.",
+                answers={read: _NODE},
             ),
             Route(
                 "sys/drills/history",
@@ -48,6 +71,7 @@ class Drills:
                 sudo=True,
                 summary="The reports of drills, newest first, and the key that verifies them; or one more.",
                 fields=(_REPORT,),
+                answers={read: (_RECORDS, Field("public_key")), update: (Field("id"),)},
             ),
             Route(
                 "sys/drills/probe/{name}",
@@ -55,6 +79,7 @@ class Drills:
                 sudo=True,
                 summary="A write that a drill measures by; it goes an hour after the last one.",
                 fields=(_NAME, _NUMBER),
+                answers={read: (_NUMBER,)},
             ),
             Route(
                 "sys/regions/link/readiness",

@@ -26,9 +26,9 @@ _REGION = (
     *named(Kind.STRING, "name role"),
     *named(Kind.STRINGS, "endpoints links"),
     *named(Kind.INTEGER, "position lag_entries"),
-    *named(Kind.ANY, "lag_seconds last_contact_seconds round_trip_ms"),
+    *named(Kind.NUMBER, "lag_seconds last_contact_seconds round_trip_ms"),
 )
-_OVERVIEW = (
+OVERVIEW = (
     *named(Kind.STRING, "region role primary stuck"),
     *named(Kind.INTEGER, "epoch position diverged_at"),
     Field("regions", Kind.OBJECTS, "Every region as this node knows it.", members=_REGION),
@@ -58,7 +58,7 @@ def routes() -> list[Route]:
             "sys/regions",
             {read: overview},
             summary="Every region as this node knows it.",
-            answers={read: _OVERVIEW},
+            answers={read: OVERVIEW},
         ),
         Route(
             "sys/regions/create",

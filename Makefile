@@ -32,8 +32,8 @@ check: $(READY)
 	$(BIN)/mypy tests/client/typed_use.py
 	$(BIN)/lint-imports
 
-up: $(READY) ## three nodes on this machine; the first time it shows how they survive the death of their leader
-	@$(BIN)/strongroom local up
+up: $(READY) ## three nodes on this machine, or REGIONS=3; the first time it shows what they survive
+	@$(BIN)/strongroom local up $(if $(REGIONS),-regions=$(REGIONS)) $(if $(NODES),-nodes=$(NODES))
 
 down: $(READY) ## stop them; the data stays
 	@$(BIN)/strongroom local down

@@ -19,7 +19,7 @@ PATH = "secret/data/hello"
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class Written:
     version: int
     attempts: int
 
@@ -30,24 +30,24 @@ def demonstrate(cluster: LocalCluster) -> None:
     here, there = (node.id for node in cluster.nodes if node.id != leader)
     greeting = f"first greeting, {secrets.token_hex(3)}"
     with step(f"Writing {PATH} through the follower {here}"):
-        _write(cluster, here, greeting)
+        write(cluster, here, greeting)
     with step(f"Reading it through the follower {there}"):
-        _expect(cluster, there, greeting)
+        expect(cluster, there, greeting)
 
     greeting = f"written after the leader's death, {secrets.token_hex(3)}"
     with step(f"Killing the leader {leader} (SIGKILL), and writing through {here} until it is acknowledged"):
         started = time.monotonic()
         cluster.kill(leader)
-        written = _write(cluster, here, greeting)
+        written = write(cluster, here, greeting)
         without_leader_s = time.monotonic() - started
     with step(f"Reading it through {there}"):
-        _expect(cluster, there, greeting)
+        expect(cluster, there, greeting)
     successor = cluster.wait_leader(other_than=leader)
     with step(f"Starting {leader} again, until it has caught up"):
         cluster.start(leader)
         cluster.wait_caught_up(leader)
     with step(f"Reading it through {leader}"):
-        _expect(cluster, leader, greeting)
+        expect(cluster, leader, greeting)
     click.echo(
         f"\nWithout its leader the cluster took no writes for {without_leader_s:.2f} s, until {successor} led it"
         f" ({written.attempts} {'attempt' if written.attempts == 1 else 'attempts'})."
@@ -55,7 +55,7 @@ def demonstrate(cluster: LocalCluster) -> None:
     )
 
 
-def _write(cluster: LocalCluster, node_id: str, greeting: str) -> _Written:
+def write(cluster: LocalCluster, node_id: str, greeting: str) -> Written:
     """Write until acknowledged. All attempts carry one request id, so that together they write at most once."""
     headers = {"X-Strongroom-Request-Id": uuid.uuid4().hex}
     deadline = time.monotonic() + WITHOUT_LEADER_S_MAX
@@ -64,7 +64,7 @@ def _write(cluster: LocalCluster, node_id: str, greeting: str) -> _Written:
         attempts += 1
         why, answer = _attempt(cluster, node_id, greeting, headers)
         if answer is not None:
-            return _Written(answer["data"]["version"], attempts)
+            return Written(answer["data"]["version"], attempts)
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"{node_id} took no write for {WITHOUT_LEADER_S_MAX:g} s; the last answer: {why}."
@@ -89,7 +89,7 @@ def _attempt(
     return f"{status} {answer}", None
 
 
-def _expect(cluster: LocalCluster, node_id: str, greeting: str) -> None:
+def expect(cluster: LocalCluster, node_id: str, greeting: str) -> None:
     """Read, and insist on what was written: a stale answer here would be a broken promise."""
     found = cluster.must(node_id, "GET", PATH)["data"]["data"]["greeting"]
     if found != greeting:

@@ -1,20 +1,18 @@
-"""`strongroom local ...`: a cluster of three on this machine; what `make up`, `make down` and `make clean` run."""
+"""`strongroom local ...`: a cluster of three, or regions, on this machine; what `make up`, `down` and `clean` run."""
 
-import os
-import shlex
 import sys
 from pathlib import Path
 
 import click
 
-from node.cli.client import Client
-from node.cli.cluster import render, survey
+from node.cli import local_layout, local_regions, local_regions_up
+from node.cli.cluster import render
 from node.cli.demonstration import demonstrate
 from node.cli.flags import Group, IntegerType, flag, switch
-from node.cli.http_connection import tls_context
 from node.cli.local_cluster import LocalCluster
-from node.cli.local_layout import read_marker, write_private
-from node.cli.output import REMOTE_ERROR, Output, RemoteError
+from node.cli.local_regions import LocalRegions
+from node.cli.local_shown import short, start, stop, survey_of, write_environment
+from node.cli.output import REMOTE_ERROR, Output
 from node.cli.progress import step
 from node.cli.remote import printing
 
@@ -29,27 +27,33 @@ _directory = flag(
 )
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, lazy={"wan": "node.cli.local_wan_command:wan"})
 def local() -> None:
-    """Run a cluster of three nodes on this machine, to try things out."""
+    """Run a cluster of three nodes, or several regions, on this machine, to try things out."""
 
 
 @local.command()
 @_directory
-@flag("port-base", IntegerType(1024, 65500), help="First of six ports.  [default: 8200]")
+@flag("port-base", IntegerType(1024, 65000), help="First of the ports.  [default: 8200]")
 @switch("demo", help="Show the failover again on a cluster that exists.")
-def up(directory: Path, port_base: int | None, demo: bool) -> None:
-    """Start the cluster; a new one also shows how it survives the death of its leader."""
-    fresh = read_marker(directory) is None
+@flag("regions", IntegerType(2, len(local_regions.REGIONS)), help="Several regions, a cluster each: 2 or 3.")
+@flag("nodes", IntegerType(1, 5), help=f"Nodes of each region.  [default: {local_regions.NODES}]")
+def up(directory: Path, port_base: int | None, demo: bool, regions: int | None, nodes: int | None) -> None:
+    """Start the cluster; a new one also shows how it survives the death of its leader, or of a region."""
+    if local_regions_up.meant(directory, regions=regions, nodes=nodes):
+        base = port_base or PORT_BASE
+        local_regions_up.up(directory, port_base=base, regions=regions, nodes=nodes, demo=demo)
+        return
+    fresh = local_layout.read_marker(directory) is None
     cluster = LocalCluster(directory, port_base=port_base or (PORT_BASE if fresh else None))
     cluster.create()
     unfinished = not _initialised(cluster)
-    _start(cluster)
+    start(cluster)
     _bootstrap(cluster, fresh=unfinished)
     if unfinished or demo:
         demonstrate(cluster)
-    _write_environment(cluster)
-    click.echo(f"\n{_status(cluster)}\n")
+    write_environment(cluster.directory / "env", cluster, cluster.nodes[0].id)
+    click.echo(f"\n{render(survey_of(cluster))}\n")
     click.echo(_how_to_go_on(cluster))
 
 
@@ -57,10 +61,10 @@ def up(directory: Path, port_base: int | None, demo: bool) -> None:
 @_directory
 def down(directory: Path) -> None:
     """Stop the nodes; all data stays."""
-    if read_marker(directory) is None:
+    if _holds_any(directory):
+        stop(_opened(directory))
+    else:
         click.echo(f"There is no local cluster in {directory}.")
-        return
-    _stop(LocalCluster.open(directory))
 
 
 @local.command()
@@ -70,9 +74,9 @@ def clean(directory: Path) -> None:
     if not directory.exists():
         click.echo(f"There is no {directory}.")
         return
-    cluster = LocalCluster.open(directory)
-    _stop(cluster)
-    cluster.remove()
+    local = _opened(directory)
+    stop(local)
+    local.remove()
     click.echo(f"Removed {directory}.")
 
 
@@ -81,23 +85,27 @@ def clean(directory: Path) -> None:
 @printing
 def status(out: Output, directory: Path) -> int:
     """Show the nodes, asked through the first that answers. Exit code 0: there is a leader, 2: there is none."""
-    cluster = LocalCluster.open(directory)
-    report = _survey(cluster)
+    local = _opened(directory)
+    if isinstance(local, LocalRegions):
+        return local_regions_up.status(local, out)
+    report = survey_of(local)
     out.show(report, render(report))
     return 0 if report["leader_id"] else REMOTE_ERROR
 
 
+def _holds_any(directory: Path) -> bool:
+    return bool(local_layout.read_marker(directory) or local_regions.read_marker(directory))
+
+
+def _opened(directory: Path) -> LocalCluster | LocalRegions:
+    """Raises ClusterError if there is neither."""
+    if local_regions.read_marker(directory) is not None:
+        return LocalRegions.open(directory)
+    return LocalCluster.open(directory)
+
+
 def _initialised(cluster: LocalCluster) -> bool:
     return (cluster.directory / "env").exists()
-
-
-def _start(cluster: LocalCluster) -> None:
-    dead = [node.id for node in cluster.nodes if not cluster.alive(node.id)]
-    if dead:
-        with step(f"Starting {_listed(dead)}"):
-            cluster.start_all()
-    else:
-        click.echo(f"{_listed([node.id for node in cluster.nodes])} run already.")
 
 
 def _bootstrap(cluster: LocalCluster, *, fresh: bool) -> None:
@@ -107,48 +115,14 @@ def _bootstrap(cluster: LocalCluster, *, fresh: bool) -> None:
             cluster.wait_caught_up(node.id)
 
 
-def _stop(cluster: LocalCluster) -> None:
-    running = [node.id for node in cluster.nodes if cluster.alive(node.id)]
-    if not running:
-        click.echo("No node was running.")
-        return
-    with step(f"Stopping {_listed(running)}"):
-        killed = cluster.stop_all()
-    if killed:
-        click.echo(f"{_listed(killed)} did not stop when asked, and had to be killed.")
-
-
-def _survey(cluster: LocalCluster) -> dict[str, object]:
-    refusals = []
-    for node in cluster.nodes:
-        if not cluster.alive(node.id):
-            continue
-        context = tls_context(ca_cert=node.ca_path) if node.ca_path.exists() else None
-        try:
-            return survey(Client(node.api_address, context=context, token=cluster.token))
-        except RemoteError as e:
-            refusals.append(str(e))
-    raise RemoteError("\n".join(refusals) or "No node is running (strongroom local up starts them).")
-
-
-def _status(cluster: LocalCluster) -> str:
-    return render(_survey(cluster))
-
-
-def _write_environment(cluster: LocalCluster) -> None:
-    variables = cluster.environment(cluster.nodes[0].id)
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    write_private(cluster.directory / "env", "\n".join(lines) + "\n")
-
-
 def _how_to_go_on(cluster: LocalCluster) -> str:
     tools = Path(sys.executable).parent
-    python, command = _short(Path(sys.executable)), _short(tools / "strongroom")
+    python, command = short(Path(sys.executable)), short(tools / "strongroom")
     read = "hvac.Client().secrets.kv.v2.read_secret_version('hello', raise_on_deleted_version=True)"
     return "\n".join(
         [
             "Go on with any client of the Vault API. First",
-            f"  source {_short(cluster.directory / 'env')}",
+            f"  source {short(cluster.directory / 'env')}",
             "and then, for example,",
             f"  {command} kv get -mount=secret hello",
             f"  {python} -c \"import hvac; print({read}['data']['data'])\"",
@@ -156,13 +130,3 @@ def _how_to_go_on(cluster: LocalCluster) -> str:
             "`make down` stops the cluster, `make up` brings it back with its data, `make clean` deletes it.",
         ]
     )
-
-
-def _short(path: Path) -> str:
-    """As seen from where the user stands, if it is below."""
-    relative = os.path.relpath(path)
-    return shlex.quote(str(path) if relative.startswith("..") else relative)
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

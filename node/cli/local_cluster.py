@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from node.cli import local_process as process
 from node.cli.client import Answer, Unreachable, exchange, payload
 from node.cli.http_connection import tls_context
-from node.cli.local_layout import Layout, LocalNode, read_marker, write_private
+from node.cli.local_layout import Layout, LocalNode, LocalRegion, read_marker, write_private
 from node.cli.local_process import ClusterError
 
-__all__ = ["ClusterError", "LocalCluster", "LocalNode", "Unreachable"]
+__all__ = ["ClusterError", "LocalCluster", "LocalNode", "LocalRegion", "Unreachable"]
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
@@ -39,7 +39,7 @@ class LocalCluster:
     `extra_config` is HCL for every node. seal="static": TLS, opens by itself; "shamir": one node (joining needs
     TLS) in plain HTTP, opened by bootstrap() and unseal(). `doors`: nodes call each other at ports of
     their own (door_port), where somebody must pass on what comes (chaos/network.py); these are not remembered.
-    Methods raise ClusterError; those that send requests raise Unreachable too.
+    `region`: it is one of several. Methods raise ClusterError; those that send requests raise Unreachable too.
     """
 
     def __init__(
@@ -51,10 +51,18 @@ class LocalCluster:
         extra_config: str = "",
         seal: str = "static",
         doors: bool = False,
+        region: LocalRegion | None = None,
     ) -> None:
         self._layout = Layout(
-            directory, nodes=nodes, port_base=port_base, seal=seal, extra_config=extra_config, doors=doors
+            directory,
+            nodes=nodes,
+            port_base=port_base,
+            seal=seal,
+            extra_config=extra_config,
+            doors=doors,
+            region=region,
         )
+        self.region = region
         self.directory = self._layout.directory
         self.nodes = self._layout.nodes
         self.ca_path = self._layout.ca_path
@@ -65,7 +73,8 @@ class LocalCluster:
         """The cluster that `directory` holds. Raises ClusterError if it holds none."""
         if (told := read_marker(directory)) is None:
             raise ClusterError(f"{directory} holds no local cluster.")
-        return cls(directory, nodes=len(told["ports"]), seal=told["seal"])
+        region = LocalRegion(*told["region"]) if "region" in told else None
+        return cls(directory, nodes=len(told["ports"]), seal=told["seal"], region=region)
 
     def create(self) -> None:
         """Make directories, keys and configuration files; idempotent, and keeps all data."""
@@ -94,12 +103,19 @@ class LocalCluster:
     def alive(self, node_id: str) -> bool:
         return self.pid(node_id) is not None
 
+    def running(self) -> list[str]:
+        return [node.id for node in self.nodes if self.alive(node.id)]
+
+    def dead(self) -> list[str]:
+        """The ids of nodes that do not run."""
+        return [node.id for node in self.nodes if not self.alive(node.id)]
+
     def start(self, node_id: str, *, env: Mapping[str, str] | None = None) -> None:
         """Start the node if it does not run, with `env` added to ours. It answers later: wait_serving()."""
         if self.alive(node_id):
             return
         node = self.node(node_id)
-        for port in (node.api_port, node.cluster_port):
+        for port in (node.api_port, node.cluster_port):  # a door stands open at the third one
             if not process.is_free(port):
                 raise ClusterError(f"Port {port}, which node {node.id} needs, is taken by another program.")
         process.spawn(node.config_path, log=node.log_path, pid_file=node.pid_path, env=env or {})
@@ -299,11 +315,14 @@ class LocalCluster:
 
     # --- making one cluster of them ---
 
-    def bootstrap(self) -> None:
-        """Initialise, join, mount KV v2 at secret/: whatever is missing. All nodes must run."""
+    def bootstrap(self, *, begin: Callable[[LocalNode], None] | None = None) -> None:
+        """Initialise, join, mount KV v2 at secret/: whatever is missing. All nodes must run.
+
+        `begin` gives the first node its store where that is not a new one, and calls adopt_token().
+        """
         first = self.nodes[0]
         if self.wait_serving(first.id) == UNINITIALIZED:
-            self._initialize(first)
+            (begin or self._initialize)(first)
         new = [node for node in self.nodes[1:] if self.wait_serving(node.id) == UNINITIALIZED]
         for node in self.nodes:
             if node not in new:
@@ -315,6 +334,10 @@ class LocalCluster:
             self._join(node)
         if "secret/" not in self.must(leader, "GET", "sys/mounts")["data"]:
             self.must(leader, "POST", "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
+
+    def adopt_token(self, token: str) -> None:
+        """The root token of a store that was made elsewhere."""
+        write_private(self._layout.init_path, json.dumps({"root_token": token}))
 
     def open_node(self, node_id: str) -> None:
         """Wait until the node serves, giving it the keys of its seal if it needs any."""

@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ SOURCES_FIRST = 11  # the last byte of the first node's address, where each has 
 
 
 @dataclass(frozen=True, slots=True)
+class LocalRegion:
+    """A cluster that takes part in regions: its links leave from `host`, and its nodes listen there."""
+
+    name: str
+    host: str  # in 127.0.0.0/8; the others are told of the same port at 127.0.0.1, where a door is (node/wan)
+
+
+@dataclass(frozen=True, slots=True)
 class LocalNode:
     """Where one node of the cluster is."""
 
@@ -33,6 +42,12 @@ class LocalNode:
     directory: Path
     door_port: int = 0  # where other nodes reach its Raft listener, if not there
     source: str = ""  # the loopback address from which it calls them, if not any
+    link_port: int = 0  # for other regions; 0 without any
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """What others must leave alone."""
+        return tuple(port for port in (self.api_port, self.cluster_port, self.link_port) if port)
 
     @property
     def config_path(self) -> Path:
@@ -71,30 +86,39 @@ class Layout:
         seal: str,
         extra_config: str,
         doors: bool = False,
+        region: LocalRegion | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.marker_path = self.directory / "cluster.json"
         self.init_path = self.directory / "init.json"
         self.ca_path = self.directory / "ca.pem"
         self.seal_key_path = self.directory / "seal.key"
-        self.seal = seal
+        self.seal, self.region = seal, region
         self._extra_config = extra_config
         if seal != "static" and nodes > 1:
             raise ClusterError(
                 "A local cluster of several nodes needs the static seal: nodes join over TLS only."
             )
         told = read_marker(self.directory)
-        ports = _choose_ports(nodes, port_base) if told is None else self._remembered(told, nodes, port_base)
-        scheme = "https" if seal == "static" else "http"
+        each = 2 if region is None else 3
+        ports = self._remembered(told, nodes, port_base) if told else _choose_ports(nodes, each, port_base)
+        scheme, prefix = "https" if seal == "static" else "http", f"{region.name}-" if region else "n"
         self.nodes = tuple(
-            LocalNode(f"n{i}", f"{scheme}://127.0.0.1:{api}", api, raft, self.directory / f"n{i}")
-            for i, (api, raft) in enumerate(ports, 1)
+            LocalNode(
+                f"{prefix}{i}",
+                f"{scheme}://127.0.0.1:{api}",
+                api,
+                raft,
+                self.directory / f"{prefix}{i}",
+                link_port=link[0] if link else 0,
+            )
+            for i, (api, raft, *link) in enumerate(ports, 1)
         )
         if doors:
             self.nodes = tuple(
                 replace(node, door_port=port, source=f"127.0.0.{SOURCES_FIRST + i}")
                 for i, (node, port) in enumerate(
-                    zip(self.nodes, free_ports(nodes, but=sum(ports, ())), strict=True)
+                    zip(self.nodes, free_ports(nodes, but=list(chain.from_iterable(ports))), strict=True)
                 )
             )
 
@@ -110,8 +134,10 @@ class Layout:
         for path in (self.directory, *(node.directory for node in self.nodes)):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not made:
-            ports = [[node.api_port, node.cluster_port] for node in self.nodes]
-            write_private(self.marker_path, json.dumps({"format": FORMAT, "seal": self.seal, "ports": ports}))
+            marker = {"format": FORMAT, "seal": self.seal, "ports": [node.ports for node in self.nodes]}
+            if self.region is not None:
+                marker["region"] = [self.region.name, self.region.host]
+            write_private(self.marker_path, json.dumps(marker))
         if not self.seal_key_path.exists():
             write_private(self.seal_key_path, os.urandom(32))
         for node in self.nodes:
@@ -127,15 +153,15 @@ class Layout:
 
     def _insist_on_free_ports(self) -> None:
         for node in self.nodes:
-            for port in (node.api_port, node.cluster_port):
+            for port in node.ports:
                 if not process.is_free(port):
                     raise ClusterError(
                         f"Port {port}, which node {node.id} needs, is taken by another program; "
                         "choose other ports with -port-base."
                     )
 
-    def _remembered(self, told: dict[str, Any], nodes: int, port_base: int | None) -> list[tuple[int, int]]:
-        ports = [(api, raft) for api, raft in told["ports"]]
+    def _remembered(self, told: dict[str, Any], nodes: int, port_base: int | None) -> list[list[int]]:
+        ports: list[list[int]] = told["ports"]
         if len(ports) != nodes or told["seal"] != self.seal or (port_base and ports[0][0] != port_base):
             raise ClusterError(
                 f"{self.directory} holds a cluster of {len(ports)} nodes from port {ports[0][0]} "
@@ -149,7 +175,7 @@ class Layout:
             [
                 "# Written by `strongroom local` at every start.",
                 f'node_id      = "{node.id}"',
-                'region       = "local"',
+                *self._region_config(node),
                 f"data_dir     = {_quoted(node.data_dir)}",
                 f'api_addr     = "{node.api_address}"',
                 f'cluster_addr = "127.0.0.1:{node.door_port or node.cluster_port}"',
@@ -165,6 +191,16 @@ class Layout:
                 "",
             ]
         )
+
+    def _region_config(self, node: LocalNode) -> list[str]:
+        if self.region is None:
+            return ['region       = "local"']
+        return [
+            f'region       = "{self.region.name}"',
+            f'region_addr  = "127.0.0.1:{node.link_port}"',
+            f'region_bind_addr   = "{self.region.host}:{node.link_port}"',
+            f'region_source_addr = "{self.region.host}"',
+        ]
 
 
 def read_marker(directory: Path) -> dict[str, Any] | None:
@@ -190,12 +226,12 @@ def write_private(path: Path, content: str | bytes) -> None:
     draft.replace(path)
 
 
-def _choose_ports(nodes: int, base: int | None) -> list[tuple[int, int]]:
-    """Pairs (API, Raft): base, base + 1, ... or free ones."""
+def _choose_ports(nodes: int, each: int, base: int | None) -> list[list[int]]:
+    """API, Raft and perhaps a third for each node: base, base + 1, ... or free ones."""
     if base is not None:
-        return [(base + 2 * i, base + 2 * i + 1) for i in range(nodes)]
-    chosen = free_ports(2 * nodes)
-    return list(zip(chosen[::2], chosen[1::2], strict=True))
+        return [list(range(base + each * i, base + each * (i + 1))) for i in range(nodes)]
+    chosen = free_ports(each * nodes)
+    return [chosen[i : i + each] for i in range(0, len(chosen), each)]
 
 
 def free_ports(count: int, *, but: Collection[int] = ()) -> list[int]:

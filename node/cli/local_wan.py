@@ -15,8 +15,7 @@ import msgspec
 from node.cli import local_process as process
 from node.cli.local_layout import write_private
 from node.cli.local_process import ClusterError
-from node.wan.control import Configuration, Refused, Ways, ask, check_path
-from node.wan.proxy import Door
+from node.wan.orders import Configuration, Door, Refused, Ways, ask, check_path
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0

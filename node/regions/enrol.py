@@ -5,6 +5,7 @@ node made for this one occasion (HPKE, RFC 9180), inside of TLS to an authority 
 comes over a link, as a copy of the database in pieces: it is encrypted under a key that the root key gives.
 """
 
+import asyncio
 import base64
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from storage.secret import Secret
 
 ENROL = "/v1/sys/regions/enrol"
 LINKS_MAX = 16
+FETCH_ATTEMPTS_MAX = 10  # of a region that has only just been founded, the links open within a second
+FETCH_PAUSE_S = 1.0
 _INFO = b"strongroom v1 region enrolment"
 
 
@@ -156,9 +159,17 @@ async def fetch_state(enrolment: Enrolment, target: Path, *, source: str) -> Non
     """The whole state into `target`, verified. Raises InvalidRequest if it cannot be had."""
     _, client = pki.peer_contexts(enrolment.authority_certificate, enrolment.own)
     links = Links(client, enrolment.cluster_id, source=source)
+    problem = ""
     try:
-        await fetch(links, enrolment.source, enrolment.links, target)
-    except (Interrupted, Unreachable) as error:
-        raise InvalidRequest(str(error)) from None
+        for attempt in range(
+            FETCH_ATTEMPTS_MAX
+        ):  # the ticket is spent: giving up early would waste the enrolment
+            await asyncio.sleep(FETCH_PAUSE_S if attempt else 0)
+            try:
+                await fetch(links, enrolment.source, enrolment.links, target)
+                return
+            except (Interrupted, Unreachable) as error:
+                problem = str(error)
     finally:
         await links.close()
+    raise InvalidRequest(problem)

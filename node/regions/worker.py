@@ -174,6 +174,8 @@ class RegionsWorker:
     async def _step(self) -> None:
         """One turn of what this region's leader does for it."""
         role = self._store.region_role()
+        if role != roles.SECONDARY:
+            self.stuck = ""  # it spoke of following
         if role == roles.ALONE or self._store.status().role is not Role.LEADER:
             await asyncio.sleep(RETRY_S)
         elif role == roles.CALLED:

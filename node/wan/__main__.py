@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from node.wan.control import Configuration, Refused, check_path, serve
+from node.wan.control import serve
+from node.wan.orders import Configuration, Refused, check_path
 
 
 def main() -> None:

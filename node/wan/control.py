@@ -1,45 +1,22 @@
-"""A network of regions as a process: its configuration, and orders over a Unix socket, a line of JSON each way."""
+"""A network of regions as a process, which takes orders."""
 
 import asyncio
-import json
 import os
-import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from node.wan.conditions import Conditions
-from node.wan.proxy import Door, Wan
+from node.wan.orders import ANSWER_TIMEOUT_S, Configuration, Refused, Ways, ask
+from node.wan.proxy import Wan
+
+__all__ = ["Configuration", "Refused", "Ways", "ask", "carry_out", "serve"]
 
 ORDER_BYTES_MAX = 64 * 1024
-ANSWER_TIMEOUT_S = 5.0
-SOCKET_PATH_BYTES_MAX = 107  # the kernel's limit
 
 Clerk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Ways(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The ways between two regions: both, unless one_way. "" is every other region."""
-
-    here: str = ""
-    there: str = ""
-    one_way: bool = False
-    change: dict[str, Any] = {}  # conditions by name; the others stay
-
-
-class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Names of regions with the addresses that they connect from; doors; what the ways are like at first."""
-
-    regions: dict[str, str]
-    doors: list[Door]
-    ways: list[Ways] = []
-    seed: int = 0
-
-
-class Refused(Exception):
-    """An order that was not carried out, or a network that does not answer: a sentence."""
 
 
 async def serve(configuration: Configuration, control: Path, stop: asyncio.Event) -> None:
@@ -85,32 +62,6 @@ def _names(order: Ways, source: str, target: str) -> bool:
     forth = order.here in ("", source) and order.there in ("", target)
     back = order.here in ("", target) and order.there in ("", source)
     return forth or (back and not order.one_way)
-
-
-def ask(control: Path, order: Ways) -> list[dict[str, Any]]:
-    """Give a running network an order and return what it answers: the ways named, as they are now. Raises Refused."""
-    check_path(control)
-    try:
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.settimeout(ANSWER_TIMEOUT_S)
-            asking.connect(str(control))
-            asking.sendall(msgspec.json.encode(order) + b"\n")
-            with asking.makefile("rb") as answer:
-                told: Mapping[str, Any] = json.loads(answer.readline())
-    except (OSError, ValueError) as error:
-        raise Refused(f"the network between the regions does not answer: {error}") from None
-    if "error" in told:
-        raise Refused(str(told["error"]))
-    ways: list[dict[str, Any]] = told["ways"]
-    return ways
-
-
-def check_path(control: Path) -> None:
-    """Raises Refused for a path that is too long for a socket."""
-    if len(os.fsencode(control)) > SOCKET_PATH_BYTES_MAX:
-        raise Refused(
-            f"{control} is longer than the {SOCKET_PATH_BYTES_MAX} bytes that a socket's path may have"
-        )
 
 
 async def _listen(control: Path, clerk: Clerk) -> asyncio.Server:

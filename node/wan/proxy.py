@@ -13,9 +13,10 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-import msgspec
-
 from node.wan.conditions import Bucket, Conditions, damaged
+from node.wan.orders import Door
+
+__all__ = ["Door", "Wan", "Way", "split"]
 
 UNDER_WAY_BYTES_MAX = 8 * 1024 * 1024  # of one direction of a connection; then whoever sends has to wait
 PIECE_BYTES_MAX = 64 * 1024
@@ -24,14 +25,6 @@ HANDSHAKE_S_MAX = (
     10.0  # for a connection on its way through a cut that swallows; whoever asked has given up by then
 )
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-class Door(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where other regions reach a node of `region`: at `listen`, though it listens at `target` (host:port both)."""
-
-    region: str
-    listen: str
-    target: str
 
 
 class Way:

@@ -14,8 +14,9 @@ from support.processes import free_ports
 from node.cli.local_process import ClusterError
 from node.cli.local_wan import LocalWan
 from node.wan.conditions import BURST_BYTES, Bucket, Conditions
-from node.wan.control import Ways, carry_out
-from node.wan.proxy import Door, Wan
+from node.wan.control import carry_out
+from node.wan.orders import Door, Ways
+from node.wan.proxy import Wan
 
 REGIONS = {"eu": "127.0.0.11", "us": "127.0.0.12", "ap": "127.0.0.13"}
 DELAY_S = 0.15

@@ -9,8 +9,7 @@ from typing import Any
 from support.processes import Server, configuration, free_ports, poll
 
 from node.cli.local_wan import LocalWan
-from node.wan.control import Ways
-from node.wan.proxy import Door
+from node.wan.orders import Door, Ways
 
 
 class RegionOfOne:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from node.cli.local_cluster import LocalCluster
+from node.cli.local_regions import LocalRegions, read_marker
 
 DIRECTORY = "cluster"
 
@@ -19,8 +20,11 @@ DIRECTORY = "cluster"
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    if (tmp_path / DIRECTORY).exists():
-        LocalCluster.open(tmp_path / DIRECTORY).remove()
+    directory = tmp_path / DIRECTORY
+    if read_marker(directory) is not None:
+        LocalRegions.open(directory).remove()
+    elif directory.exists():
+        LocalCluster.open(directory).remove()
 
 
 def strongroom(here: Path, *arguments: str, code: int = 0) -> str:
@@ -57,6 +61,33 @@ def test_up_shows_a_failover_and_down_keeps_the_data(here: Path) -> None:
     assert _paste_the_lines(here, strongroom(here, "up")) == greeting
     strongroom(here, "clean")
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.timeout(240)
+def test_regions_show_what_they_survive_and_come_back_as_they_were(here: Path) -> None:
+    base = str(LocalRegions(here / DIRECTORY, regions=2, nodes=1).clusters["eu"].nodes[0].api_port)
+    shown = strongroom(here, "up", "-regions=2", "-nodes=1", "-port-base", base)
+    assert re.search(r"visible in us \d+ ms after it was acknowledged", shown)
+    assert re.search(r"RTO: writes were taken again \d+\.\d\d s after the death of eu", shown)
+    assert "us orders writes. This node is in us." in shown
+    assert "does not get on" not in shown
+    regions = LocalRegions.open(here / DIRECTORY)
+    strongroom(here, "wan", "-cut", "eu")
+    regions.wait_stuck("eu")
+    regions.kill("us")
+    assert "us orders writes" in strongroom(here, "up"), "it heals the network and starts what is dead"
+    assert _greeting(regions, "eu") == _greeting(regions, "us")
+    regions.wait_following("eu", "us")
+    strongroom(here, "up", "-regions=3", code=1)
+    strongroom(here, "down")
+    assert not regions.running()
+    assert not regions.wan.alive()
+    strongroom(here, "clean")
+    assert list(here.iterdir()) == []
+
+
+def _greeting(regions: LocalRegions, name: str) -> str:
+    return str(regions.clusters[name].must(f"{name}-1", "GET", "secret/data/hello")["data"]["data"])
 
 
 def _paste_the_lines(here: Path, shown: str) -> str:

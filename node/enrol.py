@@ -19,6 +19,7 @@ import msgspec
 from node import pki
 from node.core.core import Core
 from node.errors import InvalidRequest, NoQuorum, PermissionDenied
+from node.outgoing import Connector
 from node.store import CommandRejected, Store
 from storage.command import AnyCommand, JoinTokenPut, JoinTokenTake, NodePut, batch
 from storage.keyring import JOIN_TOKEN_DIGEST, KIND_SYSTEM, Context
@@ -220,7 +221,9 @@ async def _post_to(ticket: Ticket, address: str, path: str, body: bytes) -> dict
     if urlsplit(address).scheme != "https":
         raise ValueError("only https:// addresses can be joined")
     timeout = aiohttp.ClientTimeout(total=JOIN_TIMEOUT_S)
-    async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+    async with aiohttp.ClientSession(
+        timeout=timeout, auto_decompress=False, connector=Connector()
+    ) as session:
         verified = await _verification(session, ticket, address)
         async with session.post(f"{address}{path}", data=body, ssl=verified) as answer:
             told = await _body(answer)

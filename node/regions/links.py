@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from node.outgoing import Connector
 from node.regions.authority import link_name
 
 ANSWER_BYTES_MAX = 40 * 1024 * 1024  # the largest answer that the API gives
@@ -33,9 +34,7 @@ class Links:
 
     def __init__(self, client_tls: ssl.SSLContext, cluster_id: str, *, source: str = "") -> None:
         """`source`: the address of this machine that links leave from; "" leaves it to the kernel."""
-        connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS_MAX, ssl=client_tls, local_addr=(source, 0) if source else None
-        )
+        connector = Connector(client_tls, source=source, connections_max=CONNECTIONS_MAX)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         self._cluster_id = cluster_id
         self._preferred: dict[str, str] = {}

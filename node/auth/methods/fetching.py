@@ -8,6 +8,8 @@ from typing import Any
 
 import aiohttp
 
+from node.outgoing import Connector
+
 DOCUMENT_BYTES_MAX = 1024 * 1024
 FETCH_TIMEOUT_S = 5.0
 
@@ -32,7 +34,7 @@ async def exchange(
     try:
         async with (
             asyncio.timeout(FETCH_TIMEOUT_S),
-            aiohttp.ClientSession() as session,
+            aiohttp.ClientSession(connector=Connector()) as session,
             session.request(
                 "GET" if body is None else "POST",
                 url,

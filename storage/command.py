@@ -465,7 +465,16 @@ class RegionPromote(Command, frozen=True, tag=96):
 
 
 class RegionDemote(Command, frozen=True, tag=97):
-    """This region follows from now on: it handed over, or found that another one began an epoch where it stands."""
+    """This region follows from now on: it handed over, found that another one began an epoch where it stands, or was
+    told to order nothing any more.
+    """
+
+
+class RegionLeave(Command, frozen=True, tag=98):
+    """This cluster is no region any more: the state stays, and it orders its writes alone.
+
+    Rejected(REGION_ROLE) unless it follows, or orders writes and no other region is registered.
+    """
 
 
 # --- several at once ---------------------------------------------------------------------------------------
@@ -525,6 +534,7 @@ AnyCommand = (
     | RegionApply
     | RegionPromote
     | RegionDemote
+    | RegionLeave
     | Batch
 )
 
@@ -544,6 +554,7 @@ LOCAL = frozenset(
         RegionApply,
         RegionPromote,
         RegionDemote,
+        RegionLeave,
     }
 )
 

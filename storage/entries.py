@@ -21,6 +21,7 @@ from storage.command import (
 from storage.database import Database
 
 SYSTEM = "sys:"  # views of the store itself begin with this; all others are mounts
+REGIONS = "sys:regions"  # what regions share besides the store: their authority
 IDENTITY = "sys:identity"  # entities and groups: what every request's policies depend on
 ENTRIES_EXPIRE_MAX = 1000  # by one EntriesExpire
 

@@ -66,10 +66,11 @@ HANDLINGS: dict[type, Handling] = {
     c.RegionHandover: Handling(regions.handover, ("regions",), apart=True, harmless=True),
     c.EpochBegin: Handling(regions.epoch_begin, ("regions",), apart=True, harmless=True),
     c.RegionDemote: Handling(regions.demote, ("regions",), apart=True, harmless=True),
+    c.RegionLeave: Handling(regions.leave, ("regions", "entries"), apart=True, harmless=True),
 }
 
 OF_ONE_KEY = (c.KvDelete, c.KvUndelete, c.KvDestroy, c.KvMetadataPut, c.KvMetadataDelete)
 
 NOT_IN_BATCHES = frozenset(
-    {c.Batch, c.EpochBegin, c.RegionApply, c.RegionPromote, c.RegionDemote, c.LevelRaise}
+    {c.Batch, c.EpochBegin, c.RegionApply, c.RegionPromote, c.RegionDemote, c.RegionLeave, c.LevelRaise}
 )

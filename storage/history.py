@@ -45,6 +45,14 @@ class History:
         """A position that is not kept: there are no regions."""
         self.first, self.last = position + 1, position
 
+    def clear(self, position: int) -> None:
+        """Forget all of it: nobody follows any more."""
+        self._waiting.clear()
+        self._db.settle()
+        self._db.run("DELETE FROM history")
+        self._bytes = 0
+        self.skip(position)
+
     def flush(self) -> None:
         if self._waiting:
             sql = "INSERT INTO history (position, request_id, command) VALUES (?, ?, ?)"

@@ -376,6 +376,8 @@ class Machine:
         self._db.index = self._applied_index  # revisions of its own
         outcome = self._batch(command) if isinstance(command, c.Batch) else self._dispatch(command)
         self._db.index = self._position
+        if isinstance(command, c.RegionLeave) and isinstance(outcome, Done):
+            self.history.clear(self._position)
         return outcome
 
     def _follow(self, command: c.RegionApply) -> Outcome:

@@ -17,6 +17,7 @@ from storage.command import (
     RegionDemote,
     RegionFound,
     RegionHandover,
+    RegionLeave,
     RegionPromote,
     RegionPut,
     RegionRemove,
@@ -108,6 +109,19 @@ def demote(db: Database, command: RegionDemote) -> Outcome:
     if role not in (PRIMARY, LEAVING):
         return Rejected(Reason.REGION_ROLE)
     _become(db, SECONDARY, name)
+    return Done()
+
+
+def leave(db: Database, command: RegionLeave) -> Outcome:
+    """What regions share of themselves goes, their authority too; the store stays."""
+    name, role = own(db)
+    others = db.one("SELECT 1 FROM regions WHERE name != ? LIMIT 1", (name,))
+    if role != SECONDARY and (role != PRIMARY or others is not None):
+        return Rejected(Reason.REGION_ROLE)
+    for table in ("regions", "epochs"):
+        db.run(f"DELETE FROM {table}")  # noqa: S608 - constants
+    entries.remove_all(db, entries.REGIONS)
+    _become(db, ALONE, "")
     return Done()
 
 

@@ -116,6 +116,39 @@ def promote(client: Client, out: Output, accept_loss: bool, force: bool) -> int:
     return 0
 
 
+@region.command()
+@click.argument("name", required=False, default="")
+@switch("force", help="Even if no other region is known to have taken over: then nobody orders writes.")
+@remote(Prints.FORMATS)
+def demote(client: Client, out: Output, name: str, force: bool) -> int:
+    """Order no writes in this region any more, and follow region NAME, or whichever took over.
+
+    For a primary that was cut off while another region was promoted, and must be fenced at once.
+    """
+    told = needed(client.call("POST", "sys/regions/demote", {"name": name, "force": force}), "data")
+    follows = told["follows"]
+    out.show(
+        told,
+        f"Success! This region follows {follows}; `strongroom region divergence` lists what only this one had."
+        if follows
+        else "Success! This region orders no writes. It will follow whichever region is promoted.",
+    )
+    return 0
+
+
+@region.command()
+@switch("force", help="Even if the other regions cannot be told.")
+@remote()
+def leave(client: Client, force: bool) -> int:
+    """Make this region, which follows, a store of its own that keeps all that is in it; the others forget it."""
+    client.call("POST", "sys/regions/leave", {"force": force})
+    click.echo(
+        "Success! This cluster is a store of its own, with the secrets, policies and tokens of the one that it left."
+        " What is revoked in one of them from now on stays valid in the other."
+    )
+    return 0
+
+
 @region.command("divergence")
 @flag("replay", default="", help="Write this entry again, where writes are ordered.")
 @flag("discard", default="", help="Forget this entry.")
@@ -143,7 +176,7 @@ def divergence_(client: Client, out: Output, replay: str, discard: str) -> int:
 @click.argument("name")
 @remote()
 def remove(client: Client, name: str) -> int:
-    """Forget region NAME, which follows; its nodes keep what they have."""
+    """Forget region NAME, which follows; its nodes keep what they have, and stop following."""
     client.call("POST", "sys/regions/remove", {"name": name})
     click.echo(f"Success! {name} is no region any more.")
     return 0

@@ -13,9 +13,9 @@ from node import pki
 from node.store import Store
 from node.view import View
 from storage.command import EntryPut
+from storage.entries import REGIONS
 from storage.secret import Secret
 
-VIEW = "sys:regions"
 AUTHORITY = "authority"
 REGION_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -29,12 +29,12 @@ def found(store: Store) -> EntryPut:
     """The command that keeps a new authority."""
     ca = pki.new_ca("regions")
     value = {"certificate": ca.certificate.decode(), "key": ca.key.reveal().decode()}
-    return View(store, VIEW).put(AUTHORITY, value)
+    return View(store, REGIONS).put(AUTHORITY, value)
 
 
 def authority(store: Store) -> pki.Credentials | None:
     """The authority, once there are regions."""
-    item = View(store, VIEW).get(AUTHORITY)
+    item = View(store, REGIONS).get(AUTHORITY)
     if item is None:
         return None
     return pki.Credentials(item.value["certificate"].encode(), Secret(item.value["key"].encode()))

@@ -83,7 +83,7 @@ def _describe(regions: RegionsWorker, own: Standing, region: Region) -> dict[str
 
 def lag(regions: RegionsWorker, own: Standing) -> dict[str, Any]:
     """How far this region is behind, as this node knows it: an idle primary and a cut link are told apart."""
-    if own.role not in roles.FOLLOWS:
+    if own.role not in roles.FOLLOWS or own.epoch_region == own.region:  # or it was demoted, and holds it all
         return {"lag_entries": 0, "lag_seconds": 0.0}
     contact = regions.contacts.get(own.epoch_region)
     if contact is None:
@@ -118,7 +118,7 @@ async def switchover(core: Core, target: str) -> None:
         raise InvalidRequest(
             f"this region does not order writes: ask {stream.standing(store).epoch_region or 'a primary region'}"
         )
-    region = _known(core, target)
+    region = known(core, target)
     try:
         told = await regions.hello(region)
     except (Unreachable, Interrupted) as error:
@@ -131,7 +131,7 @@ async def switchover(core: Core, target: str) -> None:
     try:
         await store.submit(RegionHandover(time_ns=store.now_ns(), target=target))
     except CommandRejected as error:
-        raise _refused(error, target) from None
+        raise refused(error, target) from None
 
 
 async def promote(core: Core, *, accept_loss: bool, force: bool) -> dict[str, Any]:
@@ -143,21 +143,21 @@ async def promote(core: Core, *, accept_loss: bool, force: bool) -> dict[str, An
     source = regions.primary()
     if source is not None and not force:
         await _refuse_if_healthy(regions, source, own)
-    known = lag(regions, own)
+    behind = lag(regions, own)
     if not accept_loss and (
-        known["lag_entries"] is None or known["lag_entries"] or (known["lag_seconds"] or 0) > 0
+        behind["lag_entries"] is None or behind["lag_entries"] or (behind["lag_seconds"] or 0) > 0
     ):
         raise InvalidRequest(
             f"a promotion would lose what {own.epoch_region} acknowledged and this region has not got: at least"
-            f" {known['lag_entries'] if known['lag_entries'] is not None else 'an unknown number of'} commands,"
-            f" all of the last {known['lag_seconds'] if known['lag_seconds'] is not None else 'unknown'} seconds;"
+            f" {behind['lag_entries'] if behind['lag_entries'] is not None else 'an unknown number of'} commands,"
+            f" all of the last {behind['lag_seconds'] if behind['lag_seconds'] is not None else 'unknown'} seconds;"
             " repeat it with accept_loss=true if that region will not come back in time"
         )
     try:
         await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=own.epoch + 1))
     except CommandRejected as error:
-        raise _refused(error, own.region) from None
-    return {"region": own.region, "epoch": own.epoch + 1, "position": own.position + 1, "lost": known}
+        raise refused(error, own.region) from None
+    return {"region": own.region, "epoch": own.epoch + 1, "position": own.position + 1, "lost": behind}
 
 
 async def _refuse_if_healthy(regions: RegionsWorker, source: Region, own: Standing) -> None:
@@ -174,12 +174,12 @@ async def _refuse_if_healthy(regions: RegionsWorker, source: Region, own: Standi
 
 async def remove(core: Core, name: str) -> None:
     """Forget a region that follows. Raises InvalidRequest."""
-    _known(core, name)
+    known(core, name)
     store = core.unsealed
     try:
         await store.submit(RegionRemove(time_ns=store.now_ns(), name=name))
     except CommandRejected as error:
-        raise _refused(error, name) from None
+        raise refused(error, name) from None
 
 
 async def replay(core: Core, entry: str, token: Secret) -> dict[str, Any]:
@@ -213,14 +213,16 @@ async def replay(core: Core, entry: str, token: Secret) -> dict[str, Any]:
     return {"path": path, "version": data["version"]}
 
 
-def _known(core: Core, name: str) -> Region:
+def known(core: Core, name: str) -> Region:
+    """A registered region. Raises InvalidRequest."""
     for each in core.unsealed.reads.regions():
         if each.name == name:
             return each
     raise InvalidRequest(f"there is no region {name}")
 
 
-def _refused(error: CommandRejected, name: str) -> Exception:
+def refused(error: CommandRejected, name: str) -> Exception:
+    """What an operator is told of a command that the state machine refused."""
     if error.reason == Reason.NO_SUCH_REGION:
         return InvalidRequest(f"{name} is no region that could take over")
     if error.reason == Reason.REGION_ROLE:

@@ -24,6 +24,7 @@ from node.regions.links import Answer, Interrupted, Unreachable
 FORWARD_TIMEOUT_S = 30.0
 ATTEMPT_TIMEOUT_S = 15.0
 RETRY_S = 0.2
+SUCCESSOR_PATIENCE_S = 2.0  # after a handover: until this node has heard of the region that took over
 CATCH_UP_S = 5.0
 CLIENT = "X-Strongroom-Client"  # who asked, as the region that took the request saw it
 NOT_PRIMARY = "X-Strongroom-Not-Primary"  # on answers: this region does not order writes (yet, or any more)
@@ -60,6 +61,13 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
     problem, unknown = "it is not known yet which region orders writes", False
     while regions is not None and time.monotonic() < ends:
         source = regions.primary()
+        waited_s = time.monotonic() + FORWARD_TIMEOUT_S - ends
+        headless = (source is None or regions.was_demoted(source)) and not regions.changing
+        if headless and not unknown and waited_s > SUCCESSOR_PATIENCE_S:
+            problem = (
+                "no region orders writes: the one that did was demoted, and none is known to have taken over"
+            )
+            break
         if source is not None and not unknown and not regions.changing and regions.has_lost(source):
             problem = f"region {source.name} cannot be reached"
             break  # who cannot be heard is not asked: the answer would be late, and what happened unknown

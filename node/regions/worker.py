@@ -108,12 +108,28 @@ class RegionsWorker:
         name = epochs[-1].region if epochs else ""
         if newest is not None and epochs and newest.epoch > epochs[-1].epoch:
             name = newest.epoch_region
+        if name == self._own_name and self._store.region_role() == roles.SECONDARY:
+            name = self._successor()
         return self._known().get(name)
+
+    def _successor(self) -> str:
+        """For a region that was demoted in its own epoch: who says that it orders writes, if anybody does."""
+        own = stream.standing(self._store).epoch
+        found = [each.standing for each in self.contacts.values() if each.standing.role == roles.PRIMARY]
+        found = [each for each in found if each.epoch >= own]
+        return max(found, key=lambda each: (each.epoch, each.region)).region if found else ""
 
     def has_lost(self, region: Region) -> bool:
         """Whether a region that was heard of has been silent for too long to be asked anything."""
         contact = self.contacts.get(region.name)
         return contact is not None and time.monotonic() - contact.heard_at > CONTACT_LOST_S
+
+    def was_demoted(self, region: Region) -> bool:
+        """Whether a region said that it follows in its own epoch: nobody has taken over from it yet."""
+        contact = self.contacts.get(region.name)
+        if contact is None:
+            return False
+        return contact.standing.role == roles.SECONDARY and contact.standing.epoch_region == region.name
 
     async def ask(self, region: Region, path: str, *, timeout_s: float, **request: object) -> Answer:
         """A request to another region. Raises Unreachable or Interrupted."""
@@ -149,6 +165,8 @@ class RegionsWorker:
         while True:
             if self._store.region_role() != roles.ALONE:
                 await self._round()
+            elif self._links is not None:
+                await self._part()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TOUCH_EVERY_S):
                     await self._news.wait()
@@ -162,6 +180,13 @@ class RegionsWorker:
             others = [each for each in self._known().values() if each.name != self._own_name]
             answered = await asyncio.gather(*(self._touch(each) for each in others))
             self._clear(everybody=all(answered))
+
+    async def _part(self) -> None:
+        """This cluster is no region any more."""
+        await self._close()
+        self._links = self._serve = None
+        self.contacts.clear()
+        self.stuck, self.diverged_at = "", 0
 
     async def _keep_up(self) -> None:
         while True:
@@ -189,6 +214,11 @@ class RegionsWorker:
 
     async def _pull(self) -> None:
         source = self.primary()
+        if self._own_name not in self._known():
+            self.stuck = "this region was removed: `region leave` makes it a store of its own"
+            source = None
+        elif source is None:
+            self.stuck = "no region that orders writes answers: it was demoted, and nobody has taken over"
         if source is None or source.name == self._own_name:
             await asyncio.sleep(RETRY_S)
             return

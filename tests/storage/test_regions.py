@@ -194,3 +194,31 @@ def test_a_region_that_went_astray_takes_the_history_of_the_one_that_orders_and_
     follower.ok(put("later", 1))
     assert isinstance(relay(follower, primary), Done)
     assert primary.machine.history_digest() == follower.machine.history_digest()
+
+
+def test_a_region_that_leaves_keeps_the_store_and_orders_its_own_writes(primary, tmp_path):
+    follower = follower_of(primary, tmp_path)
+    primary.ok(c.RegionPut(T0, "us", (), ()))
+    primary.ok(c.EntryPut(T0, "sys:regions", "authority", sealed()))
+    primary.ok(put("a", 1))
+    while primary.machine.position > follower.machine.position:
+        relay(primary, follower)
+    assert primary.do(c.RegionLeave(T0)) == Rejected(Reason.REGION_ROLE), "others follow it"
+    position = follower.machine.position
+    follower.ok(c.RegionLeave(T0))
+    assert follower.reads.region() == ("", "alone")
+    assert (follower.reads.regions(), follower.reads.epochs()) == ([], [])
+    assert follower.reads.entry("sys:regions", "authority") is None
+    assert follower.do(c.RegionLeave(T0)) == Rejected(Reason.REGION_ROLE)
+    assert follower.machine.position == position
+    follower.ok(put("a", 2))
+    follower.machine.commit()
+    reopened = history.History(follower.machine._db)
+    reopened.load(follower.machine.position)
+    kept = follower.machine.history
+    assert (reopened.first, reopened.last) == (kept.first, kept.last) == (position + 2, position + 1)
+    follower.ok(c.RegionFound(T0, "us", (), ()))
+    follower.ok(put("a", 3))
+    assert len(follower.machine.history.read(position + 2)) == 2
+    primary.ok(c.RegionRemove(T0, "us"))
+    primary.ok(c.RegionLeave(T0))

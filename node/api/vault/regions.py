@@ -13,7 +13,7 @@ from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.enrol import TICKET_TTL_MAX_S
 from node.errors import InvalidRequest
-from node.regions import control, divergence, enrol, stream
+from node.regions import control, divergence, enrol, parting, stream
 from node.regions.stream import Question, Standing
 from storage import regions as roles
 
@@ -43,10 +43,6 @@ _PROMOTED = (
     Field("region", Kind.STRING, "That orders writes from now on."),
     *named(Kind.INTEGER, "epoch position"),
     Field("lost", Kind.INTEGER, "How many writes are known to be missing; null: nobody knows."),
-)
-_REPLICATION = (
-    Field("dr", Kind.OBJECT, "How this region stands to the others."),
-    Field("performance", Kind.OBJECT, "Always disabled."),
 )
 
 
@@ -124,19 +120,31 @@ def routes() -> list[Route]:
             answers={update: _PROMOTED},
         ),
         Route(
+            "sys/regions/demote",
+            {update: demote},
+            local=True,
+            sudo=True,
+            summary="Order no writes any more, and follow the region that took over.",
+            fields=(
+                Field("name", Kind.STRING, "The region to follow; whichever took over, if nothing is said."),
+                Field("force", Kind.BOOLEAN, "Even if no other region is known to have taken over."),
+            ),
+            answers={update: (Field("follows", Kind.STRING, "The region that orders writes, or null."),)},
+        ),
+        Route(
+            "sys/regions/leave",
+            {update: leave},
+            local=True,
+            sudo=True,
+            summary="Become a store of its own, which keeps all that is in it; the other regions forget this one.",
+            fields=(Field("force", Kind.BOOLEAN, "Even if the others cannot be told."),),
+        ),
+        Route(
             "sys/regions/remove",
             {update: remove},
             sudo=True,
             summary="Forget a region.",
             fields=(_NAME,),
-        ),
-        Route(
-            "sys/replication/status",
-            {read: status},
-            authenticated=False,
-            audited=False,
-            summary="In Vault's shape.",
-            answers={read: _REPLICATION},
         ),
         Route(
             "sys/regions/divergence",
@@ -233,6 +241,18 @@ async def promote(core: Core, request: Request, params: dict[str, str]) -> Respo
     return Response(data=await control.promote(core, accept_loss=accept_loss, force=force))
 
 
+async def demote(core: Core, request: Request, params: dict[str, str]) -> Response:
+    name, force = request.data.get("name"), request.data.get("force")
+    follows = await parting.demote(core, values.text(name, "name"), force=values.boolean(force, "force"))
+    return Response(data={"follows": follows or None})
+
+
+async def leave(core: Core, request: Request, params: dict[str, str]) -> Response:
+    assert request.token is not None
+    await parting.leave(core, request.token, force=values.boolean(request.data.get("force"), "force"))
+    return Response(status=NO_CONTENT)
+
+
 async def remove(core: Core, request: Request, params: dict[str, str]) -> Response:
     await control.remove(core, values.text(request.data.get("name"), "name"))
     return Response(status=NO_CONTENT)
@@ -252,42 +272,6 @@ async def replay(core: Core, request: Request, params: dict[str, str]) -> Respon
 async def discard(core: Core, request: Request, params: dict[str, str]) -> Response:
     await divergence.discard(core.unsealed, params["id"])
     return Response(status=NO_CONTENT)
-
-
-async def status(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """In the shapes of Vault Enterprise, for dashboards that know them: regions are its disaster recovery."""
-    role = core.unsealed.region_role()
-    if role == roles.ALONE or core.regions is None:
-        return Response(data={"dr": {"mode": "disabled"}, "performance": {"mode": "disabled"}})
-    told = control.overview(core)
-    mode = "secondary" if role in roles.FOLLOWS else "primary"
-    dr: dict[str, Any] = {
-        "mode": mode,
-        "cluster_id": core.lifecycle.cluster_id,
-        "last_wal": told["position"],
-        "state": "running" if mode == "primary" else ("stream-wals" if not told["stuck"] else "idle"),
-    }
-    others = [each for each in told["regions"] if each["name"] != told["region"]]
-    if mode == "primary":
-        dr["known_secondaries"] = [each["name"] for each in others]
-        dr["secondaries"] = [_peer(each) for each in others]
-    else:
-        dr["last_remote_wal"] = told["position"]
-        dr["primaries"] = [_peer(each) for each in others if each["name"] == told["primary"]]
-    return Response(data={"dr": dr, "performance": {"mode": "disabled"}})
-
-
-def _peer(entry: dict[str, Any]) -> dict[str, Any]:
-    contact = entry["last_contact_seconds"]
-    return {
-        "node_id": entry["name"],
-        "api_address": (entry["endpoints"] or [""])[0],
-        "cluster_address": (entry["links"] or [""])[0],
-        "connection_status": "connected"
-        if contact is not None and contact < control.CONTACT_FRESH_S
-        else "disconnected",
-        "last_remote_wal": entry["position"],
-    }
 
 
 # --- each other ---------------------------------------------------------------------------------------------

@@ -1,0 +1,83 @@
+"""A region that is told to order nothing any more, and regions that leave: what they keep, what others make of it."""
+
+from pathlib import Path
+
+from support.processes import poll
+from support.regions import RegionOfOne, two_regions
+
+
+def value_of(region: RegionOfOne, token: str, key: str) -> object:
+    answer = region.server.request("GET", f"secret/data/{key}", token=token)
+    return answer.body["data"]["data"]["v"] if answer.status == 200 else None
+
+
+def put(region: RegionOfOne, token: str, key: str, value: str) -> int:
+    return region.server.request(
+        "POST", f"secret/data/{key}", {"data": {"v": value}}, token=token, timeout=60.0
+    ).status
+
+
+def refusal(region: RegionOfOne, token: str, path: str, body: object = None) -> str:
+    answer = region.server.request("POST", path, body, token=token)
+    assert answer.status == 400, (answer.status, answer.body)
+    return str(answer.body["errors"][0])
+
+
+def names(region: RegionOfOne, token: str) -> list[str]:
+    return [each["name"] for each in region.regions(token)["regions"]]
+
+
+def test_a_demoted_region_orders_nothing_until_one_is_promoted_and_one_that_leaves_keeps_everything(
+    tmp_path: Path,
+) -> None:
+    with two_regions(tmp_path) as (eu, us, token):
+        assert put(eu, token, "a", "one") == 200
+        us.wait_level(token, eu.regions(token)["position"])
+        poll(lambda: us.regions(token)["regions"][0]["last_contact_seconds"] is not None, what="a link")
+        assert "switchover us" in refusal(eu, token, "sys/regions/demote")
+        assert "no region asia" in refusal(eu, token, "sys/regions/demote", {"name": "asia", "force": True})
+        assert "only one that orders writes" in refusal(us, token, "sys/regions/demote", {"force": True})
+        assert "hand over" in refusal(eu, token, "sys/regions/leave", {"force": True})
+
+        told = eu.must(token, "POST", "sys/regions/demote", {"force": True})["data"]
+        assert told == {"follows": None}
+        assert put(eu, token, "a", "fenced") == 503
+        poll(lambda: put(us, token, "a", "fenced") == 503, what="nobody orders writes")
+        assert value_of(eu, token, "a") == "one"
+        poll(lambda: "demoted" in eu.regions(token)["stuck"], what="it says why it does not get on")
+
+        eu.must(token, "POST", "sys/regions/promote")  # what was fenced by mistake goes on, without a loss
+        assert put(eu, token, "a", "two") == 200
+        poll(lambda: value_of(us, token, "a") == "two", what="the new epoch in the other region")
+
+        eu.must(token, "POST", "sys/regions/demote", {"name": "us", "force": True})
+        poll(lambda: us.server.request("POST", "sys/regions/promote", token=token).status == 200, what="us")
+        assert put(us, token, "a", "three") == 200
+        poll(lambda: value_of(eu, token, "a") == "three", what="the demoted region follows by itself")
+        assert eu.regions(token)["role"] == "secondary"
+
+        eu.must(token, "POST", "sys/regions/leave")
+        assert eu.regions(token)["role"] == "alone"
+        assert names(us, token) == ["us"]
+        assert put(eu, token, "a", "of eu alone") == 200, "its token and its secrets stay"
+        assert put(us, token, "a", "of us") == 200
+        assert (value_of(eu, token, "a"), value_of(us, token, "a")) == ("of eu alone", "of us")
+        us.must(token, "POST", "sys/regions/leave")  # the last one of a group
+        assert us.must("", "GET", "sys/replication/dr/status")["data"] == {"mode": "disabled"}
+
+
+def test_a_region_that_was_removed_says_so_and_can_begin_a_group_of_its_own(tmp_path: Path) -> None:
+    with two_regions(tmp_path) as (eu, us, token):
+        assert put(eu, token, "a", "one") == 200
+        us.must(token, "POST", "sys/regions/remove", {"name": "us"})  # any region may be asked
+        poll(lambda: "was removed" in us.regions(token)["stuck"], what="it knows")
+        assert put(eu, token, "a", "two") == 200
+        us.must(token, "POST", "sys/regions/leave")
+        assert value_of(us, token, "a") == "one", "it has stopped following"
+        us.must(token, "POST", "sys/regions/create")
+        assert (us.regions(token)["role"], names(us, token)) == ("primary", ["us"])
+        assert put(us, token, "a", "three") == 200
+        us.server.kill()
+        us.start(200)
+        assert (us.regions(token)["role"], value_of(us, token, "a")) == ("primary", "three")
+        assert (names(eu, token), value_of(eu, token, "a")) == (["eu"], "two")

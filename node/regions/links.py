@@ -1,8 +1,10 @@
 """Asking another region: over mutual TLS, any of its nodes, the one that answered last first."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import aiohttp
 
@@ -65,9 +67,32 @@ class Links:
                 raise Interrupted(f"{region} at {address}: {type(error).__name__}") from error
             self._preferred[region] = address
             return answer
-        raise Unreachable(
-            f"no node of region {region} could be reached at {', '.join(addresses) or 'any address'}"
-        )
+        raise _nobody(region, addresses)
+
+    async def stream(
+        self, region: str, addresses: tuple[str, ...], path: str, *, body: bytes, silence_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """The pieces of an answer without an end, of any node of the region; none for `silence_s` is an end too.
+
+        Raises Unreachable or Interrupted.
+        """
+        preferred = self._preferred.get(region, "")
+        for address in sorted(addresses, key=lambda each: each != preferred):
+            timeout = aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+            try:
+                async with self._request(region, address, path, "POST", body, {}, timeout) as answer:
+                    if answer.status != HTTPStatus.OK:
+                        raise Interrupted(f"{region} at {address} answered HTTP {answer.status}")
+                    self._preferred[region] = address
+                    async for piece in answer.content.iter_any():
+                        yield piece
+                    return
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+                continue
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._preferred.pop(region, None)
+                raise Interrupted(f"{region} at {address}: {type(error).__name__}") from error
+        raise _nobody(region, addresses)
 
     async def _ask(
         self,
@@ -80,7 +105,25 @@ class Links:
         timeout_s: float,
     ) -> Answer:
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
-        async with self._session.request(
+        async with self._request(region, address, path, method, body, headers, timeout) as answer:
+            data = b""
+            async for piece in answer.content.iter_any():
+                data += piece
+                if len(data) > ANSWER_BYTES_MAX:
+                    raise ValueError("the answer is too long")
+            return Answer(answer.status, answer.headers, data)
+
+    def _request(
+        self,
+        region: str,
+        address: str,
+        path: str,
+        method: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.request(
             method,
             f"https://{address}{path}",
             data=body or None,
@@ -89,13 +132,13 @@ class Links:
             server_hostname=link_name(region, self._cluster_id),
             allow_redirects=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        ) as answer:
-            data = b""
-            async for piece in answer.content.iter_any():
-                data += piece
-                if len(data) > ANSWER_BYTES_MAX:
-                    raise ValueError("the answer is too long")
-            return Answer(answer.status, answer.headers, data)
+        )
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _nobody(region: str, addresses: tuple[str, ...]) -> Unreachable:
+    return Unreachable(
+        f"no node of region {region} could be reached at {', '.join(addresses) or 'any address'}"
+    )

@@ -1,12 +1,14 @@
 """What travels between regions: commands of the history in order, and how far each side is.
 
-A region that follows asks for what comes after its position, and says which epoch is in force there; any node of the
-region that orders writes answers, at once if it has something, else when it has or after a while. A question lost or
-asked twice does no harm: the state machine takes exactly the next position.
+A region that follows asks once for what comes after its position, and says which epoch is in force there; any node of
+the region that orders writes answers with batch after batch, each as soon as there is something, so that nothing waits
+for a question to cross the ocean. A stream that breaks off, or a batch that comes twice, does no harm: the state
+machine takes exactly the next position.
 """
 
 import time
 import zlib
+from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
 import msgspec
@@ -15,10 +17,12 @@ from consensus.api import COMMAND_BYTES_MAX
 from node.store import Store
 from storage.rows import Epoch
 
-PULL_WAIT_S = 1.0  # how long a question waits for something new
-PULL_BYTES_MAX = 512 << 10
+HEARTBEAT_S = 1.0  # when there is nothing new, an empty batch says so
+STREAM_S_MAX = 300.0  # then it is asked for anew, of the node that is preferred by then
+PULL_BYTES_MAX = 512 << 10  # of commands in a batch
 COMPRESSION_LEVEL = 1
 BATCH_BYTES_MAX = PULL_BYTES_MAX + COMMAND_BYTES_MAX + (64 << 10)
+_LENGTH_BYTES = 4
 
 Verdict = Literal["ok", "diverged", "gone", "behind", "superseded"]
 
@@ -41,11 +45,10 @@ class Question(msgspec.Struct, frozen=True):
     """What a region that follows asks."""
 
     standing: Standing
-    wait_s: float = PULL_WAIT_S
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
-    """What it is answered. commands begin at the asker's position + 1.
+    """What it is answered, again and again. commands begin at position `first`.
 
     "diverged": the asker has commands that are no part of the history; the first position that differs is `at`.
     "gone": what it needs is no longer kept. "behind": the node that answers has not caught up with its own region.
@@ -56,6 +59,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     standing: Standing
     at: int = 0
     commands: tuple[tuple[bytes, bytes], ...] = ()
+    first: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -76,6 +80,49 @@ def unpack(data: bytes) -> Batch:
         return _decoder.decode(raw)
     except (zlib.error, msgspec.MsgspecError) as error:
         raise ValueError("a batch does not decode") from error
+
+
+def framed(batch: Batch) -> bytes:
+    """A batch as a stream carries it: behind its length."""
+    packed = pack(batch)
+    return len(packed).to_bytes(_LENGTH_BYTES, "big") + packed
+
+
+class Frames:
+    """Batches out of the bytes of a stream, however they are cut."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def take(self, data: bytes) -> Iterator[Batch]:
+        """The batches that are complete now. Raises ValueError for what framed() did not make."""
+        self._rest += data
+        while len(self._rest) >= _LENGTH_BYTES:
+            end = _LENGTH_BYTES + int.from_bytes(self._rest[:_LENGTH_BYTES], "big")
+            if end > BATCH_BYTES_MAX:
+                raise ValueError("a batch is too long, or something else")
+            if len(self._rest) < end:
+                return
+            packed = bytes(self._rest[_LENGTH_BYTES:end])
+            del self._rest[:end]
+            yield unpack(packed)
+
+
+def joined(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same with as few batches: each is one entry of the asker's own log."""
+    held: Batch | None = None
+    size = 0
+    for batch in batches:
+        size += sum(len(command) for _, command in batch.commands)
+        follows = held is not None and batch.first == held.first + len(held.commands)
+        if held is not None and follows and held.commands and batch.commands and size <= PULL_BYTES_MAX:
+            held = msgspec.structs.replace(batch, first=held.first, commands=held.commands + batch.commands)
+            continue
+        if held is not None:
+            yield held
+        held, size = batch, sum(len(command) for _, command in batch.commands)
+    if held is not None:
+        yield held
 
 
 def standing(store: Store) -> Standing:
@@ -119,4 +166,32 @@ def answer(store: Store, asker: Standing) -> Batch:
     if verdict != "ok":
         return Batch(verdict, own, at)
     commands = store.history(asker.position + 1, PULL_BYTES_MAX)
-    return Batch("gone", own) if commands is None else Batch("ok", own, 0, tuple(commands))
+    if commands is None:
+        return Batch("gone", own)
+    return Batch("ok", own, 0, tuple(commands), asker.position + 1)
+
+
+async def answers(store: Store, asker: Standing) -> AsyncIterator[bytes]:
+    """Framed batches as this node's state grows, until one ends the conversation or STREAM_S_MAX are over."""
+    ends = time.monotonic() + STREAM_S_MAX
+    while time.monotonic() < ends:
+        batch = answer(store, asker)
+        if batch.verdict in ("ok", "behind") and not batch.commands:
+            await store.wait_for(asker.position + 1, HEARTBEAT_S)
+            batch = answer(store, asker)
+        if batch.verdict == "ok":
+            asker = _after(store, asker, len(batch.commands))  # before this node's own state can change
+        yield framed(batch)
+        if batch.verdict != "ok":
+            return
+
+
+def _after(store: Store, asker: Standing, count: int) -> Standing:
+    """Where the asker is once it has taken so many more commands of this history."""
+    position = asker.position + count
+    held = [each for each in store.reads.epochs() if each.position <= position]
+    if count == 0 or not held:
+        return asker
+    return msgspec.structs.replace(
+        asker, position=position, epoch=held[-1].epoch, epoch_region=held[-1].region
+    )

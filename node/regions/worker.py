@@ -39,8 +39,8 @@ CONTACT_LOST_S = 5.0  # a round of questions takes up to TOUCH_TIMEOUT_S, and on
 RETRY_S = 0.25
 COPY = "region-arriving.db"
 CLEARANCE_PATIENCE_S = 5.0  # after a start, for regions that do not answer
-PULL_TIMEOUT_S = stream.PULL_WAIT_S + 15.0
-HELLO, PULL = "/v1/sys/regions/link/hello", "/v1/sys/regions/link/pull"
+SILENCE_S_MAX = stream.HEARTBEAT_S + 4.0  # then another connection is tried
+HELLO, STREAM = "/v1/sys/regions/link/hello", "/v1/sys/regions/link/stream"
 
 log = structlog.get_logger("regions")
 _encode = msgspec.json.Encoder().encode
@@ -206,13 +206,14 @@ class RegionsWorker:
         elif role == roles.CALLED:
             await self._begin_epoch()
         elif role == roles.SECONDARY:
-            await self._pull()
+            await self._follow()
         else:
             await self._look_for_successor()
             await self._tell_addresses()
             await asyncio.sleep(RETRY_S)
 
-    async def _pull(self) -> None:
+    async def _follow(self) -> None:
+        """Take what the region that orders writes sends, until it ends or another one orders them."""
         source = self.primary()
         if self._own_name not in self._known():
             self.stuck = "this region was removed: `region leave` makes it a store of its own"
@@ -222,44 +223,61 @@ class RegionsWorker:
         if source is None or source.name == self._own_name:
             await asyncio.sleep(RETRY_S)
             return
-        own = stream.standing(self._store)
-        answer = await self.ask(source, PULL, body=_encode(Question(own)), timeout_s=PULL_TIMEOUT_S)
-        if answer.status != 200:
-            raise Interrupted(f"{source.name} answered HTTP {answer.status}")
-        try:
-            batch = stream.unpack(answer.body)
-        except ValueError as error:
-            raise Interrupted(f"{source.name}: {error}") from None
-        await self._take(source, own, batch)
+        if self._links is None:
+            raise Unreachable("this node has no link to other regions yet")
+        frames, question = stream.Frames(), Question(stream.standing(self._store))
+        pieces = self._links.stream(
+            source.name, source.links, STREAM, body=_encode(question), silence_s=SILENCE_S_MAX
+        )
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                try:
+                    batches = list(stream.joined(frames.take(piece)))
+                except ValueError as error:
+                    raise Interrupted(f"{source.name}: {error}") from None
+                for batch in batches:
+                    if not (await self._take(source, batch) and self._follows(source)):
+                        return
 
-    async def _take(self, source: Region, own: Standing, batch: Batch) -> None:
+    def _follows(self, source: Region) -> bool:
+        """Whether it is still this node's part to take what that region sends."""
+        primary, role = self.primary(), self._store.region_role()
+        leads = self._store.status().role is Role.LEADER
+        return leads and role == roles.SECONDARY and primary is not None and primary.name == source.name
+
+    async def _take(self, source: Region, batch: Batch) -> bool:
+        """Make a batch part of this region's state; whether to listen on."""
+        own = stream.standing(self._store)
         if batch.standing.level > own.level:
             self.stuck = (
                 f"{source.name} is at feature level {batch.standing.level}: upgrade this region's nodes"
             )
-            await asyncio.sleep(TOUCH_EVERY_S)
-            return
-        if batch.verdict == "ok":
+        elif batch.verdict == "ok":
             self.stuck, self.diverged_at = "", 0
             if batch.commands:
                 command = RegionApply(
                     time_ns=self._store.now_ns(),
                     epoch=own.epoch,
-                    first=own.position + 1,
+                    first=batch.first,
                     commands=batch.commands,
                 )
                 await self._store.submit(command)
             self._heard(batch.standing, None)
-            return
+            return True
+        elif batch.verdict in ("diverged", "gone"):
+            await self._give_up(source, batch, own)
+            return False
+        await asyncio.sleep(TOUCH_EVERY_S)
+        return False
+
+    async def _give_up(self, source: Region, batch: Batch, own: Standing) -> None:
+        """What is here cannot go on as it is: set aside what is no part of the history, and take the other state."""
         if batch.verdict == "diverged":
             self.diverged_at = batch.at
             count = await divergence.set_aside(self._store, batch.at, own.epoch)
             log.warning("commands set aside", first=batch.at, count=count, source=source.name)
-        if batch.verdict in ("diverged", "gone"):
-            self.stuck = f"taking the whole state of {source.name}"
-            await self._resettle(source)
-            return
-        await asyncio.sleep(TOUCH_EVERY_S)
+        self.stuck = f"taking the whole state of {source.name}"
+        await self._resettle(source)
 
     async def _resettle(self, source: Region) -> None:
         """Take the other region's state as a whole, on every node of this one: what is wanted is not kept there,

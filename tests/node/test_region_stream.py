@@ -4,7 +4,18 @@ import zlib
 
 import pytest
 
-from node.regions.stream import BATCH_BYTES_MAX, Batch, Standing, judge, pack, unpack
+from node.regions.stream import (
+    BATCH_BYTES_MAX,
+    PULL_BYTES_MAX,
+    Batch,
+    Frames,
+    Standing,
+    framed,
+    joined,
+    judge,
+    pack,
+    unpack,
+)
 from storage.rows import Epoch
 
 EPOCHS = [Epoch(1, "eu", 10), Epoch(2, "us", 100), Epoch(3, "eu", 200)]
@@ -51,3 +62,33 @@ def test_a_batch_comes_back_as_it_was() -> None:
 def test_what_is_no_batch_is_refused_within_bounds(sent: bytes) -> None:
     with pytest.raises(ValueError, match="batch"):
         unpack(sent)
+
+
+def ok(first: int, *commands: bytes) -> Batch:
+    position = first + len(commands)
+    return Batch("ok", asker(1, "eu", position), 0, tuple((b"r" * 16, each) for each in commands), first)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_batches_come_out_of_a_stream_however_it_is_cut(size: int) -> None:
+    sent = [ok(1, b"a", b"b"), ok(3), ok(3, b"c")]
+    data = b"".join(framed(each) for each in sent)
+    frames, got = Frames(), []
+    for start in range(0, len(data), size):
+        got += frames.take(data[start : start + size])
+    assert got == sent
+
+
+def test_a_frame_that_claims_to_be_huge_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="too long"):
+        list(Frames().take(b"\xff\xff\xff\xff"))
+
+
+def test_batches_that_wait_become_one_as_long_as_they_follow_each_other_and_are_small() -> None:
+    one, two, three = list(joined(iter([ok(1, b"a"), ok(2, b"b"), ok(7, b"c"), ok(8), ok(8, b"d")])))[:3]
+    assert one == ok(1, b"a", b"b")
+    assert (two, three) == (ok(7, b"c"), ok(8))
+    large = b"x" * (PULL_BYTES_MAX - 1)
+    assert list(joined(iter([ok(1, large), ok(2, b"ab")]))) == [ok(1, large), ok(2, b"ab")]
+    gone = Batch("gone", asker(1, "eu", 2))
+    assert list(joined(iter([ok(1, b"a"), gone]))) == [ok(1, b"a"), gone]

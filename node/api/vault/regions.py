@@ -177,7 +177,7 @@ def _link_routes() -> list[Route]:
     }
     return [
         Route("sys/regions/link/hello", {Operation.UPDATE: hello}, shape=Shape.RAW, **common),
-        Route("sys/regions/link/pull", {Operation.UPDATE: pull}, **common),
+        Route("sys/regions/link/stream", {Operation.UPDATE: pull}, **common),
         Route("sys/regions/link/snapshot", {Operation.UPDATE: snapshot}, **common),
     ]
 
@@ -284,16 +284,10 @@ async def hello(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 
 async def pull(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """At once if there is something to tell, else when there is, or after a while."""
+    """Batch after batch, for as long as the asker listens."""
     question, store = _converted(request, Question), core.unsealed
     control.worker(core).superseded(question.standing)
-    batch = stream.answer(store, question.standing)
-    if batch.verdict in ("ok", "behind") and not batch.commands:
-        await store.wait_for(
-            question.standing.position + 1, min(max(question.wait_s, 0.0), stream.PULL_WAIT_S)
-        )
-        batch = stream.answer(store, question.standing)
-    return Response(body=stream.pack(batch), headers={"Content-Type": BINARY})
+    return Response(stream=stream.answers(store, question.standing), headers={"Content-Type": BINARY})
 
 
 async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Response:

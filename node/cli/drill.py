@@ -104,8 +104,9 @@ def _hands(directory: Path, victim: str, its: Client, *, kill: bool, client: Cli
     from node.cli.local_cluster import LocalCluster
     from node.cli.local_layout import read_marker
 
-    if read_marker(directory) is not None:
-        local = LocalCluster.open(directory)
+    below = directory.iterdir() if directory.is_dir() else ()  # a cluster for each of several regions
+    for place in (each for each in (directory, *below) if read_marker(each) is not None):
+        local = LocalCluster.open(place)
         if any(each.id == victim and each.api_address == its.address for each in local.nodes):
             stop = local.kill if kill else local.stop
             return partial(stop, victim), partial(local.start, victim)

@@ -92,15 +92,15 @@ def lag(regions: RegionsWorker, own: Standing) -> dict[str, Any]:
     return {"lag_entries": entries, "lag_seconds": round(lag_seconds(contact, entries), 3)}
 
 
-def measured(core: Core) -> dict[str, float]:
-    """For metrics; nothing where there are no regions. What is not known is left out."""
+def measured(core: Core) -> tuple[str, dict[str, float]]:
+    """For metrics: this region's name, and nothing where there are no regions. What is not known is left out."""
     if core.store is None or core.regions is None or core.store.region_role() == roles.ALONE:
-        return {}
+        return "", {}
     own = stream.standing(core.store)
     told: dict[str, Any] = {"position": own.position, "epoch": own.epoch}
     told |= {"is_primary": own.role == roles.PRIMARY, "is_stuck": bool(core.regions.stuck)}
     told |= lag(core.regions, own)
-    return {name: float(value) for name, value in told.items() if value is not None}
+    return own.region, {name: float(value) for name, value in told.items() if value is not None}
 
 
 def lag_seconds(contact: Contact, entries: int) -> float:

@@ -167,12 +167,19 @@ class NodeState(Collector):
 class RegionState(Collector):
     """How far this region is behind, where there are regions: what an alert on lag is made of."""
 
-    def __init__(self, measure: Callable[[], Mapping[str, float]]) -> None:
-        """`measure`: what is known now, by the metric's name without its prefix."""
+    def __init__(self, measure: Callable[[], tuple[str, Mapping[str, float]]]) -> None:
+        """`measure`: the region's name and what is known now, by the metric's name without its prefix; nothing
+        where there are no regions.
+        """
         self._measure = measure
 
     def collect(self) -> Iterator[Metric]:
-        for name, value in self._measure().items():
+        region, measured = self._measure()
+        if measured:
+            info = GaugeMetricFamily("strongroom_region_info", "Which region it is", labels=["region"])
+            info.add_metric([region], 1)
+            yield info
+        for name, value in measured.items():
             yield GaugeMetricFamily(f"strongroom_region_{name}", f"Region: {name.replace('_', ' ')}", value)
 
 

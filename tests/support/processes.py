@@ -193,6 +193,7 @@ def configuration(
     }
     if region:
         settings |= {"region": region, "region_addr": f"127.0.0.1:{region_port}"}
+        settings["snapshot_dir"] = str(directory / "snapshots")
     settings |= more or {}
     path = directory / "strongroom.json"
     path.write_text(json.dumps(settings))

@@ -1,11 +1,13 @@
 """Drills on real nodes: what is measured, what is kept, and that nothing is left behind."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.cli import empty_environment, runner
 from support.processes import poll
 from support.regions import two_regions
@@ -122,6 +124,31 @@ def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill) -> None:
         assert (code, told["report"]["ending"]) == (2, "failed")
         assert any("does not open the snapshot's seal" in note for note in told["report"]["notes"])
         assert not list(scratch.iterdir())
+
+        named = set().union(*(re.findall(r"strongroom_\w+", rule["expr"]) for rule in alerts()))
+        snapshots = us.directory / "snapshots"
+        snapshots.mkdir()
+        (snapshots / "hourly-20261125T000000Z-7.snap").touch()
+        shown = set(
+            re.findall(rb"^(strongroom_\w+)", us.server.text("sys/metrics", token=token), re.MULTILINE)
+        )
+        assert len(named) > 10
+        assert named <= {each.decode() for each in shown}, "every alert looks at something that is there"
+
+
+def alerts() -> list[dict[str, Any]]:
+    text = (Path(__file__).parents[2] / "deploy/prometheus/strongroom.rules.yml").read_text()
+    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+
+
+def test_every_alert_has_what_prometheus_asks_of_one() -> None:
+    for rule in alerts():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, rule["alert"]
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"]["summary"]
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+        assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
+    assert len({rule["alert"] for rule in alerts()}) == len(alerts())
 
 
 def test_a_snapshot_that_people_open_is_rehearsed_with_their_shares(tmp_path: Path, drill: Drill) -> None:

@@ -17,6 +17,8 @@ from bench.web import Unreachable, Web
 
 NODES = 3
 JOIN_TIMEOUT_S = 90.0
+CONFIG = "openbao.hcl"
+AUDIT = "audit.jsonl"  # in each home: a server with another path than the leader's would refuse to take over
 
 
 class OpenBao:
@@ -29,6 +31,7 @@ class OpenBao:
         self._processes = Processes()
         self._addresses: list[str] = []
         self._homes: list[Path] = []
+        self._pids: dict[Path, int] = {}
         self._root_token = ""
         self._token = ""
 
@@ -42,6 +45,7 @@ class OpenBao:
     def start(self, directory: Path) -> None:
         directory.mkdir(parents=True)
         made = certificates.create(directory / "tls")
+        self._ca = made.ca
         self._web = Web(made.ca)
         (directory / "seal.key").write_text(base64.b64encode(os.urandom(32)).decode())
         ports = free_ports(2 * self._nodes)
@@ -50,10 +54,8 @@ class OpenBao:
             home = directory / f"n{number + 1}"
             self._homes.append(home)
             (home / "data").mkdir(parents=True)
-            config = home / "openbao.hcl"
-            config.write_text(self._config(number, directory, made, ports[self._nodes + number]))
-            command = [str(_binary()), "server", f"-config={config}"]
-            self._processes.start(command, log=home / "server.log", env=self._env)
+            (home / CONFIG).write_text(self._config(number, directory, made, ports[self._nodes + number]))
+            self._start(home)
             if number == 0:
                 self._initialize()
         wait_until(self._all_vote, f"{self._nodes} voting OpenBao servers", timeout=JOIN_TIMEOUT_S)
@@ -68,6 +70,31 @@ class OpenBao:
 
     def stop(self) -> None:
         self._processes.stop()
+
+    def kill(self, address: str) -> None:
+        """SIGKILL for the server that answers there."""
+        self._processes.kill(self._pids[self._homes[self._addresses.index(address)]])
+
+    def revive(self, address: str) -> None:
+        """Start again what kill() killed."""
+        self._start(self._homes[self._addresses.index(address)])
+
+    def step_down(self, address: str) -> None:
+        """Ask the leader to lead no longer; returns when it has answered."""
+        self._web.ask("PUT", f"{address}/v1/sys/step-down", headers={"X-Vault-Token": self._root_token})
+
+    def wait_whole(self) -> None:
+        """Until all servers answer, and their leader calls all of them healthy."""
+        wait_until(self._whole, "healthy OpenBao servers", timeout=JOIN_TIMEOUT_S)
+
+    @property
+    def ca_path(self) -> Path:
+        """The certificate of the authority that clients trust."""
+        return self._ca
+
+    def _start(self, home: Path) -> None:
+        command = [str(_binary()), "server", f"-config={home / CONFIG}"]
+        self._pids[home] = self._processes.start(command, log=home / "server.log", env=self._env, cwd=home)
 
     @property
     def pids(self) -> list[int]:
@@ -97,7 +124,7 @@ class OpenBao:
     def forget_audit(self) -> None:
         """Empty the audit files: gigabytes of them are nobody's interest."""
         for home in self._homes:
-            os.truncate(home / "audit.jsonl", 0)
+            os.truncate(home / AUDIT, 0)
 
     def put(self, key: str, value: str) -> None:
         vault.write(self._web, self.leader(), self._token, key, value)
@@ -128,7 +155,7 @@ seal "static" {{
 }}
 audit "file" "file" {{
   options {{
-    file_path = "{home / "audit.jsonl"}"
+    file_path = "{AUDIT}"
   }}
 }}
 api_addr = "{self._addresses[number]}"
@@ -158,6 +185,14 @@ log_level = "warn"
         servers = answer["data"]["config"]["servers"]
         voting = sum(bool(server["voter"]) for server in servers)
         return voting == self._nodes and all(self._health(a) in (200, 429) for a in self._addresses)
+
+    def _whole(self) -> bool:
+        if any(self._health(address) not in (200, 429) for address in self._addresses):
+            return False
+        headers = {"X-Vault-Token": self._root_token}
+        url = f"{self.leader()}/v1/sys/storage/raft/autopilot/state"
+        status, answer = self._web.ask("GET", url, headers=headers)
+        return status == 200 and bool(answer["data"]["healthy"])
 
     def _ready(self, leader: str) -> bool:
         headers = {"X-Vault-Token": self._root_token}

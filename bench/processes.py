@@ -24,7 +24,15 @@ class Processes:
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def start(self, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> None:
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> int:
+        """Returns its pid."""
         with log.open("ab") as output:
             process = subprocess.Popen(
                 list(command),
@@ -32,13 +40,22 @@ class Processes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=os.environ | dict(env or {}),
+                cwd=cwd,
                 start_new_session=True,
             )
         self._running.append(process)
+        return process.pid
 
     @property
     def pids(self) -> list[int]:
         return [process.pid for process in self._running]
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL for one of ours, and wait until it is gone."""
+        process = next(each for each in self._running if each.pid == pid)
+        process.kill()
+        process.wait()
+        self._running.remove(process)
 
     def stop(self) -> None:
         for process in self._running:

@@ -7,7 +7,7 @@ from bench import vault
 from bench.load import Recipe
 from bench.processes import SystemFailedError
 from bench.web import Web
-from node.cli.local_cluster import LocalCluster
+from node.cli.local_cluster import LocalCluster, LocalNode
 
 
 class Strongroom:
@@ -46,6 +46,23 @@ class Strongroom:
     def stop(self) -> None:
         if self._cluster is not None:
             self._cluster.stop_all()
+
+    def kill(self, address: str) -> None:
+        """SIGKILL for the node that answers there."""
+        self._running().kill(self._node(address).id)
+
+    def revive(self, address: str) -> None:
+        """Start again what kill() killed."""
+        self._running().start(self._node(address).id)
+
+    def step_down(self, address: str) -> None:
+        """Ask the leader to lead no longer; returns when it has answered."""
+        self._running().must(self._node(address).id, "PUT", "sys/step-down")
+
+    def wait_whole(self) -> None:
+        """Until all nodes have caught up."""
+        for node in self._running().nodes:
+            self._running().wait_caught_up(node.id)
 
     @property
     def pids(self) -> list[int]:
@@ -90,6 +107,9 @@ class Strongroom:
 
     def put(self, key: str, value: str) -> None:
         vault.write(self._web, self.leader(), self._token, key, value)
+
+    def _node(self, address: str) -> LocalNode:
+        return next(node for node in self._running().nodes if node.api_address == address)
 
     def _running(self) -> LocalCluster:
         if self._cluster is None:

@@ -105,6 +105,15 @@ class Strongroom:
         for node in self._running().nodes:
             os.truncate(node.audit_path, 0)
 
+    def metric(self, name: str) -> float:
+        """A gauge of the first node. Raises Unreachable."""
+        cluster = self._running()
+        url = f"{cluster.nodes[0].api_address}/v1/sys/metrics"
+        for line in self._web.text(url, headers={"X-Vault-Token": cluster.token}).splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        raise SystemFailedError(f"there is no metric {name}")
+
     def put(self, key: str, value: str) -> None:
         vault.write(self._web, self.leader(), self._token, key, value)
 

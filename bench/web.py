@@ -36,6 +36,15 @@ class Web:
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"{method} {url}: {error}") from error
 
+    def text(self, url: str, *, headers: Mapping[str, str]) -> str:
+        """The body of a 200. Raises Unreachable for everything else."""
+        request = urllib.request.Request(url, headers=dict(headers))
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=self._tls) as response:
+                return str(response.read().decode())
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"{url}: {error}") from error
+
 
 def _json(body: bytes) -> Any:
     try:

@@ -63,7 +63,7 @@ _ENVIRONMENT = {
     "STRONGROOM_LOG_LEVEL": "log_level",
     "STRONGROOM_LOG_FORMAT": "log_format",
 }
-VALUE_CACHE_MIB_MAX = 64 * 1024
+CACHE_MIB_MAX = 64 * 1024
 _OVERRIDABLE = frozenset(_ENVIRONMENT.values())
 DEV_CA_FILE = "strongroom-ca.pem"  # what `-dev-tls` leaves in its directory for clients
 _DEV_KEYS = ("node_id", "region", "cluster_name", "log_level", "log_format")
@@ -121,6 +121,7 @@ class Settings:
     index_wait_s: float = 2.0
     list_keys_max: int = 100_000
     value_cache_bytes_max: int = 64 * 1024 * 1024  # decrypted values kept in memory; 0 keeps none
+    packed_cache_bytes_max: int = 512 * 1024 * 1024  # ... and values that stay encrypted
     read_lane: bool = True  # plain reads and writes take short ways (node/api/lane.py, write_lane.py)
 
 
@@ -249,7 +250,8 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         read_leases=raft.read_leases,
         log_level=_log_level(file.log_level),
         log_format=file.log_format,
-        value_cache_bytes_max=_value_cache_bytes(file.value_cache_mib),
+        value_cache_bytes_max=_cache_bytes(file.value_cache_mib, "value_cache_mib"),
+        packed_cache_bytes_max=_cache_bytes(file.packed_cache_mib, "packed_cache_mib"),
         read_lane=file.read_lane,
     )
     return replace(settings, **_request_limits(blocks))
@@ -307,9 +309,9 @@ def _size_bytes(value: int | str) -> int:
     return int(value)
 
 
-def _value_cache_bytes(mib: int) -> int:
-    if not 0 <= mib <= VALUE_CACHE_MIB_MAX:
-        raise ConfigError(f"value_cache_mib is {mib}; it must be 0 (keep none) to {VALUE_CACHE_MIB_MAX}.")
+def _cache_bytes(mib: int, name: str) -> int:
+    if not 0 <= mib <= CACHE_MIB_MAX:
+        raise ConfigError(f"{name} is {mib}; it must be 0 (keep none) to {CACHE_MIB_MAX}.")
     return mib * 1024 * 1024
 
 

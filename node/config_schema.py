@@ -102,6 +102,7 @@ class FileSettings(_Strict):
     pid_file: str = ""
     snapshot_dir: str = ""
     value_cache_mib: int = 64
+    packed_cache_mib: int = 512
     read_lane: bool = True
     default_lease_ttl: Duration = "768h"
     max_lease_ttl: Duration = "768h"

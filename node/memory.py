@@ -133,7 +133,7 @@ class MemoryLifecycle:
         root, cluster_id = RootKey.generate(), str(uuid.uuid4())
         seal, keys = await asyncio.to_thread(shares.seal, root, cluster_id)
         ca = new_ca(self._settings.cluster_name)
-        values = ValueCache(self._settings.value_cache_bytes_max)
+        values = ValueCache(self._settings.value_cache_bytes_max, self._settings.packed_cache_bytes_max)
         machine = Machine.open(None, key=os.urandom(DATABASE_KEY_BYTES), values=values)
         group = SoloGroup(machine, self._settings.node_id)
         keyring = Keyring(root, cluster_id)

@@ -78,7 +78,7 @@ class Opener:
         term: int = 0,
     ) -> Unsealed:
         """StorageError and consensus.Corrupt mean: this directory must not be used."""
-        values = ValueCache(self.settings.value_cache_bytes_max)
+        values = ValueCache(self.settings.value_cache_bytes_max, self.settings.packed_cache_bytes_max)
         machine = await asyncio.to_thread(
             Machine.open, self.layout.database, key=root.derive(DATABASE), values=values
         )

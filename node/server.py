@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from node import warming
 from node.api.vault import (
     about,
     audit_devices,
@@ -53,7 +54,7 @@ from node.entities.directory import Directory
 from node.memory import MemoryLifecycle
 from node.policy.cache import PolicyCache
 from node.regions import control
-from node.telemetry.metrics import LeaseState, Metrics, NodeState, RegionState, SnapshotState
+from node.telemetry.metrics import CacheState, LeaseState, Metrics, NodeState, RegionState, SnapshotState
 
 if TYPE_CHECKING:
     from node.lifecycle import NodeLifecycle
@@ -123,7 +124,7 @@ def compose(
         revokers=catalog.revokers(),
         engines=catalog.tables() | {kind: method.table for kind, method in methods.items()},
         methods=methods,
-        loops=(autopilot.run, automatic.run),
+        loops=(autopilot.run, automatic.run, warming.run),
     )
 
     def serving() -> Core:
@@ -132,7 +133,19 @@ def compose(
 
     metrics.registry.register(RegionState(lambda: control.measured(serving())))
     metrics.registry.register(LeaseState(lambda: _leases_behind(serving())))
+    metrics.registry.register(CacheState(lambda: _cached(serving())))
     return core
+
+
+def _cached(core: Core) -> dict[str, int] | None:
+    if core.store is None:
+        return None
+    values = core.store.values
+    return {
+        "decrypted_bytes": max(0, values.size_bytes),
+        "packed_bytes": values.packed.size_bytes,
+        "packed_values": len(values.packed),
+    }
 
 
 def _leases_behind(core: Core) -> tuple[int, int] | None:

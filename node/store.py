@@ -8,7 +8,6 @@ import asyncio
 import os
 import time
 from bisect import bisect_right
-from operator import attrgetter
 from typing import Any
 
 from consensus import errors as raft_errors
@@ -28,8 +27,6 @@ CLEARANCE_WAIT_S = 15.0  # how long a write waits until the other regions were a
 SHARED_BYTES_MAX = COMMAND_BYTES_MAX - 512  # so that it can be handed on inside of another region's command
 READ_INDEX_TIMEOUT_S = 5.0
 TOKENS_CACHED_MAX = 10_000
-
-_path = attrgetter("path")
 
 
 class CommandRejected(Exception):
@@ -51,6 +48,7 @@ class Store:
         self._keyring = keyring
         self._keyring_generation = -1
         self._mounts: tuple[Mount, ...] = ()
+        self._mount_paths: list[str] = []
         self._mounts_generation = -1
         self._tokens: dict[bytes, Token] = {}
         self._tokens_generation = -1
@@ -82,6 +80,7 @@ class Store:
         generation = self._machine.generation("mounts")
         if generation != self._mounts_generation:
             self._mounts = tuple(self.reads.mounts())
+            self._mount_paths = [mount.path for mount in self._mounts]
             self._mounts_generation = generation
         return self._mounts
 
@@ -92,7 +91,7 @@ class Store:
     def mount_for(self, path: str) -> Mount | None:
         """The mount that `path` lies in, as Reads.mount_for() tells it."""
         inside, mounts = path if path.endswith("/") else path + "/", self.mounts()
-        at = bisect_right(mounts, inside, key=_path) - 1  # no mount's path begins another's
+        at = bisect_right(self._mount_paths, inside) - 1  # no mount's path begins another's
         return mounts[at] if at >= 0 and inside.startswith(mounts[at].path) else None
 
     def kv_key(self, mount_id: str, path: str) -> KvKey | None:

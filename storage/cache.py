@@ -8,9 +8,10 @@ database holds. What is dropped is emptied: whoever still refers to it finds no 
 from collections import OrderedDict
 from typing import Any
 
+from storage.packed import PackedCache
 from storage.rows import KvVersion
 
-ASKED_MAX = 65_536
+ASKED_MAX = 16_384
 VALUE_OVERHEAD_BYTES = 1024  # what Python and the indexes need for one value, roughly
 
 
@@ -41,8 +42,10 @@ class ValueCache:
     When it is full, what was not used since the last look goes first (the clock algorithm: a hit costs one store).
     """
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, packed_bytes_max: int = 0) -> None:
+        """`packed_bytes_max`: of values that are not decrypted, beside those that are."""
         self._bytes_max = bytes_max
+        self.packed = PackedCache(packed_bytes_max)
         self._keys: OrderedDict[tuple[str, str], dict[int, CachedValue]] = OrderedDict()
         self._asked: set[int] = set()  # lately, in vain: hashes of questions
         self.size_bytes = 0
@@ -81,16 +84,31 @@ class ValueCache:
 
     def forget(self, mount_id: str, path: str) -> None:
         """The key was touched."""
-        for value in self._keys.pop((mount_id, path), {}).values():
+        self.packed.forget(mount_id, path)
+        self._evict((mount_id, path))
+
+    def _evict(self, key: tuple[str, str]) -> None:
+        for value in self._keys.pop(key, {}).values():
             self._drop(value)
 
     def close(self) -> None:
         """Forget everything, and keep nothing from now on: the node is sealed."""
         self._bytes_max = -1
-        self.clear()
+        self.packed.close()
+        self._clear()
 
     def clear(self) -> None:
-        """Forget everything: mounts have changed, or the whole state."""
+        """Forget everything: the whole state is another."""
+        self.packed.clear()
+        self._clear()
+
+    def mounts_changed(self, *, gone: bool) -> None:
+        """Forget what was derived from mounts; what versions hold depends on them only when one is gone."""
+        if gone:
+            self.packed.clear()
+        self._clear()
+
+    def _clear(self) -> None:
         for versions in self._keys.values():
             for value in versions.values():
                 self._drop(value)
@@ -116,7 +134,7 @@ class ValueCache:
                     value.used = False
                 self._keys.move_to_end(key)
             else:
-                self.forget(*key)
+                self._evict(key)
 
     def _drop(self, value: CachedValue) -> None:
         value.live = False

@@ -486,7 +486,7 @@ class Machine:
         if isinstance(command, OF_ONE_KEY):
             self.values.forget(command.mount_id, command.path)
         elif "mounts" in handling.topics:
-            self.values.clear()
+            self.values.mounts_changed(gone=type(command) is c.MountRemove)
         of_identity = getattr(command, "view", None) == entries.IDENTITY
         if not handling.harmless or of_identity:
             self._authority = self._position

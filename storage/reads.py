@@ -51,6 +51,13 @@ class Reads:
         """One version with its value; 0 asks for the current one. None if there is no such version."""
         return self._recent.version(mount_id, path, version)
 
+    def kv_current(self, after: int, limit: int) -> tuple[int, list[tuple[tuple[str, str], KvVersion]]]:
+        """The current versions of the next `limit` keys, by mount id and path, without those just written.
+
+        For going through all of them: begin `after` 0, go on after the number that is returned, until that is 0.
+        """
+        return self._recent.current(after, limit)
+
     def kv_versions(self, mount_id: str, path: str) -> list[KvVersion]:
         """The versions that a key has, oldest first, without their values."""
         self._recent.flush()

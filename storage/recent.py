@@ -42,6 +42,12 @@ _READ = (
     " ON v.key_id = k.id AND v.version = iif(?3 = 0, k.current_version, ?3)"
     " LEFT JOIN data_keys d USING (slot) WHERE k.mount_id = ?1 AND k.path = ?2"
 )
+_CURRENT = (
+    "SELECT v.version, v.created_ns, v.deletion_ns, v.destroyed, v.term, d.wrapped_key, v.ciphertext,"
+    " k.custom_metadata, k.id, k.mount_id, k.path FROM kv_keys k"
+    " LEFT JOIN kv_versions v ON v.key_id = k.id AND v.version = k.current_version"
+    " LEFT JOIN data_keys d USING (slot) WHERE k.id > ? ORDER BY k.id LIMIT ?"
+)
 _NEW_KEY = (
     "INSERT INTO kv_keys (current_version, oldest_version, updated_ns, id, mount_id, path, created_ns)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -307,6 +313,16 @@ class Recent:
             return None  # its row may wait to be used again
         row = self._db.one(_VERSION, (head.id, version))
         return None if row is None else _version(row, head.custom_metadata)
+
+    def current(self, after: int, limit: int) -> tuple[int, list[tuple[Place, KvVersion]]]:
+        """See Reads.kv_current()."""
+        found, last = [], 0
+        for row in self._db.all(_CURRENT, (after, limit)):
+            last, place = row[8], (row[9], row[10])
+            if row[0] is None or any(place in known for known in (self._changed, self._open, self._closing)):
+                continue  # what it has now may not be in the table, or not be visible yet
+            found.append((place, _version(row, None if row[7] is None else _map_decode(row[7]))))
+        return last, found
 
     def _head(self, place: Place) -> _Head | None:
         head = self._heads.get(place)

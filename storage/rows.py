@@ -98,8 +98,7 @@ class KvKey(msgspec.Struct, frozen=True):
     custom_metadata: dict[str, str] | None
 
 
-@dataclass(frozen=True, slots=True)
-class KvVersion:
+class KvVersion(msgspec.Struct, frozen=True):
     """One version; value is None once destroyed, and where it was not asked for.
 
     deletion_ns may lie in the future (delete_version_after).

@@ -78,6 +78,8 @@ raft {
 
 # Memory for decrypted values that are read often; 0 keeps none.
 # value_cache_mib = 64
+# Memory for the current values of all others, which stay encrypted; a million small ones fit. 0 keeps none.
+# packed_cache_mib = 512
 
 # Plain KV v2 reads are answered on the spot; false sends them the ordinary way, with the same answers.
 # read_lane = true

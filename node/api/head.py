@@ -97,7 +97,7 @@ def operation_of(method: str, target: paths.Target) -> Operation:
     operation = _OPERATIONS.get(method)
     if operation is None or (method == "HEAD" and target.path not in _HEAD_PATHS):
         raise errors.Unsupported
-    if method != "GET":
+    if method != "GET" or not target.query:
         return operation
     try:
         if paths.parse_bool(target.query.get("help", "")):

@@ -21,6 +21,7 @@ import structlog
 from node import errors
 from node.api import paths
 from node.api.callers import TARGET_CHARACTERS_MAX, admit, caller_of
+from node.api.folders import Folders
 from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
@@ -30,7 +31,7 @@ from node.audit.record import Asker
 from node.core import pipeline
 from node.core.core import Core
 from node.core.request import Operation, Request
-from node.core.router import Route
+from node.core.router import Match, Route
 from node.policy.acl import ACL
 from node.store import Store
 from node.telemetry.logs import where
@@ -42,6 +43,8 @@ TARGETS_MAX = 65_536
 EXCHANGE_OVERHEAD_BYTES = 2048  # Python's, for one remembered answer
 READS_A_WRITE_MAX = 256  # of one write to the audit file
 OK = 200
+_SOME_ID = render.new_request_id()  # stands in answers until they leave; nobody outside ever sees it
+_SOME_ID_BYTES = _SOME_ID.encode()
 
 _log = structlog.get_logger(__name__)
 
@@ -78,6 +81,7 @@ class ReadLane:
     def __init__(self, core: Core, head: AnswerHead) -> None:
         self._core = core
         self._head = head
+        self._folders = Folders(core)
         self._known: dict[str, CachedValue] = {}  # by target
         self._asked: list[_Read] = []  # in this turn of the loop
 
@@ -165,14 +169,12 @@ class ReadLane:
         """What is asked at a target that is not remembered; it is from now on, if its value is kept."""
         if len(raw.raw_path) > TARGET_CHARACTERS_MAX:
             return None
-        request_id = render.new_request_id()
         try:
-            target = paths.parse(raw.raw_path)
-            if isinstance(target, paths.Redirect) or target.path is None:
+            asked = self._request(raw, store)
+            if asked is None:
                 return None
-            request = request_of(raw, target, operation_of(raw.method, target), request_id)
-            match = pipeline.route(self._core, request)
-            if match is None or match.route.at_once is None or request.operation is not Operation.READ:
+            request, match = asked
+            if match.route.at_once is None or request.operation is not Operation.READ:
                 return None
             if not pipeline.permits(acl, request, match.route):
                 return None
@@ -182,8 +184,8 @@ class ReadLane:
         if answered is None:
             return None
         found, response = answered
-        rendered = render.answer(response, request_id=request_id, shape=match.route.shape)
-        before, _, after = rendered.body.partition(request_id.encode())
+        rendered = render.answer(response, request_id=_SOME_ID, shape=match.route.shape)
+        before, _, after = rendered.body.partition(_SOME_ID_BYTES)
         request.token, request.remote = None, ""  # of whoever came first
         audit = self._core.audit.prepare(request, response)
         exchange = _Exchange(
@@ -201,6 +203,20 @@ class ReadLane:
         if found.live:
             self._remember(raw.raw_path, found)
         return exchange
+
+    def _request(self, raw: PlainRequest, store: Store) -> tuple[Request, Match] | None:
+        """What a target asks for, and what answers it. Raises NodeError, BadPath."""
+        known = self._folders.find(store, raw.raw_path)
+        if known is not None:
+            folder, name = known
+            request = Request(_SOME_ID, Operation.READ, folder.path + name, mount=folder.mount)
+            return request, Match(folder.route, {folder.parameter: folder.rest + name})
+        target = paths.parse(raw.raw_path)
+        if isinstance(target, paths.Redirect) or target.path is None:
+            return None
+        request = request_of(raw, target, operation_of(raw.method, target), _SOME_ID)
+        match = pipeline.route(self._core, request)
+        return None if match is None else (request, match)
 
     def _remember(self, target: str, found: CachedValue) -> None:
         if len(self._known) >= TARGETS_MAX:

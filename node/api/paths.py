@@ -9,11 +9,14 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
+import msgspec
+
 PREFIX = "/v1/"
 QUERY_FIELDS_MAX = 32
 
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ORDINARY = re.compile(r"[A-Za-z0-9/_-]+")  # means what it says
+_PLAIN = re.compile(r"/v1(?:/[A-Za-z0-9_-]+)+")  # ... and is canonical
 _HIDDEN = re.compile(r"%2[EeFf]")  # "." and "/"
 _SAFE = "/!$&'()*+,-.:;=@_~"
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -31,8 +34,7 @@ class Redirect:
     location: str
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A canonical target: `path` is what comes after "/v1/", None if the target lies outside it."""
 
     path: str | None
@@ -41,6 +43,8 @@ class Target:
 
 def parse(target: str) -> Target | Redirect:
     """The meaning of an HTTP request target in origin form. Raises BadPath."""
+    if _PLAIN.fullmatch(target):
+        return Target(target[len(PREFIX) :], {})
     escaped, _, query = target.partition("?")
     if not escaped.startswith("/") or "#" in target:
         raise BadPath("malformed request target")

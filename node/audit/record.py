@@ -30,6 +30,7 @@ _BLOCK_BYTES = 64  # of SHA-256
 _CLEAR = frozenset({type(None), bool, int, float, Decimal})
 _LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
 encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,13 @@ class Hasher:
         if kind in _CLEAR:
             return value
         if kind is dict:
-            tree, text = self.tree, self.text
-            return {
-                key: text(item) if type(item) is str else item if type(item) in _CLEAR else tree(item)
-                for key, item in value.items()
-            }
+            hashed: dict[str, Any] = {}
+            for key, item in value.items():
+                kind = type(item)
+                hashed[key] = self.text(item) if kind is str else item if kind in _CLEAR else self.tree(item)
+            return hashed
+        if kind is msgspec.Raw:  # a stored value on its way out, still JSON text
+            return self.tree(_decode(value))
         return self._other(value)
 
     def _other(self, value: Any) -> Any:
@@ -103,8 +106,6 @@ class Hasher:
             return [self.tree(item) for item in value]
         if isinstance(value, int | float | Decimal):
             return value
-        if isinstance(value, msgspec.Raw):  # a stored value on its way out, still JSON text
-            return self.tree(msgspec.json.decode(value))
         if isinstance(value, Secret):
             return self.data(value.reveal())
         if isinstance(value, bytes):

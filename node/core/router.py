@@ -142,6 +142,37 @@ class Table:
                     return Match(candidate, params)
         return None
 
+    def reached(self, folder: str) -> list[Route]:
+        """The routes to which names in a folder (which ends with "/") may lead; a name gets the first that fits."""
+        parts = folder.split("/")[:-1]
+        groups = [(pattern.split("/"), route) for pattern, route in self._exact.items()]
+        for first, group in self._by_first.items():
+            groups += group if first in parts[:1] or not parts else ()
+        groups += self._open
+        return [route for pattern, route in groups if _reaches(pattern, parts)]
+
+    def tail(self, folder: str) -> tuple[Route, str, str] | None:
+        """Where every name in a folder leads, if that is one route with one parameter: that, its parameter's name,
+        and what the parameter holds before the name.
+        """
+        reached = self.reached(folder)
+        if not reached:
+            return None
+        *fixed, last = reached[0].pattern.split("/")
+        begins = "".join(f"{part}/" for part in fixed)
+        if "{" in begins or not last.endswith("...}") or not folder.startswith(begins):
+            return None
+        return reached[0], last[1:-4], folder[len(begins) :]
+
+
+def _reaches(pattern: list[str], parts: list[str]) -> bool:
+    for want, part in zip(pattern, parts, strict=False):
+        if want.endswith("...}"):
+            return True
+        if not want.startswith("{") and want != part:
+            return False
+    return len(pattern) > len(parts)
+
 
 def _bind(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
     params: dict[str, str] = {}

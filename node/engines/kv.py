@@ -291,6 +291,8 @@ def number(value: Any, name: str) -> int:
 
 def _version(request: Request) -> int:
     """The version asked for; 0 means the latest, as does every negative number."""
+    if not request.query:
+        return 0
     version = max(number(request.query.get("version"), "version"), 0)
     if version > VERSION_MAX:
         raise NotFound
@@ -343,13 +345,22 @@ def _find(store: Store, mount_id: str, path: str, version: int) -> CachedValue |
     found = store.values.get(mount_id, path, version)
     if found is not None and not found.row.is_deleted(store.now_ns()):
         return found
-    row = store.reads.kv_version(mount_id, path, version)
-    if row is None:
-        raise NotFound
-    if row.value is None or row.is_deleted(store.now_ns()):
-        return row
-    plaintext = store.open(place(mount_id, path, row.version), row.value)
-    fresh = CachedValue(row.without_value(), plaintext)
+    packed = None if version else store.values.packed.get(mount_id, path)
+    if packed is None:
+        row = store.reads.kv_version(mount_id, path, version)
+        if row is None:
+            raise NotFound
+        if row.value is None or row.is_deleted(store.now_ns()):
+            return row
+        plaintext = store.open(place(mount_id, path, row.version), row.value)
+        row = row.without_value()
+        if not version:
+            store.values.packed.put(mount_id, path, row, plaintext)
+    else:
+        row, plaintext = packed
+        if row.is_deleted(store.now_ns()):
+            return row
+    fresh = CachedValue(row, plaintext)
     store.values.put(mount_id, path, version, fresh)
     return fresh
 
@@ -357,16 +368,11 @@ def _find(store: Store, mount_id: str, path: str, version: int) -> CachedValue |
 def version_metadata(version: KvVersion) -> dict[str, Any]:
     """A version's metadata as it stands in answers."""
     return _metadata(
-        version=version.version,
-        created_ns=version.created_ns,
-        deletion_ns=version.deletion_ns,
-        destroyed=version.destroyed,
-        custom_metadata=version.custom_metadata,
+        version.version, version.created_ns, version.deletion_ns, version.destroyed, version.custom_metadata
     )
 
 
 def _metadata(
-    *,
     version: int,
     created_ns: int,
     deletion_ns: int,

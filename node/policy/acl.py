@@ -239,8 +239,12 @@ class ACL:
         return grant
 
     def _patterned(self, path: str) -> _Grant | None:
-        prefix = next((path[:n] for n in self._lengths if path[:n] in self._prefixes), None)
-        grant = None if prefix is None else self._prefixes[prefix]
+        prefix, grant = None, None
+        for length in self._lengths:
+            grant = self._prefixes.get(path[:length])
+            if grant is not None:
+                prefix = path[:length]
+                break
         if not self._wildcards:
             return grant
         rank = None if prefix is None else (len(prefix), False, 0, len(prefix), prefix)

@@ -198,6 +198,18 @@ class LeaseState(Collector):
             yield GaugeMetricFamily("strongroom_leases_irrevocable", "Given up after failures", irrevocable)
 
 
+class CacheState(Collector):
+    """How much of the store is in memory, for who sets value_cache_mib and packed_cache_mib."""
+
+    def __init__(self, measure: Callable[[], Mapping[str, int] | None]) -> None:
+        """`measure`: the figures by the metric's name without its prefix; None while sealed."""
+        self._measure = measure
+
+    def collect(self) -> Iterator[Metric]:
+        for name, value in (self._measure() or {}).items():
+            yield GaugeMetricFamily(f"strongroom_cache_{name}", f"Cache: {name.replace('_', ' ')}", value)
+
+
 class SnapshotSource(Protocol):
     """Where SnapshotState looks; node/backup/automatic.py is one."""
 

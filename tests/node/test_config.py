@@ -114,7 +114,7 @@ def test_the_example_is_a_configuration_and_shows_every_key() -> None:
         "log_level", "log_format",
         "listener", "address", "tls_cert_file", "tls_key_file", "tls_disable", "seal", "key_file", "audit", "path",
         "telemetry", "unauthenticated_metrics_access", "raft", "heartbeat", "election_timeout", "read_leases",
-        "value_cache_mib", "read_lane",
+        "value_cache_mib", "packed_cache_mib", "read_lane",
     }  # fmt: skip
 
 

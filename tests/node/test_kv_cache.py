@@ -1,5 +1,6 @@
 """Reads through the cache of decrypted values: never anything else than what the database holds now."""
 
+import asyncio
 import contextlib
 import os
 import random
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from support.corefixture import call, opened
 
+from node import warming
 from node.core.core import Core
 from node.core.request import Operation
 from node.errors import NodeError
+from node.warming import STEP_KEYS
 from storage.command import KvDelete
 
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1 << 32)
@@ -54,18 +57,58 @@ async def change(core: Core, rng: random.Random) -> None:
         await call(core, Operation.UPDATE, "sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
 
 
-async def test_a_read_through_the_cache_is_what_the_database_holds(tmp_path) -> None:
+@pytest.mark.parametrize("decrypted_bytes_max", [0, 64 * 1024 * 1024])
+async def test_a_read_through_the_cache_is_what_the_database_holds(
+    tmp_path, decrypted_bytes_max: int
+) -> None:
+    """Through both caches, and through that of packed values alone."""
     print("seed", SEED)
     rng = random.Random(SEED)
-    async with opened(tmp_path) as core:
-        values, kept = core.unsealed.values, 0
-        for _ in range(STEPS):
-            await change(core, rng)
-            through_cache = {(p, v): await read(core, p, v) for p in PATHS for v in range(4)}
-            kept = max(kept, values.size_bytes)
+    async with opened(tmp_path, value_cache_bytes_max=decrypted_bytes_max) as core:
+        values, kept, packed = core.unsealed.values, 0, 0
+        for _ in range(STEPS // 2):
+            for _ in range(2):
+                await change(core, rng)
+                through_cache = {(p, v): await read(core, p, v) for p in PATHS for v in range(4)}
+            kept, packed = max(kept, values.size_bytes), max(packed, len(values.packed))
             values.clear()
             assert through_cache == {(p, v): await read(core, p, v) for p in PATHS for v in range(4)}
-        assert kept, "nothing was ever cached"
+        assert bool(kept) == bool(decrypted_bytes_max)
+        assert packed == len(PATHS), "nothing was ever cached"
+
+
+async def test_what_a_mount_held_leaves_memory_with_it_and_stays_when_others_change(tmp_path) -> None:
+    async with opened(tmp_path) as core:
+        await call(core, Operation.UPDATE, "secret/data/a", {"data": {"n": 1}})
+        await read(core, "a", 0)
+        packed = core.unsealed.values.packed
+        await call(core, Operation.UPDATE, "sys/mounts/more", {"type": "kv", "options": {"version": "2"}})
+        assert len(packed) == 1
+        await call(core, Operation.DELETE, "sys/mounts/secret")
+        assert len(packed) == 0
+
+
+async def test_values_come_into_memory_by_themselves_and_again_after_all_was_forgotten(tmp_path) -> None:
+    async with opened(tmp_path) as core:
+        for number in range(3 * STEP_KEYS):
+            await call(core, Operation.UPDATE, f"secret/data/{number}", {"data": {"n": number}})
+        await call(core, Operation.UPDATE, "secret/data/0", {"data": {"n": "newer"}})
+        await call(core, Operation.DELETE, "secret/data/1")
+        await call(core, Operation.UPDATE, "secret/destroy/2", {"versions": [1]})
+        packed = core.unsealed.values.packed
+        store, warm = core.unsealed, asyncio.create_task(warming.run(core))
+        try:
+            for _ in range(2):
+                packed.clear()
+                async with asyncio.timeout(30):
+                    while len(packed) < 3 * STEP_KEYS - 2:
+                        await asyncio.sleep(0.01)
+                mount = store.mount_for("secret/")
+                assert mount is not None
+                assert {path for path in map(str, range(4)) if packed.get(mount.mount_id, path)} == {"0", "3"}
+                assert (await read(core, "0", 0))[1] == b'{"n":"newer"}'
+        finally:
+            warm.cancel()
 
 
 async def test_a_deletion_that_was_set_for_later_comes_to_cached_values_too(tmp_path) -> None:
@@ -75,6 +118,7 @@ async def test_a_deletion_that_was_set_for_later_comes_to_cached_values_too(tmp_
         assert (await read(core, "a", 0))[0] == 200
         store = core.unsealed
         assert store.values.size_bytes
+        assert len(store.values.packed) == 1
         mount = store.mount_for("secret/")
         assert mount is not None
         in_two_hours = (
@@ -96,7 +140,7 @@ async def test_sealing_empties_the_cache(tmp_path) -> None:
         assert held is not None
         assert held.value == b'{"n":1}'
         await core.lifecycle.seal()
-        assert store.values.size_bytes == 0
+        assert store.values.size_bytes == store.values.packed.size_bytes == 0
         assert held.value == b""
 
 

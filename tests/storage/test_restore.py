@@ -11,9 +11,11 @@ import pytest
 from support.state import KEY, MINUTE, T0, Node, mount, put, random_log, sealed
 
 from storage import command as c
+from storage.cache import CachedValue, ValueCache
 from storage.errors import Corrupt, Incompatible, WrongKey
 from storage.handling import TOPICS
 from storage.machine import Machine
+from storage.rows import KvVersion
 
 TESTS = Path(__file__).parents[1]
 
@@ -57,6 +59,17 @@ def test_a_node_goes_on_from_anothers_snapshot(tmp_path, snapshot, where):
         assert late.machine.state_digest() == whole.machine.state_digest()
     for node in (late, whole, reference):
         node.machine.close()
+
+
+def test_no_value_of_before_is_remembered_in_the_new_state(tmp_path, snapshot):
+    late = node_at(tmp_path / "late.db", 20)
+    values = late.machine.values = ValueCache(1 << 20, 1 << 20)
+    values.put("m", "a", 0, CachedValue(KvVersion(1, 1, 0, False, None), b"of before"))
+    values.packed.put("m", "a", KvVersion(1, 1, 0, False, None), b"of before")
+    late.machine.restore(snapshot)
+    assert values.get("m", "a", 0) is values.packed.get("m", "a") is None
+    assert values.size_bytes == values.packed.size_bytes == 0
+    late.machine.close()
 
 
 def test_the_snapshot_file_stays_for_others(tmp_path, snapshot):

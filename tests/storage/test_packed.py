@@ -1,0 +1,99 @@
+"""Packed values by themselves: found by their place, bounded, sealed. Beside the store: tests/node/test_kv_cache.py."""
+
+import pytest
+from cryptography.exceptions import InvalidTag
+
+from storage.packed import (
+    GENERATIONS,
+    PATH_CHARACTERS_MAX,
+    RECORD_OVERHEAD_BYTES,
+    VALUE_BYTES_MAX,
+    PackedCache,
+)
+from storage.rows import KvVersion
+
+CANARY = b"canary-of-this-test"
+
+
+def row(version: int = 1, deletion_ns: int = 0, custom: dict[str, str] | None = None) -> KvVersion:
+    return KvVersion(version, 5, deletion_ns, False, None, custom)
+
+
+@pytest.mark.parametrize("custom", [None, {}, {"owner": "a team", "\u00fc": ""}])
+@pytest.mark.parametrize("value", [b"", b"{}", CANARY, bytes(VALUE_BYTES_MAX)])
+def test_what_is_kept_comes_back_whole(custom: dict[str, str] | None, value: bytes) -> None:
+    cache = PackedCache(1 << 20)
+    kept = row(7, 1 << 62, custom)
+    cache.put("m", "a/\u00fc", kept, value)
+    assert cache.get("m", "a/\u00fc") == (kept, value)
+    assert cache.get("m", "a") is cache.get("other", "a/\u00fc") is None
+
+
+def test_the_same_path_of_another_mount_is_another_value() -> None:
+    cache = PackedCache(1 << 20)
+    for mount in ("m1", "m2"):
+        cache.put(mount, "a", row(), mount.encode())
+    assert [found[1] for mount in ("m1", "m2") if (found := cache.get(mount, "a"))] == [b"m1", b"m2"]
+    cache.forget("m1", "a")
+    assert cache.get("m1", "a") is None
+    assert cache.get("m2", "a") is not None
+
+
+def test_the_newer_version_takes_the_place_of_the_older() -> None:
+    cache = PackedCache(1 << 20)
+    cache.put("m", "a", row(1), b"old")
+    size_bytes = cache.size_bytes
+    cache.put("m", "a", row(2), b"new")
+    assert cache.get("m", "a") == (row(2), b"new")
+    assert (len(cache), cache.size_bytes) == (1, size_bytes)
+
+
+def test_it_is_bounded_and_what_came_first_goes_first() -> None:
+    record_bytes = RECORD_OVERHEAD_BYTES + 200
+    cache = PackedCache(100 * record_bytes)
+    for number in range(1000):
+        cache.put("m", f"{number:03}", row(), bytes(100))
+        assert cache.size_bytes <= 100 * record_bytes
+    found = [number for number in range(1000) if cache.get("m", f"{number:03}")]
+    assert found == list(range(found[0], 1000)), "the latest ones, all of them"
+    assert len(found) == len(cache) > 100 - 2 * 100 // GENERATIONS
+
+
+def test_forgetting_gives_room_back() -> None:
+    cache = PackedCache(1 << 16)
+    for number in range(10_000):
+        cache.put("m", str(number), row(), CANARY)
+        cache.forget("m", str(number))
+    assert (len(cache), cache.size_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("end", [PackedCache.clear, PackedCache.close])
+def test_nothing_is_left_of_what_it_held(end) -> None:
+    cache = PackedCache(1 << 20)
+    cache.put("m", "a", row(), CANARY)
+    end(cache)
+    assert cache.get("m", "a") is None
+    assert (len(cache), cache.size_bytes) == (0, 0)
+    cache.put("m", "a", row(), CANARY)
+    assert (cache.get("m", "a") is None) is (end is PackedCache.close)
+
+
+def test_no_plaintext_is_held_and_a_record_opens_at_its_own_place_only() -> None:
+    cache = PackedCache(1 << 20)
+    for path in ("a", "b"):
+        cache.put("m", path, row(custom={"k": CANARY.decode()}), CANARY)
+    (generation,) = cache._generations
+    assert not any(CANARY in record for record in generation.values())
+    assert CANARY.decode() not in repr(cache)
+    key_a, key_b = generation
+    generation[key_a] = generation[key_b]
+    with pytest.raises(InvalidTag):
+        cache.get("m", "a")
+
+
+def test_what_is_too_large_is_left_to_the_database() -> None:
+    cache = PackedCache(1 << 20)
+    cache.put("m", "a", row(), bytes(VALUE_BYTES_MAX + 1))
+    cache.put("m", "b" * (PATH_CHARACTERS_MAX + 1), row(), b"")
+    cache.put("m", "c", row(custom={"k": "v" * VALUE_BYTES_MAX}), b"")
+    assert len(cache) == 0

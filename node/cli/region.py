@@ -1,14 +1,18 @@
 """`strongroom region ...`: found regions, look at them, hand over, take over."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from node.cli import region_authors
 from node.cli.client import Client, needed
 from node.cli.flags import DURATION, Group, flag, switch
 from node.cli.output import Output, table
 from node.cli.prompt import secret_line
 from node.cli.remote import Prints, remote
+
+FILE = click.Path(path_type=Path)
 
 
 @click.group(cls=Group)
@@ -152,8 +156,9 @@ def leave(client: Client, force: bool) -> int:
 @region.command("divergence")
 @flag("replay", default="", help="Write this entry again, where writes are ordered.")
 @flag("discard", default="", help="Forget this entry.")
+@flag("audit", FILE, multiple=True, help="An audit file of this region's nodes: who wrote what; repeatable.")
 @remote(Prints.FORMATS)
-def divergence_(client: Client, out: Output, replay: str, discard: str) -> int:
+def divergence_(client: Client, out: Output, replay: str, discard: str, audit: tuple[Path, ...]) -> int:
     """List what this region ordered and the history does not have; write an entry again, or discard it."""
     if replay:
         told = needed(client.call("POST", f"sys/regions/divergence/{replay}", {}), "data")
@@ -163,13 +168,33 @@ def divergence_(client: Client, out: Output, replay: str, discard: str) -> int:
         client.call("DELETE", f"sys/regions/divergence/{discard}")
         click.echo(f"Success! {discard} is forgotten.")
         return 0
-    entries = needed(client.call("GET", "sys/regions/divergence"), "data", "entries")
-    rows = [
-        [each["id"], each["kind"], f"{each.get('mount') or ''}{each.get('path') or ''}", each.get("version")]
-        for each in entries
-    ]
-    out.show(entries, table(("Entry", "Kind", "Path", "Version"), rows, empty="-"))
+    entries: list[dict[str, Any]] = needed(client.call("GET", "sys/regions/divergence"), "data", "entries")
+    if audit:
+        authors = region_authors.find(entries, audit)
+        for each in entries:
+            each["by"] = authors.get(each["id"])
+    out.show(entries, _diverged(entries, with_authors=bool(audit)))
     return 0
+
+
+def _diverged(entries: list[dict[str, Any]], *, with_authors: bool) -> str:
+    headings = ["Entry", "Time", "Kind", "Path", "Version"]
+    rows = [[each["id"], each["time"], each["kind"], _place(each), each.get("version")] for each in entries]
+    if with_authors:
+        headings += ["By", "Accessor", "From"]
+        for row, each in zip(rows, entries, strict=True):
+            by = each["by"] or {}
+            row += [by.get("display_name"), by.get("accessor"), by.get("remote_address")]
+    return table(headings, rows, empty="-")
+
+
+def _place(entry: dict[str, Any]) -> str:
+    """Where it is, as far as there is a place; of several at once, what they are."""
+    return str(
+        f"{entry.get('mount') or ''}{entry.get('path') or ''}"
+        or entry.get("name")
+        or ", ".join(entry.get("kinds", ()))
+    )
 
 
 @region.command()

@@ -8,10 +8,11 @@ keeps. An operator looks at them, writes again what is wanted, and discards the 
 import base64
 from typing import Any
 
+from node.auth.fields import rfc3339
 from node.engines.kv_writes import place
 from node.errors import InvalidRequest, NoQuorum, NotFound
 from node.store import Store
-from node.view import View, write
+from node.view import Item, View, write
 from storage import command as c
 from storage.rows import Mount
 
@@ -32,10 +33,9 @@ async def set_aside(store: Store, first: int, epoch: int) -> int:
             raise NoQuorum(f"position {position} is no longer kept: this state must not be replaced unseen")
         if not commands:
             break
-        for _, command in commands:
-            await write(
-                store, view.put(_path(epoch, position), {"command": base64.b64encode(command).decode()})
-            )
+        for request_id, command in commands:
+            kept = {"command": base64.b64encode(command).decode(), "request_id": request_id.hex()}
+            await write(store, view.put(_path(epoch, position), kept))
             position += 1
     return position - first
 
@@ -43,7 +43,12 @@ async def set_aside(store: Store, first: int, epoch: int) -> int:
 def listed(store: Store) -> list[dict[str, Any]]:
     """What was set aside, oldest first: where and what, never a value."""
     view = View(store, VIEW)
-    return [_described(store, path, _command(view, path)) for path in view.scan(limit=LISTED_MAX)]
+    told = []
+    for path in view.scan(limit=LISTED_MAX):
+        item = view.get(path)
+        if item is not None:
+            told.append(_described(store, path, _decoded(item)) | _request(item))
+    return told
 
 
 def rewritten(store: Store, entry: str) -> tuple[str, bytes, int]:
@@ -76,7 +81,16 @@ def _command(view: View, entry: str) -> c.AnyCommand:
     item = view.get(entry)
     if item is None:
         raise NotFound
+    return _decoded(item)
+
+
+def _decoded(item: Item) -> c.AnyCommand:
     return c.decode(base64.b64decode(item.value["command"]))
+
+
+def _request(item: Item) -> dict[str, str]:
+    """The identity under which the command was applied; entries of before it was kept have none."""
+    return {"request_id": item.value.get("request_id", "")}
 
 
 def _described(store: Store, path: str, command: c.AnyCommand) -> dict[str, Any]:
@@ -85,6 +99,7 @@ def _described(store: Store, path: str, command: c.AnyCommand) -> dict[str, Any]
         "id": path,
         "epoch": int(epoch),
         "position": int(position),
+        "time": rfc3339(command.time_ns),
         "time_ns": command.time_ns,
         "kind": type(command).__name__,
     }
@@ -95,6 +110,13 @@ def _described(store: Store, path: str, command: c.AnyCommand) -> dict[str, Any]
         told |= {"mount": mount.path if mount is not None else None, "path": command.path}
     if isinstance(command, c.KvPut):
         told["version"] = command.version
+    if isinstance(command, c.EntryPut | c.EntryDelete):
+        mount = _mount(store, command.view)
+        told |= {"mount": mount.path if mount is not None else command.view, "path": command.path}
+    if isinstance(command, c.PolicyPut | c.PolicyDelete):
+        told["name"] = command.name
+    if isinstance(command, c.Batch):
+        told["kinds"] = [type(c.decode(each)).__name__ for each in command.commands]
     if isinstance(command, c.TokenPut):
         told |= {"accessor": command.accessor, "display_name": command.display_name}
     return told

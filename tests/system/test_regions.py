@@ -6,6 +6,8 @@ from pathlib import Path
 from support.processes import poll
 from support.regions import distant_regions, second_node, two_regions
 
+from node.cli import region_authors
+
 
 def value_of(region, token, key):
     answer = region.server.request("GET", f"secret/data/{key}", token=token)
@@ -108,6 +110,7 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
     with two_regions(tmp_path) as (eu, us, token):
         eu.must(token, "POST", "secret/data/both", {"data": {"v": 1}})
         us.wait_level(token, eu.regions(token)["position"])
+        own = eu.must(token, "GET", "auth/token/lookup-self")["data"]["accessor"]
         us.server.kill()  # what eu acknowledges now does not travel
         for key in ("lost", "taken"):
             eu.must(token, "POST", f"secret/data/{key}", {"data": {"v": "of eu"}})
@@ -121,6 +124,11 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         entries = eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"]
         told = [(each["kind"], each["mount"], each["path"], each["version"]) for each in entries]
         assert told == [("KvPut", "secret/", "lost", 1), ("KvPut", "secret/", "taken", 1)]
+        written = region_authors.find(entries, [eu.directory / "audit.jsonl"])
+        assert {written[each["id"]]["display_name"] for each in entries} == {"root"}
+        hashed = eu.must(token, "POST", "sys/audit-hash/file", {"input": own})["data"]["hash"]
+        assert {written[each["id"]]["accessor"] for each in entries} == {hashed}
+        assert all(len(each["request_id"]) == 32 for each in entries)
         lost, taken = (each["id"] for each in entries)
         made = eu.must(token, "POST", f"sys/regions/divergence/{lost}")["data"]
         assert made == {"path": "secret/data/lost", "version": 1}

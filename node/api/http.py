@@ -167,6 +167,7 @@ class Gateway:
             await self._take_body(call, request)
         if self._link:
             request.link, request.remote = True, call.raw.headers.get(forwarding.CLIENT, request.remote)
+            forwarding.fence(self._core, call.raw.headers.get(forwarding.EPOCH))
         await _wait_for_index(self._core, call.raw)
         try:
             response, match = await self._handle(request)

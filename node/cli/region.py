@@ -110,11 +110,12 @@ def switchover(client: Client, name: str) -> int:
 
 @region.command()
 @switch("accept-loss", help="Accept the loss of what this region has not got.")
+@flag("max-lag", default="0s", help="Accept the loss of what is not older than this.")
 @switch("force", help="Even if the primary region answers.")
 @remote(Prints.FORMATS)
-def promote(client: Client, out: Output, accept_loss: bool, force: bool) -> int:
+def promote(client: Client, out: Output, accept_loss: bool, max_lag: str, force: bool) -> int:
     """Take over from a primary region that is gone; ask it of the region that is to order writes."""
-    body = {"accept_loss": accept_loss, "force": force}
+    body = {"accept_loss": accept_loss, "max_lag": max_lag, "force": force}
     told = needed(client.call("POST", "sys/regions/promote", body), "data")
     out.show(told, f"Success! {told['region']} orders writes since position {told['position']}.")
     return 0

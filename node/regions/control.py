@@ -4,6 +4,7 @@ Nothing is taken over by mistake: a promotion is refused while the region that o
 would lose what is known to be missing, unless that is accepted in so many words.
 """
 
+import asyncio
 import hashlib
 import time
 from typing import Any
@@ -19,7 +20,7 @@ from node.regions.stream import Standing
 from node.regions.worker import Contact, RegionsWorker
 from node.store import CommandRejected
 from storage import regions as roles
-from storage.command import Reason, RegionHandover, RegionPromote, RegionRemove
+from storage.command import Reason, RegionDemote, RegionHandover, RegionPromote, RegionRemove
 from storage.rows import Region
 from storage.secret import Secret
 
@@ -134,8 +135,11 @@ async def switchover(core: Core, target: str) -> None:
         raise refused(error, target) from None
 
 
-async def promote(core: Core, *, accept_loss: bool, force: bool) -> dict[str, Any]:
-    """Take over from a primary region that is gone; what that costs. Raises InvalidRequest with the right advice."""
+async def promote(core: Core, *, accept_loss: bool, max_lag_s: float, force: bool) -> dict[str, Any]:
+    """Take over from a primary region that is gone; what that costs. Raises InvalidRequest with the right advice.
+
+    Of what the primary had, the last `max_lag_s` seconds may be missing; with `accept_loss` any part of it.
+    """
     store, regions = core.unsealed, worker(core)
     own = stream.standing(store)
     if own.role not in roles.FOLLOWS:
@@ -143,21 +147,45 @@ async def promote(core: Core, *, accept_loss: bool, force: bool) -> dict[str, An
     source = regions.primary()
     if source is not None and not force:
         await _refuse_if_healthy(regions, source, own)
-    behind = lag(regions, own)
-    if not accept_loss and (
-        behind["lag_entries"] is None or behind["lag_entries"] or (behind["lag_seconds"] or 0) > 0
-    ):
-        raise InvalidRequest(
-            f"a promotion would lose what {own.epoch_region} acknowledged and this region has not got: at least"
-            f" {behind['lag_entries'] if behind['lag_entries'] is not None else 'an unknown number of'} commands,"
-            f" all of the last {behind['lag_seconds'] if behind['lag_seconds'] is not None else 'unknown'} seconds;"
-            " repeat it with accept_loss=true if that region will not come back in time"
-        )
+    known, ahead = lag(regions, own), await _ahead(regions, own)
+    seconds = known["lag_seconds"]
+    if not accept_loss and (seconds is None or seconds > max_lag_s or ahead):
+        raise InvalidRequest(_loss(own, known, ahead))
     try:
         await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=own.epoch + 1))
+        while stream.standing(store).rank < regions.highest:  # one that is gone took over meanwhile, unseen
+            await store.submit(RegionDemote(time_ns=store.now_ns()))
+            epoch = stream.standing(store).epoch + 1
+            await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=epoch))
     except CommandRejected as error:
         raise refused(error, own.region) from None
-    return {"region": own.region, "epoch": own.epoch + 1, "position": own.position + 1, "lost": behind}
+    told = {"region": own.region, "epoch": stream.standing(store).epoch, "position": store.position}
+    return told | {"lost": known, "ahead": ahead}
+
+
+async def _ahead(regions: RegionsWorker, own: Standing) -> dict[str, int]:
+    """Other regions that follow the same primary and hold more: by how many commands, the most first."""
+    others = [each for each in regions.others() if each.name != own.epoch_region]
+    answers = await asyncio.gather(*(regions.hello(each) for each in others), return_exceptions=True)
+    told = [each for each in answers if isinstance(each, Standing)]
+    ahead = {
+        each.region: each.position - own.position
+        for each in told
+        if each.rank == own.rank and each.position > own.position
+    }
+    return dict(sorted(ahead.items(), key=lambda item: -item[1]))
+
+
+def _loss(own: Standing, known: dict[str, Any], ahead: dict[str, int]) -> str:
+    entries, seconds = known["lag_entries"], known["lag_seconds"]
+    best = next(iter(ahead), "")
+    advice = f"; {best} has {ahead[best]} of them: promote that region instead" if best else ""
+    return (
+        f"a promotion would lose what {own.epoch_region} acknowledged and this region has not got: at least"
+        f" {'an unknown number of' if entries is None else entries} commands, all of the last"
+        f" {'unknown' if seconds is None else seconds} seconds{advice}; repeat it with accept_loss=true"
+        " if that region will not come back in time, or with the lag that is acceptable as max_lag"
+    )
 
 
 async def _refuse_if_healthy(regions: RegionsWorker, source: Region, own: Standing) -> None:
@@ -165,7 +193,7 @@ async def _refuse_if_healthy(regions: RegionsWorker, source: Region, own: Standi
         told = await regions.hello(source)
     except (Unreachable, Interrupted):
         return
-    if told.role == roles.PRIMARY and told.epoch == own.epoch:
+    if told.role == roles.PRIMARY and told.rank >= own.rank:
         raise InvalidRequest(
             f"{source.name} answers and orders writes: `strongroom region switchover {own.region}` there"
             " hands over without a loss. If clients cannot reach it all the same, promote with force=true"

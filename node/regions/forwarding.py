@@ -27,6 +27,9 @@ RETRY_S = 0.2
 SUCCESSOR_PATIENCE_S = 2.0  # after a handover: until this node has heard of the region that took over
 CATCH_UP_S = 5.0
 CLIENT = "X-Strongroom-Client"  # who asked, as the region that took the request saw it
+EPOCH = (
+    "X-Strongroom-Epoch"  # the highest that the sender knows, "3 eu": who orders in a lower one is no primary
+)
 NOT_PRIMARY = "X-Strongroom-Not-Primary"  # on answers: this region does not order writes (yet, or any more)
 
 # Headers of a request that mean something to the pipeline; all others stay here.
@@ -48,6 +51,8 @@ async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
     headers = {name: raw.headers[name] for name in _CARRIED if name in raw.headers}
     headers[REQUEST_ID] = raw.headers.get(REQUEST_ID) or os.urandom(16).hex()
     headers[CLIENT] = request.remote
+    if core.regions is not None:
+        headers[EPOCH] = "{} {}".format(*core.regions.highest)
     body = _encode(request.data) if request.has_body else b""
     answer = await _pursue(core, raw, headers, body)
     await _catch_up(core, answer.headers.get(INDEX))
@@ -109,6 +114,13 @@ def _situation(core: Core) -> str:
     if behind["lag_entries"] is not None:
         told += f", and is {behind['lag_entries']} commands and {behind['lag_seconds']:.1f} s behind it"
     return f"{told}. Reads go on here, and log-ins that give batch tokens"
+
+
+def fence(core: Core, header: str | None) -> None:
+    """Order nothing any more for a sender who knows an epoch that prevails over ours."""
+    number, _, region = (header or "").partition(" ")
+    if core.regions is not None and number.isdecimal() and len(number) < 19:
+        core.regions.superseded((int(number), region))
 
 
 def settles(status: int, *, unknown: bool) -> bool:

@@ -9,6 +9,7 @@ machine takes exactly the next position.
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from itertools import takewhile
 from typing import Literal
 
 import msgspec
@@ -24,6 +25,7 @@ COMPRESSION_LEVEL = 1
 BATCH_BYTES_MAX = PULL_BYTES_MAX + COMMAND_BYTES_MAX + (64 << 10)
 _LENGTH_BYTES = 4
 
+Rank = tuple[int, str]  # an epoch and who began it: of two that were begun at once, the later name prevails
 Verdict = Literal["ok", "diverged", "gone", "behind", "superseded"]
 
 
@@ -40,11 +42,17 @@ class Standing(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...] = ()  # of its nodes
     links: tuple[str, ...] = ()
 
+    @property
+    def rank(self) -> Rank:
+        """What is ordered in a lower one is refused by whoever knows a higher one."""
+        return self.epoch, self.epoch_region
+
 
 class Question(msgspec.Struct, frozen=True):
     """What a region that follows asks."""
 
     standing: Standing
+    epochs: tuple[Epoch, ...] = ()  # all of the asker's
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -52,7 +60,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
     "diverged": the asker has commands that are no part of the history; the first position that differs is `at`.
     "gone": what it needs is no longer kept. "behind": the node that answers has not caught up with its own region.
-    "superseded": the asker knows a newer epoch than the one that answers.
+    "superseded": the asker knows an epoch that prevails over that of the one that answers.
     """
 
     verdict: Verdict
@@ -144,25 +152,38 @@ def standing(store: Store) -> Standing:
     )
 
 
-def judge(epochs: list[Epoch], position: int, asker: Standing) -> tuple[Verdict, int]:
-    """Whether the asker's history is the beginning of ours: histories agree as far as their epochs do."""
-    newest = epochs[-1].epoch if epochs else 0
-    if asker.epoch > newest:
+def judge(
+    epochs: list[Epoch], position: int, asker: Standing, theirs: tuple[Epoch, ...] = ()
+) -> tuple[Verdict, int]:
+    """Whether the asker's history is the beginning of ours: two agree up to the first epoch in which they differ.
+
+    `theirs`: the asker's epochs, () from a release that did not tell them.
+    """
+    newest = (epochs[-1].epoch, epochs[-1].region) if epochs else (0, "")
+    if asker.rank > newest:
         return "superseded", 0
-    index = next((i for i, each in enumerate(epochs) if each.epoch == asker.epoch), None)
-    if index is None or epochs[index].region != asker.epoch_region:
-        return "diverged", epochs[index].position if index is not None else 1
-    if index + 1 < len(epochs) and asker.position >= epochs[index + 1].position:
-        return "diverged", epochs[index + 1].position
-    if index + 1 == len(epochs) and asker.position > position:
+    theirs = theirs or _presumed(epochs, asker)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(epochs, theirs, strict=False)))
+    begins = [each.position for each in (*epochs[shared : shared + 1], *theirs[shared : shared + 1])]
+    if shared < len(theirs) or (begins and asker.position >= begins[0]):
+        return "diverged", min(begins, default=1)
+    if not begins and asker.position > position:
         return "behind", 0
     return "ok", 0
 
 
-def answer(store: Store, asker: Standing) -> Batch:
+def _presumed(epochs: list[Epoch], asker: Standing) -> tuple[Epoch, ...]:
+    """Ours up to the asker's newest, which began where ours of that number did, whoever began it."""
+    known = [each for each in epochs if each.epoch <= asker.epoch]
+    if known and known[-1].epoch == asker.epoch:
+        known[-1] = Epoch(asker.epoch, asker.epoch_region, known[-1].position)
+    return tuple(known)
+
+
+def answer(store: Store, question: Question) -> Batch:
     """What a region that asks gets now."""
-    own = standing(store)
-    verdict, at = judge(store.reads.epochs(), own.position, asker)
+    own, asker = standing(store), question.standing
+    verdict, at = judge(store.reads.epochs(), own.position, asker, question.epochs)
     if verdict != "ok":
         return Batch(verdict, own, at)
     commands = store.history(asker.position + 1, PULL_BYTES_MAX)
@@ -171,27 +192,29 @@ def answer(store: Store, asker: Standing) -> Batch:
     return Batch("ok", own, 0, tuple(commands), asker.position + 1)
 
 
-async def answers(store: Store, asker: Standing) -> AsyncIterator[bytes]:
+async def answers(store: Store, question: Question) -> AsyncIterator[bytes]:
     """Framed batches as this node's state grows, until one ends the conversation or STREAM_S_MAX are over."""
     ends = time.monotonic() + STREAM_S_MAX
     while time.monotonic() < ends:
-        batch = answer(store, asker)
+        batch = answer(store, question)
         if batch.verdict in ("ok", "behind") and not batch.commands:
-            await store.wait_for(asker.position + 1, HEARTBEAT_S)
-            batch = answer(store, asker)
+            await store.wait_for(question.standing.position + 1, HEARTBEAT_S)
+            batch = answer(store, question)
         if batch.verdict == "ok":
-            asker = _after(store, asker, len(batch.commands))  # before this node's own state can change
+            question = _after(store, question, len(batch.commands))  # before this node's own state can change
         yield framed(batch)
         if batch.verdict != "ok":
             return
 
 
-def _after(store: Store, asker: Standing, count: int) -> Standing:
-    """Where the asker is once it has taken so many more commands of this history."""
-    position = asker.position + count
-    held = [each for each in store.reads.epochs() if each.position <= position]
+def _after(store: Store, question: Question, count: int) -> Question:
+    """What the asker would ask once it has taken so many more commands of this history."""
+    position = question.standing.position + count
+    held = tuple(each for each in store.reads.epochs() if each.position <= position)
     if count == 0 or not held:
-        return asker
-    return msgspec.structs.replace(
-        asker, position=position, epoch=held[-1].epoch, epoch_region=held[-1].region
+        return question
+    newest = held[-1]
+    standing = msgspec.structs.replace(
+        question.standing, position=position, epoch=newest.epoch, epoch_region=newest.region
     )
+    return Question(standing, held)

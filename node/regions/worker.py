@@ -24,7 +24,7 @@ from node.errors import NodeError, NoQuorum
 from node.regions import authority, divergence, stream
 from node.regions.copies import fetch
 from node.regions.links import Answer, Interrupted, Links, Unreachable
-from node.regions.stream import Batch, Question, Standing
+from node.regions.stream import Batch, Question, Rank, Standing
 from node.store import CommandRejected, Store
 from storage import regions as roles
 from storage.command import RegionApply, RegionDemote, RegionPromote, RegionPut
@@ -75,6 +75,7 @@ class RegionsWorker:
         self._store, self._settings, self._cluster_id = store, settings, cluster_id
         self.contacts: dict[str, Contact] = {}
         self.diverged_at = 0  # the first position that is no part of the history; 0: this region is in step
+        self._highest: Rank = (0, "")  # of the epochs that this node heard of
         self.stuck = ""  # why a region that follows does not get on
         self._began = time.monotonic()
         store.cleared.clear()
@@ -86,28 +87,32 @@ class RegionsWorker:
     # --- what requests ask ---
 
     @property
+    def highest(self) -> Rank:
+        """Of the epochs that this node knows."""
+        return max(self._highest, stream.standing(self._store).rank)
+
+    @property
     def changing(self) -> bool:
         """Whether another region is about to order writes."""
         return self._store.region_role() == roles.LEAVING
 
-    def superseded(self, by: Standing) -> None:
-        """Another region says that it began a newer epoch: nothing is ordered here any more."""
-        if by.epoch > stream.standing(self._store).epoch:
+    def superseded(self, rank: Rank, by: Standing | None = None) -> None:
+        """Somebody knows of this epoch: if it prevails over ours, nothing is ordered here any more."""
+        if rank > stream.standing(self._store).rank:
             self._store.cleared.clear()
-            self.contacts[by.region] = Contact(by, time.monotonic())
+            self._highest = max(self._highest, rank)
+            if by is not None:
+                self.contacts[by.region] = Contact(by, time.monotonic())
             self._news.set()
+
+    def others(self) -> list[Region]:
+        """All regions but this one."""
+        return [each for each in self._known().values() if each.name != self._own_name]
 
     def primary(self) -> Region | None:
         """The region that orders writes, as far as this node knows."""
         epochs = self._store.reads.epochs()
-        newest = max(
-            (each.standing for each in self.contacts.values()),
-            key=lambda each: each.epoch,
-            default=None,
-        )
-        name = epochs[-1].region if epochs else ""
-        if newest is not None and epochs and newest.epoch > epochs[-1].epoch:
-            name = newest.epoch_region
+        name = max(self._highest, (epochs[-1].epoch, epochs[-1].region))[1] if epochs else ""
         if name == self._own_name and self._store.region_role() == roles.SECONDARY:
             name = self._successor()
         return self._known().get(name)
@@ -177,8 +182,7 @@ class RegionsWorker:
         await self._open()
         with contextlib.suppress(NoQuorum):
             await self._store.fresh()  # else regions whose entries are not applied yet would be left out
-            others = [each for each in self._known().values() if each.name != self._own_name]
-            answered = await asyncio.gather(*(self._touch(each) for each in others))
+            answered = await asyncio.gather(*(self._touch(each) for each in self.others()))
             self._clear(everybody=all(answered))
 
     async def _part(self) -> None:
@@ -186,6 +190,7 @@ class RegionsWorker:
         await self._close()
         self._links = self._serve = None
         self.contacts.clear()
+        self._highest = (0, "")
         self.stuck, self.diverged_at = "", 0
 
     async def _keep_up(self) -> None:
@@ -225,7 +230,7 @@ class RegionsWorker:
             return
         if self._links is None:
             raise Unreachable("this node has no link to other regions yet")
-        frames, question = stream.Frames(), Question(stream.standing(self._store))
+        frames, question = stream.Frames(), self._question()
         pieces = self._links.stream(
             source.name, source.links, STREAM, body=_encode(question), silence_s=SILENCE_S_MAX
         )
@@ -238,6 +243,9 @@ class RegionsWorker:
                 for batch in batches:
                     if not (await self._take(source, batch) and self._follows(source)):
                         return
+
+    def _question(self) -> Question:
+        return Question(stream.standing(self._store), tuple(self._store.reads.epochs()))
 
     def _follows(self, source: Region) -> bool:
         """Whether it is still this node's part to take what that region sends."""
@@ -314,11 +322,11 @@ class RegionsWorker:
     async def _look_for_successor(self) -> None:
         """Whoever began a newer epoch orders writes; this region follows from now on."""
         own = stream.standing(self._store)
-        newest = max((each.standing.epoch for each in self.contacts.values()), default=0)
-        if newest > own.epoch:
+        if self._highest > own.rank:
             self._store.cleared.clear()
             await self._store.submit(RegionDemote(time_ns=self._store.now_ns()))
-            log.warning("another region took over; this one follows", epoch=newest, position=own.position)
+            epoch, region = self._highest
+            log.warning("another region took over", epoch=epoch, region=region, position=own.position)
 
     async def _tell_addresses(self) -> None:
         """The region that orders writes keeps everybody's addresses as each region tells them itself."""
@@ -367,13 +375,12 @@ class RegionsWorker:
 
     def _clear(self, *, everybody: bool) -> None:
         """Nobody who answered took over; who has not answered for a while counts as gone, with all its nodes."""
-        own = stream.standing(self._store).epoch
         late = time.monotonic() - self._began > CLEARANCE_PATIENCE_S
-        if (everybody or late) and all(each.standing.epoch <= own for each in self.contacts.values()):
+        if (everybody or late) and self._highest <= stream.standing(self._store).rank:
             self._store.cleared.set()
 
     def _heard(self, told: Standing, began: float | None) -> None:
-        now = time.monotonic()
+        now, self._highest = time.monotonic(), max(self._highest, told.rank)
         contact = self.contacts.setdefault(told.region, Contact(told, now))
         contact.standing, contact.heard_at = told, now
         if began is not None:

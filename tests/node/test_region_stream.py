@@ -1,6 +1,7 @@
 """What regions tell each other: whose history is the beginning of whose, and what is not even read."""
 
 import zlib
+from typing import Any
 
 import pytest
 
@@ -92,3 +93,32 @@ def test_batches_that_wait_become_one_as_long_as_they_follow_each_other_and_are_
     assert list(joined(iter([ok(1, large), ok(2, b"ab")]))) == [ok(1, large), ok(2, b"ab")]
     gone = Batch("gone", asker(1, "eu", 2))
     assert list(joined(iter([ok(1, b"a"), gone]))) == [ok(1, b"a"), gone]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "position", "verdict"),
+    [
+        # two regions that were promoted at once: the later name prevails, whoever began earlier
+        ([(1, "eu", 1), (2, "us", 100)], [(1, "eu", 1), (2, "asia", 90)], 120, ("diverged", 90)),
+        ([(1, "eu", 1), (2, "us", 100)], [(1, "eu", 1), (2, "asia", 110)], 120, ("diverged", 100)),
+        ([(1, "eu", 1), (2, "asia", 90)], [(1, "eu", 1), (2, "us", 100)], 120, ("superseded", 0)),
+        # the one that lost has handed over to another one meanwhile, and so has the one that prevailed
+        (
+            [(1, "eu", 1), (2, "us", 100), (3, "eu", 150)],
+            [(1, "eu", 1), (2, "asia", 90), (3, "au", 140)],
+            200,
+            ("diverged", 90),
+        ),
+        # one name, one number, and yet not the same epoch
+        ([(1, "eu", 1), (2, "us", 100)], [(1, "eu", 1), (2, "us", 90)], 95, ("diverged", 90)),
+        ([(1, "eu", 1), (2, "us", 100)], [(1, "eu", 1)], 99, ("ok", 0)),
+        ([(1, "eu", 1), (2, "us", 100)], [(1, "eu", 1)], 100, ("diverged", 100)),
+        ([(1, "eu", 1), (2, "us", 100)], [(1, "eu", 1), (2, "us", 100)], 300, ("behind", 0)),
+    ],
+)
+def test_histories_part_where_the_first_of_two_epochs_begins(
+    ours: list[Any], theirs: list[Any], position: int, verdict: tuple[str, int]
+) -> None:
+    known = tuple(Epoch(*each) for each in theirs)
+    who = asker(known[-1].epoch, known[-1].region, position)
+    assert judge([Epoch(*each) for each in ours], 250, who, known) == verdict

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ class RegionOfOne:
         data: dict[str, Any] = self.must(token, "GET", "sys/regions")["data"]
         return data
 
+    def pause(self) -> None:
+        """As if all its links were cut; resume() ends it."""
+        os.kill(self.server.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.server.pid, signal.SIGCONT)
+
+    def wait_role(self, token: str, role: str) -> None:
+        poll(lambda: self.regions(token)["role"] == role, what=f"{self.name} is {role}")
+
     def wait_level(self, token: str, position: int) -> None:
         """Until this region holds the history up to `position`."""
         poll(lambda: self.regions(token)["position"] >= position, what=f"{self.name} at {position}")
@@ -73,6 +84,18 @@ def two_regions(directory: Path) -> Iterator[tuple[RegionOfOne, RegionOfOne, str
         for region in (eu, us):
             stack.enter_context(region.server)
         yield eu, us, replicating(eu, us)
+
+
+@contextlib.contextmanager
+def three_regions(directory: Path) -> Iterator[tuple[RegionOfOne, RegionOfOne, RegionOfOne, str]]:
+    """The same, and "asia", another secondary."""
+    with contextlib.ExitStack() as stack:
+        eu, us, asia = (RegionOfOne(directory / name, name) for name in ("eu", "us", "asia"))
+        for region in (eu, us, asia):
+            stack.enter_context(region.server)
+        token = replicating(eu, us)
+        join(eu, asia, token)
+        yield eu, us, asia, token
 
 
 @contextlib.contextmanager

@@ -42,7 +42,8 @@ OVERVIEW = (
 _PROMOTED = (
     Field("region", Kind.STRING, "That orders writes from now on."),
     *named(Kind.INTEGER, "epoch position"),
-    Field("lost", Kind.INTEGER, "How many writes are known to be missing; null: nobody knows."),
+    Field("lost", Kind.OBJECT, "lag_entries and lag_seconds: what is missing; null where nobody knows."),
+    Field("ahead", Kind.OBJECT, "Other regions that have more, and by how many commands."),
 )
 
 
@@ -115,6 +116,11 @@ def routes() -> list[Route]:
             summary="Take over from a primary region that is gone.",
             fields=(
                 Field("accept_loss", Kind.BOOLEAN, "Accept the loss of what this region has not got."),
+                Field(
+                    "max_lag",
+                    Kind.DURATION,
+                    "Accept the loss of so much of the latest; 0 if nothing is said.",
+                ),
                 Field("force", Kind.BOOLEAN, "Even if the primary region answers."),
             ),
             answers={update: _PROMOTED},
@@ -238,7 +244,9 @@ async def switchover(core: Core, request: Request, params: dict[str, str]) -> Re
 
 async def promote(core: Core, request: Request, params: dict[str, str]) -> Response:
     accept_loss, force = (values.boolean(request.data.get(name), name) for name in ("accept_loss", "force"))
-    return Response(data=await control.promote(core, accept_loss=accept_loss, force=force))
+    max_lag_s = values.duration_ns(request.data.get("max_lag"), "max_lag") / values.SECOND_NS
+    told = await control.promote(core, accept_loss=accept_loss, max_lag_s=max_lag_s, force=force)
+    return Response(data=told)
 
 
 async def demote(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -279,15 +287,15 @@ async def discard(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 async def hello(core: Core, request: Request, params: dict[str, str]) -> Response:
     asker = _converted(request, Standing)
-    control.worker(core).superseded(asker)
+    control.worker(core).superseded(asker.rank, asker)
     return Response(data=msgspec.to_builtins(stream.standing(core.unsealed)))
 
 
 async def pull(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Batch after batch, for as long as the asker listens."""
     question, store = _converted(request, Question), core.unsealed
-    control.worker(core).superseded(question.standing)
-    return Response(stream=stream.answers(store, question.standing), headers={"Content-Type": BINARY})
+    control.worker(core).superseded(question.standing.rank, question.standing)
+    return Response(stream=stream.answers(store, question), headers={"Content-Type": BINARY})
 
 
 async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -8,6 +8,7 @@ import base64
 import binascii
 import os
 import secrets
+import uuid
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -204,7 +205,7 @@ class Unsealer:
         if any(secrets.compare_digest(share, known) for known in self._shares):
             return None
         if not self._shares:
-            self.nonce = secrets.token_hex(16)
+            self.nonce = str(uuid.uuid4())
         self._shares.append(share)
         if len(self._shares) < self.threshold:
             return None

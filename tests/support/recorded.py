@@ -26,6 +26,7 @@ from support.targets import BAO, Target, poll_until_answer
 FOLDER = Path(__file__).parent.parent / "recorded"
 DIFFERENCES = FOLDER / "differences.json"
 DOCUMENT = FOLDER.parent.parent / "docs" / "differences.md"
+FRESH = frozenset({"lifecycle"})  # asked of a server of their own, which has no store yet
 RETRY_S = 30.0  # for steps that wait for a mount to come up
 
 Step = dict[str, Any]
@@ -178,16 +179,42 @@ def is_meant(difference: dict[str, str], step: str, at: str) -> bool:
 # --- recording ---
 
 
-def record(target: Target) -> None:
-    """Ask every step of every group again, and keep what is answered."""
-    for group in groups():
-        session = Session(target)
-        answered = [
-            step | dict(zip(("status", "answer"), session.ask(step), strict=True)) for step in steps(group)
-        ]
-        session.close()
-        write(group, answered)
-        print(f"{group}: {len(answered)} steps")
+def record(wanted: set[str], *arguments: str, token: str = "") -> None:
+    """Ask every step of these groups of a real OpenBao of their own, and keep what is answered."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Target(f"http://127.0.0.1:{free_ports(1)[0]}", token, Path(folder), real=True)
+        flags = [f"-dev-listen-address={target.address[7:]}", "-dev-no-store-token"] if arguments else []
+        flags = flags or [f"-config={fresh_configuration(target)}"]
+        with (target.home / "server.log").open("wb") as log:
+            command = [str(BAO), "server", *arguments, *flags]
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=target.environment(""))
+        client = target.client()
+        try:
+            poll(lambda: poll_until_answer(client), what="an answer of OpenBao")
+            for group in sorted(wanted):
+                _record(group, target)
+        finally:
+            client.adapter.close()
+            process.kill()
+            process.wait(10)
+
+
+def fresh_configuration(target: Target) -> Path:
+    """Of a server in memory that nobody has initialised."""
+    path = target.home / "server.json"
+    listener = {"address": target.address[7:], "tls_disable": True}
+    path.write_text(json.dumps({"storage": {"inmem": {}}, "listener": {"tcp": listener}}))
+    return path
+
+
+def _record(group: str, target: Target) -> None:
+    session = Session(target)
+    answered = [
+        step | dict(zip(("status", "answer"), session.ask(step), strict=True)) for step in steps(group)
+    ]
+    session.close()
+    write(group, answered)
+    print(f"{group}: {len(answered)} steps")
 
 
 def write(group: str, answered: list[Step]) -> None:
@@ -219,22 +246,12 @@ def main() -> None:
     if sys.argv[1:] == ["document"]:
         DOCUMENT.write_text(document())
         return
-    with tempfile.TemporaryDirectory() as folder:
-        target = Target(
-            f"http://127.0.0.1:{free_ports(1)[0]}", "root-of-the-recording", Path(folder), real=True
-        )
-        arguments = [f"-dev-listen-address={target.address[7:]}", f"-dev-root-token-id={target.token}"]
-        with (target.home / "server.log").open("wb") as log:
-            command = [str(BAO), "server", "-dev", "-dev-no-store-token", *arguments]
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=target.environment(""))
-        client = target.client()
-        try:
-            poll(lambda: poll_until_answer(client), what="an answer of OpenBao")
-            record(target)
-        finally:
-            client.adapter.close()
-            process.kill()
-            process.wait(10)
+    token = "root-of-the-recording"
+    record(
+        {each for each in groups() if each not in FRESH}, "-dev", f"-dev-root-token-id={token}", token=token
+    )
+    for group in sorted(FRESH):
+        record({group})
 
 
 if __name__ == "__main__":

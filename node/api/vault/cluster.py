@@ -8,6 +8,7 @@ import msgspec
 
 from consensus import errors as raft_errors
 from node import VERSION, enrol, seals
+from node.api.vault.snapshots import on_disk
 from node.auth.fields import duration_ns
 from node.core.core import Core
 from node.core.fields import Field, Kind, named, of_any_name
@@ -240,6 +241,7 @@ async def raft_join(core: Core, request: Request, params: dict[str, str]) -> Res
 
 async def configuration(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Raft's configuration, as `operator raft list-peers` reads it."""
+    on_disk(core)
     status = core.unsealed.status()
     servers = [
         {
@@ -256,6 +258,7 @@ async def configuration(core: Core, request: Request, params: dict[str, str]) ->
 
 async def remove_peer(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Take a node out of the cluster, for good: its vote first, then its registration."""
+    on_disk(core)
     node_id = request.data.get("server_id")
     if not isinstance(node_id, str) or not node_id:
         raise InvalidRequest("server_id is required")

@@ -1,6 +1,7 @@
 """What only the leader can do is done there: other nodes send the client to it."""
 
 from http import HTTPStatus
+from urllib.parse import quote, urlencode
 
 from consensus.api import Role
 from node.core.core import Core
@@ -17,5 +18,6 @@ def elsewhere(core: Core, request: Request) -> Response | None:
     leading = next((node for node in store.reads.nodes() if node.node_id == status.leader_id), None)
     if leading is None:
         raise NoQuorum("no leader is known; nothing happened")
-    location = f"{leading.api_address}/v1/{request.path}"
+    query = f"?{urlencode(request.query)}" if request.query else ""
+    location = f"{leading.api_address}/v1/{quote(request.path)}{query}"
     return Response(status=HTTPStatus.TEMPORARY_REDIRECT, body=b"", headers={"Location": location})

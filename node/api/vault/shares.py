@@ -40,7 +40,7 @@ def _check(count: int, needed: int) -> None:
     if needed < 1:
         raise InvalidRequest(_INVALID + "threshold must be at least one")
     if count > SHARES_MAX:
-        raise InvalidRequest(f"{_INVALID}shares cannot exceed {SHARES_MAX}")
+        raise InvalidRequest(f"{_INVALID}shares must be less than {SHARES_MAX + 1}")
     if needed > count:
         raise InvalidRequest(_INVALID + "threshold cannot be larger than shares")
     if needed == 1 < count:

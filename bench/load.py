@@ -42,6 +42,7 @@ class Load:
     duration_s: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
     sample: tuple[str, ...]  # keys that were written, and answered unless there were errors
 
     @property
@@ -76,6 +77,7 @@ def run(address: str, recipe: Recipe, *, clients: int, seconds: int) -> Load:
         duration_s=seen["duration_us"] / 1e6,
         p50_ms=seen["p50_us"] / 1e3,
         p99_ms=seen["p99_us"] / 1e3,
+        max_ms=seen["max_us"] / 1e3,
         sample=tuple(sample),
     )
 

@@ -7,6 +7,7 @@ from bench import vault
 from bench.load import Recipe
 from bench.processes import SystemFailedError
 from bench.web import Web
+from chaos.network import Network
 from node.cli.local_cluster import LocalCluster, LocalNode
 
 
@@ -15,8 +16,10 @@ class Strongroom:
 
     name = "strongroom"
 
-    def __init__(self, *, nodes: int = 3) -> None:
-        self._nodes = nodes
+    def __init__(self, *, nodes: int = 3, proxied: bool = False) -> None:
+        """`proxied`: what nodes say to each other passes through `network`, which can slow it down."""
+        self._nodes, self._proxied = nodes, proxied
+        self._network: Network | None = None
         self._cluster: LocalCluster | None = None
         self._token = ""
 
@@ -25,8 +28,10 @@ class Strongroom:
         return None
 
     def start(self, directory: Path) -> None:
-        cluster = LocalCluster(directory, nodes=self._nodes)
+        cluster = LocalCluster(directory, nodes=self._nodes, doors=self._proxied)
         cluster.create()
+        if self._proxied:
+            self._network = Network(cluster.nodes).__enter__()
         self._cluster = cluster
         cluster.start_all()
         cluster.bootstrap()
@@ -46,6 +51,14 @@ class Strongroom:
     def stop(self) -> None:
         if self._cluster is not None:
             self._cluster.stop_all()
+        if self._network is not None:
+            self._network.__exit__(None, None, None)
+
+    def slow_down(self, address: str, delay_s: float) -> None:
+        """From now on all that this node says to others, or they to it, takes so much longer each way."""
+        if self._network is None:
+            raise SystemFailedError("Strongroom was started without a proxy")
+        self._network.change(self._network.around(self._node(address).id), delay_s=delay_s)
 
     def kill(self, address: str) -> None:
         """SIGKILL for the node that answers there."""
@@ -69,6 +82,12 @@ class Strongroom:
         cluster = self._running()
         return [pid for node in cluster.nodes if (pid := cluster.pid(node.id)) is not None]
 
+    def pid(self, address: str) -> int:
+        """Of the node that answers there. Raises SystemFailedError."""
+        if (pid := self._running().pid(self._node(address).id)) is None:
+            raise SystemFailedError(f"the node at {address} has ended")
+        return pid
+
     def leader(self) -> str:
         cluster = self._running()
         return cluster.node(cluster.wait_leader()).api_address
@@ -88,7 +107,11 @@ class Strongroom:
 
     def read(self, key: str) -> str | None:
         """From a follower: it promises the same as the leader."""
-        return vault.read(self._web, self.follower(), self._token, key)
+        return self.read_at(self.follower(), key)
+
+    def read_at(self, address: str, key: str) -> str | None:
+        """From this node."""
+        return vault.read(self._web, address, self._token, key)
 
     @property
     def ca_path(self) -> Path:

@@ -62,7 +62,7 @@ function done(summary, latency)
   end
   local e = summary.errors
   print(string.format(
-    '\nRESULT {"good":%d,"bad":%d,"socket_errors":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"sample":[%s]}',
+    '\nRESULT {"good":%d,"bad":%d,"socket_errors":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"max_us":%d,"sample":[%s]}',
     total_good, total_bad, e.connect + e.read + e.write + e.timeout, summary.duration,
-    latency:percentile(50), latency:percentile(99), table.concat(first, ",")))
+    latency:percentile(50), latency:percentile(99), latency.max, table.concat(first, ",")))
 end

@@ -63,6 +63,8 @@ _ENVIRONMENT = {
     "STRONGROOM_LOG_LEVEL": "log_level",
     "STRONGROOM_LOG_FORMAT": "log_format",
 }
+EVENT_SUBSCRIBERS_MAX = 1_000_000
+OTHER_CONNECTIONS_MAX = 4096  # than those of subscribers
 CACHE_MIB_MAX = 64 * 1024
 _OVERRIDABLE = frozenset(_ENVIRONMENT.values())
 DEV_CA_FILE = "strongroom-ca.pem"  # what `-dev-tls` leaves in its directory for clients
@@ -116,6 +118,7 @@ class Settings:
     json_depth_max: int = 32
     header_bytes_max: int = 16 * 1024
     connections_max: int = 16_384
+    event_subscribers_max: int = 12_288
     request_timeout_s: float = 90.0
     drain_timeout_s: float = 10.0
     index_wait_s: float = 2.0
@@ -252,6 +255,8 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         log_format=file.log_format,
         value_cache_bytes_max=_cache_bytes(file.value_cache_mib, "value_cache_mib"),
         packed_cache_bytes_max=_cache_bytes(file.packed_cache_mib, "packed_cache_mib"),
+        event_subscribers_max=_event_subscribers(file.event_subscribers_max),
+        connections_max=file.event_subscribers_max + OTHER_CONNECTIONS_MAX,
         read_lane=file.read_lane,
     )
     return replace(settings, **_request_limits(blocks))
@@ -307,6 +312,12 @@ def _size_bytes(value: int | str) -> int:
     if (isinstance(value, str) and not value.isascii()) or not str(value).isdigit():
         raise ConfigError(f'max_request_size is "{value}"; it must be a number of bytes.')
     return int(value)
+
+
+def _event_subscribers(count: int) -> int:
+    if not 0 <= count <= EVENT_SUBSCRIBERS_MAX:
+        raise ConfigError(f"event_subscribers_max is {count}; it must be 0 to {EVENT_SUBSCRIBERS_MAX}.")
+    return count
 
 
 def _cache_bytes(mib: int, name: str) -> int:

@@ -103,6 +103,7 @@ class FileSettings(_Strict):
     snapshot_dir: str = ""
     value_cache_mib: int = 64
     packed_cache_mib: int = 512
+    event_subscribers_max: int = 12_288
     read_lane: bool = True
     default_lease_ttl: Duration = "768h"
     max_lease_ttl: Duration = "768h"

@@ -268,6 +268,7 @@ class NodeLifecycle:
         opened = self._unsealed
         if opened is not None:
             self._unsealed = None
+            self.core.events.close()
             self.core.store = self.core.regions = self.core.copies = None
             self.core.audit.set_key(None)
             self.core.tokens.forget()
@@ -398,6 +399,7 @@ class NodeLifecycle:
         self._unsealed = opened
         self.core.audit.set_key(opened.root.derive(AUDIT_HMAC))
         self.core.store, self.core.regions, self.core.copies = opened.store, opened.regions, opened.copies
+        self.core.events.open(self.core, opened.store)
         log.info("node unsealed", cluster_id=opened.identity.cluster_id)
 
     def _new_identity(self, root: RootKey, cluster_id: str, ca: pki.Credentials) -> Identity:

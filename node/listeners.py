@@ -7,6 +7,7 @@ from node.accepting import Acceptor, listening_sockets
 from node.api.http import make_server
 from node.api.protocol import Server
 from node.core.core import Core
+from node.events.subscription import End
 
 
 class Listeners:
@@ -36,5 +37,6 @@ class Listeners:
         for acceptors, _ in self._open:
             for acceptor in acceptors:
                 acceptor.close()
+        self._core.events.end_all(End.STOPPING)
         await asyncio.gather(*(protocol.drain(timeout) for _, protocol in self._open))
         self._open.clear()

@@ -184,6 +184,7 @@ class MemoryLifecycle:
         self._chores.add_done_callback(self._chores_done)
         self.core.audit.set_key(root.derive(AUDIT_HMAC))
         self.core.store = store
+        self.core.events.open(self.core, store)
         log.info("node unsealed", cluster_id=kept.cluster_id)
 
     def _chores_done(self, task: asyncio.Task[None]) -> None:
@@ -193,6 +194,7 @@ class MemoryLifecycle:
 
     async def seal(self) -> None:
         async with self._transition:
+            self.core.events.close()
             self.core.store = None
             self.core.audit.set_key(None)
             self.core.tokens.forget()

@@ -13,6 +13,7 @@ from node.api.vault import (
     capabilities,
     cluster,
     entities,
+    events,
     generate_root,
     groups,
     identity_tokens,
@@ -51,10 +52,19 @@ from node.core.core import Core
 from node.core.router import Table
 from node.engines import catalog, cubbyhole
 from node.entities.directory import Directory
+from node.events.hub import Hub
 from node.memory import MemoryLifecycle
 from node.policy.cache import PolicyCache
 from node.regions import control
-from node.telemetry.metrics import CacheState, LeaseState, Metrics, NodeState, RegionState, SnapshotState
+from node.telemetry.metrics import (
+    CacheState,
+    EventState,
+    LeaseState,
+    Metrics,
+    NodeState,
+    RegionState,
+    SnapshotState,
+)
 
 if TYPE_CHECKING:
     from node.lifecycle import NodeLifecycle
@@ -73,8 +83,10 @@ def compose(
     audit = AuditLog(settings.audit_files)
     metrics.registry.register(NodeState(lifecycle, audit))
     taking, autopilot = Taking(), Autopilot()
+    hub = Hub(settings.event_subscribers_max)
     automatic = Automatic(taking, settings.snapshot_dir)
     metrics.registry.register(SnapshotState(automatic))
+    metrics.registry.register(EventState(hub.measured))
     routes = [
         *system.routes(),
         *seal.routes(),
@@ -86,6 +98,7 @@ def compose(
         *AutopilotPaths(autopilot).routes(),
         *Drills(automatic, autopilot).routes(),
         *auth_mounts.routes(lockout),
+        *events.routes(),
         *entities.routes(),
         *groups.routes(),
         *identity_tokens.routes(),
@@ -124,6 +137,7 @@ def compose(
         revokers=catalog.revokers(),
         engines=catalog.tables() | {kind: method.table for kind, method in methods.items()},
         methods=methods,
+        events=hub,
         loops=(autopilot.run, automatic.run, warming.run),
     )
 

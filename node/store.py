@@ -18,7 +18,7 @@ from storage import regions
 from storage.cache import ValueCache
 from storage.command import LOCAL, AnyCommand, Done, Reason, Rejected, Sealed, encode, level_of
 from storage.keyring import Context, Keyring, RootKey
-from storage.machine import Machine
+from storage.machine import Machine, Observer
 from storage.reads import Reads
 from storage.rows import KvKey, Mount, Token
 
@@ -74,6 +74,10 @@ class Store:
     def position(self) -> int:
         """How far this node's state is in the store's history: a number that all nodes of all regions share."""
         return self._machine.position
+
+    def observe(self, observer: Observer | None) -> None:
+        """Tell one observer of every command of the history from now on, between two turns of the loop."""
+        self._machine.observer = observer
 
     def mounts(self) -> tuple[Mount, ...]:
         """All of them, by path."""

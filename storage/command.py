@@ -168,6 +168,7 @@ class KvPut(Command, frozen=True, tag=30):
     cas: int | None
     value: Sealed
     decided: int = 0
+    patch: bool = False  # made from the version before it: what is told of it differs, what it does does not
 
 
 class KvDelete(Command, frozen=True, tag=31):

@@ -9,7 +9,7 @@ of one already forgotten. Proposers therefore stamp max(their clock, clock_ns).
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from storage import amendments, cluster, entries, regions
 from storage import command as c
@@ -32,6 +32,18 @@ MIXED_ENTRIES_MAX = 512  # until a commit that cannot go on in the background
 
 _READ_INDEX = "SELECT applied_index FROM state"
 _LEVEL = "SELECT level FROM region"
+
+
+class Observer(Protocol):
+    """Who is told what was done; it changes nothing, and what it does is no part of the state."""
+
+    def applied(self, position: int, command: c.AnyCommand, outcome: Outcome) -> None:
+        """A command of the store's history."""
+        ...
+
+    def replaced(self) -> None:
+        """The whole state is another one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,7 @@ class Machine:
         self._role, self._settled_by = regions.ALONE, b""
         self.history = History(database)
         self._outcomes = Outcomes(database)
+        self.observer: Observer | None = None
         self._wraps = Wraps(database)
         self._staged_index: Index | None = None  # of the outcomes in what stage() laid ready
         self._load()
@@ -251,6 +264,8 @@ class Machine:
         self._epoch += 1
         for topic in TOPICS:
             self._generations[topic] += 1
+        if self.observer is not None:
+            self.observer.replaced()
 
     def digest_of(self, path: Path, pause: Pause) -> str:
         """Any thread, blocking: the state_digest() of a copy that snapshot() wrote, which is left as it is.
@@ -359,6 +374,8 @@ class Machine:
             self.history.skip(self._position)
         else:
             self.history.append(self._position, request_id, data)
+        if self.observer is not None and command is not None:
+            self.observer.applied(self._position, command, outcome)
         return outcome
 
     def _apply_local(self, request_id: bytes, command: Any) -> Outcome:

@@ -68,6 +68,25 @@ class Reads:
         )
         return [KvVersion(row[0], row[1], row[2], bool(row[3]), None) for row in rows]
 
+    def kv_expiring(
+        self, after: int, now_ns: int, rows_max: int
+    ) -> tuple[list[tuple[int, str, str, int]], int]:
+        """(when, mount id, path, version) of versions that will be deleted by their age, among `rows_max` rows behind
+        row `after`; and which row was the last of those, 0 if there are no more.
+        """
+        self._recent.flush()
+        last = self._db.one(
+            "SELECT max(id) FROM (SELECT id FROM kv_versions WHERE id > ? ORDER BY id LIMIT ?)",
+            (after, rows_max),
+        )
+        end: int = 0 if last is None or last[0] is None else last[0]
+        rows = self._db.all(
+            "SELECT v.deletion_ns, k.mount_id, k.path, v.version FROM kv_versions v JOIN kv_keys k"
+            " ON k.id = v.key_id WHERE v.id > ? AND v.id <= ? AND v.deletion_ns > ? AND v.destroyed = 0",
+            (after, end, now_ns),
+        )
+        return [(row[0], row[1], row[2], row[3]) for row in rows], end
+
     def kv_list(
         self, mount_id: str, prefix: str, after: str = "", limit: int = LIST_ENTRIES_MAX
     ) -> list[str]:

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from node import errors
-from node.api import paths
+from node.api import events, paths
 from node.api.body import BodyReader
 from node.api.head import (
     INCONSISTENT,
@@ -79,6 +79,9 @@ class Gateway:
         call, rendered = await self._exchange(raw)
         if rendered.stream is not None:
             return await self._send_stream(raw, rendered, rendered.stream)
+        if rendered.subscription is not None:
+            headers = self._head.fields(rendered.headers)
+            return await events.serve(self._core, raw, rendered.subscription, headers)
         response = web.Response(
             status=rendered.status, body=rendered.body or None, headers=self._head.fields(rendered.headers)
         )
@@ -121,8 +124,10 @@ class Gateway:
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:
         """Answer a plain request: the bytes to send, and whether to close the connection then."""
         call, rendered = await self._exchange(raw)
-        if rendered.stream is not None:  # the path was spelled so that plain.py did not know it
-            await close_stream(rendered.stream)
+        if rendered.stream is not None or rendered.subscription is not None:
+            # The path was spelled so that plain.py did not know it.
+            if rendered.stream is not None:
+                await close_stream(rendered.stream)
             rendered = render.message(HTTPStatus.BAD_REQUEST, "ask for this path without percent-encoding")
         length = None if rendered.status == HTTPStatus.NO_CONTENT else len(rendered.body)
         start = self._head.start(rendered.status, rendered.headers, length, close=call.close)
@@ -255,8 +260,13 @@ def _request(call: _Call, target: paths.Target) -> Request:
     call.operation = operation.value
     if operation is Operation.PATCH:
         _check_patch_type(call.raw)
-    call.request = request_of(call.raw, target, operation, call.id)
-    return call.request
+    request = call.request = request_of(call.raw, target, operation, call.id)
+    if operation is Operation.READ and request.path.startswith(events.PATH):
+        headers = call.raw.headers
+        request.form = events.form_of(headers)
+        if events.LAST_EVENT_ID in headers:
+            request.query = {**request.query, "after": headers[events.LAST_EVENT_ID]}
+    return request
 
 
 def _check_patch_type(raw: Raw) -> None:

@@ -16,8 +16,8 @@ from multidict import CIMultiDict
 PLAIN_BYTES_MAX = 64 * 1024
 HEADER_FIELDS_MAX = 32
 
-# Snapshots are files of any size, and the history never ends: aiohttp streams them.
-_PATH = rb"/v1/(?!sys/storage/raft/snapshot|sys/regions/link/stream)[!-~]*"
+# Snapshots are files of any size, and neither the history nor events end: aiohttp streams them.
+_PATH = rb"/v1/(?!sys/storage/raft/snapshot|sys/regions/link/stream|sys/events/)[!-~]*"
 _START = re.compile(rb"(GET|PUT|POST|PATCH|DELETE) (" + _PATH + rb") HTTP/1\.1\r\n")
 _TARGET = re.compile(_PATH)
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([!-~](?:[ \t!-~]*[!-~])?)?[ \t]*")

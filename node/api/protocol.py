@@ -83,7 +83,17 @@ class RequestParser(http_parser.HttpRequestParserPy):
 class Connection(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_closing", "_gateway", "_header_timer", "_held", "_plain", "_served", "_serving", "_task")
+    __slots__ = (
+        "_closing",
+        "_gateway",
+        "_header_timer",
+        "_held",
+        "_plain",
+        "_served",
+        "_serving",
+        "_task",
+        "on_lost",
+    )
 
     def __init__(self, server: "Server", *, loop: asyncio.AbstractEventLoop) -> None:
         limit = server.header_bytes_max
@@ -120,6 +130,9 @@ class Connection(RequestHandler):
         self._held = b""  # what came meanwhile: a client that pipelines
         self._closing = False
         self._gateway = server.gateway
+        self.on_lost: Callable[[], None] | None = (
+            None  # whoever holds the connection for long is told its end
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         server = cast("Server", self._manager)
@@ -135,6 +148,8 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_timer()
         super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._serving:

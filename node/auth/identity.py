@@ -109,6 +109,11 @@ class TokenAuthority:
             raise PermissionDenied("permission denied")
         return row if row.num_uses == 0 else await self._spend(store, row)
 
+    def still(self, store: Store, token: Secret, remote: str) -> Token | None:
+        """The row of a token whose holder was let in before, and would be again; no use is spent."""
+        row = self.find(store, token)
+        return None if row is None or self._refuses(store, row, remote) else row
+
     def permit_at_once(self, store: Store, digest: bytes, remote: str, now_ns: int) -> Token | None:
         """What authenticate() gives for a service token, known by its digest, where it neither refuses nor waits."""
         row = live(store.token(digest), now_ns)

@@ -11,6 +11,7 @@ from node.config import Settings
 from node.core.router import Table
 from node.entities.directory import Directory
 from node.errors import Sealed
+from node.events.hub import Hub
 from node.leases.manager import Revokers
 from node.policy.acl import ACL
 from node.policy.cache import PolicyCache
@@ -107,6 +108,7 @@ class Core:
     copies: "Copies | None" = None  # of the state, for regions that begin to follow
     regions: "RegionsWorker | None" = None  # while the store is open, on a node with a disk
     ceremonies: Ceremonies = field(default_factory=Ceremonies)
+    events: Hub = field(default_factory=Hub)
 
     @property
     def unsealed(self) -> Store:

@@ -3,10 +3,13 @@
 import enum
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage.rows import Mount, Token
 from storage.secret import Secret
+
+if TYPE_CHECKING:
+    from node.events.subscription import Subscription
 
 
 class Operation(enum.StrEnum):
@@ -64,6 +67,7 @@ class Request:
     content_type: str = ""
     has_body: bool = False
     upload: AsyncIterator[bytes] | None = None  # the body of a route that takes files (Route.upload)
+    form: str = ""  # in which a subscription is asked for: node/events/subscription.py
     wrap_ttl_ns: int = 0  # for how long the answer is to be put away, instead of being sent; 0: it is sent
     mount: Mount | None = None
     token_row: Token | None = None
@@ -106,6 +110,7 @@ class Response:
     shape: Shape | None = None  # None: the route's
     body: bytes | None = None  # a body that is not JSON (metrics), with its Content-Type in headers
     stream: AsyncIterator[bytes] | None = None  # a body of any size, with its Content-Type in headers
+    subscription: "Subscription | None" = None  # events, for as long as it lasts
 
 
 NO_CONTENT = 204

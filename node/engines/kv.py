@@ -158,13 +158,15 @@ class _Data:
             return encode(changes if changes is None else merge_patch(current, changes))
 
         try:
-            return await self._put(core, request, path, value)
+            return await self._put(core, request, path, value, patch=True)
         except NotFound:
             return Response(status=404, body=b"")
         except _Answer as answer:
             return answer.response
 
-    async def _put(self, core: Core, request: Request, path: str, value: Any) -> Response:
+    async def _put(
+        self, core: Core, request: Request, path: str, value: Any, *, patch: bool = False
+    ) -> Response:
         made = await self._writer.put(
             core.unsealed,
             mount_id=mount_of(request),
@@ -173,6 +175,7 @@ class _Data:
             cas=_cas(request.data),
             value=value,
             value_bytes_max=core.settings.value_bytes_max,
+            patch=patch,
         )
         return _written(made)
 

@@ -80,6 +80,7 @@ class Writer:
         value: Callable[[], bytes],
         value_bytes_max: int,
         first_attempt: int = 0,
+        patch: bool = False,
     ) -> dict[str, Any]:
         """Write the next version; returns its metadata as the machine tells it.
 
@@ -96,7 +97,7 @@ class Writer:
                     raise BodyTooLarge(
                         f"the value has {len(plaintext)} bytes; at most {value_bytes_max} are kept"
                     )
-                command = next_version(store, mount_id, path, cas, plaintext)
+                command = next_version(store, mount_id, path, cas, plaintext, patch=patch)
                 try:
                     return (await store.submit(command, request_id=attempt_id(request_id, attempt)))[1]
                 except CommandRejected as error:
@@ -149,7 +150,14 @@ class Writer:
 
 
 def next_version(
-    store: Store, mount_id: str, path: str, cas: int | None, plaintext: bytes, decided: int = 0
+    store: Store,
+    mount_id: str,
+    path: str,
+    cas: int | None,
+    plaintext: bytes,
+    decided: int = 0,
+    *,
+    patch: bool = False,
 ) -> KvPut:
     """The command that writes what follows the version that this node knows. `decided`: see KvPut."""
     key = store.kv_key(mount_id, path)
@@ -162,6 +170,7 @@ def next_version(
         cas=cas,
         value=store.seal(place(mount_id, path, version), plaintext),
         decided=decided,
+        patch=patch,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from node.auth import globs
 from node.core.request import Operation
 from node.policy.parse import (
     CAPABILITIES,
@@ -19,6 +20,7 @@ from node.policy.parse import (
     PATCH,
     READ,
     SCAN,
+    SUBSCRIBE,
     SUDO,
     UPDATE,
     Parameters,
@@ -51,6 +53,7 @@ class _Grant:
     denied: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     min_wrapping_ttl_ns: int = 0
     max_wrapping_ttl_ns: int = 0
+    event_types: set[str] = field(default_factory=set)
 
     def add(self, rule: Rule) -> None:
         """Unite with another rule on the same pattern; once denied, always denied."""
@@ -63,6 +66,8 @@ class _Grant:
         _unite(self.denied, rule.denied)
         self.min_wrapping_ttl_ns = _smaller(self.min_wrapping_ttl_ns, rule.min_wrapping_ttl_ns)
         self.max_wrapping_ttl_ns = _smaller(self.max_wrapping_ttl_ns, rule.max_wrapping_ttl_ns)
+        if rule.capabilities & SUBSCRIBE:
+            self.event_types |= set(rule.event_types or ("*",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,13 @@ class ACL:
         if sudo and not grant.capabilities & SUDO:
             return False
         return operation not in _WITH_PARAMETERS or _parameters_allowed(grant, data)
+
+    def subscribes(self, path: str, event_type: str) -> bool:
+        """Whether events of a type about this path may be heard without the right to read it."""
+        grant = None if self._root else self._grant(path, listing=False)
+        if grant is None or not grant.capabilities & SUBSCRIBE:
+            return self._root
+        return any(globs.matches(each, event_type) for each in grant.event_types)
 
     def wraps(self, path: str, ttl_ns: int) -> bool:
         """Whether an answer may be wrapped for `ttl_ns` (0: sent as it is), where a policy insists on something."""

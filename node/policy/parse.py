@@ -19,7 +19,7 @@ from node.errors import InvalidRequest
 POLICY_BYTES_MAX = 64 * 1024
 NAME_CHARACTERS_MAX = 256
 
-DENY, CREATE, READ, UPDATE, PATCH, DELETE, LIST, SCAN, SUDO = (1 << bit for bit in range(9))
+DENY, CREATE, READ, UPDATE, PATCH, DELETE, LIST, SCAN, SUDO, SUBSCRIBE = (1 << bit for bit in range(10))
 CAPABILITIES: Mapping[str, int] = {
     "deny": DENY,
     "create": CREATE,
@@ -30,6 +30,7 @@ CAPABILITIES: Mapping[str, int] = {
     "list": LIST,
     "scan": SCAN,
     "sudo": SUDO,
+    "subscribe": SUBSCRIBE,
 }
 _SHORTHAND = {
     "deny": DENY,
@@ -47,6 +48,7 @@ _RULE_KEYS = frozenset(
         "denied_parameters",
         "min_wrapping_ttl",
         "max_wrapping_ttl",
+        "subscribe_event_types",
     }
 )
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+/-]*(?<!/)")
@@ -79,6 +81,7 @@ class Rule:
     denied: Parameters | None = None
     min_wrapping_ttl_ns: int = 0
     max_wrapping_ttl_ns: int = 0
+    event_types: tuple[str, ...] = ()  # globs: what `subscribe` is for; () everything
 
     @property
     def written(self) -> str:
@@ -193,6 +196,7 @@ def _checked_rule(path: str, body: hcl.Block) -> Rule:
         denied=_parameters(fields, "denied_parameters"),
         min_wrapping_ttl_ns=minimum,
         max_wrapping_ttl_ns=maximum,
+        event_types=tuple(_texts(fields, "subscribe_event_types")),
     )
 
 

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from consensus.api import Role, Status
 from node import VERSION
 from node.audit.log import AuditLog
+from node.events.hub import Measured
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -208,6 +209,33 @@ class CacheState(Collector):
     def collect(self) -> Iterator[Metric]:
         for name, value in (self._measure() or {}).items():
             yield GaugeMetricFamily(f"strongroom_cache_{name}", f"Cache: {name.replace('_', ' ')}", value)
+
+
+class EventState(Collector):
+    """Who listens to events, and what they were told: what an alert on slow subscribers is made of."""
+
+    def __init__(self, measure: Callable[[], Measured | None]) -> None:
+        self._measure = measure
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._measure()
+        if now is None:
+            return
+        yield GaugeMetricFamily("strongroom_event_subscribers", "Subscriptions on this node", now.subscribers)
+        yield GaugeMetricFamily(
+            "strongroom_event_subscribers_behind", "Those that are not level with what happens", now.behind
+        )
+        yield CounterMetricFamily("strongroom_events", "Events that happened", value=now.events)
+        yield CounterMetricFamily("strongroom_events_sent", "Events sent to subscribers", value=now.sent)
+        yield CounterMetricFamily(
+            "strongroom_event_rereads", "Times that a subscriber was told to read again", value=now.rereads
+        )
+        ended = CounterMetricFamily(
+            "strongroom_event_subscriptions_ended", "Subscriptions that ended, by why", labels=["reason"]
+        )
+        for reason, count in now.ended.items():
+            ended.add_metric([reason], count)
+        yield ended
 
 
 class SnapshotSource(Protocol):

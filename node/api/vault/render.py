@@ -3,12 +3,15 @@
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from node import errors
 from node.core.request import NO_CONTENT, Lease, Response, Shape, WrapInfo
+
+if TYPE_CHECKING:
+    from node.events.subscription import Subscription
 
 JSON = "application/json"  # exactly: hvac reads the errors of a body only then
 
@@ -47,6 +50,7 @@ class Rendered:
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     stream: AsyncIterator[bytes] | None = None  # instead of the body
+    subscription: "Subscription | None" = None  # so is this
 
 
 def answer(response: Response, *, request_id: str, shape: Shape) -> Rendered:
@@ -56,6 +60,8 @@ def answer(response: Response, *, request_id: str, shape: Shape) -> Rendered:
         return Rendered(response.status, response.body, headers)
     if response.stream is not None:
         return Rendered(response.status, b"", headers, response.stream)
+    if response.subscription is not None:
+        return Rendered(response.status, b"", headers, subscription=response.subscription)
     headers.setdefault("Content-Type", JSON)
     if response.data is None and response.status == NO_CONTENT:
         return Rendered(response.status, b"", dict(response.headers))

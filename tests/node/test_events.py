@@ -1,0 +1,433 @@
+"""sys/events/subscribe over a real listener: what is told to whom, and when it ends."""
+
+import asyncio
+import json
+import socket
+
+import aiohttp
+import httpx
+import pytest
+from support.httpfixture import dev_core, serve
+from support.listening import listening
+
+from node.events import stream as streams
+from node.events import subscription as subscriptions
+from node.events.ring import Ring
+from storage import command as c
+
+READER = """
+path "secret/data/app/*" { capabilities = ["read"] }
+path "secret/metadata/app/*" { capabilities = ["read"] }
+path "sys/events/subscribe/kv*" { capabilities = ["read"] }
+"""
+
+
+@pytest.fixture
+async def site(tmp_path):
+    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
+        yield site
+
+
+@pytest.fixture
+async def wire(site):
+    return await site.connect()
+
+
+async def put(wire, path, value="v", mount="secret", **options):
+    answer = await wire.ask("PUT", f"/v1/{mount}/data/{path}", {"data": {"x": value}, "options": options})
+    assert answer.status == 200, answer.body
+    return answer
+
+
+async def token_of(wire, policy, *, name="p", **more):
+    assert (await wire.ask("PUT", f"/v1/sys/policies/acl/{name}", {"policy": policy})).status == 204
+    made = await wire.ask("PUT", "/v1/auth/token/create", {"policies": [name], **more})
+    return made.json["auth"]["client_token"]
+
+
+async def records(site, tmp_path):
+    return [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+
+
+async def test_everything_that_happens_to_a_secret_is_told_with_vaults_types_and_without_its_value(
+    site, wire
+):
+    async with listening(site.url, site.token) as heard:
+        await put(wire, "app/db", "hunter2")
+        patch = {"Content-Type": "application/merge-patch+json"}
+        assert (
+            await wire.ask("PATCH", "/v1/secret/data/app/db", {"data": {"y": "hunter3"}}, headers=patch)
+        ).status == 200
+        await wire.ask("DELETE", "/v1/secret/data/app/db")
+        await wire.ask("PUT", "/v1/secret/undelete/app/db", {"versions": [2]})
+        await wire.ask("PUT", "/v1/secret/delete/app/db", {"versions": [1, 2]})
+        await wire.ask("PUT", "/v1/secret/destroy/app/db", {"versions": [1]})
+        await wire.ask("PUT", "/v1/secret/metadata/app/db", {"custom_metadata": {"a": "b"}})
+        await wire.ask("PATCH", "/v1/secret/metadata/app/db", {"max_versions": 3}, headers=patch)
+        await wire.ask("DELETE", "/v1/secret/metadata/app/db")
+        await wire.ask("PUT", "/v1/secret/config", {"max_versions": 7})
+        told = await heard.events(10)
+    assert [each.type for each in told] == [
+        *("kv-v2/data-write", "kv-v2/data-patch", "kv-v2/data-delete", "kv-v2/undelete", "kv-v2/delete"),
+        *("kv-v2/destroy", "kv-v2/metadata-write", "kv-v2/metadata-patch", "kv-v2/metadata-delete"),
+        "kv-v2/config-write",
+    ]
+    assert told[0].metadata["path"] == told[0].metadata["data_path"] == "secret/data/app/db"
+    assert told[1].metadata["current_version"] == "2"
+    assert told[4].metadata["deleted_versions"] == "[1,2]"
+    assert told[4].metadata["path"] == "secret/delete/app/db"
+    assert told[4].metadata["data_path"] == "secret/data/app/db"
+    assert told[6].metadata["data_path"] == "secret/metadata/app/db"
+    assert told[0].document["data"]["plugin_info"]["mount_path"] == "secret/"
+    assert told[0].document["specversion"] == "1.0"
+    assert told[0].document["time"].endswith("Z")
+    assert len({each.document["id"] for each in told}) == 10
+    assert "hunter" not in json.dumps([each.document for each in told])
+
+
+async def test_nothing_is_told_of_what_changed_nothing(site, wire):
+    async with listening(site.url, site.token) as heard:
+        refused = await wire.ask("PUT", "/v1/secret/data/a", {"data": {}, "options": {"cas": 3}})
+        assert refused.status == 400
+        await wire.ask("DELETE", "/v1/secret/data/never-there")
+        await put(wire, "a")
+        told = await heard.events(1)
+    assert [each.what for each in told] == [("kv-v2/data-write", "secret/data/a")]
+
+
+async def test_version_1_has_its_own_types_and_paths(site, wire):
+    await wire.ask("POST", "/v1/sys/mounts/old", {"type": "kv", "options": {"version": "1"}})
+    async with listening(site.url, site.token, "kv-v1/*") as heard:
+        await put(wire, "not-of-this-type")
+        await wire.ask("PUT", "/v1/old/a/b", {"x": "1"})
+        await wire.ask("DELETE", "/v1/old/a/b")
+        told = await heard.events(2)
+    assert [each.what for each in told] == [("kv-v1/write", "old/a/b"), ("kv-v1/delete", "old/a/b")]
+
+
+async def test_a_websocket_is_told_the_same_and_pings_work(site, wire):
+    async with (
+        aiohttp.ClientSession(headers={"X-Vault-Token": site.token}) as session,
+        session.ws_connect(f"{site.url}/v1/sys/events/subscribe/kv-v2/data-*?json=true") as ws,
+    ):
+        await ws.ping()
+        await put(wire, "over/websocket")
+        document = json.loads(await asyncio.wait_for(ws.receive_str(), 10))
+        assert document["data"]["event_type"] == "kv-v2/data-write"
+        assert document["data"]["event"]["metadata"]["data_path"] == "secret/data/over/websocket"
+        large = "l" * 300
+        await put(wire, large)
+        assert large in await asyncio.wait_for(ws.receive_str(), 10)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "query", "headers", "status", "words"),
+    [
+        ("kv-v2/data-write", {}, {"Accept": "application/json"}, 400, "text/event-stream"),
+        ("database/rotate", {}, {}, 400, "no events of type"),
+        ("*", {"filter": "data_path = x"}, {}, 400, "filter"),
+        ("*", {"filter": 'operation matches "a*"'}, {}, 400, "matches"),
+        ("*", {"filter": "secret == x"}, {}, 400, "knows no"),
+        ("*", {"filter": "(" * 100 + "operation == x"}, {}, 400, "deeply"),
+        ("*", {"namespaces": "team-a"}, {}, 400, "namespace"),
+        ("*", {"after": "garbage"}, {}, 400, "cursor"),
+        ("*", {"timeout": "soon"}, {}, 400, "timeout"),
+        ("*", {}, {"X-Vault-Wrap-TTL": "60"}, 400, "wrapped"),
+        ("*", {}, {"X-Vault-Token": "s.unknown"}, 403, "permission denied"),
+    ],
+)
+async def test_what_is_not_offered_is_refused_with_the_reason(site, pattern, query, headers, status, words):
+    sent = {"X-Vault-Token": site.token, "Accept": "text/event-stream"} | headers
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{site.url}/v1/sys/events/subscribe/{pattern}", params=query, headers=sent)
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["errors"][0]
+
+
+async def test_a_websocket_gets_json_or_a_clear_error(site):
+    async with aiohttp.ClientSession(headers={"X-Vault-Token": site.token}) as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(f"{site.url}/v1/sys/events/subscribe/kv*")
+    assert refused.value.status == 400
+
+
+async def test_only_what_the_policies_let_one_read_is_told_and_a_change_of_them_counts_at_once(site, wire):
+    token = await token_of(wire, READER)
+    async with listening(site.url, token, "kv*") as heard:
+        await put(wire, "other/secret")
+        await put(wire, "app/mine")
+        assert [each.what[1] for each in await heard.events(1)] == ["secret/data/app/mine"]
+        wider = READER + 'path "secret/data/other/*" { capabilities = ["list"] }'
+        await wire.ask("PUT", "/v1/sys/policies/acl/p", {"policy": wider})
+        await put(wire, "other/secret")
+        await heard.events(2)
+        denied = READER + 'path "secret/data/app/no" { capabilities = ["deny"] }'
+        await wire.ask("PUT", "/v1/sys/policies/acl/p", {"policy": denied})
+        await put(wire, "app/no")
+        await put(wire, "other/secret")
+        await put(wire, "app/yes")
+        told = [each.what[1] for each in await heard.events(3)]
+        assert told[1:] == ["secret/data/other/secret", "secret/data/app/yes"]
+        await wire.ask("PUT", "/v1/sys/policies/acl/p", {"policy": 'path "x" { capabilities = ["read"] }'})
+        assert "do not allow" in await heard.ended()
+
+
+async def test_vaults_capability_to_subscribe_tells_of_secrets_that_cannot_be_read(site, wire):
+    policy = """
+    path "secret/data/app/*" { capabilities = ["subscribe"] subscribe_event_types = ["kv-v2/data-w*"] }
+    path "sys/events/subscribe/*" { capabilities = ["read"] }
+    """
+    token = await token_of(wire, policy)
+    async with listening(site.url, token) as heard:
+        await put(wire, "app/a")
+        await wire.ask("DELETE", "/v1/secret/data/app/a")
+        await put(wire, "app/b")
+        told = [each.what for each in await heard.events(2)]
+    assert told == [("kv-v2/data-write", "secret/data/app/a"), ("kv-v2/data-write", "secret/data/app/b")]
+
+
+async def test_who_may_not_subscribe_is_refused(site, wire):
+    token = await token_of(wire, 'path "secret/*" { capabilities = ["read", "list"] }')
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        async with listening(site.url, token):
+            pass
+
+
+@pytest.mark.parametrize("whose", ["itself", "parent"])
+async def test_a_revoked_token_hears_nothing_more_and_its_stream_ends(site, wire, whose):
+    parent = await token_of(wire, READER + 'path "auth/token/create" { capabilities = ["update"] }')
+    family = await site.connect(parent)
+    made = await family.ask("PUT", "/v1/auth/token/create", {"policies": ["p"]})
+    token = made.json["auth"]["client_token"]
+    async with listening(site.url, token, "kv*") as heard:
+        victim = token if whose == "itself" else parent
+        assert (await wire.ask("PUT", "/v1/auth/token/revoke", {"token": victim})).status == 204
+        await put(wire, "app/after")
+        assert "not valid" in await heard.ended()
+        assert heard.told == []
+
+
+async def test_a_token_that_ends_ends_its_stream_unless_it_was_renewed(site, wire):
+    short = await token_of(wire, READER, ttl="1s")
+    renewed = await token_of(wire, READER, name="q", ttl="1s")
+    async with (
+        listening(site.url, short, "kv*") as brief,
+        listening(site.url, renewed, "kv*") as long,
+    ):
+        await (await site.connect(renewed)).ask("PUT", "/v1/auth/token/renew-self", {"increment": "1h"})
+        assert "not valid" in await brief.ended()
+        await put(wire, "app/x")
+        await long.events(1)
+
+
+async def test_a_filter_and_a_type_choose(site, wire):
+    chosen = 'data_path == "secret/data/one" and not operation == "data-delete"'
+    async with listening(site.url, site.token, "kv-v2/*", filter=chosen) as heard:
+        await put(wire, "two")
+        await put(wire, "one")
+        await wire.ask("DELETE", "/v1/secret/data/one")
+        await put(wire, "one")
+        told = [each.what for each in await heard.events(2)]
+    assert told == [("kv-v2/data-write", "secret/data/one")] * 2
+
+
+async def test_who_comes_back_with_its_cursor_has_missed_nothing(site, wire):
+    async with listening(site.url, site.token) as heard:
+        await put(wire, "a")
+        await put(wire, "b")
+        first, _ = await heard.events(2)
+    for name in "cd":
+        await put(wire, name)
+    async with listening(site.url, site.token, after=first.cursor) as again:
+        await put(wire, "e")
+        told = await again.events(4)
+    assert [each.what[1][-1] for each in told] == list("bcde")
+    async with listening(site.url, site.token, after=told[-1].metadata["vault_index"]) as last:
+        await put(wire, "f")
+        assert [each.what[1][-1] for each in await last.events(1)] == ["f"]
+
+
+async def test_a_cursor_is_an_index_header_and_an_index_header_is_a_cursor(site, wire):
+    answer = await put(wire, "a")
+    await put(wire, "b")
+    async with listening(site.url, site.token, after=answer.headers["x-vault-index"]) as heard:
+        told = await heard.events(1)
+    assert told[0].what[1] == "secret/data/b"
+    read = await wire.ask("GET", "/v1/secret/data/b", headers={"X-Vault-Index": told[0].cursor})
+    assert read.status == 200
+
+
+async def test_a_batch_that_is_cut_in_the_middle_is_told_again(site, wire):
+    core = site.core
+    mount = next(each for each in core.unsealed.mounts() if each.path == "secret/")
+    await put(wire, "x")
+    await put(wire, "y")
+    now = core.unsealed.now_ns()
+    async with listening(site.url, site.token) as heard:
+        await core.unsealed.submit(
+            c.batch(now, *(c.KvDelete(now, mount.mount_id, name, ()) for name in "xy"))
+        )
+        first, second = await heard.events(2)
+    async with listening(site.url, site.token, after=first.cursor) as again:
+        assert [each.document["id"] for each in await again.events(2)] == [
+            first.document["id"],
+            second.document["id"],
+        ]
+
+
+async def test_beyond_what_is_kept_one_event_says_read_again_and_then_it_goes_on(site, wire):
+    stream = site.core.events.stream
+    async with listening(site.url, site.token) as heard:
+        cursor = heard.cursor
+    old, stream.ring = stream.ring, Ring(site.core.unsealed.position, 0, events_max=2)
+    assert old.end == 0
+    for name in "abcd":
+        await put(wire, name)
+    async with listening(site.url, site.token, after=cursor) as again:
+        await put(wire, "e")
+        told = await again.events(2)
+    assert (told[0].type, told[0].name) == ("sys/events/reread", "reread")
+    assert told[0].metadata["reason"] == "window"
+    assert told[1].what[1] == "secret/data/e"
+
+
+async def test_a_mount_that_goes_or_moves_makes_everybody_read_again(site, wire):
+    async with listening(site.url, site.token, "kv-v2/data-write") as heard:
+        await wire.ask("POST", "/v1/sys/remount", {"from": "secret/", "to": "moved/"})
+        told = await heard.events(1)
+        assert (told[0].type, told[0].metadata["reason"]) == ("sys/events/reread", "mounts")
+        await put(wire, "a", mount="moved")
+        assert (await heard.events(2))[1].what[1] == "moved/data/a"
+
+
+async def test_a_version_that_expires_is_told_when_it_does_and_again_to_who_was_away(site, wire):
+    await wire.ask("PUT", "/v1/secret/metadata/brief", {"delete_version_after": "1s"})
+    await wire.ask("PUT", "/v1/secret/metadata/kept", {"delete_version_after": "1s"})
+    async with listening(site.url, site.token) as heard:
+        await put(wire, "brief")
+        await put(wire, "kept")
+        written = await heard.events(2)
+        await wire.ask("PUT", "/v1/secret/destroy/kept", {"versions": [1]})
+        expired = (await heard.events(4))[3]
+    assert expired.what == ("kv-v2/expired", "secret/data/brief")
+    assert expired.metadata["expired_versions"] == "[1]"
+    assert (await wire.ask("GET", "/v1/secret/data/brief")).status == 404
+    async with listening(site.url, site.token, after=written[1].cursor) as again:
+        told = await again.events(2)
+    assert [each.type for each in told] == ["kv-v2/destroy", "kv-v2/expired"]
+
+
+async def slow_client(site):
+    """A subscriber over a connection that holds little, and the writer whose transport can be paused."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((site.host, site.port))
+    reader, writer = await asyncio.open_connection(sock=connection)
+    writer.write(
+        "GET /v1/sys/events/subscribe/* HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+        f"X-Vault-Token: {site.token}\r\n\r\n".encode()
+    )
+    while not site.core.events.subscribers:
+        await asyncio.sleep(0.01)
+    (subscription,) = site.core.events.stream.audience.all
+    subscription.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return reader, writer, subscription
+
+
+async def test_a_slow_subscriber_loses_nothing_and_holds_up_nobody(site, wire, monkeypatch):
+    monkeypatch.setattr(subscriptions, "UNSENT_BYTES_MAX", 2000)
+    reader, writer, slow = await slow_client(site)
+    try:
+        writer.transport.pause_reading()
+        names = [f"n{n}" + "x" * 1000 for n in range(2000)]
+        count = 0
+        async with listening(site.url, site.token) as quick:
+            while slow.stalled_at is None or count < 200:
+                await put(wire, names[count])
+                count += 1
+            await quick.events(count)
+        assert slow.behind
+        assert slow.transport.get_write_buffer_size() < 50_000
+        writer.transport.resume_reading()
+        told = []
+        while len(told) < count:
+            line = await asyncio.wait_for(reader.readline(), 20)
+            if line.startswith(b"data: "):
+                told.append(json.loads(line[6:])["data"]["event"]["metadata"]["data_path"])
+        assert told == [f"secret/data/{name}" for name in names[:count]]
+    finally:
+        writer.close()
+
+
+async def test_one_that_takes_nothing_for_long_is_cut_off(site, wire, monkeypatch):
+    monkeypatch.setattr(streams, "STALL_S", 0.2)
+    async with listening(site.url, site.token):
+        (each,) = site.core.events.stream.audience.all
+        each.stalled_at = asyncio.get_running_loop().time() - 1
+        assert str(await asyncio.wait_for(asyncio.shield(each.ended), 10)) == "the client takes too little"
+
+
+async def test_sealing_and_draining_end_streams_with_the_reason(site, wire):
+    async with listening(site.url, site.token) as heard:
+        await wire.ask("PUT", "/v1/sys/seal")
+        assert await heard.ended() == "this node is sealed"
+
+
+async def test_a_websocket_is_closed_with_a_code_that_says_come_elsewhere(site):
+    async with (
+        aiohttp.ClientSession(headers={"X-Vault-Token": site.token}) as session,
+        session.ws_connect(f"{site.url}/v1/sys/events/subscribe/*?json=true") as ws,
+    ):
+        while not site.core.events.subscribers:
+            await asyncio.sleep(0.01)
+        site.core.events.end_all(subscriptions.End.STOPPING)
+        message = await asyncio.wait_for(ws.receive(), 10)
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.GOING_AWAY)
+
+
+async def test_begin_and_end_are_in_the_audit_log(site, tmp_path, wire):
+    async with listening(site.url, site.token) as heard:
+        begun = await records(site, tmp_path)
+        assert [each["type"] for each in begun[-2:]] == ["request", "response"]
+        assert begun[-2]["request"]["path"] == "sys/events/subscribe/*"
+        await put(wire, "a")
+        await heard.events(1)
+    while site.core.events.subscribers:
+        await asyncio.sleep(0.01)
+    end = (await records(site, tmp_path))[-1]
+    assert end["type"] == "response"
+    assert end["request"]["path"] == "sys/events/subscribe/*"
+    assert end["request"]["id"] == begun[-1]["request"]["id"]
+    assert "the client went away" in end["error"]
+    assert end["response"]["data"] == {"events": 1}
+
+
+async def test_there_is_room_for_so_many_and_no_more(tmp_path):
+    async with (
+        dev_core(tmp_path, event_subscribers_max=1) as (core, token),
+        serve(core, token=token) as site,
+    ):
+        async with listening(site.url, token):
+            with pytest.raises(httpx.HTTPStatusError, match="503"):
+                async with listening(site.url, token):
+                    pass
+        while core.events.subscribers:
+            await asyncio.sleep(0.01)
+        async with listening(site.url, token):
+            pass
+
+
+async def test_metrics_count_them(site, wire):
+    async with listening(site.url, site.token) as heard:
+        await put(wire, "a")
+        await heard.events(1)
+        text = (await wire.ask("GET", "/v1/sys/metrics?format=prometheus")).body.decode()
+    assert "strongroom_event_subscribers 1.0" in text
+    assert "strongroom_events_sent_total 1.0" in text
+
+
+async def test_help_and_the_openapi_document_know_the_path(site, wire):
+    helped = await wire.ask("GET", "/v1/sys/events/subscribe/kv-v2/data-write?help=1")
+    assert "event_type" in helped.body.decode()
+    document = (await wire.ask("GET", "/v1/sys/internal/specs/openapi")).json
+    assert "/sys/events/subscribe/{event_type}" in document["paths"]

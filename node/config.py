@@ -26,7 +26,12 @@ from node.config_listener import (
     listener,
     next_port,
 )
-from node.config_regions import region_address, region_bind_address, region_source_address
+from node.config_regions import (
+    region_address,
+    region_bandwidth_bytes_per_s,
+    region_bind_address,
+    region_source_address,
+)
 from node.config_schema import (
     AuditBlock,
     ConfigError,
@@ -97,6 +102,7 @@ class Settings:
     link_address: str = ""  # host:port for nodes of other regions; "" takes no part in regions
     link_bind_address: str = ""  # host:port that is bound for them
     link_source: str = ""  # the address of this machine from which links to other regions leave; "": any
+    link_bytes_per_s: float = 0.0  # of the history and of copies, sent to other regions; 0.0: no limit
     audit_files: tuple[Path, ...] = ()
     metrics_unauthenticated: bool = False
     unauthenticated_rekey: bool = True  # sys/rekey and sys/generate-root without a token, as in Vault
@@ -235,6 +241,7 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         link_address=region_address(file),
         link_bind_address=region_bind_address(file),
         link_source=region_source_address(file),
+        link_bytes_per_s=region_bandwidth_bytes_per_s(file),
         listeners=listeners,
         seal=_seal(file.seal, listeners, assumed=bool(file.storage)),
         storage="inmem" if storage.inmem is not None else "raft",

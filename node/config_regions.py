@@ -1,5 +1,7 @@
 """Where a node is reached by other regions, what it binds for them, and where its own links to them leave from."""
 
+import re
+
 from node.config_listener import host_port, is_wildcard, join, source_address
 from node.config_schema import ConfigError, FileSettings
 
@@ -28,3 +30,23 @@ def region_bind_address(file: FileSettings) -> str:
 def region_source_address(file: FileSettings) -> str:
     """The address of this machine that links leave from; "" leaves it to the kernel. Raises ConfigError."""
     return source_address(file.region_source_addr, where="region_source_addr")
+
+
+BANDWIDTH_BIT_S_MIN = 1_000_000  # less could not carry the largest write before its receiver gives up
+_BANDWIDTH = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?([kMG])bit(?:/s)?")
+_BITS = {"k": 10**3, "M": 10**6, "G": 10**9}
+
+
+def region_bandwidth_bytes_per_s(file: FileSettings) -> float:
+    """What this node sends to other regions at most; 0.0: as much as it can. Raises ConfigError."""
+    if not file.region_bandwidth:
+        return 0.0
+    found = _BANDWIDTH.fullmatch(file.region_bandwidth)
+    if found is None:
+        raise ConfigError(
+            f'region_bandwidth is "{file.region_bandwidth}"; a bandwidth is written "10Mbit" or "1.5Gbit".'
+        )
+    bits_per_s = float(found[1]) * _BITS[found[2]]
+    if bits_per_s < BANDWIDTH_BIT_S_MIN:
+        raise ConfigError(f'region_bandwidth is "{file.region_bandwidth}"; it must be at least 1Mbit.')
+    return bits_per_s / 8

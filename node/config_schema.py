@@ -97,6 +97,7 @@ class FileSettings(_Strict):
     region_addr: str = ""
     region_bind_addr: str = ""
     region_source_addr: str = ""
+    region_bandwidth: str = ""
     log_level: str = "info"
     log_format: str = "json"
     pid_file: str = ""

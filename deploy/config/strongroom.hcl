@@ -11,9 +11,11 @@ node_id = "n1"
 # Where nodes of other regions reach this one. Without it the node takes no part in regions.
 # region_addr = ""
 
-# What is bound for them instead, if they come through a proxy; and the local IP address that links leave from.
+# What is bound for them instead, if they come through a proxy; the local IP address that links leave from; and how much
+# is sent to them at most, such as "10Mbit".
 # region_bind_addr = ""
 # region_source_addr = ""
+# region_bandwidth = ""
 
 # What `sys/health` and `sys/seal-status` call the cluster.
 # cluster_name = "strongroom"

@@ -22,7 +22,7 @@ from node.regions.links import Interrupted, Links, Unreachable
 SNAPSHOT = "/v1/sys/regions/link/snapshot"
 PIECE_BYTES = 1 << 20
 COPIES_MAX = 2  # copies of the state that wait to be fetched
-COPY_LIFETIME_S = 1800.0
+COPY_LIFETIME_S = 1800.0  # since a piece was asked for
 PIECE_TIMEOUT_S = 30.0
 PIECE_ATTEMPTS_MAX = 20
 PIECE_PAUSE_S = 0.5
@@ -34,7 +34,7 @@ class _Copy:
     path: Path
     bytes: int
     sha256: str
-    made_at: float
+    used_at: float  # monotonic
 
 
 @dataclass(slots=True)
@@ -60,22 +60,23 @@ class Copies:
         copy = self._copies[identity] = await asyncio.to_thread(_described, path)
         return {"id": identity, "bytes": copy.bytes, "sha256": copy.sha256}
 
-    def piece(self, identity: str, offset: int) -> bytes:
+    def piece(self, identity: str, offset: int, size_bytes_max: int = PIECE_BYTES) -> bytes:
         """Blocking. Raises InvalidRequest for a copy that is not there any more."""
         copy = self._copies.get(identity)
         if copy is None or not 0 <= offset <= copy.bytes:
             raise InvalidRequest("there is no such copy; begin again")
+        copy.used_at = time.monotonic()
         with copy.path.open("rb") as file:
             file.seek(offset)
-            return file.read(PIECE_BYTES)
+            return file.read(min(size_bytes_max, PIECE_BYTES))
 
     def forget(self, identity: str) -> None:
         copy = self._copies.pop(identity, None)
         if copy is not None:
             copy.path.unlink(missing_ok=True)
 
-    def expire(self, made_before: float) -> None:
-        for identity in [key for key, copy in self._copies.items() if copy.made_at < made_before]:
+    def expire(self, used_before: float) -> None:
+        for identity in [key for key, copy in self._copies.items() if copy.used_at < used_before]:
             self.forget(identity)
 
 

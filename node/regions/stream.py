@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from consensus.api import COMMAND_BYTES_MAX
+from node.regions.throttle import Throttle
 from node.store import Store
 from storage.rows import Epoch
 
@@ -192,8 +193,11 @@ def answer(store: Store, question: Question) -> Batch:
     return Batch("ok", own, 0, tuple(commands), asker.position + 1)
 
 
-async def answers(store: Store, question: Question) -> AsyncIterator[bytes]:
-    """Framed batches as this node's state grows, until one ends the conversation or STREAM_S_MAX are over."""
+async def answers(store: Store, question: Question, throttle: Throttle) -> AsyncIterator[bytes]:
+    """Framed batches as this node's state grows, in pieces, until one ends the conversation or STREAM_S_MAX are over.
+
+    While a batch waits for its turn the next one grows, so what is sent is never more than one batch behind.
+    """
     ends = time.monotonic() + STREAM_S_MAX
     while time.monotonic() < ends:
         batch = answer(store, question)
@@ -202,7 +206,11 @@ async def answers(store: Store, question: Question) -> AsyncIterator[bytes]:
             batch = answer(store, question)
         if batch.verdict == "ok":
             question = _after(store, question, len(batch.commands))  # before this node's own state can change
-        yield framed(batch)
+        data = framed(batch)
+        for start in range(0, len(data), throttle.slice_bytes):
+            piece = data[start : start + throttle.slice_bytes]
+            await throttle.let_pass(len(piece))
+            yield piece
         if batch.verdict != "ok":
             return
 

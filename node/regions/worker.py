@@ -25,6 +25,7 @@ from node.regions import authority, divergence, stream
 from node.regions.copies import fetch
 from node.regions.links import Answer, Interrupted, Links, Unreachable
 from node.regions.stream import Batch, Question, Rank, Standing
+from node.regions.throttle import Throttle
 from node.store import CommandRejected, Store
 from storage import regions as roles
 from storage.command import RegionApply, RegionDemote, RegionPromote, RegionPut
@@ -79,7 +80,9 @@ class RegionsWorker:
         self.stuck = ""  # why a region that follows does not get on
         self._began = time.monotonic()
         store.cleared.clear()
+        self.throttle = Throttle(settings.link_bytes_per_s)
         self._links: Links | None = None
+        self._group = b""  # the certificate of the authority under which they were opened
         self._serve: Listening | None = None
         self._news = asyncio.Event()
         self._listen, self._directory = listen, directory
@@ -249,6 +252,8 @@ class RegionsWorker:
 
     def _follows(self, source: Region) -> bool:
         """Whether it is still this node's part to take what that region sends."""
+        if self._own_name not in self._known():
+            return False  # it was removed
         primary, role = self.primary(), self._store.region_role()
         leads = self._store.status().role is Role.LEADER
         return leads and role == roles.SECONDARY and primary is not None and primary.name == source.name
@@ -321,7 +326,9 @@ class RegionsWorker:
 
     async def _look_for_successor(self) -> None:
         """Whoever began a newer epoch orders writes; this region follows from now on."""
-        own = stream.standing(self._store)
+        own, ca = stream.standing(self._store), authority.authority(self._store)
+        if ca is None or ca.certificate != self._group:
+            return  # what was heard is of another group, or nothing yet
         if self._highest > own.rank:
             self._store.cleared.clear()
             await self._store.submit(RegionDemote(time_ns=self._store.now_ns()))
@@ -358,10 +365,15 @@ class RegionsWorker:
     async def _open(self) -> None:
         """Links out, and the listener in, once there is an authority."""
         ca = authority.authority(self._store)
-        if self._links is not None or ca is None:
+        if ca is None:
+            return
+        if self._links is not None and ca.certificate != self._group:
+            await self._part()  # it left one group and founded another one meanwhile
+        if self._links is not None:
             return
         own = authority.certify(ca, self._own_name, self._cluster_id)
         server_tls, client_tls = authority.contexts(ca, own)
+        self._group = ca.certificate
         self._links = Links(client_tls, self._cluster_id, source=self._settings.link_source)
         if self._settings.link_bind_address:
             self._serve = await self._listen(self._settings.link_bind_address, server_tls)

@@ -110,7 +110,7 @@ def test_the_example_is_a_configuration_and_shows_every_key() -> None:
     said = set(re.findall(r"(?m)^\s*(\w+)\b(?= *=| \"| \{)", uncommented))
     assert said == {
         "node_id", "region", "cluster_name", "data_dir", "api_addr", "cluster_addr", "cluster_source_addr",
-        "cluster_address", "region_addr", "region_bind_addr", "region_source_addr",
+        "cluster_address", "region_addr", "region_bind_addr", "region_source_addr", "region_bandwidth",
         "log_level", "log_format",
         "listener", "address", "tls_cert_file", "tls_key_file", "tls_disable", "seal", "key_file", "audit", "path",
         "telemetry", "unauthenticated_metrics_access", "raft", "heartbeat", "election_timeout", "read_leases",
@@ -273,10 +273,21 @@ SHAMIR = 'listener "tcp" { address = "127.0.0.1:1" }\nseal "shamir" {}\naudit "n
         (MINIMAL + 'audit "none" {}', 'audit "none" and audit "file" exclude each other.'),
         (MINIMAL + 'audit "file" { path = "/a.jsonl" }', 'Two audit "file" blocks name the same path.'),
         (SHAMIR, "a sealed node has no key to protect its own TLS key."),
+        (MINIMAL + 'region_bandwidth = "10"', '"10Mbit"'),
+        (MINIMAL + 'region_bandwidth = "fast"', '"10Mbit"'),
+        (MINIMAL + 'region_bandwidth = "999kbit"', "at least 1Mbit"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     assert sentence in refusal(tmp_path, text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "bytes_per_s"),
+    [("10Mbit", 1_250_000), ("1.5Gbit/s", 187_500_000), ("1000 kbit", 125_000), ("", 0)],
+)
+def test_a_bandwidth_is_written_in_bits(tmp_path: Path, said: str, bytes_per_s: float) -> None:
+    assert settings(tmp_path, f'{MINIMAL}region_bandwidth = "{said}"').link_bytes_per_s == bytes_per_s
 
 
 def test_shamir_is_accepted_with_files_of_its_own_or_in_plain_on_loopback(tmp_path: Path) -> None:

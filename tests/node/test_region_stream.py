@@ -1,22 +1,32 @@
 """What regions tell each other: whose history is the beginning of whose, and what is not even read."""
 
+import asyncio
+import contextlib
+import os
+import time
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.corefixture import call, opened, order
 
+from node.core.request import Operation
 from node.regions.stream import (
     BATCH_BYTES_MAX,
     PULL_BYTES_MAX,
     Batch,
     Frames,
+    Question,
     Standing,
+    answers,
     framed,
     joined,
     judge,
     pack,
     unpack,
 )
+from node.regions.throttle import Throttle
 from storage.rows import Epoch
 
 EPOCHS = [Epoch(1, "eu", 10), Epoch(2, "us", 100), Epoch(3, "eu", 200)]
@@ -122,3 +132,34 @@ def test_histories_part_where_the_first_of_two_epochs_begins(
     known = tuple(Epoch(*each) for each in theirs)
     who = asker(known[-1].epoch, known[-1].region, position)
     assert judge([Epoch(*each) for each in ours], 250, who, known) == verdict
+
+
+async def test_what_is_sent_keeps_to_its_bandwidth_whoever_sends_it(tmp_path: Path) -> None:
+    rate = 2_000_000
+    throttle = Throttle(rate)
+    async with opened(tmp_path) as core:
+        await order(core)
+        at = core.unsealed.position
+        for number in range(3):
+            value = {"v": os.urandom(150_000).hex()}
+            await call(core, Operation.UPDATE, f"secret/data/{number}", {"data": value})
+        began, sent, got, frames = time.monotonic(), 0, 0, Frames()
+        copies = asyncio.gather(*(throttle.let_pass(50_000) for _ in range(4)))
+        async with contextlib.aclosing(
+            answers(core.unsealed, Question(asker(1, "eu", at)), throttle)
+        ) as pieces:
+            async for piece in pieces:
+                assert len(piece) <= throttle.slice_bytes
+                sent += len(piece)
+                got += sum(len(batch.commands) for batch in frames.take(piece))
+                if got == 3:
+                    break
+        await copies
+        # the last piece is on its way when it is handed on
+        assert time.monotonic() - began >= (sent + 200_000 - throttle.slice_bytes) / rate
+
+
+async def test_without_a_limit_nothing_waits() -> None:
+    throttle = Throttle(0)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(throttle.let_pass(1 << 40) for _ in range(10)))

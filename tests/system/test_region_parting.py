@@ -62,7 +62,12 @@ def test_a_demoted_region_orders_nothing_until_one_is_promoted_and_one_that_leav
         assert put(eu, token, "a", "of eu alone") == 200, "its token and its secrets stay"
         assert put(us, token, "a", "of us") == 200
         assert (value_of(eu, token, "a"), value_of(us, token, "a")) == ("of eu alone", "of us")
+        eu.must(
+            token, "POST", "sys/regions/create"
+        )  # epochs of the group that it left mean nothing in its own
+        assert put(eu, token, "a", "of a new group") == 200
         us.must(token, "POST", "sys/regions/leave")  # the last one of a group
+        assert [eu.regions(token)[each] for each in ("role", "epoch")] == ["primary", 1]
         assert us.must("", "GET", "sys/replication/dr/status")["data"] == {"mode": "disabled"}
 
 

@@ -294,8 +294,10 @@ async def hello(core: Core, request: Request, params: dict[str, str]) -> Respons
 async def pull(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Batch after batch, for as long as the asker listens."""
     question, store = _converted(request, Question), core.unsealed
-    control.worker(core).superseded(question.standing.rank, question.standing)
-    return Response(stream=stream.answers(store, question), headers={"Content-Type": BINARY})
+    worker = control.worker(core)
+    worker.superseded(question.standing.rank, question.standing)
+    pieces = stream.answers(store, question, worker.throttle)
+    return Response(stream=pieces, headers={"Content-Type": BINARY})
 
 
 async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -310,9 +312,9 @@ async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Resp
     if values.boolean(request.data.get("done"), "done"):
         copies.forget(identity)
         return Response(body=b"{}", headers={"Content-Type": "application/json"})
-    piece = await asyncio.to_thread(
-        copies.piece, identity, values.integer(request.data.get("offset"), "offset")
-    )
+    throttle, offset = control.worker(core).throttle, values.integer(request.data.get("offset"), "offset")
+    piece = await asyncio.to_thread(copies.piece, identity, offset, throttle.slice_bytes)
+    await throttle.let_pass(len(piece))
     return Response(body=piece, headers={"Content-Type": BINARY})
 
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import clients, cores, large, reads, report, writes
+from bench import clients, cores, large, reads, regions, report, writes
 from bench.environment import facts
 from bench.processes import SystemFailedError
 from bench.report import Results
@@ -99,12 +99,23 @@ def large_part(results: Results, directory: Path) -> None:
     results.figures["read_1m_uniform_vs_hot"] = found.uniform_ratio
 
 
+def regions_part(results: Results, directory: Path) -> None:
+    quick = results.quick
+    directory.mkdir()
+    plan = regions.Plan(regions=2, seconds=6 if quick else 20, rounds=2 if quick else 4)
+    found = regions.measure(directory / "2", plan)
+    print("\n".join(["", *regions.table([found])]))
+    results.figures |= regions.figures(found)
+
+
 PARTS: dict[str, Callable[[Results, Path], None]] = {
     "reads": read_part,
     "writes": write_part,
     "clients": clients_part,
     "large": large_part,
+    "regions": regions_part,
 }
+OPTIONAL = ("regions",)
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -112,7 +123,10 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="fewer and shorter runs, 100,000 secrets at most"
     )
-    parser.add_argument("--only", default=",".join(PARTS), help="parts (default %(default)s)")
+    usual = ",".join(part for part in PARTS if part not in OPTIONAL)
+    parser.add_argument(
+        "--only", default=usual, help=f"parts (default %(default)s; also {', '.join(OPTIONAL)})"
+    )
     parser.add_argument("--directory", type=Path, help="where the data goes (default: a temporary directory)")
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")

@@ -23,6 +23,13 @@ RATIOS: Mapping[str, tuple[str, bool, float]] = {
     "rss_1m_mib": ("resident MiB of a node with a million secrets", False, 1024.0),
     "read_1m_vs_1k": ("reads/s of a hot set among a million, divided by among a thousand", True, 0.85),
     "read_1m_uniform_vs_hot": ("reads/s of random secrets of a million, divided by the hot set's", True, 0.5),
+    "region_lag_p99_ms": (
+        "p99 until a write shows in a region that is 100 ms (round trip) away",
+        False,
+        1000.0,
+    ),
+    "region_read_p50_ratio": ("p50 of reads in the primary region, divided by the secondary's", True, 0.9),
+    "region_forward_extra_ms": ("a forwarded write, less the round trip and two local writes", False, 5.0),
 }
 
 

@@ -92,8 +92,8 @@ class LocalRegions:
 
     # --- processes ---
 
-    def start_network(self) -> None:
-        """Open the doors, every way as long as it is by day; what was cut is healed."""
+    def start_network(self, *more: Door) -> None:
+        """Open the doors, and `more`, with every way as long as it should be; what was cut is healed."""
         doors = [
             Door(name, f"127.0.0.1:{node.link_port}", f"{cluster.region.host}:{node.link_port}")
             for name, cluster in self.clusters.items()
@@ -106,7 +106,7 @@ class LocalRegions:
             if set(pair) <= set(self.clusters)
         ]
         hosts = {each.name: each.host for each in REGIONS if each.name in self.clusters}
-        self.wan.start(hosts, doors, ways)
+        self.wan.start(hosts, [*doors, *more], ways)
 
     def dead(self) -> list[str]:
         """The ids of nodes that do not run."""

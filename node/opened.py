@@ -52,6 +52,7 @@ class Unsealed:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.copies.close()
         await self.group.stop()
         await asyncio.to_thread(self.machine.checkpoint)
         self.machine.close()

@@ -5,6 +5,7 @@ Raft, SQL or keys.
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from bisect import bisect_right
@@ -23,6 +24,7 @@ from storage.reads import Reads
 from storage.rows import KvKey, Mount, Token
 
 WRITE_TIMEOUT_S = 20.0
+ROLE_LOOK_S = 0.2  # meanwhile, how often it looks whether this region has begun to follow another one
 CLEARANCE_WAIT_S = 15.0  # how long a write waits until the other regions were asked (node/regions/worker.py)
 SHARED_BYTES_MAX = COMMAND_BYTES_MAX - 512  # so that it can be handed on inside of another region's command
 READ_INDEX_TIMEOUT_S = 5.0
@@ -150,15 +152,15 @@ class Store:
 
         Raises NotPrimary where another region orders writes, NoQuorum while that is not known yet.
         """
-        if self.accepts:
-            return
-        if not self.orders:
-            raise NotPrimary("another region orders writes")
-        try:
-            async with asyncio.timeout(CLEARANCE_WAIT_S):
-                await self.cleared.wait()
-        except TimeoutError:
-            raise NoQuorum("the other regions have not been asked yet whether one took over") from None
+        ends = time.monotonic() + CLEARANCE_WAIT_S
+        while not self.accepts:
+            if not self.orders:
+                raise NotPrimary("another region orders writes")
+            if time.monotonic() > ends:
+                raise NoQuorum("the other regions have not been asked yet whether one took over")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROLE_LOOK_S):
+                    await self.cleared.wait()
 
     def history(self, first: int, bytes_max: int) -> list[tuple[bytes, bytes]] | None:
         """Commands (request id, encoded) from position `first` on; None if they are no longer kept."""

@@ -36,6 +36,7 @@ from node.core.core import Core
 from node.core.request import Operation, Request, Response, Shape
 from node.core.router import Match
 from node.regions import forwarding
+from node.regions.authority import admit_link, peer_region
 from node.regions.placing import belongs_to_the_primary
 from node.telemetry.logs import where
 from node.telemetry.metrics import now
@@ -172,6 +173,7 @@ class Gateway:
             await self._take_body(call, request)
         if self._link:
             request.link, request.remote = True, call.raw.headers.get(forwarding.CLIENT, request.remote)
+            await admit_link(self._core.unsealed, peer_region(call.raw.transport))
             forwarding.fence(self._core, call.raw.headers.get(forwarding.EPOCH))
         await _wait_for_index(self._core, call.raw)
         try:
@@ -198,8 +200,7 @@ class Gateway:
 
     async def _handle(self, request: Request) -> tuple[Response, Match | None]:
         """pipeline.handle() within the time that a request has."""
-        # A file takes as long as it takes; each of its pieces has a deadline.
-        limit_s = None if request.upload is not None else self._core.settings.request_timeout_s
+        limit_s = None if request.patient else self._core.settings.request_timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 return await pipeline.handle(self._core, request)
@@ -211,7 +212,11 @@ class Gateway:
     async def _take_body(self, call: "_Call", request: Request) -> None:
         if request.path.endswith("/"):
             raise errors.InvalidRequest("cannot write to a path ending in '/'")
-        if self._takes_file(request):
+        match = self._core.system.match(request.path)
+        takes_file = match is not None and match.route.upload
+        # A file takes as long as it takes; each of its pieces has a deadline.
+        request.patient = takes_file or (match is not None and match.route.patient)
+        if takes_file:
             if isinstance(call.raw, PlainRequest):
                 raise errors.InvalidRequest("send to this path without percent-encoding")
             request.upload, call.close = self._bodies.stream(call.raw), True
@@ -219,10 +224,6 @@ class Gateway:
             request.data, request.has_body = self._bodies.parse(call.raw.body)
         else:
             request.data, request.has_body = await self._bodies.read(call.raw)
-
-    def _takes_file(self, request: Request) -> bool:
-        match = self._core.system.match(request.path)
-        return match is not None and match.route.upload
 
 
 def _rendered(request: Request, response: Response, match: Match | None) -> Rendered:

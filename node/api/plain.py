@@ -7,6 +7,7 @@ untouched, and its connection with it for good: no byte is ever looked at by bot
 that the two could read differently (RFC 9112, sections 6 and 11.2).
 """
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,7 @@ class PlainRequest:
     remote: str
     body: bytes
     memo: dict[str, Any]
+    transport: asyncio.BaseTransport | None = None
 
 
 class PlainReader:
@@ -63,10 +65,14 @@ class PlainReader:
         "_memo",
         "_remote",
         "_tail",
+        "_transport",
     )
 
-    def __init__(self, remote: str, *, header_bytes_max: int) -> None:
+    def __init__(
+        self, remote: str, *, header_bytes_max: int, transport: asyncio.BaseTransport | None = None
+    ) -> None:
         self._header_bytes_max = header_bytes_max
+        self._transport = transport
         self._remote = remote
         self._get_bytes_max = min(header_bytes_max, PLAIN_BYTES_MAX)
         self._block = b""
@@ -95,7 +101,13 @@ class PlainReader:
         if len(body) != self._length or (body and start[1] == b"GET"):
             return None
         return PlainRequest(
-            start[1].decode(), start[2].decode(), self._headers, self._remote, body, self._memo
+            start[1].decode(),
+            start[2].decode(),
+            self._headers,
+            self._remote,
+            body,
+            self._memo,
+            self._transport,
         )
 
     def _learn(self, block: bytes) -> bool:

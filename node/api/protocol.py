@@ -143,7 +143,7 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         peer = self.peername
         remote = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._plain = PlainReader(remote, header_bytes_max=server.header_bytes_max)
+        self._plain = PlainReader(remote, header_bytes_max=server.header_bytes_max, transport=transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_header_timer()

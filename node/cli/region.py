@@ -13,6 +13,7 @@ from node.cli.prompt import secret_line
 from node.cli.remote import Prints, remote
 
 FILE = click.Path(path_type=Path)
+JOIN_TIMEOUT_S = 4 * 3600.0  # the whole state travels meanwhile
 
 
 @click.group(cls=Group)
@@ -47,7 +48,9 @@ def ticket(client: Client, out: Output, ttl: str) -> int:
 def join(client: Client, out: Output, ticket: str) -> int:
     """Make the NEW, empty node at -address the first one of a region that follows; its state is fetched first."""
     body = {"ticket": secret_line(ticket, "Ticket") if ticket == "-" else ticket}
-    told: dict[str, Any] = client.call("POST", "sys/regions/join", body, with_token=False)
+    path = "sys/regions/join"
+    answer = client.send("POST", path, body, with_token=False, timeout=JOIN_TIMEOUT_S)
+    told: dict[str, Any] = client.checked(answer, "POST", path)
     keys = "".join(f"\nUnseal Key {number}: {key}" for number, key in enumerate(told["keys"], 1))
     out.show(told, f"Success! Region {told['region']} follows.{keys}")
     return 0

@@ -58,6 +58,7 @@ class Request:
     token: Secret | None = None
     remote: str = ""
     link: bool = False  # another region sent it
+    patient: bool = False  # it has no deadline (Route.patient, or a body that is a file)
     alone: bool = False  # the region that orders writes cannot be asked: answered from here, or not at all
     request_id: bytes = b""  # 16 bytes: the identity under which a write is applied at most once
     attempt: int = 0  # how often it had to be begun again, because what it read had changed

@@ -4,12 +4,14 @@ It is made when there are regions, and kept in the store like any secret, so eve
 certify itself, with a key that never leaves its memory, and verify the others: both ends of a link show a certificate.
 """
 
+import asyncio
 import re
 import ssl
 
 from cryptography import x509
 
 from node import pki
+from node.errors import PermissionDenied
 from node.store import Store
 from node.view import View
 from storage.command import EntryPut
@@ -17,6 +19,7 @@ from storage.entries import REGIONS
 from storage.secret import Secret
 
 AUTHORITY = "authority"
+_LINK_NAME = re.compile(r"[a-z0-9-]{1,32}\.region\.[0-9a-f-]+\.strongroom")
 REGION_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
 
@@ -43,6 +46,25 @@ def authority(store: Store) -> pki.Credentials | None:
 def certify(ca: pki.Credentials, region: str, cluster_id: str) -> pki.Credentials:
     """A fresh key with a certificate in the region's name."""
     return pki.credentials(ca, [x509.DNSName(link_name(region, cluster_id))])
+
+
+def peer_region(transport: asyncio.BaseTransport | None) -> str:
+    """The region in whose name a link's other end showed its certificate; "" if it is none."""
+    shown = {} if transport is None else transport.get_extra_info("peercert") or {}
+    names = [value for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
+    return next((name.partition(".")[0] for name in names if _LINK_NAME.fullmatch(name)), "")
+
+
+async def admit_link(store: Store, region: str) -> None:
+    """Raises PermissionDenied for a region that is not, or not any more, one of this store's."""
+    if not _is_known(store, region):
+        await store.fresh()  # another node may just have admitted it
+        if not _is_known(store, region):
+            raise PermissionDenied(f"region {region or 'without a name'} was removed, or is not known here")
+
+
+def _is_known(store: Store, region: str) -> bool:
+    return any(each.name == region for each in store.reads.regions())
 
 
 def contexts(ca: pki.Credentials, own: pki.Credentials) -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -48,6 +48,7 @@ def overview(core: Core) -> dict[str, Any]:
         "position": own.position,
         "stuck": regions.stuck,
         "diverged_at": regions.diverged_at,
+        "link_problem": regions.link_problem,
         "regions": [_describe(regions, own, each) for each in store.reads.regions()],
         "epochs": [
             {"epoch": each.epoch, "region": each.region, "position": each.position}
@@ -100,6 +101,7 @@ def measured(core: Core) -> tuple[str, dict[str, float]]:
     own = stream.standing(core.store)
     told: dict[str, Any] = {"position": own.position, "epoch": own.epoch}
     told |= {"is_primary": own.role == roles.PRIMARY, "is_stuck": bool(core.regions.stuck)}
+    told["is_unreachable"] = bool(core.regions.link_problem)
     told |= lag(core.regions, own)
     return own.region, {name: float(value) for name, value in told.items() if value is not None}
 

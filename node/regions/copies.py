@@ -26,7 +26,9 @@ COPY_LIFETIME_S = 1800.0  # since a piece was asked for
 PIECE_TIMEOUT_S = 30.0
 PIECE_ATTEMPTS_MAX = 20
 PIECE_PAUSE_S = 0.5
-COPY_TIMEOUT_S = 600.0  # for the copy to be made
+COPY_TIMEOUT_S = 3600.0  # for the copy to be made
+ASK_TIMEOUT_S = 60.0
+COPY_WAIT_S = 30.0  # how long one question waits for that
 
 
 @dataclass(slots=True)
@@ -44,27 +46,58 @@ class Copies:
     directory: Path
     take: Callable[[Path], Awaitable[int]]  # StateCopies.take
     _copies: dict[str, _Copy] = field(default_factory=dict)
+    _making: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for left in self.directory.glob("region-*.db*"):
             left.unlink()
 
-    async def create(self) -> dict[str, Any]:
-        """A copy of what is applied now: {"id", "bytes", "sha256"}. Raises NoQuorum if there are too many."""
+    def begin(self) -> str:
+        """The id of a copy of what is applied now, which is being made. Raises NoQuorum if there are too many."""
         self.expire(time.monotonic() - COPY_LIFETIME_S)
-        if len(self._copies) >= COPIES_MAX:
+        if len(self._copies) + len(self._making) >= COPIES_MAX:
             raise NoQuorum("too many copies of the state wait to be fetched; try again later")
         identity = secrets.token_hex(8)
+        self._making[identity] = asyncio.create_task(self._make(identity), name="copy for a region")
+        return identity
+
+    async def _make(self, identity: str) -> None:
         path = self.directory / f"region-{identity}.db"
-        await self.take(path)
-        copy = self._copies[identity] = await asyncio.to_thread(_described, path)
+        try:
+            await self.take(path)
+            self._copies[identity] = await asyncio.to_thread(_described, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    async def described(self, identity: str) -> dict[str, Any]:
+        """{"id", "bytes", "sha256"} of a copy; the id alone if it is not made within COPY_WAIT_S: ask again.
+
+        Raises InvalidRequest for a copy that is not there, NoQuorum for one that could not be made.
+        """
+        making = self._making.get(identity)
+        if making is not None:
+            await asyncio.wait({making}, timeout=COPY_WAIT_S)
+            if not making.done():
+                return {"id": identity}
+            self._making.pop(identity, None)
+            if making.cancelled() or (error := making.exception()) is not None:
+                reason = "cancelled" if making.cancelled() else type(error).__name__
+                raise NoQuorum(f"the copy of the state could not be made: {reason}")
+        copy = self._found(identity)
         return {"id": identity, "bytes": copy.bytes, "sha256": copy.sha256}
+
+    def _found(self, identity: str) -> _Copy:
+        copy = self._copies.get(identity)
+        if copy is None:
+            raise InvalidRequest("there is no such copy; begin again")
+        return copy
 
     def piece(self, identity: str, offset: int, size_bytes_max: int = PIECE_BYTES) -> bytes:
         """Blocking. Raises InvalidRequest for a copy that is not there any more."""
-        copy = self._copies.get(identity)
-        if copy is None or not 0 <= offset <= copy.bytes:
-            raise InvalidRequest("there is no such copy; begin again")
+        copy = self._found(identity)
+        if not 0 <= offset <= copy.bytes:
+            raise InvalidRequest("the copy has no such piece; begin again")
         copy.used_at = time.monotonic()
         with copy.path.open("rb") as file:
             file.seek(offset)
@@ -75,7 +108,17 @@ class Copies:
         if copy is not None:
             copy.path.unlink(missing_ok=True)
 
+    async def close(self) -> None:
+        """The store is sealed: nobody waits any more for what is being made."""
+        making = list(self._making.values())
+        self._making.clear()
+        for task in making:
+            task.cancel()
+        await asyncio.gather(*making, return_exceptions=True)
+
     def expire(self, used_before: float) -> None:
+        for identity in [key for key, task in self._making.items() if task.done()]:
+            del self._making[identity]  # nobody asked again: its copy, if there is one, has its own time
         for identity in [key for key, copy in self._copies.items() if copy.used_at < used_before]:
             self.forget(identity)
 
@@ -95,7 +138,7 @@ async def fetch(links: Links, region: str, addresses: tuple[str, ...], target: P
     try:
         with os.fdopen(fd, "wb") as file:
             while size < described["bytes"]:
-                piece = await _piece(links, source, {"id": identity, "offset": size})
+                piece = await _patiently(links, source, {"id": identity, "offset": size}, PIECE_TIMEOUT_S)
                 if not piece:
                     raise Interrupted("the copy of the state ended early")
                 await asyncio.to_thread(file.write, piece)
@@ -118,19 +161,28 @@ async def _begin(
     for address in addresses:
         source = (region, (address,))
         try:
-            return source, msgspec.json.decode(await _ask(links, source, {}, COPY_TIMEOUT_S))
+            told = msgspec.json.decode(await _ask(links, source, {}, ASK_TIMEOUT_S))
+            ends = time.monotonic() + COPY_TIMEOUT_S
+            while "sha256" not in told and time.monotonic() < ends:
+                told = msgspec.json.decode(await _patiently(links, source, {"id": told["id"]}, ASK_TIMEOUT_S))
+            if "sha256" not in told:
+                raise Interrupted(f"no copy within {COPY_TIMEOUT_S:.0f} s")
+            return source, told
         except (Unreachable, Interrupted) as error:
             problem = str(error)
     raise Interrupted(f"the state could not be fetched: {problem}")
 
 
-async def _piece(links: Links, source: tuple[str, tuple[str, ...]], asked: dict[str, Any]) -> bytes:
+async def _patiently(
+    links: Links, source: tuple[str, tuple[str, ...]], asked: dict[str, Any], timeout_s: float
+) -> bytes:
+    """What may be asked several times is."""
     for _ in range(PIECE_ATTEMPTS_MAX - 1):
         try:
-            return await _ask(links, source, asked, PIECE_TIMEOUT_S)
+            return await _ask(links, source, asked, timeout_s)
         except (Unreachable, Interrupted):
             await asyncio.sleep(PIECE_PAUSE_S)
-    return await _ask(links, source, asked, PIECE_TIMEOUT_S)
+    return await _ask(links, source, asked, timeout_s)
 
 
 async def _ask(

@@ -13,6 +13,7 @@ from node.regions.authority import link_name
 
 ANSWER_BYTES_MAX = 40 * 1024 * 1024  # the largest answer that the API gives
 CONNECT_TIMEOUT_S = 3.0
+PROBLEM_BYTES_MAX = 512  # of an answer that is an error
 CONNECTIONS_MAX = 64
 
 
@@ -82,7 +83,9 @@ class Links:
             try:
                 async with self._request(region, address, path, "POST", body, {}, timeout) as answer:
                     if answer.status != HTTPStatus.OK:
-                        raise Interrupted(f"{region} at {address} answered HTTP {answer.status}")
+                        told = await answer.content.read(PROBLEM_BYTES_MAX)
+                        problem = told.decode(errors="replace").strip()
+                        raise Interrupted(f"{region} at {address} answered HTTP {answer.status}: {problem}")
                     self._preferred[region] = address
                     async for piece in answer.content.iter_any():
                         yield piece

@@ -211,8 +211,9 @@ async def answers(store: Store, question: Question, throttle: Throttle) -> Async
             piece = data[start : start + throttle.slice_bytes]
             await throttle.let_pass(len(piece))
             yield piece
-        if batch.verdict != "ok":
-            return
+        registered = any(each.name == question.standing.region for each in store.reads.regions())
+        if batch.verdict != "ok" or not registered:
+            return  # a region that was removed has just been sent its removal
 
 
 def _after(store: Store, question: Question, count: int) -> Question:

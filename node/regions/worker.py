@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from consensus.api import Role
+from node import pki
 from node.config import Settings
 from node.errors import NodeError, NoQuorum
 from node.regions import authority, divergence, stream
@@ -37,6 +38,7 @@ from storage.rows import Region
 TOUCH_EVERY_S = 0.5
 TOUCH_TIMEOUT_S = 2.0
 CONTACT_LOST_S = 5.0  # a round of questions takes up to TOUCH_TIMEOUT_S, and one may get lost
+CERTIFY_EVERY_S = 24 * 3600.0  # certificates of links are good for pki.LEAF_LIFETIME
 RETRY_S = 0.25
 COPY = "region-arriving.db"
 CLEARANCE_PATIENCE_S = 5.0  # after a start, for regions that do not answer
@@ -81,8 +83,11 @@ class RegionsWorker:
         self._began = time.monotonic()
         store.cleared.clear()
         self.throttle = Throttle(settings.link_bytes_per_s)
+        self.link_problem = ""  # why other regions cannot reach this node
         self._links: Links | None = None
-        self._group = b""  # the certificate of the authority under which they were opened
+        self._tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
+        self._certified_at = 0.0
+        self._group = b""  # the certificate of the authority under which links were opened
         self._serve: Listening | None = None
         self._news = asyncio.Event()
         self._listen, self._directory = listen, directory
@@ -191,7 +196,8 @@ class RegionsWorker:
     async def _part(self) -> None:
         """This cluster is no region any more."""
         await self._close()
-        self._links = self._serve = None
+        self._links = self._serve = self._tls = None
+        self.link_problem = ""
         self.contacts.clear()
         self._highest = (0, "")
         self.stuck, self.diverged_at = "", 0
@@ -363,20 +369,36 @@ class RegionsWorker:
         return {each.name: each for each in self._store.reads.regions()}
 
     async def _open(self) -> None:
-        """Links out, and the listener in, once there is an authority."""
+        """Links out, once there is an authority, and the listener in, as soon as its address can be bound."""
         ca = authority.authority(self._store)
         if ca is None:
             return
         if self._links is not None and ca.certificate != self._group:
             await self._part()  # it left one group and founded another one meanwhile
-        if self._links is not None:
+        if time.monotonic() - self._certified_at > CERTIFY_EVERY_S or self._tls is None:
+            own = authority.certify(ca, self._own_name, self._cluster_id)
+            self._tls = self._tls or authority.contexts(ca, own)
+            for context in self._tls:
+                pki.load_credentials(context, own)  # for handshakes from now on
+            self._certified_at, self._group = time.monotonic(), ca.certificate
+        if self._links is None:
+            self._links = Links(self._tls[1], self._cluster_id, source=self._settings.link_source)
+        if self._serve is None and self._settings.link_bind_address:
+            await self._bind(self._settings.link_bind_address, self._tls[0])
+
+    async def _bind(self, address: str, tls: ssl.SSLContext) -> None:
+        """A node that other regions cannot reach serves its clients all the same, says so, and tries again."""
+        try:
+            self._serve = await self._listen(address, tls)
+        except OSError as error:
+            problem = f"{address} cannot be bound for other regions: {error.strerror or error}"
+            if problem != self.link_problem:
+                log.warning("other regions cannot reach this node", address=address, reason=problem)
+            self.link_problem = problem
             return
-        own = authority.certify(ca, self._own_name, self._cluster_id)
-        server_tls, client_tls = authority.contexts(ca, own)
-        self._group = ca.certificate
-        self._links = Links(client_tls, self._cluster_id, source=self._settings.link_source)
-        if self._settings.link_bind_address:
-            self._serve = await self._listen(self._settings.link_bind_address, server_tls)
+        if self.link_problem:
+            log.info("other regions can reach this node", address=address)
+        self.link_problem = ""
 
     async def _touch(self, region: Region) -> bool:
         try:

@@ -29,7 +29,7 @@ _REGION = (
     *named(Kind.NUMBER, "lag_seconds last_contact_seconds round_trip_ms"),
 )
 OVERVIEW = (
-    *named(Kind.STRING, "region role primary stuck"),
+    *named(Kind.STRING, "region role primary stuck link_problem"),
     *named(Kind.INTEGER, "epoch position diverged_at"),
     Field("regions", Kind.OBJECTS, "Every region as this node knows it.", members=_REGION),
     Field(
@@ -77,6 +77,7 @@ def routes() -> list[Route]:
             "sys/regions/join",
             {update: join},
             local=True,
+            patient=True,
             sealed=True,
             authenticated=False,
             fresh=False,
@@ -301,17 +302,17 @@ async def pull(core: Core, request: Request, params: dict[str, str]) -> Response
 
 
 async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """{}: make a copy of the state; {id, offset}: a piece of it; {id, done}: it can go."""
+    """{}: make a copy of the state; {id}: whether it is made; {id, offset}: a piece of it; {id, done}: it can go."""
     copies = core.copies
     if copies is None:
         raise InvalidRequest("a server in memory takes no part in regions")
-    identity = values.text(request.data.get("id"), "id")
-    if not identity:
-        made = await copies.create()
-        return Response(body=msgspec.json.encode(made), headers={"Content-Type": "application/json"})
+    identity = values.text(request.data.get("id"), "id") or copies.begin()
     if values.boolean(request.data.get("done"), "done"):
         copies.forget(identity)
         return Response(body=b"{}", headers={"Content-Type": "application/json"})
+    if "offset" not in request.data:
+        told = await copies.described(identity)
+        return Response(body=msgspec.json.encode(told), headers={"Content-Type": "application/json"})
     throttle, offset = control.worker(core).throttle, values.integer(request.data.get("offset"), "offset")
     piece = await asyncio.to_thread(copies.piece, identity, offset, throttle.slice_bytes)
     await throttle.let_pass(len(piece))

@@ -14,6 +14,7 @@ from node.core.fields import Field, Kind, in_query, named
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest
+from storage import regions as roles
 
 _CODES = (
     "activecode",
@@ -34,12 +35,24 @@ _HEALTH = (
     Field("standby", Kind.BOOLEAN, "Whether another node leads."),
     Field("performance_standby", Kind.BOOLEAN, "Always false: every node answers everything."),
     Field("replication_performance_mode", Kind.STRING, "disabled, or unknown while sealed."),
-    Field("replication_dr_mode", Kind.STRING, "disabled, or unknown while sealed."),
+    Field(
+        "replication_dr_mode",
+        Kind.STRING,
+        "Of the region: disabled, primary or secondary; unknown while sealed.",
+    ),
     Field("server_time_utc", Kind.INTEGER, "Seconds since 1970."),
     Field("version", Kind.STRING, "Of the server."),
     Field("cluster_name", Kind.STRING, "Once the store is open."),
     Field("cluster_id", Kind.STRING, "Once the store is open."),
+    Field("region_link_problem", Kind.STRING, "Why other regions cannot reach this node, if they cannot."),
 )
+_MODES = {
+    roles.ALONE: "disabled",
+    roles.PRIMARY: "primary",
+    roles.LEAVING: "primary",
+    roles.SECONDARY: "secondary",
+    roles.CALLED: "secondary",
+}
 _LEADER = (
     Field("ha_enabled", Kind.BOOLEAN, "Whether there can be other nodes."),
     Field("is_self", Kind.BOOLEAN, "Whether this node leads."),
@@ -111,18 +124,21 @@ async def _health(core: Core, request: Request, params: dict[str, str]) -> Respo
     status = core.store.status() if core.store else None
     standby = status is None or status.role is not Role.LEADER
     mode = "disabled" if core.store is not None else "unknown"
+    problem = core.regions.link_problem if core.regions is not None else ""
     body: dict[str, Any] = {
         "initialized": core.lifecycle.initialized,
         "sealed": core.store is None,
         "standby": standby,
         "performance_standby": False,
         "replication_performance_mode": mode,
-        "replication_dr_mode": mode,
+        "replication_dr_mode": mode if core.store is None else _MODES[core.store.region_role()],
         "server_time_utc": int(time.time()),
         "version": API_VERSION,
     }
     if core.store is not None:
         body |= cluster_names(core)
+    if problem:
+        body["region_link_problem"] = problem
     if not core.lifecycle.initialized:
         code = codes["uninitcode"] or 501
     elif core.store is None:

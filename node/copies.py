@@ -27,7 +27,7 @@ class StateCopies:
 
     async def digest(self, path: Path) -> str:
         """The digest of the state in a copy."""
-        return await asyncio.to_thread(self._machine.digest_of, path, _pause)
+        return await asyncio.to_thread(self._machine.digest_of, path, breathe)
 
     async def check(self, path: Path) -> None:
         """Raises InvalidRequest unless the file is a state that this store's keys open."""
@@ -48,5 +48,6 @@ class StateCopies:
             raise NoQuorum(f"nothing was restored: {error}") from error
 
 
-def _pause() -> None:
+def breathe() -> None:
+    """What reads a whole state in a thread lets the others run."""
     time.sleep(DIGEST_PAUSE_S)

@@ -166,9 +166,9 @@ class Store:
         """Commands (request id, encoded) from position `first` on; None if they are no longer kept."""
         return self._machine.history.read(first, bytes_max)
 
-    def history_digest(self) -> str:
-        """SHA-256 (hex) over what regions share: equal at equal positions. Reads everything."""
-        return self._machine.history_digest()
+    def history_first(self) -> int:
+        """The first position that history() still has."""
+        return self._machine.history.first
 
     def status(self) -> Status:
         return self._group.status()

@@ -303,9 +303,9 @@ class Machine:
         """SHA-256 (hex) over the replicated state: equal logs give equal digests, on any node. See digest_of()."""
         return self._digest(SHARED + OWN, pause)
 
-    def history_digest(self) -> str:
-        """SHA-256 (hex) over what all regions share: equal at equal positions, in any region."""
-        return self._digest(SHARED)
+    def history_digest(self, pause: Pause | None = None) -> str:
+        """SHA-256 (hex) over what all regions share: equal at equal positions, in any region. See digest_of()."""
+        return self._digest(SHARED, pause)
 
     def _digest(self, queries: tuple[str, ...], pause: Pause | None = None) -> str:
         self._recent.flush()

@@ -83,15 +83,19 @@ def _describe(regions: RegionsWorker, own: Standing, region: Region) -> dict[str
     return entry
 
 
-def lag(regions: RegionsWorker, own: Standing) -> dict[str, Any]:
-    """How far this region is behind, as this node knows it: an idle primary and a cut link are told apart."""
+def lag(regions: RegionsWorker, own: Standing, *, in_touch: bool = True) -> dict[str, Any]:
+    """How far this region is behind, as this node knows it: an idle primary and a cut link are told apart.
+
+    Not `in_touch`: the primary was asked just now, and did not answer.
+    """
     if own.role not in roles.FOLLOWS or own.epoch_region == own.region:  # or it was demoted, and holds it all
         return {"lag_entries": 0, "lag_seconds": 0.0}
     contact = regions.contacts.get(own.epoch_region)
     if contact is None:
         return {"lag_entries": None, "lag_seconds": None}
     entries = max(0, contact.standing.position - own.position)
-    return {"lag_entries": entries, "lag_seconds": round(lag_seconds(contact, entries), 3)}
+    seconds = lag_seconds(contact, entries, in_touch=in_touch)
+    return {"lag_entries": entries, "lag_seconds": None if seconds is None else round(seconds, 3)}
 
 
 def measured(core: Core) -> tuple[str, dict[str, float]]:
@@ -106,12 +110,12 @@ def measured(core: Core) -> tuple[str, dict[str, float]]:
     return own.region, {name: float(value) for name, value in told.items() if value is not None}
 
 
-def lag_seconds(contact: Contact, entries: int) -> float:
-    """0 while level and in touch; else for how long this region has not held all that the other one had."""
+def lag_seconds(contact: Contact, entries: int, *, in_touch: bool = True) -> float | None:
+    """0 while level and in touch; else how old what is missing can be at most. None: it was never level yet."""
     now = time.monotonic()
-    if not entries and now - contact.heard_at <= CONTACT_FRESH_S:
+    if in_touch and not entries and now - contact.heard_at <= CONTACT_FRESH_S:
         return 0.0
-    return now - (contact.level_at if contact.level_at is not None else contact.heard_at)
+    return None if contact.level_at is None else now - contact.level_at
 
 
 async def switchover(core: Core, target: str) -> None:
@@ -147,12 +151,11 @@ async def promote(core: Core, *, accept_loss: bool, max_lag_s: float, force: boo
     if own.role not in roles.FOLLOWS:
         raise InvalidRequest(f"this region is {own.role}: only one that follows can be promoted")
     source = regions.primary()
-    if source is not None and not force:
-        await _refuse_if_healthy(regions, source, own)
-    known, ahead = lag(regions, own), await _ahead(regions, own)
-    seconds = known["lag_seconds"]
+    answers = source is not None and await _answers(regions, source, own, force=force)
+    behind, ahead = lag(regions, own, in_touch=answers), await _ahead(regions, own)
+    seconds = behind["lag_seconds"]
     if not accept_loss and (seconds is None or seconds > max_lag_s or ahead):
-        raise InvalidRequest(_loss(own, known, ahead))
+        raise InvalidRequest(_loss(own, behind, ahead))
     try:
         await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=own.epoch + 1))
         while stream.standing(store).rank < regions.highest:  # one that is gone took over meanwhile, unseen
@@ -161,8 +164,9 @@ async def promote(core: Core, *, accept_loss: bool, max_lag_s: float, force: boo
             await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=epoch))
     except CommandRejected as error:
         raise refused(error, own.region) from None
-    told = {"region": own.region, "epoch": stream.standing(store).epoch, "position": store.position}
-    return told | {"lost": known, "ahead": ahead}
+    begun = store.reads.epochs()[-1]
+    told = {"region": own.region, "epoch": begun.epoch, "position": begun.position}
+    return told | {"lost": behind, "ahead": ahead}
 
 
 async def _ahead(regions: RegionsWorker, own: Standing) -> dict[str, int]:
@@ -190,16 +194,18 @@ def _loss(own: Standing, known: dict[str, Any], ahead: dict[str, int]) -> str:
     )
 
 
-async def _refuse_if_healthy(regions: RegionsWorker, source: Region, own: Standing) -> None:
+async def _answers(regions: RegionsWorker, source: Region, own: Standing, *, force: bool) -> bool:
+    """Whether the region that orders writes answers. Raises InvalidRequest if it does, and `force` is not given."""
     try:
         told = await regions.hello(source)
     except (Unreachable, Interrupted):
-        return
-    if told.role == roles.PRIMARY and told.rank >= own.rank:
+        return False
+    if told.role == roles.PRIMARY and told.rank >= own.rank and not force:
         raise InvalidRequest(
             f"{source.name} answers and orders writes: `strongroom region switchover {own.region}` there"
             " hands over without a loss. If clients cannot reach it all the same, promote with force=true"
         )
+    return True
 
 
 async def remove(core: Core, name: str) -> None:

@@ -9,17 +9,18 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from node.errors import InvalidRequest, NoQuorum
+from node.errors import InvalidRequest, NoQuorum, TooBusy
 from node.regions.links import Interrupted, Links, Unreachable
 
 SNAPSHOT = "/v1/sys/regions/link/snapshot"
+SCRATCH = "region-scratch.db"
 PIECE_BYTES = 1 << 20
 COPIES_MAX = 2  # copies of the state that wait to be fetched
 COPY_LIFETIME_S = 1800.0  # since a piece was asked for
@@ -47,6 +48,8 @@ class Copies:
     take: Callable[[Path], Awaitable[int]]  # StateCopies.take
     _copies: dict[str, _Copy] = field(default_factory=dict)
     _making: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+=======
+    _scratch: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         for left in self.directory.glob("region-*.db*"):
@@ -92,6 +95,19 @@ class Copies:
         if copy is None:
             raise InvalidRequest("there is no such copy; begin again")
         return copy
+
+    @contextlib.asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """Where one copy may lie for a moment: a path at which nothing is, before and after. Raises TooBusy."""
+        if self._scratch.locked():
+            raise TooBusy("another copy of the state is being read at this node")
+        path = self.directory / SCRATCH
+        async with self._scratch:
+            try:
+                yield path
+            finally:
+                for left in self.directory.glob(f"{SCRATCH}*"):
+                    left.unlink()
 
     def piece(self, identity: str, offset: int, size_bytes_max: int = PIECE_BYTES) -> bytes:
         """Blocking. Raises InvalidRequest for a copy that is not there any more."""

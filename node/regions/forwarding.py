@@ -8,7 +8,7 @@ this node's state has come to where the write stands, so that the caller reads i
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -20,6 +20,7 @@ from node.core.core import Core
 from node.core.request import Request
 from node.regions import control, stream
 from node.regions.links import Answer, Interrupted, Unreachable
+from storage.rows import Epoch
 
 FORWARD_TIMEOUT_S = 30.0
 ATTEMPT_TIMEOUT_S = 15.0
@@ -54,14 +55,14 @@ async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
     if core.regions is not None:
         headers[EPOCH] = "{} {}".format(*core.regions.highest)
     body = _encode(request.data) if request.has_body else b""
-    answer = await _pursue(core, raw, headers, body)
-    await _catch_up(core, answer.headers.get(INDEX))
+    source, answer = await _pursue(core, raw, headers, body)
+    await _catch_up(core, source, answer.headers.get(INDEX))
     kept = {name: answer.headers[name] for name in _RETURNED if name in answer.headers}
     return Rendered(answer.status, answer.body, kept or {"Content-Type": JSON})
 
 
-async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes) -> Answer:
-    """Ask until a region that orders writes answers, or time is up."""
+async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes) -> tuple[str, Answer]:
+    """Ask until a region that orders writes answers, or time is up: its name and what it says."""
     regions, ends = core.regions, time.monotonic() + FORWARD_TIMEOUT_S
     problem, unknown = "it is not known yet which region orders writes", False
     while regions is not None and time.monotonic() < ends:
@@ -87,7 +88,7 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
                     timeout_s=ATTEMPT_TIMEOUT_S,
                 )
                 if NOT_PRIMARY not in answer.headers and settles(answer.status, unknown=unknown):
-                    return answer
+                    return source.name, answer
                 problem = f"region {source.name} answered {answer.status} at last"
         except Unreachable as error:
             problem = str(error)
@@ -111,7 +112,7 @@ def _situation(core: Core) -> str:
     contact, behind = core.regions.contacts.get(own.epoch_region), control.lag(core.regions, own)
     heard = f", last heard of {time.monotonic() - contact.heard_at:.1f} s ago" if contact else ""
     told = f"; {own.region} follows {own.epoch_region}, which orders writes{heard}"
-    if behind["lag_entries"] is not None:
+    if behind["lag_seconds"] is not None:
         told += f", and is {behind['lag_entries']} commands and {behind['lag_seconds']:.1f} s behind it"
     return f"{told}. Reads go on here, and log-ins that give batch tokens"
 
@@ -132,11 +133,32 @@ def settles(status: int, *, unknown: bool) -> bool:
     return status < HTTPStatus.BAD_REQUEST or not unknown
 
 
-async def _catch_up(core: Core, header: str | None) -> None:
+async def _catch_up(core: Core, source: str, header: str | None) -> None:
+    """Until this node is where the answer of `source` stands, or for a while. Raises OutcomeUnknown.
+
+    Where another region has begun to order writes meanwhile, before that position, what `source` acknowledged is
+    perhaps no part of the history: nobody may be told that it was done.
+    """
     if header is None or core.store is None:
         return
     try:
         _, position = parse_index(header)
     except errors.InvalidRequest:
         return
-    await core.store.wait_for(position, CATCH_UP_S)
+    before = core.store.reads.epochs()
+    arrived = await core.store.wait_for(position, CATCH_UP_S)
+    if superseded(source, position, before, core.store.reads.epochs(), arrived=arrived):
+        raise errors.OutcomeUnknown(
+            f"{source} answered, and another region took over before that arrived here"
+        )
+
+
+def superseded(
+    source: str, position: int, before: Sequence[Epoch], after: Sequence[Epoch], *, arrived: bool
+) -> bool:
+    """Whether another region than `source` orders `position`, as a node tells that waited for it.
+
+    `before`, `after`: the epochs that it knew when it began to wait and at the end; `arrived`: it holds the position.
+    """
+    begun = [each for each in after if each.position <= position]
+    return bool(begun) and begun[-1].region != source and (arrived or len(after) > len(before))

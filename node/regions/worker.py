@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import ssl
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,7 @@ TOUCH_TIMEOUT_S = 2.0
 CONTACT_LOST_S = 5.0  # a round of questions takes up to TOUCH_TIMEOUT_S, and one may get lost
 CERTIFY_EVERY_S = 24 * 3600.0  # certificates of links are good for pki.LEAF_LIFETIME
 RETRY_S = 0.25
+TOLD_MAX = 256  # positions of a region that this node has not reached yet: enough for two minutes
 COPY = "region-arriving.db"
 CLEARANCE_PATIENCE_S = 5.0  # after a start, for regions that do not answer
 SILENCE_S_MAX = stream.HEARTBEAT_S + 4.0  # then another connection is tried
@@ -61,12 +63,29 @@ Listen = Callable[[str, ssl.SSLContext], Awaitable[Listening]]
 
 @dataclass(slots=True)
 class Contact:
-    """What this node last heard from another region; times are monotonic seconds."""
+    """What this node last heard from another region; times are monotonic seconds.
+
+    An answer may come late: what it says is only known to have been so after it was asked for.
+    """
 
     standing: Standing
     heard_at: float
-    level_at: float | None = None  # when this node last held all that the region had told of
+    level_at: float | None = None  # a time up to which this node holds all that the region had
     round_trip_s: float = 0.0
+    told: deque[tuple[int, float]] = field(
+        default_factory=deque
+    )  # positions not reached yet, and when asked for
+
+    def answered(self, began: float, now: float) -> None:
+        """`standing` answers a question of that time."""
+        self.heard_at, self.round_trip_s = began, now - began
+        if len(self.told) < TOLD_MAX:
+            self.told.append((self.standing.position, began))
+
+    def reached(self, position: int) -> None:
+        """This node is at `position`."""
+        while self.told and self.told[0][0] <= position:
+            self.level_at = self.told.popleft()[1]
 
 
 class RegionsWorker:
@@ -414,13 +433,13 @@ class RegionsWorker:
             self._store.cleared.set()
 
     def _heard(self, told: Standing, began: float | None) -> None:
+        """`began`: when it was asked for; None: it came by itself."""
         now, self._highest = time.monotonic(), max(self._highest, told.rank)
-        contact = self.contacts.setdefault(told.region, Contact(told, now))
-        contact.standing, contact.heard_at = told, now
+        contact = self.contacts.setdefault(told.region, Contact(told, began or now))
+        contact.standing = told
         if began is not None:
-            contact.round_trip_s = now - began
-        if self._store.position >= told.position:
-            contact.level_at = began if began is not None else now
+            contact.answered(began, now)
+        contact.reached(self._store.position)
 
     async def _close(self) -> None:
         if self._serve is not None:

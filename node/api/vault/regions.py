@@ -8,12 +8,12 @@ import msgspec
 from node.api.vault.shares import wanted
 from node.auth import fields as values
 from node.core.core import Core
-from node.core.fields import Field, Kind, named, of_any_name
+from node.core.fields import Field, Kind, in_query, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.enrol import TICKET_TTL_MAX_S
 from node.errors import InvalidRequest
-from node.regions import control, divergence, enrol, parting, stream
+from node.regions import control, digests, divergence, enrol, parting, stream
 from node.regions.stream import Question, Standing
 from storage import regions as roles
 
@@ -168,6 +168,34 @@ def routes() -> list[Route]:
             summary="Write a secret that was set aside again, in the region that orders writes; or discard it.",
             answers={update: (Field("path"), Field("version", Kind.INTEGER, "That it has now."))},
         ),
+        Route(
+            "sys/regions/digest",
+            {read: digest},
+            local=True,
+            sudo=True,
+            summary="Digests of what this node holds, equal where regions agree.",
+            fields=(
+                in_query(
+                    "first", Kind.INTEGER, "The first position; the first one that is kept if none is named."
+                ),
+                in_query("last", Kind.INTEGER, "The last position; where this node is if none is named."),
+                in_query(
+                    "state",
+                    Kind.BOOLEAN,
+                    "Of the whole shared state too, which takes long where there is much.",
+                ),
+            ),
+            answers={
+                read: (
+                    Field("region"),
+                    Field("first", Kind.INTEGER, "The first position that was looked at."),
+                    Field("last", Kind.INTEGER, "The last one."),
+                    Field("history", Kind.STRING, "SHA-256 over the commands from the first to the last."),
+                    Field("position", Kind.INTEGER, "Where the state was whose digest `state` is."),
+                    Field("state", Kind.STRING, "SHA-256 over all that regions share."),
+                )
+            },
+        ),
         *_link_routes(),
     ]
 
@@ -281,6 +309,18 @@ async def replay(core: Core, request: Request, params: dict[str, str]) -> Respon
 async def discard(core: Core, request: Request, params: dict[str, str]) -> Response:
     await divergence.discard(core.unsealed, params["id"])
     return Response(status=NO_CONTENT)
+
+
+async def digest(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """The digest of the commands between two positions; of the state, at the position that is told with it."""
+    store, asked = core.unsealed, request.query
+    first = values.integer(asked.get("first"), "first") or store.history_first()
+    last = values.integer(asked.get("last"), "last") or store.position
+    told: dict[str, Any] = {"region": store.reads.region()[0], "first": first, "last": last}
+    told["history"] = await digests.of_history(store, first, last)
+    if values.boolean(asked.get("state"), "state"):
+        told["position"], told["state"] = await digests.of_state(core)
+    return Response(data=told)
 
 
 # --- each other ---------------------------------------------------------------------------------------------

@@ -51,6 +51,9 @@ api-fuzz: $(READY) ## drawn requests for every operation of the OpenAPI document
 	STRONGROOM_API_CASES=$(API_CASES) STRONGROOM_API_PART=$$part/16 \
 	$(BIN)/python -m pytest -q -s tests/system/test_openapi.py || failed=1; done; exit $$failed
 
-chaos: $(READY) ## break nodes and links under load, and check every promise (docs/chaos.md)
+chaos: $(READY) ## break nodes, links and regions under load, and check every promise (docs/chaos.md)
 	@$(BIN)/python -m chaos.run --kills 50
 	@$(BIN)/python -m chaos.run --kills 50 --power-loss 0.6 --pauses --cuts
+	@$(BIN)/python -m chaos.regions --switchovers 3
+	@$(BIN)/python -m chaos.regions --kills 3
+	@$(BIN)/python -m chaos.regions --links --nodes 1

@@ -19,7 +19,7 @@ import enum
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -92,11 +92,11 @@ class History:
 class Recorder:
     """Appends events to a history file; the one writer of that file. Use as a context manager."""
 
-    def __init__(self, path: Path, *, seed: int, nodes: int) -> None:
+    def __init__(self, path: Path, *, seed: int, nodes: int, regions: Sequence[str] = ("a",)) -> None:
         self._file: IO[str] = path.open("x", encoding="utf-8")
         self._next = 0
         self._processes = 0
-        header = {"v": FORMAT, "type": "header", "seed": seed, "nodes": nodes, "regions": ["a"]}
+        header = {"v": FORMAT, "type": "header", "seed": seed, "nodes": nodes, "regions": list(regions)}
         self._write({**header, "clock": "monotonic ns of the driver"})
 
     def __enter__(self) -> Self:

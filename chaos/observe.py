@@ -11,7 +11,7 @@ import aiohttp
 from chaos.checker import NodeState
 from chaos.workload import MOUNT, Endpoint
 
-READERS = 16  # per node
+READERS = 16
 READ_TIMEOUT_S = 20.0
 READ_ATTEMPTS_MAX = 5
 POLL_S = 0.2
@@ -38,17 +38,23 @@ async def observe(
 
     Raises NotConvergedError after `timeout` seconds. The reads are local ones: nobody asks the leader.
     """
-    headers = {"X-Vault-Token": token, **STALE_OK}
-    connector = aiohttp.TCPConnector(ssl=tls, limit=0)
-    client_timeout = aiohttp.ClientTimeout(total=READ_TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=client_timeout) as session:
+    async with reading(token, tls) as session:
         positions = await _converge(session, endpoints, timeout)
         states = []
         for endpoint in endpoints:
-            values = await _read_all(session, endpoint, sorted(keys))
+            values = await read_all(session, [endpoint], keys)
             position = positions[endpoint.node]
             states.append(NodeState(endpoint.node, position.applied_index, position.digest, values))
     return tuple(states)
+
+
+def reading(token: str, tls: ssl.SSLContext) -> aiohttp.ClientSession:
+    """A session that reads what a node has itself."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls, limit=0),
+        headers={"X-Vault-Token": token, **STALE_OK},
+        timeout=aiohttp.ClientTimeout(total=READ_TIMEOUT_S),
+    )
 
 
 async def _converge(
@@ -82,19 +88,20 @@ async def _position(session: aiohttp.ClientSession, endpoint: Endpoint) -> Posit
     return Position(int(data["applied_index"]), str(digest) if digest else None)
 
 
-async def _read_all(
-    session: aiohttp.ClientSession, endpoint: Endpoint, keys: Sequence[str]
+async def read_all(
+    session: aiohttp.ClientSession, endpoints: Sequence[Endpoint], keys: Collection[str]
 ) -> dict[str, dict[int, str]]:
+    """Every version of every key, each key from one of the nodes, which hold the same."""
     values: dict[str, dict[int, str]] = {}
-    waiting = iter(keys)
+    waiting = iter(sorted(keys))
 
-    async def reader() -> None:
+    async def reader(endpoint: Endpoint) -> None:
         for key in waiting:
             values[key] = await _versions(session, endpoint, key)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(READERS):
-            group.create_task(reader())
+        for number in range(max(READERS, len(endpoints))):
+            group.create_task(reader(endpoints[number % len(endpoints)]))
     return values
 
 

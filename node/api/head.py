@@ -264,7 +264,7 @@ class AnswerHead:
     def fields(self, headers: Mapping[str, str]) -> dict[str, str]:
         """All headers of an answer but those that aiohttp adds."""
         fields = self._always | dict(headers)
-        if self._core.store is not None:
+        if self._core.store is not None and INDEX not in headers:
             fields[INDEX] = self._index_value(self._core.store)
         return fields
 
@@ -286,8 +286,10 @@ class AnswerHead:
             self._tops[known] = top
         return top
 
-    def end(self) -> bytes:
-        """What changes with the time and the state, and the end of the head."""
+    def end(self, told: str = "") -> bytes:
+        """What changes with the time and the state, and the end of the head. `told`: an index that is not our own."""
+        if told:
+            return f"{INDEX}: {told}\r\nDate: {rfc822_formatted_time()}\r\n\r\n".encode()
         store, second = self._core.store, int(time.time())
         index = -1 if store is None else store.position
         if self._moment != (second, index):

@@ -131,8 +131,9 @@ class Gateway:
                 await close_stream(rendered.stream)
             rendered = render.message(HTTPStatus.BAD_REQUEST, "ask for this path without percent-encoding")
         length = None if rendered.status == HTTPStatus.NO_CONTENT else len(rendered.body)
+        index = rendered.headers.pop(INDEX, "")
         start = self._head.start(rendered.status, rendered.headers, length, close=call.close)
-        return start + self._head.end() + rendered.body, call.close
+        return start + self._head.end(index) + rendered.body, call.close
 
     async def _exchange(self, raw: "Raw") -> tuple["_Call", Rendered]:
         """Never raises for what a client sent, nor for a bug: that is a 500 with its request id in the log."""

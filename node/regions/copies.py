@@ -48,7 +48,6 @@ class Copies:
     take: Callable[[Path], Awaitable[int]]  # StateCopies.take
     _copies: dict[str, _Copy] = field(default_factory=dict)
     _making: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-=======
     _scratch: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:

@@ -56,8 +56,9 @@ async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
         headers[EPOCH] = "{} {}".format(*core.regions.highest)
     body = _encode(request.data) if request.has_body else b""
     source, answer = await _pursue(core, raw, headers, body)
-    await _catch_up(core, source, answer.headers.get(INDEX))
-    kept = {name: answer.headers[name] for name in _RETURNED if name in answer.headers}
+    arrived = await _catch_up(core, source, answer.headers.get(INDEX))
+    returned = _RETURNED if arrived else (*_RETURNED, INDEX)  # who passes it on waits for it here
+    kept = {name: answer.headers[name] for name in returned if name in answer.headers}
     return Rendered(answer.status, answer.body, kept or {"Content-Type": JSON})
 
 
@@ -133,24 +134,25 @@ def settles(status: int, *, unknown: bool) -> bool:
     return status < HTTPStatus.BAD_REQUEST or not unknown
 
 
-async def _catch_up(core: Core, source: str, header: str | None) -> None:
-    """Until this node is where the answer of `source` stands, or for a while. Raises OutcomeUnknown.
+async def _catch_up(core: Core, source: str, header: str | None) -> bool:
+    """Wait until this node is where the answer of `source` stands, or for a while; whether it is. OutcomeUnknown.
 
     Where another region has begun to order writes meanwhile, before that position, what `source` acknowledged is
     perhaps no part of the history: nobody may be told that it was done.
     """
     if header is None or core.store is None:
-        return
+        return True
     try:
         _, position = parse_index(header)
     except errors.InvalidRequest:
-        return
+        return True
     before = core.store.reads.epochs()
     arrived = await core.store.wait_for(position, CATCH_UP_S)
     if superseded(source, position, before, core.store.reads.epochs(), arrived=arrived):
         raise errors.OutcomeUnknown(
             f"{source} answered, and another region took over before that arrived here"
         )
+    return arrived
 
 
 def superseded(

@@ -1,0 +1,50 @@
+"""Planned switchovers there and back, under load: nothing is lost, and nobody waits long."""
+
+import asyncio
+import time
+
+from chaos.regions.run import Run
+from chaos.regions.world import NotInTimeError
+
+CALM_S = (0.2, 1.0)
+
+
+async def switchovers(run: Run) -> None:
+    """As many as the plan says, each to another region than the one that orders writes."""
+    for number in range(1, run.plan.count + 1):
+        await run.progress()
+        await run.in_step()
+        await asyncio.sleep(run.rng.uniform(*CALM_S))
+        target = run.rng.choice([name for name in run.world.names if name != run.primary])
+        if number % REFUSAL_EVERY == 1:
+            await refuse_promotion(run, target)
+        await _switch(run, number, target)
+    await run.progress()
+    await run.in_step()
+
+
+REFUSAL_EVERY = 10
+
+
+async def _switch(run: Run, number: int, target: str) -> None:
+    start_ns = time.monotonic_ns()
+    told = await asyncio.to_thread(run.world.operator, run.primary, "switchover", target)
+    if told.code != 0:
+        raise NotInTimeError(f"switchover {target} at {run.primary} was refused: {told.error}")
+    left, run.primary = run.primary, target
+    await run.progress(1)
+    took_s = await run.in_step()
+    run.fault("switchover", target, start_ns)
+    run.say(
+        f"{number:3d}/{run.plan.count} {run.workload.acknowledged:7d} acknowledged  {left} to {target},"
+        f" all in step {took_s:.1f} s later"
+    )
+
+
+async def refuse_promotion(run: Run, target: str) -> None:
+    """Typed while the primary is healthy: refused, and it says what to do instead."""
+    told = await asyncio.to_thread(run.world.operator, target, "promote", "-accept-loss")
+    if told.code == 0 or f"region switchover {target}" not in told.error:
+        run.findings.violate(
+            "promoted", f"promote at {target} while {run.primary} was healthy: code {told.code}, {told.error}"
+        )

@@ -1,0 +1,21 @@
+"""A short rehearsal of regions, with all that it needs of processes: kept promises are found kept."""
+
+from pathlib import Path
+
+import pytest
+
+from chaos.regions.kills import kills
+from chaos.regions.run import Plan, rehearse
+
+
+@pytest.mark.timeout(300)
+def test_a_region_is_lost_and_every_promise_is_kept(tmp_path: Path) -> None:
+    plan = Plan(
+        mode="kills", count=1, seed=13, nodes=1, writers=8, writes_per_s=60
+    )  # cuts the link for 1.5 s before
+    said: list[str] = []
+    result = rehearse(plan, kills, tmp_path / "regions", said.append)
+    assert result.verdict.good, (result.verdict, said)
+    assert len(result.findings.promotions) == 1
+    assert result.lost > 0, "nothing was lost: nothing was tested"
+    assert result.findings.replays

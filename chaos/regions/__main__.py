@@ -21,6 +21,7 @@ from chaos.regions.switchovers import switchovers
 
 MODES: dict[str, Mode] = {"switchovers": switchovers, "kills": kills, "links": links}
 SEED_BITS = 32
+WRITERS, RATE = 48, 250.0  # some 200 writes per second, over an ocean
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -40,9 +41,12 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--regions", type=int, choices=(2, 3), default=2)
     parser.add_argument("--nodes", type=int, default=3, help="of each region (default %(default)s)")
-    parser.add_argument("--writers", type=int, default=24)
+    parser.add_argument("--writers", type=int, default=WRITERS)
     parser.add_argument(
-        "--rate", type=float, default=200.0, help="writes per second in all (default %(default)s)"
+        "--rate",
+        type=float,
+        default=RATE,
+        help="writes per second, did answers take no time (default %(default)s)",
     )
     parser.add_argument(
         "--round-trip-ms", type=float, help="between regions (default: 70 to 150, as between continents)"

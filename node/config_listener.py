@@ -31,6 +31,8 @@ def listener(tcp: Tcp, *, where: str) -> Listener:
         raise ConfigError(f"{where} has one of tls_cert_file and tls_key_file; it needs both or neither.")
     if plain and tcp.tls_cert_file:
         raise ConfigError(f"{where} has tls_disable and certificate files; remove one of them.")
+    if plain and tcp.tls_client_ca_file:
+        raise ConfigError(f"{where} has tls_disable and tls_client_ca_file: nobody shows it a certificate.")
     if plain and not is_loopback(host):
         raise ConfigError(
             f"{where} has tls_disable on {tcp.address}; plain HTTP is served on a loopback address only, "

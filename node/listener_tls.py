@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from node import pki
-from node.config import Settings
+from node.config import Listener, Settings
 from node.identity import Layout, read_credentials, write_credentials
+from node.reload import ask_for_certificates
 from storage.files import write_atomic
 from storage.seal.static import read_key_file
 
@@ -22,14 +23,14 @@ KEY_BYTES = 32
 
 
 class ListenerTLS:
-    """One SSL context for every listener without files of its own, and what it is made from."""
+    """The SSL contexts of listeners without files of their own, and what they are made from."""
 
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self._settings = settings
         self._layout = layout
         self._key = b""
         self.own: pki.Credentials  # what the automatic listeners show; set by open()
-        self.context: ssl.SSLContext | None = None
+        self._contexts: list[ssl.SSLContext] = []
 
     @property
     def automatic(self) -> bool:
@@ -61,7 +62,13 @@ class ListenerTLS:
             self.own = read_credentials(self._layout.listener, self._key)
         else:
             self.own = self._make_provisional()
-        self.context = pki.listener_context(self.own)
+
+    def context(self, listener: Listener) -> ssl.SSLContext:
+        """A new one, which shows what is the newest certificate. Raises CertificateError."""
+        context = pki.listener_context(self.own)
+        ask_for_certificates(context, listener)
+        self._contexts.append(context)
+        return context
 
     def _make_provisional(self) -> pki.Credentials:
         ca = pki.new_ca(self._settings.cluster_name)
@@ -88,8 +95,8 @@ class ListenerTLS:
         write_atomic(self._layout.ca_certificate, ca_certificate)
         if self.automatic:
             write_credentials(self._layout.listener, self._key, own)
-            assert self.context is not None
-            pki.load_credentials(self.context, own)
+            for context in self._contexts:
+                pki.load_credentials(context, own)
             self.own = own
 
     def _local_key(self) -> bytes:

@@ -44,6 +44,7 @@ TOKEN_FILE = Path("~/.vault-token")
 log = structlog.get_logger("server")
 
 ReadSettings = Callable[[], Settings] | None
+MakeContext = Callable[[Listener], ssl.SSLContext]
 
 
 class StartError(Exception):
@@ -112,10 +113,10 @@ async def _serve(
     settings: Settings,
     front: Front,
     make: "Callable[[_Running], NodeLifecycle | MemoryLifecycle]",
-    automatic: ssl.SSLContext | None,
+    automatic: MakeContext | None,
     read_settings: ReadSettings,
 ) -> int:
-    """`automatic` is the context of listeners that have no files; `make` makes the lifecycle, in a thread."""
+    """`automatic` makes contexts of listeners that have no files; `make` makes the lifecycle, in a thread."""
     running, core = _Running(), front.core
     listeners, files = Listeners(core), ListenerFiles()
     try:
@@ -199,11 +200,12 @@ async def _listen_dev(settings: Settings, listeners: Listeners) -> None:
 
 
 def _context(
-    listener: Listener, automatic: ssl.SSLContext | None, files: ListenerFiles
+    listener: Listener, automatic: MakeContext | None, files: ListenerFiles
 ) -> ssl.SSLContext | None:
     if listener.tls_disable:
         return None
-    return automatic if listener.tls_cert_file is None else files.context(listener)
+    make = files.context if listener.tls_cert_file is not None else automatic
+    return None if make is None else make(listener)
 
 
 class _Running:

@@ -30,12 +30,7 @@ class ListenerFiles:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = _TLS_VERSIONS[listener.tls_min_version]
         _load(context, listener)
-        if listener.tls_client_ca_file is not None:
-            try:
-                context.load_verify_locations(listener.tls_client_ca_file)
-            except (OSError, ssl.SSLError) as error:
-                raise _failure(listener, listener.tls_client_ca_file, error) from error
-            context.verify_mode = ssl.CERT_REQUIRED if listener.tls_client_required else ssl.CERT_OPTIONAL
+        ask_for_certificates(context, listener)
         self._contexts.append((listener, context))
         return context
 
@@ -47,6 +42,22 @@ class ListenerFiles:
                 _load(context, listener)
             except CertificateError as error:
                 log.warning("certificate not reloaded", reason=str(error))
+
+
+def ask_for_certificates(context: ssl.SSLContext, listener: Listener) -> None:
+    """Have clients show a certificate, if the listener says whose. Raises CertificateError.
+
+    Each connection proves its own: a resumed session would not tell who stands above the client.
+    """
+    if listener.tls_client_ca_file is None:
+        return
+    try:
+        context.load_verify_locations(listener.tls_client_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise _failure(listener, listener.tls_client_ca_file, error) from error
+    context.verify_mode = ssl.CERT_REQUIRED if listener.tls_client_required else ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority in the file need not be a root
+    context.num_tickets = 0
 
 
 def _load(context: ssl.SSLContext, listener: Listener) -> None:

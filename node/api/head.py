@@ -8,13 +8,14 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
 from aiohttp.helpers import rfc822_formatted_time
 
 from node import errors
-from node.api import paths
+from node.api import client_chain, paths
 from node.api.plain import PlainRequest
 from node.auth.fields import SECOND_NS, duration_ns, go_duration
 from node.core.core import Core
@@ -164,6 +165,7 @@ def request_of(raw: Raw, target: paths.Target, operation: Operation, request_id:
         query=target.query,
         token=Secret(head.token) if head.token else None,
         remote=raw.remote or "",
+        client_chain=partial(client_chain.verified, raw.transport),
         request_id=request_identity(raw, operation, path, head.token),
         consistency=head.consistency,
         staleness_s=head.staleness_s,

@@ -175,6 +175,8 @@ class Gateway:
         if self._link:
             request.link, request.remote = True, call.raw.headers.get(forwarding.CLIENT, request.remote)
             await admit_link(self._core.unsealed, peer_region(call.raw.transport))
+            shown = call.raw.headers.get(forwarding.CERTIFICATES)
+            request.client_chain = lambda: forwarding.certificates(shown)
             forwarding.fence(self._core, call.raw.headers.get(forwarding.EPOCH))
         await _wait_for_index(self._core, call.raw)
         try:

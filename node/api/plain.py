@@ -87,7 +87,9 @@ class PlainReader:
         if tail and data.endswith(tail) and data.startswith(b"GET /v1/") and len(data) <= self._get_bytes_max:
             target = data[4 : -len(tail)]  # what is below, for the block that was read last
             if _TARGET.fullmatch(target):
-                return PlainRequest("GET", target.decode(), self._headers, self._remote, b"", self._memo)
+                return PlainRequest(
+                    "GET", target.decode(), self._headers, self._remote, b"", self._memo, self._transport
+                )
         start = _START.match(data)
         if start is None or len(data) > PLAIN_BYTES_MAX:
             return None

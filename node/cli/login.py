@@ -44,7 +44,7 @@ class Method:
 
 @click.command(cls=Command)
 @click.argument("credentials", nargs=-1, metavar="[TOKEN | K=V]...")
-@flag("method", default="token", help="token, userpass or approle.  [default: token]")
+@flag("method", default="token", help="token, userpass, approle or cert.  [default: token]")
 @flag("path", help="Where the method is enabled; by default its type.")
 @switch("no-store", help="Do not keep the token.")
 @switch("no-print", help="Do not print the token.")
@@ -163,6 +163,10 @@ def _by_approle(client: Client, path: str, told: dict[str, Any]) -> Any:
     return _log_in(client, f"auth/{path}/login", told)
 
 
+def _by_cert(client: Client, path: str, told: dict[str, Any]) -> Any:
+    return _log_in(client, f"auth/{path}/login", told)
+
+
 def _log_in(client: Client, path: str, body: dict[str, Any]) -> Any:
     """The credentials are all that is sent: an older token has no part in it."""
     answer = replace(client, token=None).call("PUT", path, body, doing="Error authenticating")
@@ -216,5 +220,17 @@ Configuration:
 
   secret_id=<string>
       The secret id, unless the role needs none.""",
+    ),
+    "cert": Method(
+        _by_cert,
+        """\
+Usage: strongroom login -method=cert -client-cert=FILE -client-key=FILE [name=ROLE]
+
+  Logs in with the certificate that the connection shows.
+
+Configuration:
+
+  name=<string>
+      The role; without it, the first that is for the certificate.""",
     ),
 }

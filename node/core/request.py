@@ -1,7 +1,7 @@
 """A request and its answer, free of HTTP: what the pipeline, the engines and the audit log speak of."""
 
 import enum
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,9 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     token: Secret | None = None
     remote: str = ""
+    client_chain: Callable[[], Sequence[bytes]] = (
+        tuple  # certificates that TLS has verified: DER, its own first
+    )
     link: bool = False  # another region sent it
     patient: bool = False  # it has no deadline (Route.patient, or a body that is a file)
     alone: bool = False  # the region that orders writes cannot be asked: answered from here, or not at all

@@ -6,6 +6,7 @@ this node's state has come to where the write stands, so that the caller reads i
 """
 
 import asyncio
+import base64
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ RETRY_S = 0.2
 SUCCESSOR_PATIENCE_S = 2.0  # after a handover: until this node has heard of the region that took over
 CATCH_UP_S = 5.0
 CLIENT = "X-Strongroom-Client"  # who asked, as the region that took the request saw it
+CERTIFICATES = "X-Strongroom-Client-Certificates"  # and what he has shown, as that region has verified it
+CERTIFICATES_BYTES_MAX = 8 * 1024
 EPOCH = (
     "X-Strongroom-Epoch"  # the highest that the sender knows, "3 eu": who orders in a lower one is no primary
 )
@@ -52,6 +55,8 @@ async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
     headers = {name: raw.headers[name] for name in _CARRIED if name in raw.headers}
     headers[REQUEST_ID] = raw.headers.get(REQUEST_ID) or os.urandom(16).hex()
     headers[CLIENT] = request.remote
+    if chain := request.client_chain():
+        headers[CERTIFICATES] = _told(chain)
     if core.regions is not None:
         headers[EPOCH] = "{} {}".format(*core.regions.highest)
     body = _encode(request.data) if request.has_body else b""
@@ -60,6 +65,19 @@ async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
     returned = _RETURNED if arrived else (*_RETURNED, INDEX)  # who passes it on waits for it here
     kept = {name: answer.headers[name] for name in returned if name in answer.headers}
     return Rendered(answer.status, answer.body, kept or {"Content-Type": JSON})
+
+
+def _told(chain: Sequence[bytes]) -> str:
+    """The client's own certificate, and as many of those above it as a header has room for."""
+    texts = [base64.b64encode(each).decode() for each in chain]
+    while len(texts) > 1 and len(",".join(texts)) > CERTIFICATES_BYTES_MAX:
+        texts.pop()
+    return ",".join(texts)
+
+
+def certificates(header: str | None) -> tuple[bytes, ...]:
+    """What a region that is known as one says that its client has shown."""
+    return tuple(base64.b64decode(each) for each in header.split(",")) if header else ()
 
 
 async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes) -> tuple[str, Answer]:

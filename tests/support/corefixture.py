@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ async def call(
     query: Mapping[str, str] | None = None,
     request_id: bytes = b"",
     content_type: str = "",
+    client_chain: Sequence[bytes] = (),
 ) -> Response:
     """One request through the whole pipeline. Raises NodeError as the handlers do."""
     request = Request(
@@ -106,6 +107,7 @@ async def call(
         request_id=request_id,
         content_type=content_type,
         has_body=data is not None,
+        client_chain=lambda: client_chain,
     )
     response, match = await handle(core, request)
     if match is not None and response.status == OK:

@@ -11,8 +11,9 @@ from typing import Any
 
 import hvac
 import pytest
-from support.certs import self_signed
+from support.certs import Authority, self_signed
 from support.processes import Server, free_ports, poll
+from support.targets import BAO, OURS, Bao, Target
 
 from node.cli.client import Unreachable
 
@@ -154,6 +155,48 @@ def test_clients_must_show_a_certificate_where_it_is_said(tmp_path: Path) -> Non
         known.adapter.close()
         with pytest.raises(Unreachable):
             server.health()
+
+
+def test_a_client_certificate_logs_in_where_the_listener_asks_for_one(tmp_path: Path) -> None:
+    """With hvac and with bao: below an intermediate that the client brings along. TLS refuses a foreign one."""
+    root = Authority(tmp_path / "root")
+    middle = Authority(tmp_path / "middle", above=root)
+    client_file = middle.issue("ann", ["ann.example.com"])
+    client_file.write_bytes(client_file.read_bytes() + middle.ca.read_bytes())
+    stranger = Authority(tmp_path / "stranger").issue("eve", ["ann.example.com"])
+    path, address = vault_configuration(tmp_path, listener={"tls_client_ca_file": str(root.ca)})
+    ca = tmp_path / "cert.pem"
+    with Server(tmp_path / "run", f"-config={path}", address=address, ca=ca) as server:
+        server.start()
+        server.wait_health(501)
+        operator = client(server)
+        made = operator.sys.initialize(secret_shares=1, secret_threshold=1)
+        operator.sys.submit_unseal_key(made["keys"][0])
+        operator.token = made["root_token"]
+        operator.sys.enable_auth_method("cert")
+        operator.auth.cert.create_ca_certificate_role("web", certificate_file=str(root.ca))
+        with pytest.raises(hvac.exceptions.InvalidRequest, match="no client certificate supplied"):
+            operator.adapter.post("/v1/auth/cert/login")
+        operator.adapter.close()
+
+        ann = hvac.Client(address, verify=str(ca), cert=(str(client_file), str(client_file)))
+        answer = ann.auth.cert.login(cert_pem=str(client_file), key_pem=str(client_file))
+        assert answer["auth"]["metadata"]["common_name"] == "ann"
+        assert ann.lookup_token()["data"]["display_name"] == "cert-web"
+        assert ann.auth.token.renew_self()["auth"]["renewable"]
+        ann.adapter.close()
+
+        eve = hvac.Client(address, verify=str(ca), cert=(str(stranger), str(stranger)))
+        with pytest.raises(OSError):
+            eve.sys.read_health_status(method="GET")
+        eve.adapter.close()
+        assert "SSLCertVerificationError" in server.log.read_text()
+
+        target = Target(address, "", tmp_path, ca)
+        flags = [f"-client-cert={client_file}", f"-client-key={client_file}", "-method=cert", "-no-store"]
+        for command in ([str(BAO)], OURS):
+            told = Bao(target, command).json("login", *flags, "name=web")
+            assert told["auth"]["metadata"]["cert_name"] == "web"
 
 
 @pytest.mark.parametrize(

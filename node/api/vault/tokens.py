@@ -157,7 +157,7 @@ async def _renew(core: Core, request: Request, row: Token, token: str) -> Respon
     store = core.unsealed
     increment_ns = fields.duration_ns(request.data.get("increment"), "increment")
     now_ns = store.now_ns()
-    ttl_ns, warnings = renewal(row, _terms(core, row), increment_ns=increment_ns, now_ns=now_ns)
+    ttl_ns, warnings = renewal(row, _terms(core, request, row), increment_ns=increment_ns, now_ns=now_ns)
     command = TokenRenew(time_ns=now_ns, digest=row.digest, ttl_ns=ttl_ns, expires_ns=now_ns + ttl_ns)
     try:
         await store.submit(command, request_id=request.request_id)
@@ -170,13 +170,16 @@ async def _renew(core: Core, request: Request, row: Token, token: str) -> Respon
     return Response(auth=auth, warnings=warnings or None)
 
 
-def _terms(core: Core, row: Token) -> Renewal:
+def _terms(core: Core, request: Request, row: Token) -> Renewal:
     """What holds for a token's renewals by now. Raises InvalidRequest if nothing does any more."""
     if row.issuer:
         mount = next((each for each in core.unsealed.mounts() if each.mount_id == row.issuer), None)
         if mount is None:
             raise InvalidRequest("token not found")
-        return core.methods[mount.kind].terms(core, mount, row)
+        method = core.methods[mount.kind]
+        if method.check_renewal is not None:
+            method.check_renewal(core, request, mount, row)
+        return method.terms(core, mount, row)
     period_ns = row.period_ns
     if row.role:
         role = token_roles.find(core.unsealed, row.role)

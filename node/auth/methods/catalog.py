@@ -1,6 +1,6 @@
 """The auth methods that this build has."""
 
-from node.auth.methods import approle, jwt, kubernetes, userpass
+from node.auth.methods import approle, cert, jwt, kubernetes, userpass
 from node.auth.methods.lockout import Lockout
 from node.auth.methods.method import Method, no_renewals
 from node.core.router import Table
@@ -12,6 +12,7 @@ def auth_methods(lockout: Lockout) -> dict[str, Method]:
     """By Mount.kind. The paths of the token store are in the system table: its mount has none."""
     methods = [
         approle.method(),
+        cert.method(),
         jwt.method(),
         kubernetes.method(),
         userpass.method(lockout),

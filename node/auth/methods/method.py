@@ -25,6 +25,7 @@ class Method:
     terms: Callable[
         [Core, Mount, Token], Renewal
     ]  # raises InvalidRequest if the token may not be renewed any more
+    check_renewal: Callable[[Core, Request, Mount, Token], None] | None = None  # who asks; raises the same
 
 
 def no_renewals(core: Core, mount: Mount, row: Token) -> Renewal:

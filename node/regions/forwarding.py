@@ -9,8 +9,9 @@ import asyncio
 import base64
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 
@@ -21,7 +22,8 @@ from node.core.core import Core
 from node.core.request import Request
 from node.regions import control, stream
 from node.regions.links import Answer, Interrupted, Unreachable
-from storage.rows import Epoch
+from node.regions.worker import RegionsWorker
+from storage.rows import Epoch, Region
 
 FORWARD_TIMEOUT_S = 30.0
 ATTEMPT_TIMEOUT_S = 15.0
@@ -93,12 +95,12 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
                 "no region orders writes: the one that did was demoted, and none is known to have taken over"
             )
             break
-        if source is not None and not unknown and not regions.changing and regions.has_lost(source):
+        if source is not None and not regions.changing and regions.has_lost(source):
             problem = f"region {source.name} cannot be reached"
             break  # who cannot be heard is not asked: the answer would be late, and what happened unknown
         try:
             if source is not None:
-                answer = await regions.ask(
+                asking = regions.ask(
                     source,
                     raw.raw_path,
                     method=raw.method,
@@ -106,6 +108,7 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
                     headers=headers,
                     timeout_s=ATTEMPT_TIMEOUT_S,
                 )
+                answer = await _while_heard(regions, source, asking)
                 if NOT_PRIMARY not in answer.headers and settles(answer.status, unknown=unknown):
                     return source.name, answer
                 problem = f"region {source.name} answered {answer.status} at last"
@@ -121,6 +124,19 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
             f"the write was sent to another region, whose answer was lost ({problem})"
         )
     raise errors.NotPrimary(f"nothing was written: {problem}{_situation(core)}")
+
+
+async def _while_heard(regions: RegionsWorker, source: Region, asking: Coroutine[Any, Any, Answer]) -> Answer:
+    """The answer; Interrupted as soon as nothing is heard from that region any more."""
+    task = asyncio.create_task(asking, name="forward")
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=RETRY_S)
+            if not task.done() and regions.has_lost(source):
+                raise Interrupted(f"nothing is heard from {source.name} any more")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def _situation(core: Core) -> str:

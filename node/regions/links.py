@@ -97,6 +97,13 @@ class Links:
                 raise Interrupted(f"{region} at {address}: {type(error).__name__}") from error
         raise _nobody(region, addresses)
 
+    def avoid(self, region: str, addresses: tuple[str, ...]) -> None:
+        """Ask the next node first from now on: the one that was asked is no help."""
+        if addresses:
+            last = self._preferred.get(region)
+            at = addresses.index(last) if last in addresses else 0
+            self._preferred[region] = addresses[(at + 1) % len(addresses)]
+
     async def _ask(
         self,
         region: str,

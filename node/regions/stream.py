@@ -6,6 +6,7 @@ for a question to cross the ocean. A stream that breaks off, or a batch that com
 machine takes exactly the next position.
 """
 
+import asyncio
 import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -15,10 +16,12 @@ from typing import Literal
 import msgspec
 
 from consensus.api import COMMAND_BYTES_MAX
+from node.errors import NoQuorum
 from node.regions.throttle import Throttle
 from node.store import Store
 from storage.rows import Epoch
 
+CONFIRM_S_MAX = 1.0  # for a quorum to say that this node is up to date
 HEARTBEAT_S = 1.0  # when there is nothing new, an empty batch says so
 STREAM_S_MAX = 300.0  # then it is asked for anew, of the node that is preferred by then
 PULL_BYTES_MAX = 512 << 10  # of commands in a batch
@@ -42,6 +45,7 @@ class Standing(msgspec.Struct, frozen=True):
     level: int = 1  # the feature level: whose commands a region can be sent
     endpoints: tuple[str, ...] = ()  # of its nodes
     links: tuple[str, ...] = ()
+    in_touch: bool = True  # False: who answers is cut off from its region, whose position may be far ahead
 
     @property
     def rank(self) -> Rank:
@@ -193,6 +197,17 @@ def answer(store: Store, question: Question) -> Batch:
     return Batch("ok", own, 0, tuple(commands), asker.position + 1)
 
 
+async def confirmed(store: Store) -> Standing:
+    """Where the region is, and whether this node knows."""
+    in_touch = True
+    try:
+        async with asyncio.timeout(CONFIRM_S_MAX):
+            await store.fresh()
+    except (NoQuorum, TimeoutError):
+        in_touch = False
+    return msgspec.structs.replace(standing(store), in_touch=in_touch)
+
+
 async def answers(store: Store, question: Question, throttle: Throttle) -> AsyncIterator[bytes]:
     """Framed batches as this node's state grows, in pieces, until one ends the conversation or STREAM_S_MAX are over.
 
@@ -204,6 +219,8 @@ async def answers(store: Store, question: Question, throttle: Throttle) -> Async
         if batch.verdict in ("ok", "behind") and not batch.commands:
             await store.wait_for(question.standing.position + 1, HEARTBEAT_S)
             batch = answer(store, question)
+        if batch.verdict == "ok" and not batch.commands:
+            batch = msgspec.structs.replace(batch, standing=await confirmed(store))
         if batch.verdict == "ok":
             question = _after(store, question, len(batch.commands))  # before this node's own state can change
         data = framed(batch)

@@ -180,7 +180,13 @@ class RegionsWorker:
         except (ValueError, msgspec.MsgspecError) as error:
             raise Interrupted(f"{region.name}: {error}") from None
         self._heard(told, began)
+        self._judge(region, told)
         return told
+
+    def _judge(self, region: Region, told: Standing) -> None:
+        """Where the node that spoke for a region is cut off from it, another one is asked from now on."""
+        if not told.in_touch and self._links is not None:
+            self._links.avoid(region.name, region.links)
 
     # --- the task ---
 
@@ -301,7 +307,10 @@ class RegionsWorker:
                 )
                 await self._store.submit(command)
             self._heard(batch.standing, None)
-            return True
+            self._judge(source, batch.standing)
+            if not batch.standing.in_touch:
+                self.stuck = f"the node of {source.name} that answers is cut off from its own region"
+            return batch.standing.in_touch
         elif batch.verdict in ("diverged", "gone"):
             await self._give_up(source, batch, own)
             return False
@@ -435,6 +444,8 @@ class RegionsWorker:
     def _heard(self, told: Standing, began: float | None) -> None:
         """`began`: when it was asked for; None: it came by itself."""
         now, self._highest = time.monotonic(), max(self._highest, told.rank)
+        if not told.in_touch and told.region in self.contacts:
+            return  # what it does not know counts as not heard
         contact = self.contacts.setdefault(told.region, Contact(told, began or now))
         contact.standing = told
         if began is not None:

@@ -19,6 +19,11 @@ def links_of(region, token, name):
     return next(each for each in region.regions(token)["regions"] if each["name"] == name)["links"]
 
 
+def lag_of(region, token):
+    told = next(each for each in region.regions(token)["regions"] if each["name"] == region.name)
+    return told["lag_seconds"]
+
+
 def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders(tmp_path: Path) -> None:
     with two_regions(tmp_path) as (eu, us, token):
         eu.must(token, "POST", "secret/data/before", {"data": {"v": 1}})
@@ -55,6 +60,24 @@ def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders
         assert us.must(token, "GET", "sys/replication/status")["data"]["dr"]["mode"] == "secondary"
         level = b"strongroom_region_lag_seconds 0.0"
         poll(lambda: level in us.server.text("sys/metrics", token=token), what="level, as metrics tell")
+
+
+def test_a_node_that_is_cut_off_from_its_own_region_does_not_pass_for_level(tmp_path: Path) -> None:
+    with two_regions(tmp_path) as (eu, us, token):
+        second = second_node(eu)
+        with second.server:
+            second.server.start()
+            second.server.wait_health(501)
+            ticket = eu.must(token, "POST", "sys/cluster/join-token")["data"]["token"]
+            second.must("", "POST", "sys/storage/raft/join", {"join_token": ticket}, timeout=60.0)
+            poll(lambda: len(links_of(us, token, "eu")) == 2, what="its link is known")
+            poll(lambda: lag_of(us, token) == 0.0, what="level")
+            second.server.kill()
+            # the other node answers as before; but what its region acknowledges it would not know
+            poll(lambda: lag_of(us, token) > 0.0, what="the lag grows")
+            assert "cut off from its own region" in us.regions(token)["stuck"]
+            second.server.start()
+            poll(lambda: lag_of(us, token) == 0.0, what="level again")
 
 
 def test_a_switchover_there_and_back_loses_nothing(tmp_path: Path) -> None:

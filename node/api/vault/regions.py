@@ -329,7 +329,7 @@ async def digest(core: Core, request: Request, params: dict[str, str]) -> Respon
 async def hello(core: Core, request: Request, params: dict[str, str]) -> Response:
     asker = _converted(request, Standing)
     control.worker(core).superseded(asker.rank, asker)
-    return Response(data=msgspec.to_builtins(stream.standing(core.unsealed)))
+    return Response(data=msgspec.to_builtins(await stream.confirmed(core.unsealed)))
 
 
 async def pull(core: Core, request: Request, params: dict[str, str]) -> Response:

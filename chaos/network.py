@@ -17,8 +17,7 @@ from typing import Any, Self
 import msgspec
 
 from chaos.target import Node
-from node.wan.control import Configuration, Refused, Ways, ask
-from node.wan.proxy import Door
+from node.wan.orders import Configuration, Door, Refused, Ways, ask
 
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0

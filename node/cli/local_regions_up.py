@@ -114,7 +114,8 @@ def _how_to_go_on(everything: LocalRegions, primary: str) -> str:
             f"  {command} kv get -mount=secret hello",
             f"  {command} region status",
             "Cut a region off, look at it, let it back in; and hand over without a loss (ask it of the primary):",
-            f"  {command} local wan -cut {other}{where} && {command} region status; {command} local wan -heal{where}",
+            f"  {command} local wan -cut {other}{where}; sleep 3; {command} region status",
+            f"  {command} local wan -heal{where}",
             f"  source {short(everything.directory / 'env')} && {command} region switchover {other}",
             "`make down` stops the regions, `make up` brings them back with their data, `make clean` deletes them.",
         ]

@@ -22,7 +22,9 @@ DIRECTORY = Path(".strongroom")
 @switch("swallow", help="Cut it off without a word: nothing gets through, and nobody is told.")
 @switch("heal", help="Let it in again.")
 @flag("round-trip", IntegerType(0, 60_000), help="How long there and back takes, in milliseconds.")
+@flag("jitter", IntegerType(0, 60_000), help="How much longer each way may take, in milliseconds.")
 @flag("bits-per-second", IntegerType(0), help="How much gets through each way; 0: as much as can.")
+@switch("one-way", help="Only from the first region to the other.")
 @printing
 def wan(
     out: Output,
@@ -33,7 +35,9 @@ def wan(
     swallow: bool,
     heal: bool,
     round_trip: int | None,
+    jitter: int | None,
     bits_per_second: int | None,
+    one_way: bool,
 ) -> int:
     """Show the ways between two regions (default: all), or change them; for regions of `local up -regions`."""
     if cut + swallow + heal > 1:
@@ -43,14 +47,17 @@ def wan(
         change["cut"] = "reset" if cut else "swallow" if swallow else ""
     if round_trip is not None:
         change["delay_s"] = round_trip / 2000
+    if jitter is not None:
+        change["jitter_s"] = jitter / 1000
     if bits_per_second is not None:
         change["bits_per_s"] = bits_per_second
-    told = LocalWan(directory).change(region, other, **change)
+    told = LocalWan(directory).change(region, other, one_way=one_way, **change)
     rows = [
         [
             each["from"],
             each["to"],
             f"{each['delay_s'] * 1000:g}",
+            f"{each['jitter_s'] * 1000:g}" if each["jitter_s"] else None,
             f"{each['bits_per_s']:g}" if each["bits_per_s"] else None,
             each["cut"] or None,
             each["connections"],
@@ -58,6 +65,6 @@ def wan(
         ]
         for each in told
     ]
-    headings = ("From", "To", "Delay (ms)", "Bits/s", "Cut", "Connections", "Bytes")
+    headings = ("From", "To", "Delay (ms)", "Jitter (ms)", "Bits/s", "Cut", "Connections", "Bytes")
     out.show(told, table(headings, rows, empty="-"))
     return 0

@@ -9,10 +9,8 @@ from typing import Any
 import msgspec
 
 from node.wan.conditions import Conditions
-from node.wan.orders import ANSWER_TIMEOUT_S, Configuration, Refused, Ways, ask
+from node.wan.orders import ANSWER_TIMEOUT_S, Configuration, Ways
 from node.wan.proxy import Wan
-
-__all__ = ["Configuration", "Refused", "Ways", "ask", "carry_out", "serve"]
 
 ORDER_BYTES_MAX = 64 * 1024
 

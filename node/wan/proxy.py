@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from node.wan.conditions import Bucket, Conditions, damaged
 from node.wan.orders import Door
 
-__all__ = ["Door", "Wan", "Way", "split"]
-
 UNDER_WAY_BYTES_MAX = 8 * 1024 * 1024  # of one direction of a connection; then whoever sends has to wait
 PIECE_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 1024

@@ -79,8 +79,10 @@ def _make(everything: LocalRegions) -> None:
             everything.follow(name)
     with step("Waiting until everybody has caught up"):
         everything.wait_ready()
-        for name in others:
-            everything.wait_following(name, first)
+        primary = everything.primary()  # another one, if a demonstration broke off after a promotion
+        for name in everything.clusters:
+            if name != primary:
+                everything.wait_following(name, primary)
     for name, cluster in everything.clusters.items():
         write_environment(cluster.directory / "env", cluster, everything.entry(name))
 

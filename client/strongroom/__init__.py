@@ -9,7 +9,18 @@ with Client(nodes, AppRole(role_id, secret_id), cache=Cache()) as client:
 
 from strongroom._auth import AppRole, Credentials, Token, UserPass
 from strongroom._cache import Cache
-from strongroom._client import AsyncClient, AsyncKvV1, AsyncKvV2, Client, KvV1, KvV2
+from strongroom._client import (
+    AsyncClient,
+    AsyncEvents,
+    AsyncEventStream,
+    AsyncKvV1,
+    AsyncKvV2,
+    Client,
+    Events,
+    EventStream,
+    KvV1,
+    KvV2,
+)
 from strongroom._consistency import FRESH, LINEARIZABLE, STALE_OK, Consistency
 from strongroom._errors import (
     ApiError,
@@ -26,6 +37,7 @@ from strongroom._errors import (
     Unavailable,
     Unreachable,
 )
+from strongroom._events import Event
 from strongroom._kv import Metadata, SecretVersion, VersionInfo
 from strongroom._secret import Secret, SecretMap
 
@@ -36,6 +48,8 @@ __all__ = [
     "ApiError",
     "AppRole",
     "AsyncClient",
+    "AsyncEventStream",
+    "AsyncEvents",
     "AsyncKvV1",
     "AsyncKvV2",
     "Cache",
@@ -45,6 +59,9 @@ __all__ = [
     "Consistency",
     "Credentials",
     "Deleted",
+    "Event",
+    "EventStream",
+    "Events",
     "Forbidden",
     "InvalidRequest",
     "KvV1",

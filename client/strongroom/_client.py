@@ -15,6 +15,7 @@ from strongroom._cache import Cache
 from strongroom._consistency import Consistency
 from strongroom._core import Core, Settings
 from strongroom._drivers import AsyncDriver, SyncDriver
+from strongroom._events import Event, Subscription
 from strongroom._kv import KvV1Core, KvV2Core, Metadata, SecretVersion, VersionInfo
 from strongroom._transport import context_of, environment, http_options
 
@@ -38,7 +39,7 @@ class _Base:
         discover: bool = False,
         timeout_s: float = 30.0,
         attempt_timeout_s: float = 10.0,
-        attempts_max: int = 8,
+        attempts_max: int | None = None,
         transport: Any = None,
     ) -> None:
         self._core = Core(
@@ -88,7 +89,9 @@ class Client(_Base):
     consistency: what reads may see unless a call says otherwise; by default FRESH.
     cache: how secrets that were read are kept; by default not at all.
     discover: ask the nodes for the endpoints of all regions (sys/regions; a policy must allow reading it).
-    timeout_s: for a call with all its attempts (at most 200); attempt_timeout_s, attempts_max: for and of its attempts.
+    timeout_s: for a call with all its attempts (at most 200); attempt_timeout_s: for one of them.
+    attempts_max: how often each endpoint is asked for one call. By default a read asks each eight times at most, and a
+    write goes on until timeout_s, so that it outlasts a change of the primary region.
     transport: an httpx transport, for tests.
 
     In a `with` block a thread looks after the token and the round trips, so that no call has to wait for that. Without
@@ -97,16 +100,21 @@ class Client(_Base):
     """
 
     _driver: SyncDriver
-    _upkeep: threading.Thread | None = None
 
     def _connect(self, options: dict[str, Any]) -> None:
+        self._threads: list[threading.Thread] = []
         self._driver = SyncDriver(httpx.Client(**options))
 
     def __enter__(self) -> Self:
-        self._upkeep = threading.Thread(
-            target=self._driver.run, args=(self._core.upkeep(),), name="strongroom-upkeep", daemon=True
+        programs = {"upkeep": self._core.upkeep} | (
+            {"push": self._core.push.run} if self._core.pushes else {}
         )
-        self._upkeep.start()
+        for name, program in programs.items():
+            thread = threading.Thread(
+                target=self._driver.run, args=(program(),), name=f"strongroom-{name}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,9 +122,9 @@ class Client(_Base):
 
     def close(self) -> None:
         """End the thread and the connections. The token stays valid."""
-        self._driver.closed.set()  # wakes the thread
-        if self._upkeep is not None:
-            self._upkeep.join(CLOSE_TIMEOUT_S)
+        self._driver.interrupt()  # wakes the threads
+        for each in self._threads:
+            each.join(CLOSE_TIMEOUT_S)
         self._driver.close()
 
     @property
@@ -129,6 +137,11 @@ class Client(_Base):
 
     def kv_v1(self, mount: str) -> "KvV1":
         return KvV1(self._driver, KvV1Core(self._core, mount))
+
+    @property
+    def events(self) -> "Events":
+        """What happens to secrets."""
+        return Events(self._driver, self._core)
 
     def read(
         self, path: str, *, query: Mapping[str, str] | None = None, consistency: Consistency | None = None
@@ -221,19 +234,74 @@ class KvV1:
         return self._run(self._core.keys("", path, consistency))
 
 
+class Events:
+    """Subscriptions to what happens to secrets."""
+
+    def __init__(self, driver: SyncDriver, core: Core) -> None:
+        self._driver, self._core = driver, core
+
+    def subscribe(self, pattern: str = "kv*", *, expression: str = "", after: str = "") -> "EventStream":
+        """Events of the types that a pattern names (kv-v2/data-*), as they happen.
+
+        expression: a filter, as docs/events.md has it. after: the cursor of the last event that was heard; without it
+        the stream begins when the first event is asked for.
+        """
+        return EventStream(self._driver, Subscription(self._core, pattern, expression, after))
+
+
+class EventStream:
+    """An iterator without end, which goes from node to node as they come and go; for one thread.
+
+    Raises ApiError if the servers refuse the subscription. Ends when the client is closed.
+    """
+
+    def __init__(self, driver: SyncDriver, subscription: Subscription) -> None:
+        self._driver, self._subscription = driver, subscription
+
+    @property
+    def cursor(self) -> str:
+        """Where another subscription can go on."""
+        return self._subscription.cursor
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        event = self._driver.run(self._subscription.next())
+        if event is None:
+            raise StopIteration
+        return event
+
+    def __enter__(self) -> Self:
+        self._driver.run(self._subscription.connect())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._driver.run(self._subscription.end())
+
+
 class AsyncClient(_Base):
     """A client for asyncio, for one loop; otherwise as Client."""
 
     _http: httpx.AsyncClient
     _driver: AsyncDriver
-    _upkeep: asyncio.Task[None] | None = None
 
     def _connect(self, options: dict[str, Any]) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
         self._http = httpx.AsyncClient(**options)
         self._driver = AsyncDriver(self._http)
 
     async def __aenter__(self) -> Self:
-        self._upkeep = asyncio.create_task(self._driver.run(self._core.upkeep()), name="strongroom-upkeep")
+        programs = {"upkeep": self._core.upkeep} | (
+            {"push": self._core.push.run} if self._core.pushes else {}
+        )
+        for name, program in programs.items():
+            task = asyncio.create_task(self._driver.run(program()), name=f"strongroom-{name}")
+            self._tasks.append(task)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -241,10 +309,10 @@ class AsyncClient(_Base):
 
     async def aclose(self) -> None:
         """End the task and the connections. The token stays valid."""
-        if self._upkeep is not None:
-            self._upkeep.cancel()
+        for each in self._tasks:
+            each.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._upkeep
+                await each
         await self._http.aclose()
 
     @property
@@ -257,6 +325,11 @@ class AsyncClient(_Base):
 
     def kv_v1(self, mount: str) -> "AsyncKvV1":
         return AsyncKvV1(self._driver, KvV1Core(self._core, mount))
+
+    @property
+    def events(self) -> "AsyncEvents":
+        """What happens to secrets."""
+        return AsyncEvents(self._driver, self._core)
 
     async def read(
         self, path: str, *, query: Mapping[str, str] | None = None, consistency: Consistency | None = None
@@ -333,3 +406,45 @@ class AsyncKvV1:
 
     async def list(self, path: str = "", *, consistency: Consistency | None = None) -> list[str]:
         return await self._run(self._core.keys("", path, consistency))
+
+
+class AsyncEvents:
+    """Subscriptions; see Events."""
+
+    def __init__(self, driver: AsyncDriver, core: Core) -> None:
+        self._driver, self._core = driver, core
+
+    def subscribe(self, pattern: str = "kv*", *, expression: str = "", after: str = "") -> "AsyncEventStream":
+        return AsyncEventStream(self._driver, Subscription(self._core, pattern, expression, after))
+
+
+class AsyncEventStream:
+    """An iterator without end, for one task; see EventStream."""
+
+    def __init__(self, driver: AsyncDriver, subscription: Subscription) -> None:
+        self._driver, self._subscription = driver, subscription
+
+    @property
+    def cursor(self) -> str:
+        """Where another subscription can go on."""
+        return self._subscription.cursor
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self._driver.run(self._subscription.next())
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def __aenter__(self) -> Self:
+        await self._driver.run(self._subscription.connect())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Leave the server."""
+        await self._driver.run(self._subscription.end())

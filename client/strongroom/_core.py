@@ -11,6 +11,7 @@ from strongroom._consistency import STALE_OK, Consistency
 from strongroom._effects import Answer, Pause, Program
 from strongroom._endpoints import MEASURE_EVERY_S, Endpoints
 from strongroom._errors import ConfigurationError, StrongroomError, api_error
+from strongroom._events import Push
 from strongroom._requests import Ask, Limits, Requests
 from strongroom._session import Session
 
@@ -33,10 +34,10 @@ class Settings:
     discover: bool = False
     timeout_s: float = 30.0
     attempt_timeout_s: float = 10.0
-    attempts_max: int = 8
+    attempts_max: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.timeout_s <= TIMEOUT_S_MAX or self.attempt_timeout_s <= 0 or self.attempts_max < 1:
+        if not 0 < self.timeout_s <= TIMEOUT_S_MAX or self.attempt_timeout_s <= 0 or self.attempts_max == 0:
             raise ConfigurationError(
                 f"timeout_s is more than 0 and at most {TIMEOUT_S_MAX:g}, attempt_timeout_s more than 0, "
                 "attempts_max at least 1"
@@ -56,9 +57,16 @@ class Core:
         self.requests = Requests(self.endpoints, limits, clock)
         self.session = Session(self.requests, settings.auth, settings.namespace, clock)
         self.cache = Store(settings.cache, clock)
+        self.push = Push(self)
+        self.cache.is_up = lambda: self.push.is_up
+        self.pushes = settings.cache is not None and settings.cache.push
         self._consistency = settings.consistency
         self._clock = clock
         self._discover_at = clock() if settings.discover else float("inf")
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
 
     def call(
         self,
@@ -69,10 +77,11 @@ class Core:
         query: Mapping[str, str] | None = None,
         consistency: Consistency | None = None,
         repeatable: bool = False,
+        index: str = "",
     ) -> Program[Any]:
         """The JSON of a successful answer (None if it was empty). Raises StrongroomError."""
         wanted = (consistency or self._consistency) if method == "GET" else None
-        ask = Ask(method, path, body, query or {}, wanted, repeatable=repeatable)
+        ask = Ask(method, path, body, query or {}, wanted, repeatable=repeatable, index=index)
         yield from self.session.ready()
         yield from self._discover_if_due()
         headers = self.session.headers()

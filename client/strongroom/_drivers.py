@@ -1,20 +1,37 @@
 """Who answers what the core asks for: over httpx, with threads or with asyncio."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import AsyncIterator, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import httpx
 
-from strongroom._effects import Answer, Effect, Exclusive, Failure, Pause, Program, Send, SendAll
+from strongroom._effects import (
+    Answer,
+    CloseStream,
+    Effect,
+    Exclusive,
+    Failure,
+    OpenStream,
+    Pause,
+    Program,
+    ReadStream,
+    Send,
+    SendAll,
+    Stream,
+)
 
 T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 AT_ONCE_MAX = 16
+OK = 200
+CLOSED = Failure("the client is closed", sent=False)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -39,6 +56,33 @@ def _too_long(request: Send) -> Failure:
     return Failure(f"the answer to {request.method} is longer than {ANSWER_BYTES_MAX} bytes", sent=True)
 
 
+def _stream_timeout(request: OpenStream) -> httpx.Timeout:
+    return httpx.Timeout(request.timeout_s, read=request.silence_s)
+
+
+class _SyncStream(Stream):
+    """An open answer, its lines, and how to wake whoever waits for one."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.lines: Iterator[str] = response.iter_lines()
+
+    def interrupt(self) -> None:
+        connection = self.response.extensions.get("network_stream")
+        raw = None if connection is None else connection.get_extra_info("socket")
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.shutdown(socket.SHUT_RDWR)
+
+
+class _AsyncStream(Stream):
+    """An open answer and its lines."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.lines: AsyncIterator[str] = response.aiter_lines()
+
+
 class SyncDriver:
     """Runs programs for any number of threads."""
 
@@ -46,11 +90,18 @@ class SyncDriver:
         self._http = http
         self._step = threading.Lock()  # held while a program runs from one yield to the next
         self._locks: dict[Hashable, tuple[threading.Lock, list[None]]] = {}
+        self._streams: set[_SyncStream] = set()
         self.closed = threading.Event()
+
+    def interrupt(self) -> None:
+        """Wake whoever waits: the client is being closed."""
+        self.closed.set()
+        for stream in tuple(self._streams):
+            stream.interrupt()
 
     def close(self) -> None:
         """End the connections."""
-        self.closed.set()
+        self.interrupt()
         self._http.close()
 
     def run(self, program: Program[T]) -> T:
@@ -84,8 +135,46 @@ class SyncDriver:
                 return not self.closed.wait(effect.seconds)
             case Exclusive():
                 return self._exclusive(effect)
+            case OpenStream():
+                return self._open(effect)
+            case ReadStream(stream=_SyncStream() as stream):
+                return self._read(stream)
+            case CloseStream(stream=_SyncStream() as stream):
+                return self._leave(stream)
+        raise AssertionError("a stream of another driver")
+
+    def _open(self, request: OpenStream) -> Answer | Failure | Stream:
+        if self.closed.is_set():
+            return CLOSED
+        try:
+            asked = self._http.build_request(
+                "GET", request.url, headers=dict(request.headers), timeout=_stream_timeout(request)
+            )
+            response = self._http.send(asked, stream=True)
+            if response.status_code != OK:
+                return _answer(response, response.read())
+        except httpx.HTTPError as error:
+            return _failure(error)
+        stream = _SyncStream(response)
+        self._streams.add(stream)
+        if self.closed.is_set():
+            stream.interrupt()
+        return stream
+
+    def _read(self, stream: _SyncStream) -> list[str] | Failure:
+        try:
+            line = next(stream.lines, None)
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+            return Failure(type(error).__name__, sent=True)
+        return Failure("the stream has ended", sent=True) if line is None else [line]
+
+    def _leave(self, stream: _SyncStream) -> None:
+        self._streams.discard(stream)
+        stream.response.close()
 
     def _send(self, request: Send) -> Answer | Failure:
+        if self.closed.is_set():
+            return CLOSED
         try:
             with self._http.stream(
                 request.method,
@@ -157,6 +246,32 @@ class AsyncDriver:
                 return True
             case Exclusive():
                 return await self._exclusive(effect)
+            case OpenStream():
+                return await self._open(effect)
+            case ReadStream(stream=_AsyncStream() as stream):
+                return await self._read(stream)
+            case CloseStream(stream=_AsyncStream() as stream):
+                return await stream.response.aclose()
+        raise AssertionError("a stream of another driver")
+
+    async def _open(self, request: OpenStream) -> Answer | Failure | Stream:
+        try:
+            asked = self._http.build_request(
+                "GET", request.url, headers=dict(request.headers), timeout=_stream_timeout(request)
+            )
+            response = await self._http.send(asked, stream=True)
+            if response.status_code != OK:
+                return _answer(response, await response.aread())
+        except httpx.HTTPError as error:
+            return _failure(error)
+        return _AsyncStream(response)
+
+    async def _read(self, stream: _AsyncStream) -> list[str] | Failure:
+        try:
+            line = await anext(stream.lines, None)
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+            return Failure(type(error).__name__, sent=True)
+        return Failure("the stream has ended", sent=True) if line is None else [line]
 
     async def _send(self, request: Send) -> Answer | Failure:
         try:

@@ -61,5 +61,35 @@ class Failure:
     sent: bool
 
 
-Effect = Send | SendAll | Pause | Exclusive
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """An answer that goes on: a GET whose lines are read one after the other. Answered with a Stream, with an Answer
+    (another status than 200) or with a Failure. silence_s: without a line for so long it counts as broken.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    timeout_s: float = 30.0
+    silence_s: float = 30.0
+
+
+class Stream:
+    """What a driver reads from; it belongs to one program."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStream:
+    """Answered with a list of lines, at least one, or with a Failure: it has ended."""
+
+    stream: Stream = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStream:
+    """Answered with None."""
+
+    stream: Stream = field(repr=False)
+
+
+Effect = Send | SendAll | Pause | Exclusive | OpenStream | ReadStream | CloseStream
 Program = Generator[Effect, Any, T]

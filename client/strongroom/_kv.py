@@ -94,8 +94,9 @@ class KvV2Core(KvCore):
         query = {"version": str(version)} if version is not None else {}
 
         def fetch() -> Program[Any]:
+            index = self._core.cache.index(self.mount, name)
             body = yield from self._core.call(
-                "GET", self._at("data", name), query=query, consistency=consistency
+                "GET", self._at("data", name), query=query, consistency=consistency, index=index
             )
             return body["data"]
 
@@ -168,7 +169,8 @@ class KvV1Core(KvCore):
         name = path.strip("/")
 
         def fetch() -> Program[Any]:
-            body = yield from self._core.call("GET", self._at("", name), consistency=consistency)
+            index = self._core.cache.index(self.mount, name)
+            body = yield from self._core.call("GET", self._at("", name), consistency=consistency, index=index)
             return body["data"]
 
         found = yield from self._core.cache.read((self.mount, name, None, consistency), fetch)

@@ -18,8 +18,10 @@ ELSEWHERE = frozenset({500, 502, 503, 504})  # another node may serve
 LATER = frozenset({412, 429})  # the same node, a little later
 HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
 PROBE_TIMEOUT_S = 1.0
+READ_ATTEMPTS_MAX = 8
 BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 2.0
+DOUBLINGS_MAX = 16
 RETRY_AFTER_MAX_S = 10.0
 PATH_SAFE = "/:@!$&'()*+,;=~-._"
 
@@ -29,7 +31,7 @@ class Ask:
     """One request to /v1/`path`. request_id: the identity under which a write is applied at most once.
 
     repeatable: a repetition is answered as the first time. Of other writes the second may be refused because of the
-    first (what it would make is there already).
+    first (what it would make is there already). index: how far the node must have come.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Ask:
     consistency: Consistency | None = None
     with_token: bool = True
     repeatable: bool = False
+    index: str = ""
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
@@ -53,11 +56,21 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long and how often. timeout_s: for a call with all its attempts; attempt_timeout_s: for one of them."""
+    """How long and how often. timeout_s: for a call with all its attempts; attempt_timeout_s: for one of them.
+
+    attempts_max: how often each endpoint is asked; None: READ_ATTEMPTS_MAX for a read, and a write goes on until
+    timeout_s.
+    """
 
     timeout_s: float
     attempt_timeout_s: float
-    attempts_max: int
+    attempts_max: int | None
+
+    def rounds(self, ask: Ask) -> float:
+        """How often all endpoints are asked."""
+        if self.attempts_max is None:
+            return float("inf") if ask.writes else READ_ATTEMPTS_MAX
+        return self.attempts_max
 
 
 @dataclass(slots=True)
@@ -87,8 +100,9 @@ class Requests:
         tries = _Tries()
         result: Answer | Failure = Failure("not asked", sent=False)
         deadline = self._clock() + self._limits.timeout_s
-        for attempt in range(self._limits.attempts_max):
-            yield from self._measure_if_needed()
+        rounds = 0
+        while True:
+            yield from self.measure_if_needed()
             now = self._clock()
             endpoint = self.endpoints.choose(now, tries.tried)
             timeout = max(min(self._limits.attempt_timeout_s, deadline - now), 0.001)
@@ -101,9 +115,10 @@ class Requests:
                 self._settle(ask, tries, result)
                 return result
             self._note(ask, tries, endpoint, result)
-            pause = self._pause(tries, attempt, result)
-            last = attempt + 1 == self._limits.attempts_max
-            if last or self._clock() + pause >= deadline:
+            if self._is_round(tries, result):
+                rounds += 1
+            pause = self._pause(tries, rounds, result)
+            if rounds >= self._limits.rounds(ask) or self._clock() + pause >= deadline:
                 break
             if pause and not (yield Pause(pause)):
                 break
@@ -118,6 +133,8 @@ class Requests:
             sent["X-Strongroom-Request-Id"] = ask.request_id
         if ask.method == "PATCH":
             sent["Content-Type"] = "application/merge-patch+json"
+        if ask.index:
+            sent["X-Vault-Index"] = ask.index
         if ask.consistency is not None:
             sent["X-Strongroom-Consistency"] = ask.consistency.value
         return sent
@@ -138,14 +155,18 @@ class Requests:
         tries.tried.append(endpoint)
         self.endpoints.failed(endpoint, self._clock())
 
-    def _pause(self, tries: _Tries, attempt: int, result: Answer | Failure) -> float:
+    def _is_round(self, tries: _Tries, result: Answer | Failure) -> bool:
+        """Whether all endpoints have been asked equally often, or one has asked to wait."""
+        later = isinstance(result, Answer) and result.status in LATER
+        return later or len(tries.tried) % len(self.endpoints.all) == 0
+
+    def _pause(self, tries: _Tries, rounds: int, result: Answer | Failure) -> float:
         """Seconds: none while there are nodes that were not asked; then ever more, and not all clients at once."""
         if isinstance(result, Answer) and result.status in LATER:
             return min(_retry_after(result), RETRY_AFTER_MAX_S) * random.uniform(1.0, 1.2)  # noqa: S311
-        untried = len(self.endpoints.all) - len({id(each) for each in tries.tried})
-        if untried:
+        if not self._is_round(tries, result):
             return 0.0
-        longest: float = min(BACKOFF_MIN_S * 2**attempt, BACKOFF_MAX_S)
+        longest: float = min(BACKOFF_MIN_S * 2 ** min(rounds, DOUBLINGS_MAX), BACKOFF_MAX_S)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311
 
     @staticmethod
@@ -166,7 +187,7 @@ class Requests:
 
     # --- round trips ---
 
-    def _measure_if_needed(self) -> Program[None]:
+    def measure_if_needed(self) -> Program[None]:
         """Before the first request all endpoints are measured; later those that are due, unless another does it."""
         if self.measured_elsewhere and any(each.measured_at is not None for each in self.endpoints.all):
             return

@@ -24,6 +24,7 @@ _COMMANDS = {
     "completion": "node.cli.misc:completion",
     "delete": "node.cli.generic:delete",
     "drill": "node.cli.drill:drill",
+    "events": "node.cli.events:events",
     "kv": "node.cli.kv:kv",
     "lease": "node.cli.lease:lease",
     "list": "node.cli.generic:list_",

@@ -8,9 +8,10 @@ import json
 import os
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -19,6 +20,7 @@ from node.cli.http_connection import Connections, Proxies, open_connection
 from node.cli.output import LocalError, RemoteError
 from node.cli.values import Duration, dumps, loads
 
+LINE_BYTES_MAX = 1024 * 1024
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
 TIMEOUT_S = 60.0
 RETRY_WAIT_MIN_S = 1.0
@@ -132,6 +134,13 @@ def _converse(
             connection.close()
 
 
+def _loaded(content: bytes) -> Any:
+    try:
+        return loads(content) if content.strip() else None
+    except (ValueError, RecursionError):
+        return None
+
+
 def _keeper(connections: Connections | None, address: str) -> Callable[[http.client.HTTPConnection], None]:
     return http.client.HTTPConnection.close if connections is None else partial(connections.keep, address)
 
@@ -223,6 +232,38 @@ class Client:
             headers["X-Strongroom-Request-Id"] = os.urandom(16).hex()
         return self._with_retries(method, target, content, headers, timeout or self.timeout)
 
+    def lines(
+        self, path: str, query: Mapping[str, Any], headers: Mapping[str, str], *, silence_s: float
+    ) -> Iterator[str]:
+        """The lines of an answer that goes on, as they come; without one for `silence_s` it counts as broken.
+
+        Raises RemoteError if the server refuses, Unreachable if there is no answer, or it breaks off.
+        """
+        sent = {**self._headers("GET", with_token=True), **headers}
+        target = f"/v1/{quote(path, safe=PATH_SAFE)}?{urlencode(sorted(query.items()))}"
+        if self.dry_run is not None:
+            self.dry_run.show("GET", self.address, target, sent, None)
+        connection, target = open_connection(
+            self.address,
+            target,
+            timeout=silence_s,
+            context=self.context,
+            server_name=self.server_name,
+            proxies=self.proxies,
+        )
+        try:
+            connection.request("GET", target, headers=sent)
+            response = connection.getresponse()
+            if response.status != HTTPStatus.OK:
+                raw = response.read(ANSWER_BYTES_MAX)
+                self.checked(Answer(response.status, _loaded(raw), {}, raw), "GET", path)
+            while line := response.readline(LINE_BYTES_MAX):
+                yield line.decode("utf-8", "replace").rstrip("\r\n")
+        except (OSError, http.client.HTTPException) as e:
+            raise Unreachable(f"{self.address} does not answer any more: {_reason(e)}") from e
+        finally:
+            connection.close()
+
     def _headers(self, method: str, *, with_token: bool) -> dict[str, str]:
         headers = {"X-Vault-Request": "true", **self.headers}
         if with_token and self.token:
@@ -300,10 +341,7 @@ class Client:
             proxies=self.proxies,
             connections=self.connections,
         )
-        try:
-            return replace(answer, body=loads(answer.content) if answer.content.strip() else None)
-        except (ValueError, RecursionError):
-            return answer
+        return replace(answer, body=_loaded(answer.content))
 
     def call(
         self,

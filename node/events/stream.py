@@ -38,6 +38,7 @@ SCANNED_ROWS_MAX = 2000
 LATE_NS = (
     5 * 10**9
 )  # cursors claim expiries only up to so long ago: a version may be applied here after it expired
+LOOK_BACK_NS = 60 * 10**9  # expiries of so long before the store was opened are found again
 NEAR_NS = 3600 * 10**9  # the expiries of the next hour are known
 
 WINDOW, RESTORED, MOUNTS = "window", "restored", "mounts"
@@ -59,7 +60,7 @@ class Stream:
         self.cluster = core.lifecycle.cluster_id
         self.audience = Audience(core, store)
         self._opened_ns = self._expired_ns = store.now_ns()
-        self.ring = Ring(store.position, self._opened_ns)
+        self.ring = Ring(store.position, self._opened_ns - LOOK_BACK_NS)
         self._behind: set[Subscription] = set()
         self._wake = asyncio.Event()
         self._applied: list[tuple[int, c.AnyCommand, Done]] = []
@@ -157,7 +158,7 @@ class Stream:
             epochs = self._store.reads.epochs()
             self._epoch, self._regions_generation = epochs[-1].epoch if epochs else 0, generation
         at = self._store.position if position is None else position
-        return Cursor(self.cluster, at, max(self._opened_ns, self._expired_ns - LATE_NS), self._epoch)
+        return Cursor(self.cluster, at, self._expired_ns - LATE_NS, self._epoch)
 
     # --- from events to subscribers ---
 
@@ -196,7 +197,7 @@ class Stream:
 
     def _all_read_again(self, reason: str) -> None:
         """Now, or, those who are behind, when their turn comes: what was before is not in the ring any more."""
-        self.ring.forget(self._store.position, self._opened_ns)
+        self.ring.forget(self._store.position, self._expired_ns - LATE_NS)
         for each in tuple(self.audience.all):
             if each.behind or each.checked != self.audience.rights or each.is_full:
                 self._fall_behind(each, -1)
@@ -308,14 +309,24 @@ class Stream:
     async def _learn_expiries(self) -> None:
         """Look through all versions for those that have a lifetime."""
         self._expiries.restart()
-        after = 0
+        after, since_ns = 0, min(self._expired_ns, self._opened_ns - LOOK_BACK_NS)
         while True:
-            found, after = self._store.reads.kv_expiring(after, self._expired_ns, SCANNED_ROWS_MAX)
-            for each in found:
-                self._expiries.add(*each)
+            found, after = self._store.reads.kv_expiring(after, since_ns, SCANNED_ROWS_MAX)
+            for due_ns, mount_id, path, version in found:
+                if due_ns > self._expired_ns or self._was_to_expire(mount_id, path, version, due_ns):
+                    self._expiries.add(due_ns, mount_id, path, version)
             if not after:
                 return
             await asyncio.sleep(0)
+
+    def _was_to_expire(self, mount_id: str, path: str, version: int, due_ns: int) -> bool:
+        """Whether the time at which a version was deleted is the one that its lifetime set."""
+        row = self._store.reads.kv_version(mount_id, path, version)
+        key = self._store.reads.kv_key(mount_id, path)
+        if row is None or key is None or mount_id not in self._mounts_by_id():
+            return False
+        of_mount = self._store.reads.kv_config(mount_id).delete_version_after_ns
+        return due_ns - row.created_ns in (key.delete_version_after_ns, of_mount)
 
     def _expire(self) -> None:
         """What has fallen due since the last time becomes events."""

@@ -1,0 +1,168 @@
+"""Subscriptions against a server that breaks off where it hurts most: nothing is missed, nothing dropped too late."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from strongroom import Cache, Client, Forbidden, Token
+
+
+def event(number: int, *, kind: str = "kv-v2/data-write", path: str = "secret/data/app") -> str:
+    document = {
+        "id": str(number),
+        "type": kind,
+        "time": "2026-01-01T00:00:00Z",
+        "data": {
+            "event": {"metadata": {"operation": kind.partition("/")[2], "path": path, "data_path": path}},
+            "plugin_info": {"mount_path": "secret/"},
+        },
+    }
+    return f"id: c{number}\ndata: {json.dumps(document)}\n\n"
+
+
+class Script:
+    """What each connection is sent before it is cut; after the last one it stays open. Secrets count how often."""
+
+    def __init__(self, *connections: str, status: int = 200) -> None:
+        self.connections, self.status = list(connections), status
+        self.asked: list[str] = []  # the cursors that clients came with
+        self.reads: list[str] = []  # the indexes that reads asked for
+        self.end = threading.Event()
+        self.more = threading.Event()  # let the last connection go on with `later`
+        self.later = ""
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if "/events/" in self.path:
+                self.stream()
+            elif "/data/" in self.path:
+                script.reads.append(self.headers.get("X-Vault-Index", ""))
+                value = {"data": {"v": str(len(script.reads))}, "metadata": {"version": 1}}
+                self.answer(200, {"data": value})
+            else:
+                self.answer(200, {"data": {"ttl": 0, "renewable": False}})
+
+        def answer(self, status: int, body: Any) -> None:
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def stream(self) -> None:
+            if script.status != 200:
+                self.answer(script.status, {"errors": ["permission denied"]})
+                return
+            script.asked.append(self.headers.get("Last-Event-ID", ""))
+            self.send_response(200)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(script.connections.pop(0).encode() if script.connections else b": ping\n\n")
+            self.wfile.flush()
+            if not script.connections and len(script.asked) > 0 and script.later is not None:
+                script.more.wait(20)
+                self.wfile.write(script.later.encode())
+                self.wfile.flush()
+                script.end.wait(20)
+            self.close_connection = True
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        script.more.set()
+        script.end.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_an_event_that_is_cut_in_the_middle_is_asked_for_again() -> None:
+    head, _, _ = event(2).partition("data")
+    script = Script(": ping\nid: c0\n\n" + event(1) + head, event(2) + event(3))
+    with serving(script) as url, Client(url, Token("s.t")) as client:
+        with client.events.subscribe("kv*") as events:
+            assert [next(events).id for _ in range(3)] == ["1", "2", "3"]
+        assert script.asked == ["", "c1"]
+
+
+def test_who_has_read_ahead_goes_on_behind_what_its_caller_has_seen() -> None:
+    script = Script(event(1) + event(2), event(3))
+    with serving(script) as url, Client(url, Token("s.t")) as client:
+        with client.events.subscribe("kv*") as events:
+            assert next(events).id == "1"
+            cursor = events.cursor
+        assert cursor == "c1"
+
+
+def test_a_refusal_is_told_and_closing_the_client_ends_the_iteration() -> None:
+    with serving(Script(status=403)) as url, Client(url, Token("s.t")) as client, pytest.raises(Forbidden):
+        next(client.events.subscribe("kv*"))
+    script = Script(event(1))
+    with serving(script) as url:
+        client = Client(url, Token("s.t"))
+        heard: list[Any] = []
+        thread = threading.Thread(target=heard.extend, args=(client.events.subscribe("kv*"),))
+        thread.start()
+        while not heard:
+            thread.join(0.01)
+        client.close()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_pushed_change_drops_the_cached_value_and_the_next_read_asks_for_that_change() -> None:
+    script = Script(": ping\nid: c0\n\n")
+    script.later = event(1)
+    cache = Cache(push=True, fresh_s=3600, stale_s=3600)
+    with serving(script) as url, Client(url, Token("s.t"), cache=cache) as client:
+        while not script.asked:
+            threading.Event().wait(0.01)
+        while not client.kv.get("app").age_s:
+            pass  # until the cache was emptied for the new subscription, and filled again
+        before = len(script.reads)
+        script.more.set()
+        while len(script.reads) == before:
+            client.kv.get("app")
+        assert script.reads[-1] == "c1"
+        assert client.kv.get("app")["v"].reveal() == str(len(script.reads))
+
+
+def test_to_be_told_to_read_again_drops_everything() -> None:
+    script = Script(": ping\nid: c0\n\n")
+    script.later = event(1, kind="sys/events/reread", path="")
+    cache = Cache(push=True, fresh_s=3600, stale_s=3600)
+    with serving(script) as url, Client(url, Token("s.t"), cache=cache) as client:
+        while not script.asked:
+            threading.Event().wait(0.01)
+        while not (client.kv.get("a").age_s and client.kv.get("b").age_s):
+            pass
+        before = len(script.reads)
+        script.more.set()
+        while len(script.reads) == before:
+            client.kv.get("a")
+        client.kv.get("b")
+        assert len(script.reads) == before + 2
+
+
+def test_where_the_servers_refuse_the_cache_works_as_without() -> None:
+    script = Script(status=403)
+    with serving(script) as url, Client(url, Token("s.t"), cache=Cache(push=True)) as client:
+        client.kv.get("app")
+        client.kv.get("app")
+        assert len(script.reads) == 1

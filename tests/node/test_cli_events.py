@@ -1,0 +1,82 @@
+"""`strongroom events subscribe` against a real listener."""
+
+import asyncio
+import json
+
+import pytest
+from support.cli import runner
+from support.httpfixture import dev_core, serve
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return runner(capsys, monkeypatch)
+
+
+@pytest.fixture
+async def site(tmp_path, monkeypatch):
+    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
+        monkeypatch.setenv("VAULT_ADDR", site.url)
+        monkeypatch.setenv("VAULT_TOKEN", token)
+        yield site
+
+
+async def put(site, name):
+    wire = await site.connect()
+    assert (await wire.ask("PUT", f"/v1/secret/data/{name}", {"data": {"x": "hunter2"}})).status == 200
+
+
+async def heard(site, count):
+    """Waits until subscribers were sent so many events."""
+    while site.core.events.measured().sent < count:
+        await asyncio.sleep(0.01)
+
+
+async def test_every_event_is_a_line_of_json_until_the_time_is_over(site, cli):
+    command = [
+        "events",
+        "subscribe",
+        "-format=json",
+        "-timeout=2s",
+        "-filter",
+        "path != secret/data/b",
+        "kv-v2/*",
+    ]
+    running = asyncio.create_task(asyncio.to_thread(cli, *command))
+    while not site.core.events.subscribers:
+        await asyncio.sleep(0.01)
+    for name in "abc":
+        await put(site, name)
+    code, out, err = await running
+    told = [json.loads(line)["data"]["event"]["metadata"]["data_path"] for line in out.splitlines()]
+    assert (code, told, err) == (0, ["secret/data/a", "secret/data/c"], "")
+    assert "hunter2" not in out
+
+
+async def test_a_broken_connection_is_made_again_and_nothing_is_missed(site, cli):
+    running = asyncio.create_task(asyncio.to_thread(cli, "events", "subscribe", "-timeout=4s", "kv*"))
+    while not site.core.events.subscribers:
+        await asyncio.sleep(0.01)
+    await put(site, "a")
+    await heard(site, 1)
+    (subscription,) = site.core.events.stream.audience.all
+    subscription.transport.abort()
+    await put(site, "b")
+    code, out, _ = await running
+    told = [json.loads(line)["data"]["event"]["metadata"]["data_path"] for line in out.splitlines()]
+    assert (code, told) == (0, ["secret/data/a", "secret/data/b"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing/like-it"], "no events of type"),
+        (["-filter", "a =", "kv*"], "filter"),
+        (["-after=x", "*"], "cursor"),
+    ],
+)
+async def test_what_the_server_refuses_is_told_in_its_words(site, cli, arguments, words):
+    code, out, err = await asyncio.to_thread(cli, "events", "subscribe", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err

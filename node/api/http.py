@@ -5,9 +5,10 @@ bytes -> protocol.py -> paths.py, body.py -> Request -> node.core.pipeline -> va
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 
+import msgspec
 import structlog
 from aiohttp import hdrs, web
 
@@ -195,7 +196,7 @@ class Gateway:
             match = pipeline.route(self._core, request)
             if match is None or belongs_to_the_primary(request, match.route):
                 raise
-            call.request = alone = replace(request, alone=True, token_row=None, audited=None)
+            call.request = alone = msgspec.structs.replace(request, alone=True, token_row=None, audited=None)
             try:
                 return _rendered(alone, *await self._handle(alone))
             except errors.NotPrimary as refusal:

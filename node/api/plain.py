@@ -9,9 +9,9 @@ that the two could read differently (RFC 9112, sections 6 and 11.2).
 
 import asyncio
 import re
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from multidict import CIMultiDict
 
 PLAIN_BYTES_MAX = 64 * 1024
@@ -37,8 +37,7 @@ _UNUSUAL = frozenset(
 )
 
 
-@dataclass(slots=True)
-class PlainRequest:
+class PlainRequest(msgspec.Struct):
     """One request, with the attributes of aiohttp's that are used here. `body` is all of it.
 
     `memo` is kept for as long as the connection repeats this header block: what was worked out from it.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import structlog
 
 from node import errors
@@ -40,6 +41,7 @@ from node.telemetry.metrics import now
 from storage.rows import Mount
 
 TARGETS_MAX = 16_384
+_UPDATE = Operation.UPDATE.value
 
 Done = Callable[[bytes, bool], None]  # the bytes of the answer, and whether to close the connection then
 
@@ -55,8 +57,7 @@ class _Place:
     match: Match
 
 
-@dataclass(slots=True)
-class _Write:
+class _Write(msgspec.Struct):
     """One request on its way."""
 
     raw: PlainRequest
@@ -292,7 +293,7 @@ class WriteLane:
     def _send(self, write: _Write, rendered: Rendered) -> None:
         metrics = self._core.metrics
         metrics.request_finished()
-        metrics.observe(Operation.UPDATE.value, rendered.status, now() - write.began)
+        metrics.observe(_UPDATE, rendered.status, now() - write.began)
         close = isinstance(write.error, errors.BodyTooLarge)
         length = None if rendered.status == HTTPStatus.NO_CONTENT else len(rendered.body)
         start = self._head.start(rendered.status, rendered.headers, length, close=close)

@@ -7,8 +7,9 @@ answer (AuditFailed); with several sinks one is enough, and the others are count
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from node.audit import record
 from node.core.request import Request, Response
@@ -64,8 +65,7 @@ class _Sink:
             self._descriptor = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """Pieces of both records of a request, hashed under one key."""
 
     hasher: record.Hasher

@@ -113,8 +113,7 @@ class Hasher:
         raise TypeError(f"an audit record cannot hold {type(value).__name__}")
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(msgspec.Struct, frozen=True):
     """Who asks: the record's `auth`, and the members of its `request` that name the caller. Hashed under one key."""
 
     hasher: Hasher
@@ -149,7 +148,7 @@ def asked_by(who: Asker, what: bytes, *, request_id: str) -> bytes:
 
 def place(hasher: Hasher, request: Request) -> bytes:
     """What is asked for: members of a record's `request`, without who asks."""
-    entry: dict[str, Any] = {"operation": request.operation.value, "path": request.path}
+    entry: dict[str, Any] = {"operation": request.operation, "path": request.path}
     if request.mount is not None:
         entry["mount_point"] = request.mount.path
         entry["mount_type"] = request.mount.kind

@@ -2,8 +2,10 @@
 
 import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from storage.rows import Mount, Token
 from storage.secret import Secret
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 class Operation(enum.StrEnum):
     """What is asked for; the audit log and the policies use these words."""
+
+    __hash__ = str.__hash__  # the one of enums is written in Python, and every request needs it
 
     READ = "read"
     LIST = "list"
@@ -46,15 +50,14 @@ class Shape(enum.StrEnum):
     RAW = "raw"  # data alone, no envelope (sys/health, sys/init, ...)
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """One request. The pipeline fills in operation (create or update), mount and token row."""
 
     id: str
     operation: Operation
     path: str  # canonical, without "/v1/" and without a leading slash
-    data: dict[str, Any] = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
     token: Secret | None = None
     remote: str = ""
     client_chain: Callable[[], Sequence[bytes]] = (
@@ -99,8 +102,7 @@ class WrapInfo:
     wrapped_accessor: str = ""  # of the token or secret id inside
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """One answer. data=None with status 204 is an empty body."""
 
     status: int = 200
@@ -110,7 +112,7 @@ class Response:
     lease: Lease | None = None
     wrap_info: WrapInfo | None = None  # the answer itself is put away
     request_id: str = ""  # of the request that it answers, where that is an earlier one
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
     shape: Shape | None = None  # None: the route's
     body: bytes | None = None  # a body that is not JSON (metrics), with its Content-Type in headers
     stream: AsyncIterator[bytes] | None = None  # a body of any size, with its Content-Type in headers

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from node.core.fields import Field
 from node.core.request import Operation, Request, Response, Shape
 from storage.cache import CachedValue
@@ -82,8 +84,7 @@ class Route:
     media_type: str = "application/json"  # of a 200
 
 
-@dataclass(slots=True)
-class Match:
+class Match(msgspec.Struct):
     route: Route
     params: dict[str, str]
 

@@ -8,6 +8,7 @@ from node.api.http import make_server
 from node.api.protocol import Server
 from node.core.core import Core
 from node.events.subscription import End
+from node.front import Door
 
 
 class Listeners:
@@ -23,6 +24,15 @@ class Listeners:
         acceptors = [Acceptor(listening, protocol, tls) for listening in await listening_sockets(host, port)]
         for acceptor in acceptors:
             acceptor.start()
+        self._keep(acceptors, protocol, link=link)
+
+    def take(self, door: Door) -> None:
+        """A listener that is open already, and whoever waits at it."""
+        protocol = make_server(self._core, tls=door.tls)
+        self._keep(door.acceptors, protocol, link=False)
+        door.open(protocol)
+
+    def _keep(self, acceptors: list[Acceptor], protocol: Server, *, link: bool) -> None:
         if not link:
             self._core.metrics.count_connections(lambda: protocol.clients)
         self._open.append((acceptors, protocol))

@@ -23,11 +23,8 @@ import uvloop
 from consensus.errors import ConsensusError
 from node import VERSION
 from node.config import DEV_CA_FILE, Listener, Settings
-from node.core.core import Core
-from node.front import Front
+from node.front import Entrance
 from node.hardening import harden, raise_descriptor_limit
-from node.identity import Layout
-from node.listeners import Listeners
 from node.reload import CertificateError, ListenerFiles, reload
 from node.telemetry import logs
 from node.telemetry.logs import where
@@ -37,6 +34,7 @@ from storage.secret import Secret
 if TYPE_CHECKING:
     from node.dev import DevLifecycle
     from node.lifecycle import NodeLifecycle
+    from node.listeners import Listeners
     from node.memory import MemoryLifecycle
 
 TOKEN_FILE = Path("~/.vault-token")
@@ -75,6 +73,8 @@ def run(
                 return uvloop.run(_serve_dev(settings, dev_root_token, store_token=store_token))
             if settings.storage == "inmem":
                 return uvloop.run(_serve_memory(settings, read_settings))
+            from node.identity import Layout
+
             Layout(settings.data_dir).prepare()
             with _locked(settings.data_dir):
                 return uvloop.run(_serve_disk(settings, read_settings))
@@ -84,6 +84,7 @@ def run(
 
 
 async def _serve_disk(settings: Settings, read_settings: ReadSettings) -> int:
+    from node.identity import Layout
     from node.listener_tls import ListenerTLS
 
     layout = Layout(settings.data_dir)
@@ -97,7 +98,7 @@ async def _serve_disk(settings: Settings, read_settings: ReadSettings) -> int:
         clear_work(settings.data_dir)
         return NodeLifecycle(settings=settings, tls=tls, layout=layout, on_failure=running.fail)
 
-    return await _serve(settings, Front(settings, layout.seal.exists), make, tls.context, read_settings)
+    return await _serve(settings, Entrance(layout.seal.exists), make, tls.context, read_settings)
 
 
 async def _serve_memory(settings: Settings, read_settings: ReadSettings) -> int:
@@ -106,32 +107,32 @@ async def _serve_memory(settings: Settings, read_settings: ReadSettings) -> int:
 
         return MemoryLifecycle(settings, running.fail)
 
-    return await _serve(settings, Front(settings, lambda: False), make, None, read_settings)
+    return await _serve(settings, Entrance(lambda: False), make, None, read_settings)
 
 
 async def _serve(
     settings: Settings,
-    front: Front,
+    entrance: Entrance,
     make: "Callable[[_Running], NodeLifecycle | MemoryLifecycle]",
     automatic: MakeContext | None,
     read_settings: ReadSettings,
 ) -> int:
     """`automatic` makes contexts of listeners that have no files; `make` makes the lifecycle, in a thread."""
-    running, core = _Running(), front.core
-    listeners, files = Listeners(core), ListenerFiles()
+    running, files = _Running(), ListenerFiles()
     try:
         for listener in settings.listeners:
-            await listeners.listen(listener.host, listener.port, _context(listener, automatic, files))
+            await entrance.listen(listener.host, listener.port, _context(listener, automatic, files))
         addresses = [f"{item.host}:{item.port}" for item in settings.listeners]
         log.info("listening", addresses=addresses, version=VERSION)
         running.end_on_signals()
-        lifecycle, whole = await asyncio.to_thread(_load, settings, lambda: make(running), core)
-        lifecycle.core = core
-        front.complete(whole)
-        running.on_hang_up(lambda: reload(files, core.audit, read_settings))
-        await _serve_whole(settings, lifecycle, listeners, running)
-    finally:
-        await listeners.drain(0)
+        lifecycle, listeners = await asyncio.to_thread(_load, settings, lambda: make(running))
+    except BaseException:
+        entrance.close()
+        raise
+    for door in entrance.doors:
+        listeners.take(door)
+    running.on_hang_up(lambda: reload(files, lifecycle.core.audit, read_settings))
+    await _serve_whole(settings, lifecycle, listeners, running)
     log.info("stopped")
     return 1 if running.failed else 0
 
@@ -139,7 +140,7 @@ async def _serve(
 async def _serve_whole(
     settings: Settings,
     lifecycle: "NodeLifecycle | MemoryLifecycle",
-    listeners: Listeners,
+    listeners: "Listeners",
     running: "_Running",
 ) -> None:
     core = lifecycle.core
@@ -156,17 +157,20 @@ async def _serve_whole(
 
 
 def _load(
-    settings: Settings, make: "Callable[[], NodeLifecycle | MemoryLifecycle]", front: Core
-) -> "tuple[NodeLifecycle | MemoryLifecycle, Core]":
+    settings: Settings, make: "Callable[[], NodeLifecycle | MemoryLifecycle]"
+) -> "tuple[NodeLifecycle | MemoryLifecycle, Listeners]":
     """Blocking: all modules, and the parts made from them."""
+    from node.listeners import Listeners
     from node.server import compose
 
     lifecycle = make()
-    return lifecycle, compose(settings, lifecycle, front.metrics)
+    lifecycle.core = compose(settings, lifecycle)
+    return lifecycle, Listeners(lifecycle.core)
 
 
 async def _serve_dev(settings: Settings, root_token: str | None, *, store_token: bool) -> int:
     from node.dev import DevLifecycle
+    from node.listeners import Listeners
     from node.server import compose
 
     running = _Running()
@@ -190,7 +194,7 @@ async def _serve_dev(settings: Settings, root_token: str | None, *, store_token:
     return 1 if running.failed else 0
 
 
-async def _listen_dev(settings: Settings, listeners: Listeners) -> None:
+async def _listen_dev(settings: Settings, listeners: "Listeners") -> None:
     listener, context = settings.listeners[0], None
     if not listener.tls_disable:
         from node.dev_tls import dev_context  # nobody waits for it without -dev-tls
@@ -227,7 +231,7 @@ class _Running:
     def on_hang_up(self, hang_up: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
 
-    async def until_told(self, listeners: Listeners) -> None:
+    async def until_told(self, listeners: "Listeners") -> None:
         """The time in which the node serves."""
         from node import collector
 

@@ -3,12 +3,15 @@
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
-from node.audit.log import AuditLog
 from node.config import ConfigError, Listener, Settings
 from node.telemetry import logs
+
+if TYPE_CHECKING:
+    from node.audit.log import AuditLog
 
 log = structlog.get_logger("server")
 
@@ -74,7 +77,7 @@ def _failure(listener: Listener, file: Path, error: Exception) -> CertificateErr
     return CertificateError(f"listener {listener.host}:{listener.port}: {file}: {reason}")
 
 
-def reload(files: ListenerFiles, audit: AuditLog, read_settings: Callable[[], Settings] | None) -> None:
+def reload(files: ListenerFiles, audit: "AuditLog", read_settings: Callable[[], Settings] | None) -> None:
     """On SIGHUP. `read_settings` reads the configuration again; of it, only the log level is taken up."""
     audit.reopen()
     files.reload()

@@ -74,11 +74,9 @@ TOKEN_FILE = Path("~/.vault-token")
 log = structlog.get_logger("server")
 
 
-def compose(
-    settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle", metrics: Metrics | None = None
-) -> Core:
+def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") -> Core:
     """The parts that answer requests, wired; the store comes and goes with the seal."""
-    metrics, directory, lockout = metrics or Metrics(), Directory(), Lockout()
+    metrics, directory, lockout = Metrics(), Directory(), Lockout()
     methods = auth_methods(lockout)
     audit = AuditLog(settings.audit_files)
     metrics.registry.register(NodeState(lifecycle, audit))

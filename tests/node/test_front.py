@@ -1,57 +1,116 @@
 """A server's first word: whether there is a store, before the rest is loaded; all else waits for it."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from support.corefixture import ROOT_TOKEN, opened
-from support.httpfixture import Wire, serve
+from support.httpfixture import Wire, request
+from support.processes import free_ports
 
-from node.config import dev_settings
-from node.front import Front
+from node.front import Entrance
+from node.listeners import Listeners
 
 
-async def _answered(
-    wire: Wire, method: str, path: str, body: object = None
-) -> "asyncio.Task[tuple[int, object]]":
-    async def ask() -> tuple[int, object]:
-        answer = await wire.ask(method, path, body)
-        return answer.status, answer.json if answer.body else None
+class Loading:
+    """A server that is being loaded."""
 
-    task = asyncio.create_task(ask())
-    await asyncio.sleep(0)
-    return task
+    def __init__(self) -> None:
+        self.has_store = False
+        self.entrance = Entrance(lambda: self.has_store)
+        self.port = free_ports(1)[0]
+        self.wires: list[Wire] = []
+
+    async def connect(self) -> Wire:
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port), ROOT_TOKEN)
+        self.wires.append(wire)
+        return wire
+
+
+@pytest.fixture
+async def loading() -> AsyncIterator[Loading]:
+    made = Loading()
+    await made.entrance.listen("127.0.0.1", made.port, None)
+    yield made
+    made.entrance.close()
+    for wire in made.wires:
+        await wire.close()
+
+
+@contextlib.asynccontextmanager
+async def loaded(loading: Loading, tmp_path: Path) -> AsyncIterator[None]:
+    """The rest is there from now on."""
+    async with opened(tmp_path) as core:
+        listeners = Listeners(core)
+        for door in loading.entrance.doors:
+            listeners.take(door)
+        yield
+        await listeners.drain(5.0)
 
 
 async def test_one_question_is_answered_at_once_and_all_others_when_everything_is_there(
-    tmp_path: Path,
+    loading: Loading, tmp_path: Path
 ) -> None:
-    front = Front(dev_settings(data_dir=tmp_path), lambda: False)
-    async with serve(front.core) as site, opened(tmp_path) as whole:
-        waiting = [
-            await _answered(await site.connect(token=ROOT_TOKEN), method, path, body)
-            for method, path, body in (
-                ("GET", "/v1/sys/health", None),
-                ("PUT", "/v1/sys/init", {"secret_shares": 1, "secret_threshold": 1}),
-                ("POST", "/v1/secret/data/a", {"data": {"b": "c"}}),
-                ("LIST", "/v1/sys/policies/acl", None),
-                ("GET", "/v1/", None),
-            )
-        ]
-        first = await (await site.connect()).ask("GET", "/v1/sys/init")
-        assert (first.status, first.json) == (200, {"initialized": False})
-        assert not any(task.done() for task in waiting)
-        helped = await (await site.connect(token=ROOT_TOKEN)).ask("GET", "/v1/sys/mounts?help=1")
-        assert helped.status == 503, "help is for tokens, and there is no store that would know one"
+    asked = [
+        request("GET", "/v1/sys/health"),
+        request("PUT", "/v1/sys/init", {"secret_shares": 1, "secret_threshold": 1}),
+        request("POST", "/v1/secret/data/a", {"data": {"b": "c"}}, headers={"X-Vault-Token": ROOT_TOKEN}),
+        request("LIST", "/v1/sys/policies/acl", headers={"X-Vault-Token": ROOT_TOKEN}),
+        request("GET", "/v1/sys/init", headers={"X-Vault-Namespace": "other"}),
+        request("GET", "/v1/sys/init?help=1", headers={"X-Vault-Token": ROOT_TOKEN}),
+        request("GET", "/v1/"),
+        request("GET", "/v1/sys/init") * 2,
+        b"GARBAGE\r\n\r\n",
+    ]
+    waiting = [await loading.connect() for _ in asked]
+    for wire, data in zip(waiting, asked, strict=True):
+        await wire.send(data)
+    first = await loading.connect()
+    for has_store in (False, True):
+        loading.has_store = has_store
+        assert (await first.ask("GET", "/v1/sys/init")).json == {"initialized": has_store}
+    half = await loading.connect()
+    whole = request("GET", "/v1/sys/init")
+    await half.send(whole[:30])
+    assert not any(wire.reader._buffer for wire in [*waiting, half]), "nobody else has an answer"  # type: ignore[attr-defined]
 
-        front.complete(whole)
-        whole.lifecycle.core = front.core  # type: ignore[attr-defined]
-        answers = [await asyncio.wait_for(task, 30) for task in waiting]
-        assert [status for status, _ in answers] == [200, 400, 200, 200, 404]
-        assert answers[1][1] == {"errors": ["Vault is already initialized"]}
-        written = answers[2][1]
-        assert isinstance(written, dict)
-        assert written["data"]["version"] == 1, "the envelope, as ever"
-        later = await (await site.connect(token=ROOT_TOKEN)).ask("GET", "/v1/secret/data/a")
-        assert later.json["data"]["data"] == {"b": "c"}
-        first = await (await site.connect()).ask("GET", "/v1/sys/init")
-        assert first.json == {"initialized": True}
+    async with loaded(loading, tmp_path):
+        await half.send(whole[30:])
+        answers = [await wire.answer() for wire in waiting]
+        assert [each.status for each in answers] == [200, 400, 200, 200, 404, 200, 403, 200, 400]
+        assert answers[1].json == {"errors": ["Vault is already initialized"]}
+        assert answers[2].json["data"]["version"] == 1
+        assert (await waiting[7].answer()).json == {"initialized": True}, "the second of two"
+        assert (await half.answer()).json == {"initialized": True}
+        later = await first.ask("GET", "/v1/secret/data/a")
+        assert later.json["data"]["data"] == {"b": "c"}, "who had an answer has further ones"
+        newcomer = await loading.connect()
+        assert (await newcomer.ask("GET", "/v1/secret/data/a")).status == 200
+
+
+async def test_the_first_word_is_said_as_the_later_ones(loading: Loading, tmp_path: Path) -> None:
+    wire = await loading.connect()
+    loading.has_store = True
+    before = await wire.ask("GET", "/v1/sys/init")
+    async with loaded(loading, tmp_path):
+        after = await wire.ask("GET", "/v1/sys/init")
+    varying = {"date": "", "x-vault-index": ""}
+    assert (before.status, before.body) == (after.status, after.body)
+    assert {*before.headers} >= {"date", "content-type", "cache-control"}
+    assert before.headers | varying == after.headers | varying
+
+
+async def test_who_leaves_while_the_rest_is_loaded_is_forgotten(loading: Loading, tmp_path: Path) -> None:
+    gone = await loading.connect()
+    await gone.send(request("GET", "/v1/sys/health"))
+    await gone.close()
+    async with loaded(loading, tmp_path):
+        assert (await (await loading.connect()).ask("GET", "/v1/sys/health")).status == 200
+
+
+async def test_closing_before_the_rest_is_there_turns_everybody_away(loading: Loading) -> None:
+    loading.entrance.close()
+    with pytest.raises(ConnectionRefusedError):
+        await loading.connect()

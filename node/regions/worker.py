@@ -8,6 +8,7 @@ finds its successor before it acknowledges anything.
 
 import asyncio
 import contextlib
+import math
 import ssl
 import time
 from collections import deque
@@ -43,7 +44,7 @@ CERTIFY_EVERY_S = 24 * 3600.0  # certificates of links are good for pki.LEAF_LIF
 RETRY_S = 0.25
 TOLD_MAX = 256  # positions of a region that this node has not reached yet: enough for two minutes
 COPY = "region-arriving.db"
-CLEARANCE_PATIENCE_S = 5.0  # after a start, for regions that do not answer
+CLEARANCE_PATIENCE_S = 5.0  # from the first question after a start, for regions that do not answer
 SILENCE_S_MAX = stream.HEARTBEAT_S + 4.0  # then another connection is tried
 HELLO, STREAM = "/v1/sys/regions/link/hello", "/v1/sys/regions/link/stream"
 
@@ -99,7 +100,7 @@ class RegionsWorker:
         self.diverged_at = 0  # the first position that is no part of the history; 0: this region is in step
         self._highest: Rank = (0, "")  # of the epochs that this node heard of
         self.stuck = ""  # why a region that follows does not get on
-        self._began = time.monotonic()
+        self._asking_since: float | None = None  # when the other regions were first asked
         store.cleared.clear()
         self.throttle = Throttle(settings.link_bytes_per_s)
         self.link_problem = ""  # why other regions cannot reach this node
@@ -215,6 +216,7 @@ class RegionsWorker:
         await self._open()
         with contextlib.suppress(NoQuorum):
             await self._store.fresh()  # else regions whose entries are not applied yet would be left out
+            self._asking_since = self._asking_since or time.monotonic()
             answered = await asyncio.gather(*(self._touch(each) for each in self.others()))
             self._clear(everybody=all(answered))
 
@@ -437,7 +439,7 @@ class RegionsWorker:
 
     def _clear(self, *, everybody: bool) -> None:
         """Nobody who answered took over; who has not answered for a while counts as gone, with all its nodes."""
-        late = time.monotonic() - self._began > CLEARANCE_PATIENCE_S
+        late = time.monotonic() - (self._asking_since or math.inf) > CLEARANCE_PATIENCE_S
         if (everybody or late) and self._highest <= stream.standing(self._store).rank:
             self._store.cleared.set()
 

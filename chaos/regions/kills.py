@@ -108,10 +108,10 @@ async def _probing(run: Run, old: str, number: int) -> AsyncIterator[None]:
 
 
 async def _set_aside(run: Run, old: str) -> tuple[SetAside, ...]:
-    status, body = await asyncio.to_thread(run.world.ask, old, "GET", "sys/regions/divergence")
-    if status != 200:
-        raise NotInTimeError(f"{old} does not tell what it set aside: {status} {body}")
-    return entries(body["data"]["entries"])
+    told = await asyncio.to_thread(run.world.operator, old, "divergence", "-format=json")
+    if told.code != 0:
+        raise NotInTimeError(f"{old} does not tell what it set aside: {told.error}")
+    return entries(told.answer)
 
 
 async def _replay(run: Run, old: str, told: tuple[SetAside, ...]) -> None:

@@ -49,6 +49,11 @@ class Plan:
     round_trip_s: float | None = None  # between regions; None: what is usual between continents
     fault_s: float = 10.0  # how long a link stays broken, where links are
 
+    @property
+    def applications(self) -> bool:
+        """Whether applications must notice nothing: some node of the primary serves all the time."""
+        return self.mode == "switchovers" or (self.mode == "links" and self.nodes > 1)
+
 
 @dataclass(slots=True)
 class Findings:
@@ -189,7 +194,7 @@ async def _drive(run: Run, mode: Mode) -> None:
     """Write and break until the plan is done and every writer knows what became of its last write."""
     async with asyncio.TaskGroup() as group:
         group.create_task(run.workload.run(), name="writers")
-        if run.plan.mode != "kills":
+        if run.plan.applications:
             group.create_task(run.applications.run(), name="applications")
         try:
             await mode(run)

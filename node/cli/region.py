@@ -172,13 +172,25 @@ def divergence_(client: Client, out: Output, replay: str, discard: str, audit: t
         client.call("DELETE", f"sys/regions/divergence/{discard}")
         click.echo(f"Success! {discard} is forgotten.")
         return 0
-    entries: list[dict[str, Any]] = needed(client.call("GET", "sys/regions/divergence"), "data", "entries")
+    entries = _entries(client)
     if audit:
         authors = region_authors.find(entries, audit)
         for each in entries:
             each["by"] = authors.get(each["id"])
     out.show(entries, _diverged(entries, with_authors=bool(audit)))
     return 0
+
+
+def _entries(client: Client) -> list[dict[str, Any]]:
+    """All of them: the server tells so many at a time."""
+    entries: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        told = needed(client.call("GET", "sys/regions/divergence", query={"after": after}), "data")
+        entries += told["entries"]
+        after = told["next"]
+        if not after:
+            return entries
 
 
 def _diverged(entries: list[dict[str, Any]], *, with_authors: bool) -> str:

@@ -17,8 +17,8 @@ from storage import command as c
 from storage.rows import Mount
 
 VIEW = "own:divergence"
-LISTED_MAX = 10_000
-STEP_BYTES_MAX = 256 << 10
+LISTED_MAX = 1_000  # entries of one answer
+STEP_BYTES_MAX, STEP_COMMANDS_MAX = 256 << 10, 256  # that are set aside at once
 
 
 async def set_aside(store: Store, first: int, epoch: int) -> int:
@@ -33,22 +33,31 @@ async def set_aside(store: Store, first: int, epoch: int) -> int:
             raise NoQuorum(f"position {position} is no longer kept: this state must not be replaced unseen")
         if not commands:
             break
-        for request_id, command in commands:
-            kept = {"command": base64.b64encode(command).decode(), "request_id": request_id.hex()}
-            await write(store, view.put(_path(epoch, position), kept))
-            position += 1
+        entries = [
+            view.put(
+                _path(epoch, position + number),
+                {"command": base64.b64encode(command).decode(), "request_id": request_id.hex()},
+            )
+            for number, (request_id, command) in enumerate(commands[:STEP_COMMANDS_MAX])
+        ]
+        await write(store, *entries)
+        position += len(entries)
     return position - first
 
 
-def listed(store: Store) -> list[dict[str, Any]]:
-    """What was set aside, oldest first: where and what, never a value."""
+def listed(store: Store, after: str = "", limit: int = LISTED_MAX) -> tuple[list[dict[str, Any]], str]:
+    """What was set aside behind `after`, oldest first: where and what, never a value.
+
+    And the last one's id if there are more.
+    """
     view = View(store, VIEW)
     told = []
-    for path in view.scan(limit=LISTED_MAX):
+    paths = view.scan(after=after, limit=limit + 1)
+    for path in paths[:limit]:
         item = view.get(path)
         if item is not None:
             told.append(_described(store, path, _decoded(item)) | _request(item))
-    return told
+    return told, paths[limit - 1] if len(paths) > limit else ""
 
 
 def rewritten(store: Store, entry: str) -> tuple[str, bytes, int]:

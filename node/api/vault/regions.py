@@ -158,7 +158,13 @@ def routes() -> list[Route]:
             {read: diverged},
             sudo=True,
             summary="What this region ordered and the history does not have.",
-            answers={read: (Field("entries", Kind.OBJECTS, "Where and what, oldest first; never a value."),)},
+            fields=(in_query("after", Kind.STRING, "List what comes after this entry."),),
+            answers={
+                read: (
+                    Field("entries", Kind.OBJECTS, "Where and what, oldest first; never a value."),
+                    Field("next", Kind.STRING, "What to ask with as `after` for more; empty if this is all."),
+                )
+            },
         ),
         Route(
             "sys/regions/divergence/{id}",
@@ -296,7 +302,8 @@ async def remove(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 
 async def diverged(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return Response(data={"entries": divergence.listed(core.unsealed)})
+    entries, last = divergence.listed(core.unsealed, values.text(request.query.get("after"), "after"))
+    return Response(data={"entries": entries, "next": last})
 
 
 async def replay(core: Core, request: Request, params: dict[str, str]) -> Response:

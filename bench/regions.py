@@ -192,6 +192,7 @@ class Scene:
         ca = self._everything.clusters[where.name].ca_path
         command = ["-m", "bench.swarm", where.addresses[0] + PATH, str(ca), self._token, f"--keys={KEYS}"]
         command += [f"--clients={READERS}", f"--rate={rate}", f"--seconds={seconds}"]
+        command.append(f"--seed={self._plan.seed}")  # the same requests at the same times in every region
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )

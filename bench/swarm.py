@@ -164,7 +164,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--rate", type=float, required=True, help="requests a second, of all clients together"
     )
     parser.add_argument("--seconds", type=float, required=True)
-    print(json.dumps(uvloop.run(drive(parser.parse_args(arguments)))))
+    parser.add_argument("--seed", type=int, help="of the times, the keys and the connections")
+    options = parser.parse_args(arguments)
+    random.seed(options.seed)
+    print(json.dumps(uvloop.run(drive(options))))
     return 0
 
 

@@ -1,8 +1,10 @@
 """`strongroom drill ...`: rehearse what is to happen when something fails, and keep what came of it."""
 
+import json
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ from node.cli import drill_plan
 from node.cli.client import Client, needed
 from node.cli.drill_probe import Probe, wait_for
 from node.cli.drill_run import SETTLE_S, Run, check, conduct, look, members
-from node.cli.flags import NATURAL, Group, flag, switch
+from node.cli.flags import DURATION, NATURAL, Group, flag, switch
 from node.cli.output import REMOTE_ERROR, LocalError, Output, RemoteError, table
 from node.cli.remote import Prints, remote
+from node.cli.values import Duration
 from node.drills import obstacles
 
-WITHOUT_S = 2.0  # how long the cluster is watched without its node
+WITHOUT_S = 2.0
 IN_STEP_COMMANDS = 100
+REPORT_BYTES_MAX = 256 << 10
 OPERATOR_S = 600.0  # how long an operator has for what the drill asks of him
 NODE_TIMEOUT_S = 2.0
 
@@ -73,10 +77,21 @@ def _step_down(old: str, nodes: dict[str, Client], run: Run) -> None:
     default=Path(".strongroom"),
     help="The local cluster that the node is of.  [default: .strongroom]",
 )
+@flag("for", DURATION, variable="without", help="How long the others are watched without it.  [default: 2s]")
 @switch("kill", help="By SIGKILL: as if the machine had failed.")
+@switch("watch", help="Ask nobody: somebody else stops the node, and starts it again.")
 @_force
 @remote(Prints.FORMATS)
-def node(client: Client, out: Output, node_id: str, directory: Path, kill: bool, force: bool) -> int:
+def node(
+    client: Client,
+    out: Output,
+    node_id: str,
+    directory: Path,
+    without: Duration | None,
+    kill: bool,
+    watch: bool,
+    force: bool,
+) -> int:
     """Stop NODE_ID (a follower unless it is named), watch the others, and its return.
 
     A node of a local cluster is stopped and started here; for any other the operator is asked to do that.
@@ -90,17 +105,24 @@ def node(client: Client, out: Output, node_id: str, directory: Path, kill: bool,
     nodes = members(client)
     if victim not in nodes:
         raise LocalError(f"There is no node {victim}; there are {', '.join(sorted(nodes))}.")
-    hands = _hands(directory, victim, nodes[victim], kill=kill, client=client)
+    hands = _hands(directory, victim, nodes[victim], kill=kill, watch=watch)
     others = {name: each for name, each in nodes.items() if name != victim}
     run = _measured(next(iter(others.values()), client), out, "node", victim, forced, others)
-    return conduct(run, partial(_lose_node, nodes[victim], victim, hands))
+    without_s = WITHOUT_S if without is None else without / 10**9
+    return conduct(run, partial(_lose_node, nodes[victim], victim, hands, without_s))
 
 
-Hands = tuple[Callable[[], object], Callable[[], object]]  # stop, start
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """How a node is stopped and started. `asks`: that is somebody else's to do, and is said before it is waited for."""
+
+    stop: Callable[[], object]
+    start: Callable[[], object]
+    asks: bool = False
 
 
-def _hands(directory: Path, victim: str, its: Client, *, kill: bool, client: Client) -> Hands:
-    """How the node is stopped and started: here if it is one of a local cluster, else by the operator."""
+def _hands(directory: Path, victim: str, its: Client, *, kill: bool, watch: bool) -> Hands:
+    """Those of the drill for a node of a local cluster, else the operator's. Raises LocalError."""
     from node.cli.local_cluster import LocalCluster
     from node.cli.local_layout import read_marker
 
@@ -109,34 +131,40 @@ def _hands(directory: Path, victim: str, its: Client, *, kill: bool, client: Cli
         local = LocalCluster.open(place)
         if any(each.id == victim and each.api_address == its.address for each in local.nodes):
             stop = local.kill if kill else local.stop
-            return partial(stop, victim), partial(local.start, victim)
-    if not client.interactive:
-        raise LocalError(f"{victim} is no node of {directory}, and nobody can be asked here to stop it.")
-    return (
+            return Hands(partial(stop, victim), partial(local.start, victim))
+    if not watch and not sys.stdin.isatty():
+        raise LocalError(
+            f"{victim} is no node of a local cluster in {directory}, and nobody can be asked here to stop it;"
+            " -watch waits until somebody does."
+        )
+    return Hands(
         partial(
-            click.echo, f"\nStop {victim} now ({its.address}): this waits until it does not answer.", err=True
+            click.echo, f"Stop {victim} now ({its.address}): this waits until it does not answer.", err=True
         ),
-        partial(click.echo, f"\nStart {victim} again: this waits until it has caught up.", err=True),
+        partial(click.echo, f"Start {victim} again: this waits until it has caught up.", err=True),
+        asks=True,
     )
 
 
-def _lose_node(its: Client, victim: str, hands: Hands, run: Run) -> None:
-    stop, start = hands
+def _lose_node(its: Client, victim: str, hands: Hands, without_s: float, run: Run) -> None:
     run.warm_up()
     began = time.monotonic()
-    restarted = run.undone(f"Starting {victim} again", start)
-    with run.step(f"Stopping {victim}"):
-        stop()
+    restarted = run.undone(f"Starting {victim} again", hands.start)
+    if hands.asks:
+        hands.stop()
+    with run.step(f"Waiting until {victim} is stopped" if hands.asks else f"Stopping {victim}"):
+        if not hands.asks:
+            hands.stop()
         wait_for(f"the end of {victim}", lambda: _account(its) is None, OPERATOR_S)
-    with run.step(f"Writing and reading without it, for {WITHOUT_S:g} s at least"):
+    with run.step(f"Writing and reading without it, for {without_s:g} s at least"):
         run.wait_for_writes(time.monotonic())
-        time.sleep(WITHOUT_S)
+        time.sleep(without_s)
         run.wait_for_writes(time.monotonic())
     run.note(f"without {victim} no write was acknowledged for {run.measure(began)} ms at the longest")
-    goal = max((account or {}).get("commit_index", 0) for account in [_account(run.client)])
-    with run.step(f"Starting {victim} again, until it has caught up"):
-        start()
-        restarted()
+    goal = (_account(run.client) or {}).get("commit_index", 0)
+    hands.start()
+    restarted()
+    with run.step(f"Waiting until {victim} has caught up"):
         wait_for(
             f"the return of {victim}",
             lambda: ((_account(its) or {}).get("applied_index") or 0) >= goal,
@@ -217,9 +245,19 @@ def _regions(client: Client) -> dict[str, Any]:
 @drill.command()
 @switch("verify", help="Check every signature.")
 @flag("key", default="", help="The public key to verify with, if the server is not to be believed.")
+@flag(
+    "keep",
+    click.Path(path_type=Path),
+    help="Keep the report in this file, which could not be kept at the time.",
+)
 @remote(Prints.FORMATS)
-def history(client: Client, out: Output, verify: bool, key: str) -> int:
-    """List the reports, newest first. With -verify, exit code 2 if a signature is not good."""
+def history(client: Client, out: Output, verify: bool, key: str, keep: Path | None) -> int:
+    """List the reports, newest first. With -verify, exit code 2 if a signature is not good.
+
+    -keep takes what a drill printed with -format=json.
+    """
+    if keep is not None:
+        client.call("POST", "sys/drills/history", {"report": _printed(keep)}, doing="The report was not kept")
     data = needed(client.call("GET", "sys/drills/history"), "data")
     reports: list[dict[str, Any]] = data["reports"]
     headings = ["Report", "Target", "Result", "RTO (ms)", "Lost", "Requests", "Failed", "By"]
@@ -236,6 +274,19 @@ def history(client: Client, out: Output, verify: bool, key: str) -> int:
         data |= {"verified": dict(zip((each["id"] for each in reports), verdicts, strict=True))}
     out.show(data, table(headings, rows, empty="-"))
     return 0 if good else REMOTE_ERROR
+
+
+def _printed(file: Path) -> dict[str, Any]:
+    """The report in what a drill printed. Raises LocalError."""
+    with file.open("rb") as opened:
+        raw = opened.read(REPORT_BYTES_MAX)
+    try:
+        report = json.loads(raw)["report"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LocalError(f"{file} is not what a drill prints with -format=json.") from error
+    if not isinstance(report, dict):
+        raise LocalError(f"{file} is not what a drill prints with -format=json.")
+    return report
 
 
 def _row(record: dict[str, Any]) -> list[object]:

@@ -178,21 +178,29 @@ def _report(run: Run, ending: str, started: str, lost: int | None) -> None:
     try:
         kept = needed(run.client.call("POST", "sys/drills/history", {"report": report}), "data", "id")
     except RemoteError as error:
-        click.echo(f"The report could not be kept: {error}", err=True)
+        click.echo(
+            f"{error}\nThe report could not be kept; `drill history -keep=FILE` takes it as JSON.", err=True
+        )
     run.out.show({"id": kept, "report": report}, text(report, kept))
+
+
+_UNDER_LOAD = ("ms without an acknowledged write", "acknowledged writes lost")
+_ISOLATED = ("ms from having the snapshot to the first write", "sampled secrets that differ")
 
 
 def text(report: dict[str, Any], identity: str | None) -> str:
     """A report for people."""
+    measured = _ISOLATED if report["drill"] == "isolated" else _UNDER_LOAD
+    requests = f"{report['requests']}, of which {report['requests_failed']} failed"
     rows: list[tuple[str, object]] = [
         ("Drill", " ".join(filter(None, (report["drill"], report["target"])))),
         ("Result", report["ending"] + (" (forced)" if report["forced"] else "")),
         ("Started", report["started"]),
         ("Ended", report["ended"]),
-        ("RTO", _told(report["rto_ms"], "ms without an acknowledged write")),
-        ("RPO", _told(report["rpo_writes"], "acknowledged writes lost")),
+        ("RTO", _told(report["rto_ms"], measured[0])),
+        ("RPO", _told(report["rpo_writes"], measured[1])),
         ("Lag before", _told(report["lag_entries"], "commands")),
-        ("Requests", f"{report['requests']}, of which {report['requests_failed']} failed"),
+        ("Requests", requests if report["requests"] else None),
         ("Kept as", identity),
     ]
     steps = [f"  {each['ms']:>7} ms  {each['what']}" for each in report["steps"]]

@@ -71,8 +71,12 @@ def to_promotion(plan: Plan, target: str) -> list[str]:
         for each in nodes
         if each["seal_reachable"] is False
     ]
-    if entry["lag_entries"]:
-        found.append(f"{entry['lag_entries']} commands would be lost: -accept-loss")
+    if entry["lag_entries"] or entry["lag_seconds"]:
+        entries_lost, seconds = entry["lag_entries"], entry["lag_seconds"]
+        found.append(
+            f"{'an unknown number of' if entries_lost is None else entries_lost} commands, all of the last"
+            f" {'unknown' if seconds is None else seconds} seconds, would be lost: -accept-loss, or -max-lag"
+        )
     return found
 
 

@@ -16,7 +16,7 @@ from node.core.core import Core
 from node.diagnose import keys
 from node.diagnose.finding import Level
 from node.identity import Layout
-from node.regions import control
+from node.regions import control, stream
 from node.regions.links import Interrupted, Unreachable
 from node.regions.worker import RegionsWorker
 from storage import regions as roles
@@ -43,10 +43,18 @@ async def of_this_node(core: Core, automatic: Automatic, autopilot: Autopilot) -
         "seal_type": core.lifecycle.seal_file.type,
         "seal_reachable": reachable,
         "seal_problem": seal.message if reachable is False else "",
+        **_lag(core),
         "snapshot_age_seconds": await asyncio.to_thread(automatic.newest_age_s),
         "clients": core.metrics.clients(),
         "disk_free_bytes": (await asyncio.to_thread(shutil.disk_usage, settings.data_dir)).free,
     }
+
+
+def _lag(core: Core) -> dict[str, Any]:
+    """What a promotion of this region would lose now, as far as this node knows."""
+    if core.regions is None or core.unsealed.region_role() == roles.ALONE:
+        return {"lag_entries": None, "lag_seconds": None}
+    return control.lag(core.regions, stream.standing(core.unsealed))
 
 
 async def plan(core: Core, automatic: Automatic, autopilot: Autopilot) -> dict[str, Any]:
@@ -73,6 +81,8 @@ async def plan(core: Core, automatic: Automatic, autopilot: Autopilot) -> dict[s
         overview = control.overview(core)
         for entry in overview["regions"]:
             entry["nodes"] = by_name.get(entry["name"], [])
+            for each in sorted(entry["nodes"], key=lambda node: not node["is_leader"])[:1]:
+                entry["lag_seconds"] = each["lag_seconds"]  # nobody knows it but that region
         told["regions"] = overview
     return told
 

@@ -1,11 +1,14 @@
 """What speaks against a drill, and what a report is that the store keeps: signed, bounded, and nobody else's words."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli import Cli
 from support.corefixture import call, new_token, opened
+from support.stub_api import Reply, stub_api
 
 from node.cli.drill_probe import Acknowledged, longest_gap_s
 from node.core.core import Core
@@ -139,8 +142,8 @@ def member(name: str, **changes: Any) -> dict[str, Any]:
 def region(name: str, **changes: Any) -> dict[str, Any]:
     role = "primary" if name == "eu" else "secondary"
     node = {"node_id": f"{name}-1", "leader_id": f"{name}-1", "seal_reachable": True, "seal_problem": ""}
-    told = {"name": name, "role": role, "lag_entries": 0, "last_contact_seconds": 0.2, "nodes": [node]}
-    return told | changes
+    told = {"name": name, "role": role, "lag_entries": 0, "lag_seconds": 0.0, "last_contact_seconds": 0.2}
+    return told | {"nodes": [node]} | changes
 
 
 def plan(members: list[dict[str, Any]], tolerance: int, regions: list[dict[str, Any]]) -> dict[str, Any]:
@@ -199,10 +202,14 @@ def test_a_promotion_is_told_to_be_a_switchover_while_the_primary_answers() -> N
     assert "region switchover us" in obstacles.to_promotion(GOOD, "us")[0]
     alone = copy.deepcopy(GOOD)
     alone["regions"] |= {"region": "us"}
-    alone["regions"]["regions"] = [region("eu", last_contact_seconds=60.0), region("us", lag_entries=7)]
+    alone["regions"]["regions"] = [
+        region("eu", last_contact_seconds=60.0),
+        region("us", lag_entries=7, lag_seconds=3.5),
+    ]
     alone["node"] |= {"seal_reachable": False, "seal_problem": "no key file", "leader_id": None}
     told = obstacles.to_promotion(alone, "us")
-    assert [part in "; ".join(told) for part in ("no leader", "no key file", "7 commands")] == [True] * 3
+    for part in ("no leader", "no key file", "7 commands, all of the last 3.5 seconds"):
+        assert part in "; ".join(told)
 
 
 def test_the_gap_is_the_longest_time_without_an_acknowledged_write() -> None:
@@ -212,3 +219,21 @@ def test_the_gap_is_the_longest_time_without_an_acknowledged_write() -> None:
     assert longest_gap_s(writes, 1.5) == 3.0
     assert longest_gap_s(writes, 5.2) == pytest.approx(0.3)
     assert longest_gap_s(writes, 9.0) == 0.0
+
+
+def test_a_report_that_was_printed_is_kept_later(
+    strongroom: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = tmp_path / "report.json"
+    printed.write_text(json.dumps({"id": None, "report": REPORT}))
+    replies: dict[str, Reply] = {
+        "POST /v1/sys/drills/history": (200, {"data": {"id": "x"}}),
+        "GET /v1/sys/drills/history": (200, {"data": {"reports": [], "public_key": ""}}),
+    }
+    with stub_api(replies) as api:
+        monkeypatch.setenv("STRONGROOM_ADDR", api.address)
+        assert strongroom("drill", "history", f"-keep={printed}")[0] == 0
+        assert api.asked[0][:3] == ("POST", "/v1/sys/drills/history", {"report": REPORT})
+        printed.write_text("[]")
+        code, _, err = strongroom("drill", "history", f"-keep={printed}")
+        assert (code, "not what a drill prints" in err) == (1, True)

@@ -1,7 +1,11 @@
 """Drills on real nodes: what is measured, what is kept, and that nothing is left behind."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,25 +69,14 @@ def test_a_node_is_stopped_watched_and_brought_back(
     pid = cluster.pid(follower)
     asked = cluster.wait_leader()
     code, told = drill(
-        *of_cluster(cluster, asked), "node", follower, "-kill", f"-directory={cluster.directory}"
+        *of_cluster(cluster, asked),
+        *("node", follower, "-kill", "-for=100ms", f"-directory={cluster.directory}"),
     )
     report = told["report"]
     assert (code, report["ending"], report["rpo_writes"], report["target"]) == (0, "passed", 0, follower), (
         report
     )
     assert cluster.pid(follower) not in (None, pid)
-
-
-def test_a_plan_tells_of_every_node_and_of_what_speaks_against_a_drill(
-    cluster: LocalCluster, follower: str, drill: Drill
-) -> None:
-    cluster.kill(follower)
-    asked = cluster.wait_leader()
-    code, plan = drill(*of_cluster(cluster, asked), "plan")
-    assert plan["nodes"][follower] is None
-    assert plan["nodes"][asked]["seal_reachable"] is True
-    assert plan["regions"] is None
-    assert code == (2 if plan["against"]["leader"] else 0)
 
 
 def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill) -> None:
@@ -166,3 +159,28 @@ def test_a_snapshot_that_people_open_is_rehearsed_with_their_shares(tmp_path: Pa
         assert not list(tmp_path.glob("strongroom-drill-*"))
     finally:
         local.stop_all()
+
+
+def test_an_interrupted_drill_brings_the_node_back_and_says_so(
+    cluster: LocalCluster, follower: str, tmp_path: Path, drill: Drill
+) -> None:
+    asked = cluster.wait_leader()
+    before = cluster.pid(follower)
+    command = [sys.executable, "-m", "node.cli", "drill", "node", follower, "-for=10m", "-format=json"]
+    variables = os.environ | cluster.environment(asked) | {"HOME": str(tmp_path)}
+    with subprocess.Popen(
+        [*command, f"-directory={cluster.directory}"], env=variables, stdout=subprocess.PIPE, text=True
+    ) as process:
+        poll(lambda: not cluster.alive(follower), what="the node is stopped")
+        code, plan = drill(*of_cluster(cluster, asked), "plan")
+        assert plan["nodes"][follower] is None
+        assert plan["nodes"][asked]["seal_reachable"] is True
+        assert plan["regions"] is None
+        assert code == (2 if plan["against"]["leader"] else 0)
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert json.loads(told)["report"]["ending"] == "interrupted"
+    assert cluster.pid(follower) not in (None, before)
+    kept = cluster.must(asked, "GET", "sys/drills/history")["data"]["reports"]
+    assert kept[0]["report"]["ending"] == "interrupted"

@@ -20,7 +20,8 @@ _NUMBER = Field("number", Kind.INTEGER, "What is written; each time a greater on
 _NODE = (
     *named(Kind.STRING, "node_id region leader_id seal_type seal_problem"),
     *named(Kind.BOOLEAN, "is_leader seal_reachable"),
-    *named(Kind.INTEGER, "voters failure_tolerance clients disk_free_bytes"),
+    *named(Kind.INTEGER, "voters failure_tolerance clients disk_free_bytes lag_entries"),
+    Field("lag_seconds", Kind.NUMBER, "Of its region; what a promotion would lose."),
     Field("snapshot_age_seconds", Kind.NUMBER, "Of the newest one that the leader took by itself."),
 )
 _MEMBER = (Field("node_id"), *named(Kind.BOOLEAN, "voter healthy leader"))

@@ -1,8 +1,8 @@
 """What became of recent commands, by request id: so that a retry is answered and not repeated.
 
-The ids are in memory, oldest first, with their times; the outcomes are in a table, which only commits touch: what is
-new waits for the next one, and so does the removal of what is forgotten. What is kept is a function of the
-history alone, whenever a node commits.
+The ids are in memory, oldest first, with their times; the outcomes are in a table. What is new waits for the next
+commit, or for company, so that no commit finds thousands of rows to write at once; so does the removal of what is
+forgotten. What is kept is a function of the history alone, whenever a node commits.
 """
 
 from array import array
@@ -16,6 +16,10 @@ from storage.database import Database, Row
 RETENTION_NS = 5 * 60 * 10**9
 FORGET_ROWS_MAX = 1024  # at a time, and as often as needed: a backlog shrinks
 FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every command
+
+WAITING_ROWS_MAX = (
+    256  # then they are written, unless a commit is under way: that would have to be waited for
+)
 
 INDEX_QUERY = "SELECT request_id, position, time_ns FROM outcomes ORDER BY position"
 
@@ -88,6 +92,8 @@ class Outcomes:
         self._index.add(request_id, position, clock_ns)
         if self._index.times_ns[0] < clock_ns - RETENTION_NS - FORGET_EVERY_NS:
             self._forget(clock_ns - RETENTION_NS)
+        if len(self._unsaved) >= WAITING_ROWS_MAX and not self._db.committing:
+            self.flush()
 
     def _forget(self, before_ns: int) -> None:
         count = min(bisect_left(self._index.times_ns, before_ns), FORGET_ROWS_MAX)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from support.processes import poll
-from support.regions import RegionOfOne, two_regions
+from support.regions import RegionOfOne, join, two_regions
 
 
 def value_of(region: RegionOfOne, token: str, key: str) -> object:
@@ -27,7 +27,7 @@ def names(region: RegionOfOne, token: str) -> list[str]:
     return [each["name"] for each in region.regions(token)["regions"]]
 
 
-def test_a_demoted_region_orders_nothing_until_one_is_promoted_and_one_that_leaves_keeps_everything(
+def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps_everything(
     tmp_path: Path,
 ) -> None:
     with two_regions(tmp_path) as (eu, us, token):
@@ -66,23 +66,20 @@ def test_a_demoted_region_orders_nothing_until_one_is_promoted_and_one_that_leav
             token, "POST", "sys/regions/create"
         )  # epochs of the group that it left mean nothing in its own
         assert put(eu, token, "a", "of a new group") == 200
-        us.must(token, "POST", "sys/regions/leave")  # the last one of a group
         assert [eu.regions(token)[each] for each in ("role", "epoch")] == ["primary", 1]
+
+        ap = RegionOfOne(tmp_path / "ap", "ap")
+        with ap.server:
+            join(us, ap, token)
+            assert "hand over" in refusal(us, token, "sys/regions/leave", {"force": True})
+            assert put(us, token, "a", "of us and ap") == 200
+            poll(lambda: value_of(ap, token, "a") == "of us and ap", what="ap follows")
+            ap.must(token, "POST", "sys/regions/remove", {"name": "ap"})  # any region may be asked
+            poll(lambda: "was removed" in ap.regions(token)["stuck"], what="it knows")
+            assert put(us, token, "a", "later") == 200
+            ap.must(token, "POST", "sys/regions/leave")
+            assert value_of(ap, token, "a") == "of us and ap", "it has stopped following"
+            assert ap.regions(token)["role"] == "alone"
+            assert put(ap, token, "a", "of ap") == 200
+        us.must(token, "POST", "sys/regions/leave")  # the last one of a group
         assert us.must("", "GET", "sys/replication/dr/status")["data"] == {"mode": "disabled"}
-
-
-def test_a_region_that_was_removed_says_so_and_can_begin_a_group_of_its_own(tmp_path: Path) -> None:
-    with two_regions(tmp_path) as (eu, us, token):
-        assert put(eu, token, "a", "one") == 200
-        us.must(token, "POST", "sys/regions/remove", {"name": "us"})  # any region may be asked
-        poll(lambda: "was removed" in us.regions(token)["stuck"], what="it knows")
-        assert put(eu, token, "a", "two") == 200
-        us.must(token, "POST", "sys/regions/leave")
-        assert value_of(us, token, "a") == "one", "it has stopped following"
-        us.must(token, "POST", "sys/regions/create")
-        assert (us.regions(token)["role"], names(us, token)) == ("primary", ["us"])
-        assert put(us, token, "a", "three") == 200
-        us.server.kill()
-        us.start(200)
-        assert (us.regions(token)["role"], value_of(us, token, "a")) == ("primary", "three")
-        assert (names(eu, token), value_of(eu, token, "a")) == (["eu"], "two")

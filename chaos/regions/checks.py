@@ -20,6 +20,7 @@ class SetAside:
     """An entry of `region divergence`."""
 
     id: str
+    epoch: int  # in which it was ordered
     position: int
     kind: str
     key: str  # as writers know it; "" if it is no secret
@@ -36,6 +37,7 @@ class Promotion:
     first_asked_ns: int  # when an operator first asked for it
     asked_ns: int  # when the command that was carried out was given
     acknowledged_ns: int  # when it had answered
+    epoch: int  # that began
     position: int  # the first one of the new epoch
     lag_entries: int | None  # what it said would be lost; None: it did not know
     lag_seconds: float | None
@@ -58,7 +60,8 @@ def entries(told: Iterable[Mapping[str, object]]) -> tuple[SetAside, ...]:
         path, mount, version = each.get("path"), each.get("mount"), each.get("version")
         key = str(path) if mount == MOUNT_PREFIX and path is not None else ""
         number = version if isinstance(version, int) else None
-        found.append(SetAside(str(each["id"]), int(str(each["position"])), str(each["kind"]), key, number))
+        epoch, position = (int(str(each[name])) for name in ("epoch", "position"))
+        found.append(SetAside(str(each["id"]), epoch, position, str(each["kind"]), key, number))
     return tuple(found)
 
 

@@ -61,12 +61,15 @@ async def _lose(run: Run, number: int, target: str) -> None:
         took_s = await run.in_step()
     run.findings.took("return of the old primary until it follows", took_s)
     told = await _set_aside(run, old)
-    run.findings.promotions.append(replace(promotion, set_aside=told))
-    await _replay(run, old, told)
+    # a third region that held more than the one that was promoted has older entries of its own
+    now = tuple(entry for entry in told if entry.epoch == promotion.epoch - 1)
+    run.findings.promotions.append(replace(promotion, set_aside=now))
+    await _replay(run, old, now)
+    await _discard(run, old, told)
     run.fault("loss of the primary", old, start_ns)
     run.say(
         f"{number:3d}/{run.plan.count} {run.workload.acknowledged:7d} acknowledged  {old} lost, {target} promoted;"
-        f" cut {cut_s:.1f} s before, {len(told)} commands set aside ({promotion.lag_entries} known);"
+        f" cut {cut_s:.1f} s before, {len(now)} commands set aside ({promotion.lag_entries} known);"
         f" {(time.monotonic_ns() - returned_ns) / 1e9:.1f} s to return"
     )
 
@@ -88,6 +91,7 @@ async def _promote(run: Run, old: str, target: str, killed_ns: int) -> Promotion
         first_asked_ns=first_asked_ns,
         asked_ns=asked_ns,
         acknowledged_ns=time.monotonic_ns(),
+        epoch=told.answer["epoch"],
         position=told.answer["position"],
         lag_entries=told.answer["lost"]["lag_entries"],
         lag_seconds=told.answer["lost"]["lag_seconds"],
@@ -115,7 +119,7 @@ async def _set_aside(run: Run, old: str) -> tuple[SetAside, ...]:
 
 
 async def _replay(run: Run, old: str, told: tuple[SetAside, ...]) -> None:
-    """Write some entries again, each of them twice, and discard the others."""
+    """Write some entries again, each of them twice."""
     secrets = [entry for entry in told if entry.kind == "KvPut" and entry.key]
     chosen = run.rng.sample(secrets, min(REPLAYS_MAX, len(secrets)))
     for entry in chosen:
@@ -125,6 +129,10 @@ async def _replay(run: Run, old: str, told: tuple[SetAside, ...]) -> None:
             status, _ = await asyncio.to_thread(run.world.ask, old, "POST", _path(entry))
             if status != 404:
                 run.findings.violate("replay", f"{entry.id} was written again, and once more: {status}")
+
+
+async def _discard(run: Run, old: str, told: tuple[SetAside, ...]) -> None:
+    """Forget what was not written again."""
     done = {each.entry.id for each in run.findings.replays if each.version is not None}
     rest = [entry for entry in told if entry.id not in done]
     with ThreadPoolExecutor(DISCARDING) as pool:

@@ -47,9 +47,9 @@ BEFORE = [write(97, at=7), write(98, at=8), write(99, at=9, key="s/1", expect=0)
 LOST = [write(100, at=11), write(101, at=11.5, key="s/1", expect=1)]
 AFTER = [write(102, at=16), write(103, at=17)]
 ENTRIES = (
-    SetAside("1-100", 100, "KvPut", "u/100", 1),
-    SetAside("1-101", 101, "KvPut", "s/1", 2),
-    SetAside("1-102", 102, "TokenPut", "", None),
+    SetAside("1-100", 1, 100, "KvPut", "u/100", 1),
+    SetAside("1-101", 1, 101, "KvPut", "s/1", 2),
+    SetAside("1-102", 1, 102, "TokenPut", "", None),
 )
 PROMOTION = Promotion(
     old="eu",
@@ -58,6 +58,7 @@ PROMOTION = Promotion(
     first_asked_ns=14 * SECOND,
     asked_ns=15 * SECOND,
     acknowledged_ns=int(15.5 * SECOND),
+    epoch=2,
     position=PROMOTED,
     lag_entries=2,
     lag_seconds=5.0,
@@ -210,8 +211,8 @@ def test_entries_are_read_as_the_server_tells_them() -> None:
         {"id": "1-8", "epoch": 1, "position": 8, "kind": "TokenPut", "accessor": "x"},
     ]
     assert entries(told) == (
-        SetAside("1-7", 7, "KvPut", "a/b", 3),
-        SetAside("1-8", 8, "TokenPut", "", None),
+        SetAside("1-7", 1, 7, "KvPut", "a/b", 3),
+        SetAside("1-8", 1, 8, "TokenPut", "", None),
     )
 
 

@@ -9,7 +9,8 @@ import contextlib
 import os
 import time
 from bisect import bisect_right
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from consensus import errors as raft_errors
 from consensus.api import COMMAND_BYTES_MAX, Applied, Group, Status
@@ -21,11 +22,13 @@ from storage.command import LOCAL, AnyCommand, Done, Reason, Rejected, Sealed, e
 from storage.keyring import Context, Keyring, RootKey
 from storage.machine import Machine, Observer
 from storage.reads import Reads
-from storage.rows import KvKey, Mount, Token
+from storage.rows import Epoch, KvKey, Mount, Node, Region, Token
 
 WRITE_TIMEOUT_S = 20.0
 ROLE_LOOK_S = 0.2  # meanwhile, how often it looks whether this region has begun to follow another one
 CLEARANCE_WAIT_S = 15.0  # how long a write waits until the other regions were asked (node/regions/worker.py)
+T = TypeVar("T")
+
 SHARED_BYTES_MAX = COMMAND_BYTES_MAX - 512  # so that it can be handed on inside of another region's command
 READ_INDEX_TIMEOUT_S = 5.0
 TOKENS_CACHED_MAX = 10_000
@@ -52,6 +55,7 @@ class Store:
         self._mounts: tuple[Mount, ...] = ()
         self._mount_paths: list[str] = []
         self._mounts_generation = -1
+        self._rows: dict[str, tuple[int, Any]] = {}
         self._tokens: dict[bytes, Token] = {}
         self._tokens_generation = -1
         self._key: KvKey | None = None
@@ -89,6 +93,28 @@ class Store:
             self._mount_paths = [mount.path for mount in self._mounts]
             self._mounts_generation = generation
         return self._mounts
+
+    def region(self) -> tuple[str, str]:
+        """Reads.region(), and all below likewise: the stream to other regions asks for every batch."""
+        return self._kept("regions", self.reads.region)
+
+    def regions(self) -> list[Region]:
+        return self._kept("regions", self.reads.regions)
+
+    def epochs(self) -> list[Epoch]:
+        return self._kept("regions", self.reads.epochs)
+
+    def nodes(self) -> list[Node]:
+        return self._kept("nodes", self.reads.nodes)
+
+    def _kept(self, topic: str, read: Callable[[], T]) -> T:
+        """What `read` said since rows of `topic` changed last."""
+        generation = self._machine.generation(topic)
+        known = self._rows.get(read.__name__)
+        if known is None or known[0] != generation:
+            known = self._rows[read.__name__] = (generation, read())
+        value: T = known[1]
+        return value
 
     def has_mount(self, mount_id: str) -> bool:
         """Whether this mount still exists, wherever it was moved to."""

@@ -2,8 +2,12 @@
 
 Kept by every node of every region once there are regions, as part of the replicated state: so any node can serve it,
 it survives compaction of the log, and after a change of primary the new one has what the old one had. Rows wait in
-memory until flush(), which writes them all at once; the machine calls it before it commits.
+memory until flush(), which writes them all at once; the machine calls it before it commits. The latest commands stay
+in memory besides: regions that keep up are served without asking the database, which may be busy with a commit.
 """
+
+from collections.abc import Iterable
+from itertools import islice
 
 from storage.database import Database
 
@@ -11,6 +15,8 @@ COMMANDS_MAX = 100_000
 BYTES_MAX = 256 << 20
 COMMANDS_SLACK = 1024  # so many more are kept until the oldest go, many at once
 BYTES_SLACK = 4 << 20
+TAIL_COMMANDS_MAX = 8192  # in memory
+TAIL_BYTES_MAX = 4 << 20
 READ_BYTES_MAX = 512 << 10  # of one read; a single command may be larger
 
 Item = tuple[bytes, bytes]  # request id and encoded command
@@ -22,11 +28,14 @@ class History:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._waiting: list[tuple[int, bytes, bytes]] = []
+        self._tail: list[Item] = []  # the latest commands
+        self._tail_bytes = 0
         self.first, self.last, self._bytes = 1, 0, 0
 
     def load(self, position: int) -> None:
         """Know what the table holds; `position` is the last one applied."""
         self._waiting.clear()
+        self._forget_tail()
         row = self._db.one("SELECT min(position), sum(length(command)) FROM history")
         kept = row is not None and row[0] is not None
         self.last = position
@@ -35,6 +44,11 @@ class History:
     def append(self, position: int, request_id: bytes, command: bytes) -> None:
         """The next position; the oldest ones go where limits are passed: a function of the history alone."""
         self._waiting.append((position, request_id, command))
+        self._tail.append((request_id, command))
+        self._tail_bytes += len(command)
+        if len(self._tail) > TAIL_COMMANDS_MAX or self._tail_bytes > TAIL_BYTES_MAX:
+            del self._tail[: len(self._tail) // 2 + 1]
+            self._tail_bytes = sum(len(each) for _, each in self._tail)
         self.last = position
         self._bytes += len(command)
         too_many = self.last - self.first >= COMMANDS_MAX + COMMANDS_SLACK
@@ -44,6 +58,11 @@ class History:
     def skip(self, position: int) -> None:
         """A position that is not kept: there are no regions."""
         self.first, self.last = position + 1, position
+        self._forget_tail()
+
+    def _forget_tail(self) -> None:
+        self._tail.clear()
+        self._tail_bytes = 0
 
     def clear(self, position: int) -> None:
         """Forget all of it: nobody follows any more."""
@@ -63,19 +82,24 @@ class History:
         """Commands from position `first` on, at least one if there is any; None if they are no longer kept."""
         if first < self.first:
             return None
-        self.flush()
-        self._db.settle()
         items: list[Item] = []
         size = 0
-        rows = self._db.each(
-            "SELECT request_id, command FROM history WHERE position >= ? ORDER BY position", (first,)
-        )
-        for request_id, command in rows:
+        for request_id, command in self._from(first):
             size += len(command)
             if items and size > bytes_max:
                 break
             items.append((request_id, command))
         return items
+
+    def _from(self, first: int) -> Iterable[Item]:
+        tail_first = self.last + 1 - len(self._tail)
+        if first >= tail_first:
+            return islice(self._tail, first - tail_first, None)
+        self.flush()
+        self._db.settle()
+        return self._db.each(
+            "SELECT request_id, command FROM history WHERE position >= ? ORDER BY position", (first,)
+        )
 
     def _drop_oldest(self) -> None:
         self.flush()

@@ -26,6 +26,11 @@ HEARTBEAT_S = 1.0  # when there is nothing new, an empty batch says so
 STREAM_S_MAX = 300.0  # then it is asked for anew, of the node that is preferred by then
 PULL_BYTES_MAX = 512 << 10  # of commands in a batch
 COMPRESSION_LEVEL = 1
+SMALL_BYTES_MAX, SMALL_WINDOW_BITS, SMALL_MEMORY_LEVEL = (
+    4096,
+    12,
+    4,
+)  # most of the time goes into memory to begin with
 BATCH_BYTES_MAX = PULL_BYTES_MAX + COMMAND_BYTES_MAX + (64 << 10)
 _LENGTH_BYTES = 4
 
@@ -80,7 +85,11 @@ _decoder = msgspec.msgpack.Decoder(Batch)
 
 
 def pack(batch: Batch) -> bytes:
-    return zlib.compress(_encode(batch), COMPRESSION_LEVEL)
+    encoded = _encode(batch)
+    if len(encoded) > SMALL_BYTES_MAX:
+        return zlib.compress(encoded, COMPRESSION_LEVEL)
+    deflater = zlib.compressobj(COMPRESSION_LEVEL, zlib.DEFLATED, SMALL_WINDOW_BITS, SMALL_MEMORY_LEVEL)
+    return deflater.compress(encoded) + deflater.flush()
 
 
 def unpack(data: bytes) -> Batch:
@@ -140,10 +149,10 @@ def joined(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 def standing(store: Store) -> Standing:
     """Where this node's state is."""
-    name, role = store.reads.region()
-    epochs = store.reads.epochs()
+    name, role = store.region()
+    epochs = store.epochs()
     newest = epochs[-1] if epochs else Epoch(0, "", 0)
-    nodes = store.reads.nodes()
+    nodes = store.nodes()
     return Standing(
         region=name,
         role=role,
@@ -188,7 +197,7 @@ def _presumed(epochs: list[Epoch], asker: Standing) -> tuple[Epoch, ...]:
 def answer(store: Store, question: Question) -> Batch:
     """What a region that asks gets now."""
     own, asker = standing(store), question.standing
-    verdict, at = judge(store.reads.epochs(), own.position, asker, question.epochs)
+    verdict, at = judge(store.epochs(), own.position, asker, question.epochs)
     if verdict != "ok":
         return Batch(verdict, own, at)
     commands = store.history(asker.position + 1, PULL_BYTES_MAX)
@@ -214,9 +223,9 @@ async def answers(store: Store, question: Question, throttle: Throttle) -> Async
     While a batch waits for its turn the next one grows, so what is sent is never more than one batch behind.
     """
     ends = time.monotonic() + STREAM_S_MAX
+    batch: Batch | None = answer(store, question)
     while time.monotonic() < ends:
-        batch = answer(store, question)
-        if batch.verdict in ("ok", "behind") and not batch.commands:
+        if batch is None or (batch.verdict in ("ok", "behind") and not batch.commands):
             await store.wait_for(question.standing.position + 1, HEARTBEAT_S)
             batch = answer(store, question)
         if batch.verdict == "ok" and not batch.commands:
@@ -228,15 +237,16 @@ async def answers(store: Store, question: Question, throttle: Throttle) -> Async
             piece = data[start : start + throttle.slice_bytes]
             await throttle.let_pass(len(piece))
             yield piece
-        registered = any(each.name == question.standing.region for each in store.reads.regions())
+        registered = any(each.name == question.standing.region for each in store.regions())
         if batch.verdict != "ok" or not registered:
             return  # a region that was removed has just been sent its removal
+        batch = answer(store, question) if store.position > question.standing.position else None
 
 
 def _after(store: Store, question: Question, count: int) -> Question:
     """What the asker would ask once it has taken so many more commands of this history."""
     position = question.standing.position + count
-    held = tuple(each for each in store.reads.epochs() if each.position <= position)
+    held = tuple(each for each in store.epochs() if each.position <= position)
     if count == 0 or not held:
         return question
     newest = held[-1]

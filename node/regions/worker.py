@@ -139,7 +139,7 @@ class RegionsWorker:
 
     def primary(self) -> Region | None:
         """The region that orders writes, as far as this node knows."""
-        epochs = self._store.reads.epochs()
+        epochs = self._store.epochs()
         name = max(self._highest, (epochs[-1].epoch, epochs[-1].region))[1] if epochs else ""
         if name == self._own_name and self._store.region_role() == roles.SECONDARY:
             name = self._successor()
@@ -281,7 +281,7 @@ class RegionsWorker:
                         return
 
     def _question(self) -> Question:
-        return Question(stream.standing(self._store), tuple(self._store.reads.epochs()))
+        return Question(stream.standing(self._store), tuple(self._store.epochs()))
 
     def _follows(self, source: Region) -> bool:
         """Whether it is still this node's part to take what that region sends."""
@@ -393,10 +393,10 @@ class RegionsWorker:
 
     @property
     def _own_name(self) -> str:
-        return self._store.reads.region()[0]
+        return self._store.region()[0]
 
     def _known(self) -> dict[str, Region]:
-        return {each.name: each for each in self._store.reads.regions()}
+        return {each.name: each for each in self._store.regions()}
 
     async def _open(self) -> None:
         """Links out, once there is an authority, and the listener in, as soon as its address can be bound."""

@@ -210,6 +210,26 @@ async def test_a_key_whose_next_version_is_due_goes_on_with_the_one_that_it_has(
     assert (await cut.done("transit/encrypt/k", {"plaintext": "aGk="}))["key_version"] == 1
 
 
+async def test_identity_tokens_are_signed_though_their_key_is_due_to_be_replaced(
+    cut: Cut, monkeypatch
+) -> None:
+    await with_methods(cut.ask)
+    await cut.ask.post(
+        "identity/oidc/key/k", rotation_period="1h", verification_ttl="1h", allowed_client_ids=["*"]
+    )
+    await cut.ask.post("identity/oidc/role/r", key="k", ttl="10m")
+    await cut.ask.policy("reader", 'path "identity/oidc/token/r" { capabilities = ["read"] }')
+    who = (await cut.granted("u/login/bob", password="right"))["client_token"]
+    signed = (await cut.send("GET", "identity/oidc/token/r", token=who)).json["data"]["token"]
+    await cut.off()
+    store = cut.ask.core.unsealed
+    later_ns = store.now_ns() + 2 * 3600 * 10**9
+    monkeypatch.setattr(store, "now_ns", lambda: later_ns)
+    who = (await cut.granted("u/login/bob", password="right"))["client_token"]
+    again = (await cut.send("GET", "identity/oidc/token/r", token=who)).json["data"]["token"]
+    assert jwt.get_unverified_header(again)["kid"] == jwt.get_unverified_header(signed)["kid"]
+
+
 # ---- log-ins ----
 
 

@@ -308,7 +308,7 @@ def _checked(name: str) -> str:
 
 @retried
 async def _sign(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """A token that names the caller's entity; the key is replaced first if it is due."""
+    """A token that names the caller's entity; the key is replaced first if it is due, and can be."""
     draft, name, caller = Draft(core.unsealed, VIEW, request), params["name"], request.token_row
     assert caller is not None, "an authenticated route"
     role = draft.get(f"role/{name}", Role)
@@ -324,7 +324,8 @@ async def _sign(core: Core, request: Request, params: dict[str, str]) -> Respons
     identity = core.directory.find(core.unsealed, caller.entity_id) if caller.entity_id else None
     if identity is None:
         raise InvalidRequest("no entity associated with the request's token")
-    if not key.private_pem or key.rotate_ns <= draft.now_ns:
+    due = key.rotate_ns <= draft.now_ns and not request.alone
+    if not key.private_pem or due:
         key = oidc_keys.rotated(key, await asyncio.to_thread(oidc_keys.draw, key.algorithm), draft.now_ns)
         draft.put(f"key/{key.name}", key)
         await draft.commit()

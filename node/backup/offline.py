@@ -33,9 +33,9 @@ class Proof:
 
 
 @contextlib.contextmanager
-def unpacked(file: Path) -> Iterator[archive.Contents]:
-    """The parts of a snapshot, whole, in a directory that goes afterwards. Raises Failed."""
-    with tempfile.TemporaryDirectory(prefix="strongroom-snapshot-") as directory:
+def unpacked(file: Path, where: Path | None = None) -> Iterator[archive.Contents]:
+    """The parts of a snapshot, whole, in a directory in `where` that goes afterwards. Raises Failed."""
+    with tempfile.TemporaryDirectory(prefix="strongroom-snapshot-", dir=where) as directory:
         try:
             yield archive.unpack(file, Path(directory))
         except archive.BadArchive as error:

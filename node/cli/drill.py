@@ -65,7 +65,7 @@ def _step_down(old: str, nodes: dict[str, Client], run: Run) -> None:
     with run.step("Waiting for another leader"):
         wait_for("another leader", lambda: _leader_of(run.client) not in ("", old), SETTLE_S)
     with run.step("Waiting for an acknowledged write"):
-        run.wait_for_writes(time.monotonic())
+        run.wait_for_write(time.monotonic())
     run.note(f"{_leader_of(run.client)} leads now; no write was acknowledged for {run.measure(began)} ms")
 
 
@@ -157,9 +157,9 @@ def _lose_node(its: Client, victim: str, hands: Hands, without_s: float, run: Ru
             hands.stop()
         wait_for(f"the end of {victim}", lambda: _account(its) is None, OPERATOR_S)
     with run.step(f"Writing and reading without it, for {without_s:g} s at least"):
-        run.wait_for_writes(time.monotonic())
+        run.wait_for_write(time.monotonic())
         time.sleep(without_s)
-        run.wait_for_writes(time.monotonic())
+        run.wait_for_write(time.monotonic())
     run.note(f"without {victim} no write was acknowledged for {run.measure(began)} ms at the longest")
     goal = (_account(run.client) or {}).get("commit_index", 0)
     hands.start()
@@ -170,7 +170,7 @@ def _lose_node(its: Client, victim: str, hands: Hands, without_s: float, run: Ru
             lambda: ((_account(its) or {}).get("applied_index") or 0) >= goal,
             OPERATOR_S,
         )
-    run.wait_for_writes(time.monotonic())
+    run.wait_for_write(time.monotonic())
     run.measure(began)
 
 
@@ -204,7 +204,7 @@ def _there_and_back(home: str, target: str, run: Run) -> None:
         began = time.monotonic()
         with run.step(f"Handing over to {name}"):
             _switch(run.client, name)
-            run.wait_for_writes(time.monotonic())
+            run.wait_for_write(time.monotonic())
         if name == home:
             handed_back()
         run.note(f"on the way to {name} no write was acknowledged for {run.measure(began)} ms at the longest")

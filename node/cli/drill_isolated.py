@@ -93,7 +93,7 @@ def _restored(run: Run, place: Path, packed: Path, key_file: Path | None) -> "Sc
     from node.backup import offline
 
     try:
-        with offline.unpacked(packed) as contents:
+        with offline.unpacked(packed, place) as contents:
             shares: list[str] = []
             with run.step("Opening the snapshot's seal"):
                 root = _root(contents, key_file, shares)

@@ -1,6 +1,7 @@
 """What all drills share: look before, measure, undo what was begun, and leave a report."""
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,16 +78,23 @@ class Run:
         self.notes.append(sentence[:LINE_CHARS_MAX])
 
     def warm_up(self) -> None:
-        """Until the load is known to get through. Raises RemoteError."""
-        with self.step("Writing, to have something to compare with"):
-            self.wait_for_writes(time.monotonic(), WARM_UP_WRITES)
+        """Until the load is known to get through. Raises RemoteError, soon if all of it is refused."""
+        probe = self._measuring()
 
-    def wait_for_writes(self, since: float, count: int = 1) -> None:
-        """Until `count` writes that began after `since` were acknowledged. Raises RemoteError."""
+        def gets_through() -> bool:
+            if len(probe.failures) >= WARM_UP_WRITES and not probe.acknowledged:
+                raise RemoteError("No write gets through, so there is nothing to measure.")
+            return len(probe.acknowledged) >= WARM_UP_WRITES
+
+        with self.step("Writing, to have something to compare with"):
+            wait_for(f"{WARM_UP_WRITES} acknowledged writes", gets_through, SETTLE_S)
+
+    def wait_for_write(self, since: float) -> None:
+        """Until one that began after `since` was acknowledged. Raises RemoteError."""
         probe = self._measuring()
         wait_for(
-            f"{count} acknowledged write(s)",
-            lambda: sum(each.began >= since for each in probe.acknowledged[-count:]) >= count,
+            "an acknowledged write",
+            lambda: any(each.began >= since for each in probe.acknowledged[-1:]),
             SETTLE_S,
         )
 
@@ -124,7 +132,8 @@ def conduct(run: Run, body: Callable[[Run], None]) -> int:
         run.probe.start()
     try:
         try:
-            body(run)
+            with _stoppable():
+                body(run)
             ending = "passed"
         except KeyboardInterrupt:
             ending = "interrupted"
@@ -134,11 +143,23 @@ def conduct(run: Run, body: Callable[[Run], None]) -> int:
         run.undo.close()
         lost = run.rpo_writes if run.probe is None else _end(run, run.probe)
     except KeyboardInterrupt:  # once more: nothing else is waited for
+        last = run.steps[-1]["what"] if run.steps else "nothing"
+        click.echo(f"Not everything was undone; the last step was: {last}.", err=True)
         raise click.Abort from None
     if lost or (run.probe is not None and (lost is None or run.probe.stale)):
         ending = "failed" if ending == "passed" else ending
     _report(run, ending, started, lost)
     return 0 if ending == "passed" else REMOTE_ERROR
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM is taken like Ctrl-C: what was begun is undone."""
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _end(run: Run, probe: Probe) -> int | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,17 @@ def drill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
     return drilled
 
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "drills.md"
+
+
+def driller(ask: Callable[..., Any]) -> str:
+    """A token with no more than the policy that the documentation shows; `ask` sends as root."""
+    policy = re.findall(r"(?s)```hcl\n(.*?)```", DOCUMENT.read_text())[0]
+    ask("POST", "sys/policies/acl/drills", {"policy": policy})
+    made = ask("POST", "auth/token/create", {"policies": ["drills"], "no_default_policy": True})
+    return str(made["auth"]["client_token"])
+
+
 def of_cluster(cluster: LocalCluster, node_id: str) -> tuple[str, Path, str]:
     return cluster.node(node_id).api_address, cluster.ca_path, cluster.token
 
@@ -49,7 +61,9 @@ def test_a_leader_steps_down_and_nothing_acknowledged_is_lost(
     cluster: LocalCluster, follower: str, drill: Drill
 ) -> None:
     old = cluster.wait_leader()
-    code, told = drill(*of_cluster(cluster, follower), "leader")
+    address, ca, _ = of_cluster(cluster, follower)
+    token = driller(partial(cluster.must, follower))
+    code, told = drill(address, ca, token, "leader")
     report = told["report"]
     assert (code, report["ending"], report["rpo_writes"]) == (0, "passed", 0), report
     assert report["requests"] > 10
@@ -58,7 +72,7 @@ def test_a_leader_steps_down_and_nothing_acknowledged_is_lost(
     kept = cluster.must(follower, "GET", "sys/drills/history")["data"]["reports"][0]
     assert kept["id"] == told["id"]
     assert kept["report"] == report
-    assert (kept["by"], kept["node_id"] != "") == ("root", True)
+    assert (kept["by"], kept["node_id"] != "") == ("token", True)
     verified, listed = drill(*of_cluster(cluster, follower), "history", "-verify")
     assert (verified, listed["verified"][told["id"]]) == (0, True)
 
@@ -83,7 +97,7 @@ def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill) -> None:
     with two_regions(tmp_path / "regions") as (eu, us, token):
         assert us.server.ca is not None
         poll(lambda: us.regions(token)["regions"][0]["last_contact_seconds"] is not None, what="a link")
-        code, told = drill(us.server.address, us.server.ca, token, "region")
+        code, told = drill(us.server.address, us.server.ca, driller(partial(us.must, token)), "region")
         report = told["report"]
         assert (code, report["ending"], report["rpo_writes"]) == (0, "passed", 0), report["notes"]
         assert (report["target"], eu.regions(token)["role"]) == ("us", "primary")
@@ -99,7 +113,7 @@ def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill) -> None:
         scratch.mkdir()
         key = us.directory / "seal.key"
         asked = ("isolated", f"-seal-key-file={key}", f"-directory={scratch}", "-sample=10")
-        code, told = drill(us.server.address, us.server.ca, token, *asked)
+        code, told = drill(us.server.address, us.server.ca, driller(partial(us.must, token)), *asked)
         report = told["report"]
         assert (code, report["ending"], report["rpo_writes"]) == (0, "passed", 0), report["notes"]
         assert any(note.startswith("4 of 5 sampled secrets (of 5)") for note in report["notes"])
@@ -177,7 +191,7 @@ def test_an_interrupted_drill_brings_the_node_back_and_says_so(
         assert plan["nodes"][asked]["seal_reachable"] is True
         assert plan["regions"] is None
         assert code == (2 if plan["against"]["leader"] else 0)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # as Ctrl-C
         told, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert json.loads(told)["report"]["ending"] == "interrupted"

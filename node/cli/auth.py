@@ -9,18 +9,18 @@ from node.cli.flags import DURATION, NATURAL, Group, flag, switch
 from node.cli.generic import trimmed
 from node.cli.login import METHODS
 from node.cli.mounts import (
+    Kind,
+    add_commands,
     config_flags,
     enable_body,
     enable_flags,
     mounts_of,
-    move,
     place,
-    print_mounts,
     tune,
     tune_body,
 )
-from node.cli.output import LocalError, Output, RemoteError
-from node.cli.remote import Prints, remote
+from node.cli.output import LocalError, RemoteError
+from node.cli.remote import remote
 
 _BRIEF = (
     ("Type", lambda mount: mount["type"]),
@@ -40,15 +40,6 @@ _LOCKOUT = {
 @click.group(cls=Group)
 def auth() -> None:
     """Enable, list, tune, move and disable auth methods."""
-
-
-@auth.command("list")
-@switch("detailed", help="Show everything.")
-@remote(Prints.FORMATS)
-def list_(client: Client, out: Output, detailed: bool) -> int:
-    """List the auth methods."""
-    found = client.call("GET", "sys/auth", doing="Error listing enabled authentications")
-    return print_mounts(out, mounts_of(found), detailed=detailed, brief=_BRIEF, own=_OWN)
 
 
 @auth.command()
@@ -88,26 +79,6 @@ def tune_(client: Client, path: str, **said: Any) -> int:
     return tune(client, "auth method", where, f"auth/{where}", body)
 
 
-@auth.command("move")
-@click.argument("source")
-@click.argument("destination")
-@remote()
-def move_(client: Client, source: str, destination: str) -> int:
-    """Move an auth method to another path (auth/a to auth/b). Its tokens are revoked."""
-    return move(client, "auth method", source, destination)
-
-
-@auth.command()
-@click.argument("path")
-@remote()
-def disable(client: Client, path: str) -> int:
-    """Disable an auth method. ALL tokens that it issued are revoked."""
-    where = place(path, "")
-    client.call("DELETE", f"sys/auth/{where.rstrip('/')}", doing=f"Error disabling auth method at {where}")
-    click.echo(f"Success! Disabled the auth method (if it existed) at: {where}")
-    return 0
-
-
 @auth.command("help")
 @click.argument("method", metavar="TYPE_OR_PATH")
 @remote()
@@ -123,3 +94,16 @@ def help_(client: Client, method: str) -> int:
         raise RemoteError(f'No method-specific CLI handler available for auth method "{kind}"')
     click.echo(METHODS[kind].help)
     return 0
+
+
+add_commands(
+    auth,
+    Kind(
+        "auth method",
+        "sys/auth",
+        "Error listing enabled authentications",
+        _BRIEF,
+        _OWN,
+        "ALL tokens that one issued are revoked.",
+    ),
+)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from node.cli.client import Client
 from node.cli.flags import DURATION, INTEGER, PAIR, F, flag, switch
 from node.cli.generic import trimmed
 from node.cli.output import LocalError, Output, RemoteError, table
+from node.cli.remote import Prints, remote
 from node.cli.secret_output import envelope, print_warnings
 from node.cli.values import Duration, shown
 
@@ -24,6 +26,53 @@ _CONFIG_ORDER = ("default_lease_ttl", "max_lease_ttl", "force_no_cache", "audit_
 _LISTS = ("audit_non_hmac_request_keys", "audit_non_hmac_response_keys", "passthrough_request_headers",
           "allowed_response_headers")  # fmt: skip
 _WITHOUT_LEASES = frozenset({"system", "cubbyhole"})
+
+
+Columns = tuple[tuple[str, Callable[[Mapping[str, Any]], object]], ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What differs between secrets engines and auth methods."""
+
+    what: str  # one of them, for people
+    at: str  # their path
+    listing: str  # what goes wrong when they are listed
+    brief: Columns  # of the short list
+    own: Columns  # of the detailed list, besides what both have
+    ends: str  # what ends with one, and with a move of it
+
+    @property
+    def one(self) -> str:
+        return f"{'an' if self.what[0] in 'aeiou' else 'a'} {self.what}"
+
+
+def add_commands(group: click.Group, kind: Kind) -> None:
+    """list, move and disable."""
+
+    @group.command("list", help=f"List the {kind.what}s.")
+    @switch("detailed", help="Show everything.")
+    @remote(Prints.FORMATS)
+    def list_(client: Client, out: Output, detailed: bool) -> int:
+        found = mounts_of(client.call("GET", kind.at, doing=kind.listing))
+        return print_mounts(out, found, detailed=detailed, brief=kind.brief, own=kind.own)
+
+    @group.command("move", help=f"Move {kind.one} to another path. {kind.ends}")
+    @click.argument("source")
+    @click.argument("destination")
+    @remote()
+    def move_(client: Client, source: str, destination: str) -> int:
+        return move(client, kind.what, source, destination)
+
+    @group.command("disable", help=f"Disable {kind.one}. {kind.ends}")
+    @click.argument("path")
+    @remote()
+    def disable(client: Client, path: str) -> int:
+        where = place(path, "")
+        doing = f"Error disabling {kind.what} at {where}"
+        client.call("DELETE", f"{kind.at}/{where.rstrip('/')}", doing=doing)
+        click.echo(f"Success! Disabled the {kind.what} (if it existed) at: {where}")
+        return 0
 
 
 def enable_flags(command: F) -> F:
@@ -175,8 +224,8 @@ def print_mounts(
     mounts: Mapping[str, Mapping[str, Any]],
     *,
     detailed: bool,
-    brief: tuple[tuple[str, Callable[[Mapping[str, Any]], object]], ...],
-    own: tuple[tuple[str, Callable[[Mapping[str, Any]], object]], ...] = (),
+    brief: Columns,
+    own: Columns = (),
 ) -> int:
     """A list of mounts; `brief`: the columns of the short list, `own`: what the detailed one has besides."""
     if not out.table:
@@ -188,9 +237,7 @@ def print_mounts(
     return 0
 
 
-def _detailed(
-    own: tuple[tuple[str, Callable[[Mapping[str, Any]], object]], ...],
-) -> tuple[tuple[str, Callable[[Mapping[str, Any]], object]], ...]:
+def _detailed(own: Columns) -> Columns:
     return (
         ("Plugin", lambda mount: mount["type"]),
         ("Accessor", lambda mount: mount["accessor"]),

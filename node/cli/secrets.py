@@ -7,18 +7,16 @@ import click
 from node.cli.client import Client
 from node.cli.flags import Group, switch
 from node.cli.mounts import (
+    Kind,
+    add_commands,
     config_flags,
     enable_body,
     enable_flags,
-    mounts_of,
-    move,
     place,
-    print_mounts,
     tune,
     tune_body,
 )
-from node.cli.output import Output
-from node.cli.remote import Prints, remote
+from node.cli.remote import remote
 
 _BRIEF = (
     ("Type", lambda mount: mount["type"]),
@@ -31,15 +29,6 @@ _OWN = (("Force No Cache", lambda mount: bool(mount["config"].get("force_no_cach
 @click.group(cls=Group)
 def secrets() -> None:
     """Enable, list, tune, move and disable secrets engines."""
-
-
-@secrets.command("list")
-@switch("detailed", help="Show everything.")
-@remote(Prints.FORMATS)
-def list_(client: Client, out: Output, detailed: bool) -> int:
-    """List the secrets engines."""
-    found = client.call("GET", "sys/mounts", doing="Error listing secrets engines")
-    return print_mounts(out, mounts_of(found), detailed=detailed, brief=_BRIEF, own=_OWN)
 
 
 @secrets.command()
@@ -67,22 +56,14 @@ def tune_(client: Client, path: str, **said: Any) -> int:
     return tune(client, "secrets engine", where, where, tune_body(said))
 
 
-@secrets.command("move")
-@click.argument("source")
-@click.argument("destination")
-@remote()
-def move_(client: Client, source: str, destination: str) -> int:
-    """Move a secrets engine to another path. Its leases are revoked."""
-    return move(client, "secrets engine", source, destination)
-
-
-@secrets.command()
-@click.argument("path")
-@remote()
-def disable(client: Client, path: str) -> int:
-    """Disable a secrets engine. ALL its data goes."""
-    where = place(path, "")
-    doing = f"Error disabling secrets engine at {where}"
-    client.call("DELETE", f"sys/mounts/{where.rstrip('/')}", doing=doing)
-    click.echo(f"Success! Disabled the secrets engine (if it existed) at: {where}")
-    return 0
+add_commands(
+    secrets,
+    Kind(
+        "secrets engine",
+        "sys/mounts",
+        "Error listing secrets engines",
+        _BRIEF,
+        _OWN,
+        "A move revokes its leases; ALL its data goes when it is disabled.",
+    ),
+)

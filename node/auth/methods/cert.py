@@ -14,13 +14,14 @@ from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods import cert_role
 from node.auth.methods.cert_role import Role
 from node.auth.methods.method import Method, keep, mount_of
+from node.auth.methods.roles import Roles
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
 from node.core.fields import AUTH, Field, Kind, in_path, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
-from node.errors import InvalidRequest, NotFound
+from node.errors import InvalidRequest
 from node.store import Store
 from node.view import View, in_turns
 from storage.rows import Mount, Token
@@ -32,13 +33,22 @@ _BINDING = Field(
 )
 
 
+_ROLES = Roles(
+    Role,
+    parameter="name",
+    changed=cert_role.changed,
+    shown=cert_role.data,
+    folded=True,
+)
+
+
 class Config(msgspec.Struct, frozen=True):
     disable_binding: bool = False
 
 
 def method() -> Method:
     """The auth method."""
-    read, update, delete, listing = Operation.READ, Operation.UPDATE, Operation.DELETE, Operation.LIST
+    read, update = Operation.READ, Operation.UPDATE
     role = in_path("name", "Of the role.")
     routes = [
         Route(
@@ -48,10 +58,10 @@ def method() -> Method:
             fields=(_BINDING,),
             answers={read: (_BINDING,)},
         ),
-        *(Route(f"certs{slash}", {listing: _list}, summary="Lists the roles.") for slash in ("", "/")),
+        *(Route(f"certs{slash}", _ROLES.listing, summary="Lists the roles.") for slash in ("", "/")),
         Route(
             "certs/{name}",
-            {read: _read, update: _write, delete: _delete},
+            _ROLES.one,
             summary="Creates, shows, changes and removes a role.",
             fields=(role, *cert_role.FIELDS),
             answers={read: (*told(cert_role.FIELDS), *_OLD_NAMES)},
@@ -77,7 +87,7 @@ _OLD_NAMES = tuple(
 
 def terms(core: Core, mount: Mount, row: Token) -> Renewal:
     """A role that is gone has no renewals. Raises InvalidRequest."""
-    role = _find(core.unsealed, mount, row.role)
+    role = _ROLES.find(core.unsealed, mount, row.role)
     if role is None:
         raise InvalidRequest("failed to find role during renewal")
     held = role.params
@@ -93,7 +103,7 @@ def check_renewal(core: Core, request: Request, mount: Mount, row: Token) -> Non
         raise InvalidRequest("client identity during renewal not matching client identity used during login")
 
 
-# --- configuration and roles ---
+# --- configuration ---
 
 
 def _config(store: Store, mount: Mount) -> Config:
@@ -108,43 +118,6 @@ async def _read_config(core: Core, request: Request, params: dict[str, str]) -> 
 async def _write_config(core: Core, request: Request, params: dict[str, str]) -> Response:
     binding = fields.boolean(request.data.get("disable_binding") or False, "disable_binding")
     await keep(core, request, "config", Config(binding))
-    return Response(NO_CONTENT)
-
-
-def _find(store: Store, mount: Mount, name: str) -> Role | None:
-    item = View(store, mount.mount_id).get(f"role/{name.lower()}") if "/" not in name else None
-    return msgspec.json.decode(item.raw, type=Role) if item else None
-
-
-def _names(core: Core, mount: Mount) -> list[str]:
-    return View(core.unsealed, mount.mount_id).children("role/", limit=core.settings.list_keys_max)
-
-
-async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = _names(core, mount_of(request))
-    if not names:
-        raise NotFound
-    return payload(keys=names)
-
-
-async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
-    role = _find(core.unsealed, mount_of(request), params["name"])
-    if role is None:
-        raise NotFound
-    return Response(data=cert_role.data(role))
-
-
-async def _write(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """Create or change; what is not said stays."""
-    name = cert_role.check_name(params["name"].lower())
-    known = _find(core.unsealed, mount_of(request), name)
-    await keep(core, request, f"role/{name}", cert_role.changed(known or Role(name), request.data))
-    return Response(NO_CONTENT)
-
-
-async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
-    view = View(core.unsealed, mount_of(request).mount_id)
-    await core.unsealed.submit(view.delete(f"role/{params['name'].lower()}"), request_id=request.request_id)
     return Response(NO_CONTENT)
 
 
@@ -193,7 +166,7 @@ async def _admitting(core: Core, request: Request, chain: list[x509.Certificate]
 
 
 async def _candidates(core: Core, mount: Mount, wanted: str) -> AsyncIterator[Role]:
-    async for name in in_turns([wanted] if wanted else _names(core, mount)):
-        role = _find(core.unsealed, mount, name)
+    async for name in in_turns([wanted] if wanted else _ROLES.names(core, mount)):
+        role = _ROLES.find(core.unsealed, mount, name)
         if role is not None:
             yield role

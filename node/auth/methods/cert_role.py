@@ -4,7 +4,6 @@ Fields, defaults and texts are those of Vault's TLS certificate method. That a c
 time, those above it - has been seen to by TLS: here it is only asked whose it is.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,13 +18,11 @@ from node.auth.params import TokenParams
 from node.core.fields import Field, Kind
 from node.errors import InvalidRequest
 
-NAME_CHARACTERS_MAX = 256
 ITEMS_MAX = 256
 CERTIFICATES_MAX = 32
 PEM_CHARACTERS_MAX = 128 * 1024
 OLD_NAMES = {f"token_{name}": name for name in ("policies", "ttl", "max_ttl", "period", "bound_cidrs")}
 
-_NAME = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 _BOUNDS = {
     "allowed_names": "Names of any kind, of which one must be in it, as patterns with *.",
     "allowed_common_names": "Common names, of which one must be in it, as patterns with *.",
@@ -56,15 +53,6 @@ FIELDS = (
     *(Field(name, Kind.STRINGS, summary) for name, summary in _BOUNDS.items()),
     *params.FIELDS,
 )
-
-
-def check_name(name: str) -> str:
-    """Raises InvalidRequest if it is no name of a role."""
-    if not _NAME.fullmatch(name) or len(name) > NAME_CHARACTERS_MAX:
-        raise InvalidRequest(
-            "invalid role name: letters, digits and . - _, the first and the last no punctuation"
-        )
-    return name
 
 
 def changed(role: Role, data: Mapping[str, Any]) -> Role:

@@ -17,12 +17,13 @@ from node.auth.methods.fetching import FetchError
 from node.auth.methods.jwt_keys import ALGORITHMS, Fetcher, Key, Source, fetch, from_pem
 from node.auth.methods.jwt_role import Role
 from node.auth.methods.method import Method, keep, mount_of
+from node.auth.methods.roles import Roles
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
 from node.core.fields import AUTH, Field, Kind, in_path, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
-from node.core.router import Route, Table, payload
+from node.core.router import Route, Table
 from node.errors import InvalidRequest, NotFound
 from node.store import Store
 from node.view import View
@@ -33,6 +34,15 @@ PUBLIC_KEYS_MAX = 64
 URL_CHARACTERS_MAX = 2048
 PEM_CHARACTERS_MAX = 64 * 1024
 _ONE_SOURCE = "exactly one of 'jwt_validation_pubkeys', 'jwks_url' or 'oidc_discovery_url' must be set"
+
+
+_ROLES = Roles(
+    Role,
+    parameter="role",
+    changed=jwt_role.changed,
+    shown=jwt_role.data,
+    folded=False,
+)
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -65,8 +75,7 @@ class Config(msgspec.Struct, frozen=True):
 def method() -> Method:
     """The auth method."""
     handlers = _Jwt()
-    read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
-    listing = {Operation.LIST: handlers.list}
+    read, update = Operation.READ, Operation.UPDATE
     config = (
         Field("jwt_validation_pubkeys", Kind.STRINGS, "Public keys, in PEM."),
         Field("jwks_url", Kind.STRING, "Where a key set is published."),
@@ -86,11 +95,11 @@ def method() -> Method:
                 fields=config,
                 answers={read: (*told(config), Field("status", Kind.STRING, "Always valid."))},
             ),
-            Route("role", listing, summary="Lists the roles."),
-            Route("role/", listing, summary="Lists the roles."),
+            Route("role", _ROLES.listing, summary="Lists the roles."),
+            Route("role/", _ROLES.listing, summary="Lists the roles."),
             Route(
                 "role/{role}",
-                {read: handlers.read, update: handlers.write, delete: handlers.delete},
+                _ROLES.one,
                 summary="Creates, shows, changes and removes a role.",
                 fields=(in_path("role", "Its name."), *jwt_role.FIELDS),
                 answers={read: told(jwt_role.FIELDS)},
@@ -114,17 +123,11 @@ def method() -> Method:
 
 def terms(core: Core, mount: Mount, row: Token) -> Renewal:
     """A role that is gone has no renewals. Raises InvalidRequest."""
-    role = find(core.unsealed, mount, row.role)
+    role = _ROLES.find(core.unsealed, mount, row.role)
     if role is None:
         raise InvalidRequest(f'failed to renew entry: role "{row.role}" could not be found')
     held = role.params
     return Renewal(limits(core.settings, mount), held.period_ns, held.ttl_ns, held.max_ttl_ns)
-
-
-def find(store: Store, mount: Mount, name: str) -> Role | None:
-    """A role by its name."""
-    item = View(store, mount.mount_id).get(f"role/{name}") if "/" not in name else None
-    return msgspec.json.decode(item.raw, type=Role) if item else None
 
 
 def configured(data: dict[str, Any]) -> Config:
@@ -186,31 +189,6 @@ class _Jwt:
         await keep(core, request, "config", config)
         return Response(NO_CONTENT)
 
-    async def list(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        view = View(core.unsealed, mount_of(request).mount_id)
-        names = view.children("role/", limit=core.settings.list_keys_max)
-        if not names:
-            raise NotFound
-        return payload(keys=names)
-
-    async def read(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        role = find(core.unsealed, mount_of(request), params["role"])
-        if role is None:
-            raise NotFound
-        return Response(data=jwt_role.data(role))
-
-    async def write(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        """Create or change; what is not said stays."""
-        name = jwt_role.check_name(params["role"])
-        known = find(core.unsealed, mount_of(request), name)
-        await keep(core, request, f"role/{name}", jwt_role.changed(known or Role(name), request.data))
-        return Response(NO_CONTENT)
-
-    async def delete(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        view = View(core.unsealed, mount_of(request).mount_id)
-        await core.unsealed.submit(view.delete(f"role/{params['role']}"), request_id=request.request_id)
-        return Response(NO_CONTENT)
-
     async def login(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         store, mount = core.unsealed, mount_of(request)
         token = fields.text(request.data.get("jwt"), "jwt")
@@ -222,7 +200,7 @@ class _Jwt:
             raise InvalidRequest("missing role")
         if not token:
             raise InvalidRequest("missing token")
-        known = find(store, mount, name)
+        known = _ROLES.find(store, mount, name)
         if known is None:
             raise InvalidRequest(f'role "{name}" could not be found')
         spare(core, request, known.params)
@@ -230,7 +208,7 @@ class _Jwt:
         claims = jwt_claims.verified(token, keys, config.jwt_supported_algs or ALGORITHMS)
 
         async def prove() -> Login:
-            role = find(store, mount, name)
+            role = _ROLES.find(store, mount, name)
             if role is None:
                 raise InvalidRequest(f'role "{name}" could not be found')
             jwt_claims.check(role, claims, issuer=config.issuer, now_s=time.time())

@@ -4,7 +4,6 @@ Fields, defaults and texts are those of Vault's JWT method. Durations are nanose
 and -1 none.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,15 +15,12 @@ from node.auth.params import TokenParams
 from node.core.fields import Field, Kind
 from node.errors import InvalidRequest
 
-NAME_CHARACTERS_MAX = 256
 ITEMS_MAX = 256
 CLAIM_NAME_CHARACTERS_MAX = 512
 OLD_NAMES = {
     f"token_{name}": name for name in ("policies", "ttl", "max_ttl", "period", "num_uses", "bound_cidrs")
 }
 LEEWAYS = ("clock_skew_leeway", "expiration_leeway", "not_before_leeway")
-
-_NAME = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -58,15 +54,6 @@ FIELDS = (
     Field("allowed_redirect_uris", Kind.STRINGS, "Kept and shown, without effect."),
     *params.FIELDS,
 )
-
-
-def check_name(name: str) -> str:
-    """Raises InvalidRequest if it is no name of a role."""
-    if not _NAME.fullmatch(name) or len(name) > NAME_CHARACTERS_MAX:
-        raise InvalidRequest(
-            "invalid role name: letters, digits and . - _, the first and the last no punctuation"
-        )
-    return name
 
 
 def changed(role: Role, data: Mapping[str, Any]) -> Role:

@@ -5,7 +5,6 @@ What a mount keeps: config and role/NAME.
 """
 
 import contextlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +16,14 @@ from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods.jwt_keys import from_pem
 from node.auth.methods.kubernetes_review import Account, Config, claimed, review
 from node.auth.methods.method import Method, keep, mount_of
+from node.auth.methods.roles import Roles
 from node.auth.params import TokenParams
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
 from node.core.fields import AUTH, Field, Kind, in_path, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
-from node.core.router import Route, Table, payload
+from node.core.router import Route, Table
 from node.errors import InvalidRequest, NotFound, PermissionDenied
 from node.store import Store
 from node.view import View
@@ -32,9 +32,7 @@ from storage.rows import Mount, Token
 KIND = "kubernetes"
 ITEMS_MAX = 256
 TEXT_CHARACTERS_MAX = 64 * 1024
-NAME_CHARACTERS_MAX = 256
 
-_NAME = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 _OLD_NAMES = {
     f"token_{each}": each for each in ("policies", "ttl", "max_ttl", "period", "num_uses", "bound_cidrs")
 }
@@ -52,7 +50,7 @@ class Role(msgspec.Struct, frozen=True):
 
 def method() -> Method:
     """The auth method."""
-    read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
+    read, update = Operation.READ, Operation.UPDATE
     config = (
         Field("kubernetes_host", Kind.STRING, "Where the API is."),
         Field("kubernetes_ca_cert", Kind.STRING, "The CA of the API, in PEM."),
@@ -78,8 +76,6 @@ def method() -> Method:
         Field("role", Kind.STRING, "Under which role.", required=True),
         Field("jwt", Kind.STRING, "The token of the service account.", required=True),
     )
-    listing = {Operation.LIST: _list}
-    one = {read: _read, update: _write, delete: _delete}
     table = Table(
         [
             Route(
@@ -89,11 +85,11 @@ def method() -> Method:
                 fields=config,
                 answers={read: (*told(config), Field("token_reviewer_jwt_set", Kind.BOOLEAN))},
             ),
-            Route("role", listing, summary="Lists the roles."),
-            Route("role/", listing, summary="Lists the roles."),
+            Route("role", _ROLES.listing, summary="Lists the roles."),
+            Route("role/", _ROLES.listing, summary="Lists the roles."),
             Route(
                 "role/{role}",
-                one,
+                _ROLES.one,
                 folded="role",
                 summary="A role.",
                 fields=role,
@@ -115,7 +111,7 @@ def method() -> Method:
 
 def terms(core: Core, mount: Mount, row: Token) -> Renewal:
     """A role that is gone has no renewals. Raises InvalidRequest."""
-    role = _find(core.unsealed, mount, row.role)
+    role = _ROLES.find(core.unsealed, mount, row.role)
     if role is None:
         raise InvalidRequest("could not load role")
     held = role.params
@@ -224,41 +220,7 @@ def _shown(role: Role) -> dict[str, Any]:
     return dict(sorted(shown.items()))
 
 
-async def _list(core: Core, request: Request, path: dict[str, str]) -> Response:
-    view = View(core.unsealed, mount_of(request).mount_id)
-    names = view.children("role/", limit=core.settings.list_keys_max)
-    if not names:
-        raise NotFound
-    return payload(keys=names)
-
-
-async def _read(core: Core, request: Request, path: dict[str, str]) -> Response:
-    role = _find(core.unsealed, mount_of(request), path["role"])
-    if role is None:
-        raise NotFound
-    return Response(data=_shown(role))
-
-
-async def _write(core: Core, request: Request, path: dict[str, str]) -> Response:
-    name = path["role"].lower()
-    if not _NAME.fullmatch(name) or len(name) > NAME_CHARACTERS_MAX:
-        raise InvalidRequest(
-            "invalid role name: letters, digits and . - _, the first and the last no punctuation"
-        )
-    known = _find(core.unsealed, mount_of(request), name)
-    await keep(core, request, f"role/{name}", changed(known or Role(name), request.data))
-    return Response(NO_CONTENT)
-
-
-async def _delete(core: Core, request: Request, path: dict[str, str]) -> Response:
-    view = View(core.unsealed, mount_of(request).mount_id)
-    await core.unsealed.submit(view.delete(f"role/{path['role'].lower()}"), request_id=request.request_id)
-    return Response(NO_CONTENT)
-
-
-def _find(store: Store, mount: Mount, name: str) -> Role | None:
-    item = View(store, mount.mount_id).get(f"role/{name.lower()}") if "/" not in name else None
-    return msgspec.json.decode(item.raw, type=Role) if item else None
+_ROLES = Roles(Role, parameter="role", changed=changed, shown=_shown, folded=True)
 
 
 # --- login ---
@@ -269,7 +231,7 @@ async def _login(core: Core, request: Request, path: dict[str, str]) -> Response
     name, token = (fields.text(request.data.get(each), each) for each in ("role", "jwt"))
     if not name or not token:
         raise InvalidRequest("missing role" if not name else "missing jwt")
-    role, config = _find(store, mount, name), _config(store, mount)
+    role, config = _ROLES.find(store, mount, name), _config(store, mount)
     if role is None:
         raise InvalidRequest(f'invalid role name "{name}"')
     if config is None:
@@ -283,7 +245,7 @@ async def _login(core: Core, request: Request, path: dict[str, str]) -> Response
 
     async def prove() -> Login:
         """The API knows the account: whether the role lets it in, the role says as it is now."""
-        current = _find(store, mount, name)
+        current = _ROLES.find(store, mount, name)
         if current is None:
             raise InvalidRequest(f'invalid role name "{name}"')
         _check_bounds(current, account)

@@ -4,10 +4,9 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from chaos.checker import NodeState, Verdict, Violation, check
 from chaos.history import Fault, History, Recorder, read_history
@@ -114,7 +113,7 @@ class Run:
         self.recorder.fault(Fault(kind, target, start_ns, time.monotonic_ns(), detail))
 
 
-Mode = Callable[[Run], Any]
+Mode = Callable[[Run], Awaitable[None]]  # what a run does to its regions
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from chaos.regions.run import Run
 from chaos.regions.world import NotInTimeError
 
 CALM_S = (0.2, 1.0)
+REFUSAL_EVERY = 10  # how often a promotion is tried while the primary is healthy
 
 
 async def switchovers(run: Run) -> None:
@@ -21,9 +22,6 @@ async def switchovers(run: Run) -> None:
         await _switch(run, number, target)
     await run.progress()
     await run.in_step()
-
-
-REFUSAL_EVERY = 10
 
 
 async def _switch(run: Run, number: int, target: str) -> None:

@@ -19,9 +19,7 @@ from node.wan.orders import Door
 UNDER_WAY_BYTES_MAX = 8 * 1024 * 1024  # of one direction of a connection; then whoever sends has to wait
 PIECE_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 1024
-HANDSHAKE_S_MAX = (
-    10.0  # for a connection on its way through a cut that swallows; whoever asked has given up by then
-)
+HANDSHAKE_S_MAX = 10.0  # through a cut that swallows; whoever asked has given up by then
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -82,7 +80,8 @@ class Wan:
 
     def _accepter(self, door: Door) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            source = self._names.get(writer.get_extra_info("peername")[0], "")
+            peer = writer.get_extra_info("peername") or ("",)  # None: it has gone already
+            source = self._names.get(peer[0], "")
             there, back = self.ways.get((source, door.region)), self.ways.get((door.region, source))
             if there is None or back is None or len(self._running) >= CONNECTIONS_MAX:
                 _reset(writer)
@@ -144,52 +143,64 @@ class _Connection:
 
 
 class _Flow:
-    """One direction of a connection: pieces, each with the time at which it arrives; None is the end."""
+    """One direction of a connection: pieces, each with the time at which it arrives; b"" is the end, None a reset.
+
+    That travels like all else: nobody learns through a way that is cut that the other side has gone.
+    """
 
     def __init__(self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._way, self._reader, self._writer = way, reader, writer
-        self._under_way: deque[tuple[float, bytes]] = deque()
+        self._under_way: deque[tuple[float, bytes | None]] = deque()
         self._bytes_under_way = 0
         self._arrives = float("-inf")
         self._changed = asyncio.Event()
 
     async def take(self) -> None:
-        """Read until the end. Raises ConnectionError if there is none."""
-        ended = False
-        while not ended:
+        """Read until the end, whatever it is."""
+        piece: bytes | None = b"-"
+        while piece:
             while self._bytes_under_way >= UNDER_WAY_BYTES_MAX:
                 self._changed.clear()
                 await self._changed.wait()
-            piece = await self._reader.read(PIECE_BYTES_MAX)
-            ended = not piece
-            departs = self._way.departure(len(piece))
+            try:
+                piece = await self._reader.read(PIECE_BYTES_MAX)
+            except ConnectionError:
+                piece = None
+            departs = self._way.departure(len(piece or b""))
             await _until(departs)
             self._arrives = max(self._arrives, departs + self._way.delay_s())
             self._under_way.append((self._arrives, piece))
-            self._bytes_under_way += len(piece)
+            self._bytes_under_way += len(piece or b"")
             self._changed.set()
 
     async def hand_over(self) -> None:
-        """Write each piece when it arrives."""
-        while True:
-            while not self._under_way:
-                self._changed.clear()
-                await self._changed.wait()
-            arrives, piece = self._under_way.popleft()
-            await _until(arrives)
-            if not self._way.passable.is_set():
-                await self._way.passable.wait()
-                await asyncio.sleep(self._way.delay_s())
-            if not piece:
-                break
+        """Write each piece when it arrives. Raises ConnectionResetError when a reset does."""
+        while piece := await self._next():
             conditions, chance = self._way.conditions, self._way.chance
-            self._writer.write(damaged(piece, conditions.flip_probability, chance))
-            await self._writer.drain()
+            try:
+                self._writer.write(damaged(piece, conditions.flip_probability, chance))
+                await self._writer.drain()
+            except ConnectionError:
+                return  # the other direction tells of it
             self._way.bytes_carried += len(piece)
             self._bytes_under_way -= len(piece)
             self._changed.set()
+        if piece is None:
+            raise ConnectionResetError
         if not self._writer.is_closing():
             self._writer.write_eof()
+
+    async def _next(self) -> bytes | None:
+        """What arrives next, when it does."""
+        while not self._under_way:
+            self._changed.clear()
+            await self._changed.wait()
+        arrives, piece = self._under_way.popleft()
+        await _until(arrives)
+        if not self._way.passable.is_set():
+            await self._way.passable.wait()
+            await asyncio.sleep(self._way.delay_s())
+        return piece
 
 
 def split(address: str) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,8 +26,8 @@ DELAY_S = 0.15
 class Echo:
     """A Wan with one door, to a server in "us" that answers with what it gets."""
 
-    def __init__(self, wan: Wan, door: int) -> None:
-        self.wan, self._door = wan, door
+    def __init__(self, wan: Wan, door: int, ended: asyncio.Event) -> None:
+        self.wan, self._door, self.ended = wan, door, ended
 
     async def connect(self, source: str = "eu") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._door, local_addr=(REGIONS[source], 0))
@@ -46,18 +47,21 @@ class Echo:
 
 @pytest.fixture
 async def echo() -> AsyncIterator[Echo]:
+    ended = asyncio.Event()  # a connection, as the server sees it
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
                 writer.write(data)
                 await writer.drain()
+        ended.set()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     target, door = server.sockets[0].getsockname()[1], free_ports(1)[0]
     wan = Wan(REGIONS, [Door("us", f"127.0.0.1:{door}", f"127.0.0.1:{target}")])
     await wan.start()
-    yield Echo(wan, door)
+    yield Echo(wan, door, ended)
     await wan.stop()
     server.close()
 
@@ -128,6 +132,25 @@ async def test_a_cut_that_swallows_leaves_a_connection_without_an_answer_until_i
     echo.change(cut="")
     assert await reader.readexactly(1) == b"b"
     writer.close()
+
+
+async def test_nobody_learns_through_a_cut_that_the_other_side_has_gone(echo: Echo) -> None:
+    for gone in ("ended", "reset"):
+        reader, writer = await echo.connect()
+        writer.write(b"a")
+        await reader.readexactly(1)
+        echo.ended.clear()
+        echo.change(cut="swallow")
+        if gone == "reset":
+            own = writer.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await echo.ended.wait()
+        echo.change(cut="")
+        async with asyncio.timeout(10):
+            await echo.ended.wait()
 
 
 async def test_one_way_can_be_cut_alone(echo: Echo) -> None:

@@ -70,6 +70,7 @@ class Campaigns:
         """Let pysyncobj campaign if it may; put its deadline off if it may not."""
         core, now, elections = self._core, self._host.clock(), self._elections
         if not self._view.voter or not self._view.able:
+            core.told_to_campaign = False
             core.deadline = now + self._options.election_max_s
             return
         if core.deadline >= now and not elections.campaign_now:
@@ -118,6 +119,7 @@ class Campaigns:
             return
         if frame.term > self._core.term:
             self._outbox.drop()
+            self._core.told_to_campaign = False  # that was another term's order
         self._core.step(
             peer,
             {
@@ -137,6 +139,6 @@ class Campaigns:
             self.dropped += 1
 
     def on_timeout_now(self, peer: str, frame: wire.TimeoutNow) -> None:
-        able = self._view.voter and self._view.able
+        able = self._view.voter and self._view.able and not self._host.disk_full
         if able and frame.term == self._core.term and peer == self._core.leader_id:
             self._core.step(peer, {"type": "timeout_now", "term": frame.term})

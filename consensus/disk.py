@@ -15,7 +15,7 @@ from typing import Any
 
 INLINE_SYNC_S_MAX = 0.002
 SLOW_SYNCS = 256
-LOOK_S = 1.0
+LOOK_S = 0.1
 
 Run = Callable[..., Awaitable[Any]]
 
@@ -48,13 +48,23 @@ class DiskHealth:
     """Whether the disk answers, and whether there is room: what a leader must have, and a writer too."""
 
     def __init__(
-        self, free_bytes: Callable[[], int], *, clock: Callable[[], float], stall_s: float, reserve_bytes: int
+        self,
+        free_bytes: Callable[[], int],
+        free_elsewhere_bytes: Callable[[], int],
+        *,
+        clock: Callable[[], float],
+        stall_s: float,
+        reserve_bytes: int,
+        state_reserve_bytes: int,
     ):
-        """`free_bytes()` asks the file system; a sync that takes more than `stall_s` is a stall."""
-        self._free_bytes, self._clock = free_bytes, clock
-        self._stall_s, self._reserve_bytes = stall_s, reserve_bytes
+        """`free_bytes()` asks the file system of journal and state, `free_elsewhere_bytes()` others that a node needs;
+        a sync that takes more than `stall_s` is a stall.
+        """
+        self._free_bytes, self._free_elsewhere_bytes, self._clock = free_bytes, free_elsewhere_bytes, clock
+        self._stall_s = stall_s
+        self._reserve_bytes, self._state_reserve_bytes = reserve_bytes, state_reserve_bytes
         self._began: float | None = None
-        self._refused = self._low = False
+        self._refused = self._low = self._cramped = False
         self._looked = float("-inf")
 
     def begin(self) -> None:
@@ -73,13 +83,26 @@ class DiskHealth:
     def look(self) -> None:
         """From time to time: ask how much room is left."""
         if self._clock() - self._looked >= LOOK_S:
-            self._looked = self._clock()
-            self._low = self._free_bytes() < self._reserve_bytes
+            self.look_now()
+
+    def look_now(self) -> None:
+        """Ask how much room is left."""
+        self._looked = self._clock()
+        left = self._free_bytes()
+        self._cramped = left < self._state_reserve_bytes
+        self._low = min(left, self._free_elsewhere_bytes()) < self._reserve_bytes
 
     @property
     def stalled(self) -> bool:
         """The sync that is under way has taken too long: nothing that this node says can become durable soon."""
         return self._began is not None and self._clock() - self._began > self._stall_s
+
+    @property
+    def cramped(self) -> bool:
+        """The state machine must not write now: a database that finds no room loses what it has not committed, and
+        only a restart brings that back.
+        """
+        return self._cramped
 
     @property
     def full(self) -> bool:

@@ -75,6 +75,7 @@ class Engine:
             close_batch=self._close_batch_apart,
             run=run_upkeep,
             clock=parts.clock,
+            cramped=lambda: self.disk.cramped,
             held=lambda: self.restoring.held(),  # noqa: PLW0108 - it is made further down
         )
         staging = asyncio.Lock()
@@ -103,9 +104,11 @@ class Engine:
         self.counters = Counters()
         self.disk = DiskHealth(
             lambda: parts.free_bytes(config.directory),
+            parts.free_elsewhere_bytes,
             clock=parts.clock,
             stall_s=self.options.disk_stall_s,
             reserve_bytes=self.options.disk_reserve_bytes,
+            state_reserve_bytes=self.options.state_reserve_bytes,
         )
         self.syncing = Syncing(
             self,
@@ -151,7 +154,10 @@ class Engine:
         self.waits.end()
         for thread in self._threads:
             thread.shutdown(wait=True)
-        self.close_batch()
+        try:
+            self.close_batch()
+        except OSError:
+            _log.warning("the state cannot be written: what was applied will be again, from the log")
         try:
             self._journal.sync()
         except NoRoom:
@@ -182,7 +188,7 @@ class Engine:
             self.upkeep.poke()
             self.disk.look()
             if self.replica.leading:
-                self.replica.handover.look_at_disk()
+                self.replica.handover.look()
             self.tick()
 
     def _thread(self, name: str) -> Run:
@@ -261,6 +267,10 @@ class Engine:
     def disk_full(self) -> bool:
         return self.disk.full
 
+    @property
+    def cramped(self) -> bool:
+        return self.disk.cramped
+
     def sync(self) -> None:
         self._journal.sync()
 
@@ -299,7 +309,8 @@ class Engine:
         if self._commit_due is not None:
             self._commit_due.cancel()
             self._commit_due = None
-        if self.machine.commit_soon():
+        self.disk.look_now()
+        if not self.disk.cramped and self.machine.commit_soon():
             self._unclosed = 0
         else:
             self._close_batch_later()

@@ -119,7 +119,12 @@ class Follower:
         self._core.restored(index)
 
     def _heard(self, peer: str, term: int, seq: int) -> bool:
-        """A frame from a leader: is it today's? A stale one is told the newer term (P9)."""
+        """A frame from a leader: is it today's? A stale one is told the newer term (P9).
+
+        Between its order to campaign and the next tick it gets no answer: one would say that the order came to nothing.
+        """
+        if term == self._core.term and self._core.told_to_campaign:
+            return False
         if term < self._core.term:
             self._outbox.send(peer, wire.Reject(self._core.term, seq, 0))
             return False

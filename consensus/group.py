@@ -174,8 +174,9 @@ class RaftGroup:
         replica.handover.transferring = True
         try:
             async with asyncio.timeout(timeout):
+                told: list[str] = []
                 while replica.core.leading:
-                    await self._hand_over_once()
+                    await self._hand_over_once(told)
                 await self._engine.until(lambda: replica.core.leader_id is not None)
         except (TimeoutError, MembershipRefused):  # the second: this node is being stopped
             pass
@@ -183,15 +184,19 @@ class RaftGroup:
             replica.handover.transferring = False
             self._engine.proposals.try_again()
 
-    async def _hand_over_once(self) -> None:
-        """Tell the best follower to campaign once it has the whole log; wait for one election at most."""
+    async def _hand_over_once(self, told: list[str]) -> None:
+        """Tell the best follower to campaign once it has the whole log; wait for one election at most.
+
+        Those of `told`, who was told before, come last.
+        """
         engine, replica = self._engine, self._engine.replica
         progress, connected = replica.replicator.progress, replica.replicator.connected
         voters = [peer for peer in replica.others if peer in connected and peer in progress]
-        target = max(voters, key=lambda peer: progress[peer].match, default=None)
+        target = max(voters, key=lambda peer: (-told.count(peer), progress[peer].match), default=None)
         if target is None or not replica.handover.to(target):
             await asyncio.sleep(engine.options.heartbeat_s / 4)
             return
+        told.append(target)
         try:
             async with asyncio.timeout(engine.options.election_max_s):
                 await engine.until(lambda: not replica.leading)

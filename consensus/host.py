@@ -31,6 +31,16 @@ class Host(Links, Protocol):
         """The disk does not answer: what is queued for it cannot become durable soon."""
         ...
 
+    @property
+    def disk_full(self) -> bool:
+        """There is no room for new writes."""
+        ...
+
+    @property
+    def cramped(self) -> bool:
+        """There is not even room to apply those that were taken."""
+        ...
+
     def kick(self) -> None:
         """Tick soon."""
         ...

@@ -31,6 +31,9 @@ class RaftOptions:
     learner_lag_entries: int = 100
     disk_stall_s: float = 2.0  # a leader whose sync takes longer hands over
     disk_reserve_bytes: int = 64 << 20  # with less room left no new writes are taken
+    state_reserve_bytes: int = (
+        32 << 20
+    )  # with less than this nothing is applied, and the state is not written
     propose_retry_s: float = 2.0
     pending_bytes_max: int = 64 << 20
 

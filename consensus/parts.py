@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -69,5 +70,6 @@ class Parts:
     rng: random.Random | None = None
     run: Run | None = None  # run(function, *args) awaits a blocking call
     free_bytes: Callable[[Path], int] = free_bytes
+    free_elsewhere_bytes: Callable[[], int] = lambda: sys.maxsize  # on other file systems that the node needs
     observe_fsync: Callable[[float], None] = lambda _seconds: None
     fatal: Callable[[str], NoReturn] = die

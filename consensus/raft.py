@@ -230,6 +230,10 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
         """The leader has sent TimeoutNow."""
         return bool(self._SyncObj__transferInProgress)
 
+    @told_to_campaign.setter
+    def told_to_campaign(self, told: bool) -> None:
+        self._SyncObj__transferInProgress = told
+
     # ---- changing it ----
 
     def tick(self) -> None:
@@ -245,6 +249,7 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
         self._SyncObj__setCurrentTerm(term, None)
         self._SyncObj__setState(FOLLOWER)
         self._SyncObj__raftLeader = None
+        self.told_to_campaign = False
 
     def resign(self) -> None:
         """Lead no longer, in the same term: the vote that this node gave itself stands."""

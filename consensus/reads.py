@@ -27,6 +27,7 @@ class ReadGate:
         self._waiting: list[tuple[int, Answer]] = []
         self._lease_end = 0.0
         self._lease_allowed = False
+        self._told: dict[str, int] = {}  # whom a transfer was offered, and the round that was newest then
         self._asked_round = 0
         self.confirmed = 0
         self.confirmed_sent: float | None = None  # when the newest confirmed round left
@@ -38,19 +39,29 @@ class ReadGate:
         self._echoed.clear()
         self._lease_end = 0.0
         self._lease_allowed = True
+        self._told.clear()
         self.confirmed_sent = None
         self.confirmed = self._asked_round = self.sequence
 
     def end_term(self) -> None:
         """Not the leader any more: every waiting read must ask elsewhere."""
         self._lease_end, self._lease_allowed = 0.0, False
+        self._told.clear()
         waiting, self._waiting = self._waiting, []
         for _, answer in waiting:
             answer(False)
 
-    def forbid_lease(self) -> None:
-        """A transfer has begun: its election is exempt from stickiness, so no lease in this term any more."""
-        self._lease_end, self._lease_allowed = 0.0, False
+    def transfer_to(self, peer: str) -> None:
+        """`peer` is about to be told to campaign: its election is exempt from promises, so there is no lease until
+        it has answered a later round in this term. Then it has taken the order, and will not act on it any more.
+        """
+        self._lease_end = 0.0
+        self._told[peer] = self.sequence
+
+    @property
+    def transfer_open(self) -> bool:
+        """Somebody may still campaign because this leader told him to."""
+        return bool(self._told)
 
     @property
     def lease_end(self) -> float:
@@ -71,6 +82,9 @@ class ReadGate:
         """`peer` answered the round `sequence` in this term."""
         if self._echoed.get(peer, 0) < sequence <= self.sequence:
             self._echoed[peer] = sequence
+            if sequence > self._told.get(peer, sequence):
+                del self._told[peer]
+                self._rounds.clear()  # those that leave from now on count for a lease
 
     def promised(self, peer: str, seconds: float | None) -> None:
         """How long `peer` votes for nobody else after it heard a leader; None: its process may be another now.
@@ -109,7 +123,7 @@ class ReadGate:
         while self._rounds and self._rounds[0][0] <= promised:
             _, sent = self._rounds.popleft()
             self.confirmed_sent = sent
-            if self._lease_allowed:
+            if self._lease_allowed and not self._told:
                 self._lease_end = max(self._lease_end, sent + self._lease_s)
         if not ready or not self._waiting or self._waiting[0][0] > self.confirmed:
             return

@@ -162,7 +162,7 @@ class Replica:
     def apply_committed(self) -> None:
         """A bounded number of entries a tick, so that a long replay stops neither heartbeats nor clients."""
         core, log = self.core, self.log
-        if self.follower.installing:
+        if self.follower.installing or self._host.cramped:
             return
         last = min(core.commit_index, core.applied_index + self.options.apply_per_tick_max)
         for index in range(core.applied_index + 1, last + 1):

@@ -5,6 +5,7 @@ journal's thread.
 """
 
 import asyncio
+import errno
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Collection
@@ -42,10 +43,13 @@ class Upkeep:
         close_batch: Sync,
         run: Run,
         clock: Callable[[], float],
+        cramped: Callable[[], bool],
         held: Callable[[], Collection[bytes]],
     ) -> None:
-        """`held()` are the digests of the files that the log still names (restoring.py)."""
-        self._held, self._tidied_at = held, clock()
+        """`held()` are the digests of the files that the log still names (restoring.py); while it is `cramped()` the
+        state is not written, so nothing is done here.
+        """
+        self._held, self._tidied_at, self._cramped = held, clock(), cramped
         self._replica, self._machine, self._snapshots = replica, machine, snapshots
         self._close_batch, self._run, self._clock = close_batch, run, clock
         self._wake = asyncio.Event()
@@ -54,6 +58,8 @@ class Upkeep:
         self.compactions = self.snapshots_taken = 0
 
     def poke(self) -> None:
+        if self._cramped():
+            return
         if self._wanted or self._tidying_due() or self._compaction_due():
             self._wake.set()
 
@@ -148,7 +154,14 @@ class Upkeep:
     async def _compact(self) -> None:
         """Drop what the state machine holds durably, but a tail for members that are only a little behind."""
         await self._close_batch()
-        durable: int = await self._run(self._machine.checkpoint)
+        try:
+            durable: int = await self._run(self._machine.checkpoint)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _log.warning("no room to make the state durable: the log is not compacted")
+            await asyncio.sleep(self._replica.options.election_max_s)
+            return
         index = min(self._last_droppable(), durable)
         if index > self._replica.log.base.index and self._compaction_due():
             self._replica.log.compact(index)

@@ -6,6 +6,7 @@ may both try for a moment, or that one stops halfway.
 """
 
 import asyncio
+import errno
 import time
 from collections.abc import Awaitable, Callable
 
@@ -60,11 +61,7 @@ class Housekeeping:
             await asyncio.sleep(TICK_S)
             self._metrics.observe_loop_lag(max(0.0, time.monotonic() - due))
             ticks += 1
-            if ticks % RENEW_EVERY_TICKS == 1:  # at once, too: it may have been off for months
-                self._renew()
-            if ticks % CHECKPOINT_EVERY_TICKS == 0:
-                await asyncio.to_thread(self._checkpoint)
-            await self._follow_rekeys()
+            await self._tidy_disk(ticks)
             if self._group.status().role is not Role.LEADER:
                 self._store.leading_since_ns = 0
                 continue
@@ -80,6 +77,19 @@ class Housekeeping:
                     await rotate_if_due(self._store)
             except (NodeError, CommandRejected, raft_errors.ConsensusError) as error:
                 log.warning("housekeeping step put off", reason=str(error))
+
+    async def _tidy_disk(self, ticks: int) -> None:
+        """What every node does with its own files; a full disk puts it off."""
+        try:
+            if ticks % RENEW_EVERY_TICKS == 1:  # at once, too: it may have been off for months
+                self._renew()
+            if ticks % CHECKPOINT_EVERY_TICKS == 0:
+                await asyncio.to_thread(self._checkpoint)
+            await self._follow_rekeys()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            log.warning("no room on the disk: housekeeping step put off")
 
     async def _follow_rekeys(self) -> None:
         """Every node keeps the newest seal that it has applied; entries that did not change need no look."""

@@ -1,12 +1,15 @@
 """Makes this node's Raft group from its settings, identity and keys."""
 
+import contextlib
 import enum
 import os
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from consensus.api import Member
+from consensus.disk import free_bytes
 from consensus.group import RaftGroup
 from consensus.opening import GroupConfig
 from consensus.options import RaftOptions
@@ -66,7 +69,7 @@ def open_group(
             read_leases=settings.read_leases,
         ),
     )
-    parts = Parts(observe_fsync=observe_fsync)
+    parts = Parts(observe_fsync=observe_fsync, free_elsewhere_bytes=lambda: _least_free(settings.audit_files))
     match start:
         case Start.CREATE:
             address = settings.cluster_address
@@ -75,6 +78,17 @@ def open_group(
             return RaftGroup.join(config, machine, members=members, parts=parts)
         case Start.OPEN:
             return RaftGroup.open(config, machine, parts=parts)
+
+
+def _least_free(files: Iterable[Path]) -> int:
+    """The room in bytes beside the file that has the least: a leader without room for audit records answers nobody."""
+    least = sys.maxsize
+    for file in files:
+        with contextlib.suppress(
+            OSError
+        ):  # its directory has been moved away: whoever writes there will say so
+            least = min(least, free_bytes(file.absolute().parent))
+    return least
 
 
 def _durable_publisher() -> Callable[[Path, int], None] | None:

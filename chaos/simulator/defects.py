@@ -16,6 +16,7 @@ from consensus.leases import Grants, Lease
 from consensus.leasing import Leasing
 from consensus.outbox import Outbox
 from consensus.pysyncobj_log import Log
+from consensus.reads import ReadGate
 from consensus.records import HardState
 from consensus.replica import Replica
 
@@ -107,6 +108,10 @@ def _hand_over_at_once(self: Leasing) -> bool:
     return True
 
 
+def _forget_the_order(self: ReadGate, peer: str) -> None:
+    """Nothing is remembered of it, and the lease goes on."""
+
+
 def _ignore_what_waits(self: Leasing) -> bool:
     if self._core.leading:
         return self._view.leased and self._core.applied_index >= self._core.commit_index
@@ -150,6 +155,10 @@ DEFECTS = {
     ),
     "transfer-without-waiting": Defect(
         "a transfer does not wait for leases to end", ((Leasing, "recalled", _hand_over_at_once),)
+    ),
+    "transfer-forgotten": Defect(
+        "a leader that told somebody to campaign has its lease on",
+        ((ReadGate, "transfer_to", _forget_the_order),),
     ),
     "pending-ignored": Defect(
         "a holder reads although it has entries that are not applied",

@@ -11,6 +11,7 @@ from support.replicas import OneReplica, entries
 
 from consensus import files, wire
 from consensus.errors import DiskFull
+from consensus.handover import FULL_RETRY_S
 from consensus.options import RaftOptions
 
 OPTIONS = RaftOptions(heartbeat_s=0.1, election_min_s=1.0, election_max_s=2.0)
@@ -103,10 +104,10 @@ def test_a_leader_whose_disk_hangs_hands_over_to_who_has_its_whole_log(node: One
     index = node.replica.append(entries(1, 1, 1)[0][0])
     node.replica.tick()
     node.disk_hangs = True
-    node.replica.handover.look_at_disk()
+    node.replica.handover.look()
     assert not node.of(wire.TimeoutNow)
     node.replica.on_frame("n3", wire.Ack(1, node.replica.gate.sequence, index))
-    node.replica.handover.look_at_disk()
+    node.replica.handover.look()
     assert [peer for peer, frame in node.sent if isinstance(frame, wire.TimeoutNow)] == ["n3"]
 
 
@@ -115,7 +116,7 @@ def test_if_nobody_takes_over_it_leads_no_longer_and_does_not_campaign(node: One
     node.replica.append(entries(1, 1, 1)[0][0])
     node.disk_hangs = True
     for _ in range(12):
-        node.replica.handover.look_at_disk()
+        node.replica.handover.look()
         node.now += 0.1
     assert not node.replica.leading
     voted = len(node.of(wire.VoteRequest))
@@ -139,10 +140,10 @@ def test_a_disk_that_answers_again_in_time_costs_nothing(node: OneReplica) -> No
     lead(node)
     node.replica.append(entries(1, 1, 1)[0][0])
     node.disk_hangs = True
-    node.replica.handover.look_at_disk()
+    node.replica.handover.look()
     assert node.replica.transferring
     node.disk_hangs = False
-    node.replica.handover.look_at_disk()
+    node.replica.handover.look()
     assert node.replica.leading
     assert not node.replica.transferring
 
@@ -225,3 +226,94 @@ async def test_a_write_that_found_no_room_is_written_when_there_is_some(
     await cluster.led()
     await eventually(lambda: len(cluster.machines["n1"].history) == 21, "the whole log applied again")
     await cluster.close()
+
+
+# ---- a leader without room, and a transfer that comes to nothing ----
+
+
+def told(node: OneReplica) -> list[str]:
+    return [peer for peer, frame in node.sent if isinstance(frame, wire.TimeoutNow)]
+
+
+def look_for(node: OneReplica, seconds: float, *answering: str) -> None:
+    """The leader looks at its disk and ticks; `answering` acknowledge every round."""
+    for _ in range(round(seconds / 0.05)):
+        node.replica.handover.look()
+        node.pass_time(0.05)
+        for peer in answering:
+            node.ack(peer, node.log.last_index)
+
+
+def test_a_leader_whose_disk_is_full_asks_one_after_another_and_leads_on_if_nobody_can(
+    node: OneReplica,
+) -> None:
+    lead(node)
+    node.disk_full = True
+    look_for(node, 1.0, "n2", "n3")
+    assert len(told(node)) == 1
+    look_for(node, OPTIONS.election_max_s + 0.2, "n2", "n3")
+    assert sorted(told(node)) == ["n2", "n3"]
+    look_for(node, OPTIONS.election_max_s, "n2", "n3")
+    assert node.replica.leading
+    assert not node.replica.transferring
+    look_for(node, FULL_RETRY_S - OPTIONS.election_max_s, "n2", "n3")
+    assert len(told(node)) == 2
+    look_for(node, OPTIONS.election_max_s, "n2", "n3")
+    assert len(told(node)) == 3
+
+
+def test_a_follower_whose_disk_is_full_does_not_take_over(node: OneReplica) -> None:
+    follow(node)
+    node.disk_full = True
+    node.frame("n2", wire.TimeoutNow(1))
+    assert not node.of(wire.VoteRequest)
+    node.disk_full = False
+    node.frame("n2", wire.TimeoutNow(1))
+    assert node.last(wire.VoteRequest).transfer
+
+
+def test_a_follower_that_was_told_to_campaign_does_not_answer_as_if_it_were_not(node: OneReplica) -> None:
+    """Its answer to a later round would tell the leader that the order came to nothing."""
+    follow(node)
+    answers = len(node.of(wire.Ack))
+    assert node.replica.on_frame("n2", wire.TimeoutNow(1))
+    assert node.replica.on_frame("n2", wire.Append(1, 9, 3, 1, 3, []))
+    assert len(node.of(wire.Ack)) == answers
+    node.replica.tick()
+    node.sync_disk()
+    assert node.last(wire.VoteRequest).transfer
+    assert len(node.of(wire.Ack)) == answers
+
+
+def test_an_order_to_campaign_does_not_outlive_its_term(node: OneReplica) -> None:
+    follow(node)
+    assert node.replica.on_frame("n2", wire.TimeoutNow(1))
+    node.frame("n3", wire.VoteRequest(5, 99, 4, True))
+    node.pass_time(OPTIONS.election_max_s + 0.1)
+    node.sync_disk()
+    assert not node.of(wire.VoteRequest)
+    assert node.of(wire.PreVoteRequest)
+
+
+def test_leases_are_back_after_a_transfer_that_came_to_nothing(node: OneReplica) -> None:
+    lead(node)
+    assert node.replica.leased
+    assert node.replica.handover.to("n2")
+    look_for(node, 0.3, "n3")
+    assert not node.replica.leased
+    look_for(node, 0.3, "n2", "n3")
+    assert node.replica.leased
+
+
+def test_if_nothing_is_heard_of_it_an_election_of_our_own_makes_the_order_void(node: OneReplica) -> None:
+    lead(node)
+    assert node.replica.handover.to("n2")
+    look_for(node, 2 * OPTIONS.election_max_s - 0.2, "n3")
+    assert node.core.term == 1
+    look_for(node, 0.4, "n3")
+    assert node.last(wire.VoteRequest) == wire.VoteRequest(2, 1, 1, transfer=True)
+    node.frame("n3", wire.Vote(2))
+    assert node.replica.leading
+    node.sync_disk()
+    look_for(node, 0.3, "n3")
+    assert node.replica.leased

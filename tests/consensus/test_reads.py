@@ -113,11 +113,29 @@ def test_a_voter_whose_promise_is_not_known_gives_no_lease_but_answers_reads(gat
 def test_a_transfer_ends_the_lease_for_the_rest_of_the_term(gate: ReadGate) -> None:
     gate.echo("n2", gate.start_round(10.0))
     gate.settle(VOTERS, ready=True)
-    gate.forbid_lease()
+    gate.transfer_to("n3")
     gate.echo("n2", gate.start_round(10.1))
     gate.settle(VOTERS, ready=True)
     assert not gate.has_lease(10.2)
     gate.begin_term()
+    gate.echo("n2", gate.start_round(10.3))
+    gate.settle(VOTERS, ready=True)
+    assert gate.has_lease(10.4)
+
+
+def test_unless_whoever_was_told_to_campaign_answers_a_later_round(gate: ReadGate) -> None:
+    """Then it has taken the order before that, and did not act on it; only rounds from then on count."""
+    before = gate.start_round(10.0)
+    gate.transfer_to("n3")
+    gate.transfer_to("n2")
+    during = gate.start_round(10.1)
+    gate.echo("n3", before)
+    gate.settle(VOTERS, ready=True)
+    assert not gate.has_lease(10.2)
+    gate.echo("n2", during)
+    gate.echo("n3", during)
+    gate.settle(VOTERS, ready=True)
+    assert not gate.has_lease(10.2)
     gate.echo("n2", gate.start_round(10.3))
     gate.settle(VOTERS, ready=True)
     assert gate.has_lease(10.4)

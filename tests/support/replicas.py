@@ -106,7 +106,7 @@ class OneReplica:
         self.laid_ready = False
         self.offers: list[wire.SnapshotOffer] = []
         self.kicked = 0
-        self.disk_hangs = False
+        self.disk_hangs = self.disk_full = self.cramped = False
         self.options = options or RaftOptions(heartbeat_s=0.1, election_min_s=0.5, election_max_s=1.0)
         base, entries, hard = self.journal.read()
         log = Log(self.journal, base, entries, hard)

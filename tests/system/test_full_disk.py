@@ -1,5 +1,6 @@
-"""A disk without room: writes are refused by name, reads go on, and both recover. On a small file system of its own."""
+"""Disks without room: writes are refused by name, reads go on, and both recover. On small file systems of their own."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -12,7 +13,10 @@ from support.processes import poll
 from node.cli.local_cluster import LocalCluster
 
 SIZE_BYTES = 512 << 20
-LEFT_BYTES = 32 << 20  # below the reserve of consensus.options, and enough for audit records of reads
+MARGIN_BYTES, BLOCK_BYTES = 1 << 20, 4096
+LEFT_BYTES = (
+    48 << 20
+)  # below the reserve for writes (consensus.options), and enough to apply, and for audit records
 
 
 @pytest.fixture
@@ -40,11 +44,31 @@ def full_cluster(small_disk: Path) -> Iterator[LocalCluster]:
         cluster.stop_all()
 
 
-def fill(place: Path) -> Path:
-    """Leave LEFT_BYTES."""
+@pytest.fixture
+def cramped_leader(small_disk: Path, tmp_path: Path) -> Iterator[LocalCluster]:
+    """n1 leads, and it alone has its data on the small disk."""
+    cluster = LocalCluster(tmp_path / "cluster")
+    cluster.create()
+    cluster.node("n1").data_dir.symlink_to(small_disk)
+    try:
+        cluster.start_all()
+        cluster.bootstrap()
+        while (leader := cluster.wait_leader()) != "n1":
+            cluster.must(leader, "PUT", "sys/step-down")
+        yield cluster
+    finally:
+        cluster.stop_all()
+
+
+def fill(place: Path, *, left_bytes: int = LEFT_BYTES) -> Path:
+    """Leave so much: about, or nothing at all."""
     filler = place / "filler"
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(place).free - LEFT_BYTES)
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError if not left_bytes else ()):
+        size = shutil.disk_usage(place).free - max(left_bytes, MARGIN_BYTES)
+        os.posix_fallocate(file.fileno(), 0, size)
+        file.seek(size)
+        while not left_bytes:
+            file.write(bytes(BLOCK_BYTES))
     return filler
 
 
@@ -74,3 +98,29 @@ def test_a_full_disk_refuses_writes_keeps_reads_going_and_recovers(
             status, answer, _ = full_cluster.request(other, "GET", path)
             assert (status, answer["data"]["data"]) == (200, {"n": value})
     assert all(full_cluster.alive(node_id) for node_id in ids)
+
+
+@pytest.mark.parametrize("left_bytes", [LEFT_BYTES, 0], ids=["little room", "no room"])
+def test_a_leader_whose_disk_is_full_lets_another_lead_and_catches_up_when_there_is_room(
+    cramped_leader: LocalCluster, small_disk: Path, left_bytes: int
+) -> None:
+    cluster, path = cramped_leader, "secret/data/full"
+
+    def write(node_id: str, value: int) -> int:
+        return cluster.request(node_id, "POST", path, {"data": {"n": value}})[0]
+
+    assert write("n1", 0) == 200
+    process = cluster.pid("n1")
+    filler = fill(small_disk, left_bytes=left_bytes)
+    assert cluster.wait_leader(other_than="n1") in ("n2", "n3")
+    for value in range(1, 301):
+        poll(lambda value=value: write("n2", value) == 200, what="a write through another node")
+    assert write("n1", 301) == 507
+    status, answer, _ = cluster.request("n1", "GET", path)
+    assert (status, answer["data"]["data"]) == (200, {"n": 300}) if left_bytes else status in (200, 503)
+    status, answer, _ = cluster.request("n1", "GET", path, headers={"X-Strongroom-Consistency": "stale-ok"})
+    assert status == 200
+    filler.unlink()
+    cluster.wait_caught_up("n1")
+    poll(lambda: write("n1", 302) == 200, what="a write through n1")
+    assert cluster.pid("n1") == process

@@ -58,7 +58,7 @@ async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
     headers[REQUEST_ID] = raw.headers.get(REQUEST_ID) or os.urandom(16).hex()
     headers[CLIENT] = request.remote
     if chain := request.client_chain():
-        headers[CERTIFICATES] = _told(chain)
+        headers[CERTIFICATES] = told(chain)
     if core.regions is not None:
         headers[EPOCH] = "{} {}".format(*core.regions.highest)
     body = _encode(request.data) if request.has_body else b""
@@ -69,7 +69,7 @@ async def forward(core: Core, raw: Raw, request: Request) -> Rendered:
     return Rendered(answer.status, answer.body, kept or {"Content-Type": JSON})
 
 
-def _told(chain: Sequence[bytes]) -> str:
+def told(chain: Sequence[bytes]) -> str:
     """The client's own certificate, and as many of those above it as a header has room for."""
     texts = [base64.b64encode(each).decode() for each in chain]
     while len(texts) > 1 and len(",".join(texts)) > CERTIFICATES_BYTES_MAX:

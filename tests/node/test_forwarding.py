@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.regions.forwarding import settles, superseded
+from node.regions.forwarding import certificates, settles, superseded, told
 from storage.rows import Epoch
 
 
@@ -37,3 +37,11 @@ def test_an_answer_that_was_overtaken_by_a_promotion_is_not_passed_on(
     source, position, before, after, arrived, is_lost
 ) -> None:
     assert superseded(source, position, before, after, arrived=arrived) is is_lost
+
+
+def test_what_a_client_has_shown_travels_his_own_certificate_first() -> None:
+    assert certificates(None) == certificates("") == ()
+    shown = [b"own" * 400, b"middle" * 300, b"root" * 300]
+    assert certificates(told(shown)) == tuple(shown)
+    large = [b"own" * 1000, b"middle" * 300, b"root" * 1000]
+    assert certificates(told(large)) == tuple(large[:2]), "a header has room for so much"

@@ -345,6 +345,16 @@ async def test_batch_tokens_are_made_from_tokens_too(cut: Cut) -> None:
     assert (await cut.send("GET", "auth/token/lookup-self", token=made)).status == 200
 
 
+async def test_what_is_refused_here_is_asked_of_the_region_that_knows_more_first(cut: Cut) -> None:
+    """A secret id that is unknown here may have been made a moment ago."""
+    await with_methods(cut.ask)
+    await cut.off()
+    answer = await cut.log_in("a/login", role_id="web-id", secret_id="made elsewhere")
+    assert answer.status == 400
+    told = [each["error"] for each in audit_records(cut.ask.core)[-4:] if each["type"] == "response"]
+    assert [each.partition(":")[0] for each in told] == ["not granted here", "invalid role or secret ID"]
+
+
 async def test_the_record_says_what_became_of_a_request_that_was_answered_alone(cut: Cut) -> None:
     await with_methods(cut.ask, token_type="service")
     await cut.off()

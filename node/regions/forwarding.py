@@ -87,6 +87,9 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
     regions, ends = core.regions, time.monotonic() + FORWARD_TIMEOUT_S
     problem, unknown = "it is not known yet which region orders writes", False
     while regions is not None and time.monotonic() < ends:
+        if regions.was_removed and not unknown:
+            problem = "this region was removed: `region leave` makes it a store of its own"
+            break
         source = regions.primary()
         waited_s = time.monotonic() + FORWARD_TIMEOUT_S - ends
         headless = (source is None or regions.was_demoted(source)) and not regions.changing

@@ -157,6 +157,11 @@ class RegionsWorker:
         contact = self.contacts.get(region.name)
         return contact is not None and time.monotonic() - contact.heard_at > CONTACT_LOST_S
 
+    @property
+    def was_removed(self) -> bool:
+        """Whether the others forgot this region: it follows nobody, and speaks for nobody."""
+        return self._store.region_role() == roles.SECONDARY and self._own_name not in self._known()
+
     def was_demoted(self, region: Region) -> bool:
         """Whether a region said that it follows in its own epoch: nobody has taken over from it yet."""
         contact = self.contacts.get(region.name)
@@ -256,7 +261,7 @@ class RegionsWorker:
     async def _follow(self) -> None:
         """Take what the region that orders writes sends, until it ends or another one orders them."""
         source = self.primary()
-        if self._own_name not in self._known():
+        if self.was_removed:
             self.stuck = "this region was removed: `region leave` makes it a store of its own"
             source = None
         elif source is None:
@@ -285,8 +290,8 @@ class RegionsWorker:
 
     def _follows(self, source: Region) -> bool:
         """Whether it is still this node's part to take what that region sends."""
-        if self._own_name not in self._known():
-            return False  # it was removed
+        if self.was_removed:
+            return False
         primary, role = self.primary(), self._store.region_role()
         leads = self._store.status().role is Role.LEADER
         return leads and role == roles.SECONDARY and primary is not None and primary.name == source.name

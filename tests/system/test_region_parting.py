@@ -76,6 +76,7 @@ def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps
             poll(lambda: value_of(ap, token, "a") == "of us and ap", what="ap follows")
             ap.must(token, "POST", "sys/regions/remove", {"name": "ap"})  # any region may be asked
             poll(lambda: "was removed" in ap.regions(token)["stuck"], what="it knows")
+            assert put(ap, token, "a", "of nobody") == 503
             assert put(us, token, "a", "later") == 200
             ap.must(token, "POST", "sys/regions/leave")
             assert value_of(ap, token, "a") == "of us and ap", "it has stopped following"

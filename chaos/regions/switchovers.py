@@ -1,7 +1,9 @@
 """Planned switchovers there and back, under load: nothing is lost, and nobody waits long."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 
 from chaos.regions.run import Run
 from chaos.regions.world import NotInTimeError
@@ -40,9 +42,26 @@ async def _switch(run: Run, number: int, target: str) -> None:
 
 
 async def refuse_promotion(run: Run, target: str) -> None:
-    """Typed while the primary is healthy: refused, and it says what to do instead."""
-    told = await asyncio.to_thread(run.world.operator, target, "promote", "-accept-loss")
+    """Typed while the primary is healthy, though a node of it may hang: refused, and it says what to do instead."""
+    async with _hanging(run):
+        told = await asyncio.to_thread(run.world.operator, target, "promote", "-accept-loss")
     if told.code == 0 or f"region switchover {target}" not in told.error:
         run.findings.violate(
             "promoted", f"promote at {target} while {run.primary} was healthy: code {told.code}, {told.error}"
         )
+
+
+@contextlib.asynccontextmanager
+async def _hanging(run: Run) -> AsyncIterator[None]:
+    """One node of the primary that does not lead hangs, where there are enough of them."""
+    cluster = run.world.clusters[run.primary]
+    leader = await asyncio.to_thread(cluster.leader)
+    others = [node.id for node in cluster.nodes if node.id != leader]
+    victim = others[0] if leader is not None and len(others) > 1 else None
+    if victim is not None:
+        await asyncio.to_thread(cluster.pause, victim)
+    try:
+        yield
+    finally:
+        if victim is not None:
+            await asyncio.to_thread(cluster.resume, victim)

@@ -5,6 +5,7 @@ would lose what is known to be missing, unless that is accepted in so many words
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import time
 from typing import Any
@@ -195,17 +196,26 @@ def _loss(own: Standing, known: dict[str, Any], ahead: dict[str, int]) -> str:
 
 
 async def _answers(regions: RegionsWorker, source: Region, own: Standing, *, force: bool) -> bool:
-    """Whether the region that orders writes answers. Raises InvalidRequest if it does, and `force` is not given."""
-    try:
-        told = await regions.hello(source)
-    except (Unreachable, Interrupted):
-        return False
-    if told.role == roles.PRIMARY and told.rank >= own.rank and not force:
+    """Whether the region that orders writes answers. Raises InvalidRequest if it does, and `force` is not given.
+
+    Every node of it is asked: one that hangs does not speak for the others, nor one that is cut off from them.
+    """
+    each_node = [dataclasses.replace(source, links=(address,)) for address in source.links]
+    told = await asyncio.gather(*(_standing(regions, each) for each in each_node))
+    answers = [each for each in told if each is not None and each.in_touch]
+    if any(each.role == roles.PRIMARY and each.rank >= own.rank for each in answers) and not force:
         raise InvalidRequest(
             f"{source.name} answers and orders writes: `strongroom region switchover {own.region}` there"
             " hands over without a loss. If clients cannot reach it all the same, promote with force=true"
         )
-    return True
+    return bool(answers)
+
+
+async def _standing(regions: RegionsWorker, region: Region) -> Standing | None:
+    try:
+        return await regions.hello(region)
+    except (Unreachable, Interrupted):
+        return None
 
 
 async def remove(core: Core, name: str) -> None:

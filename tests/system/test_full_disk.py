@@ -100,9 +100,8 @@ def test_a_full_disk_refuses_writes_keeps_reads_going_and_recovers(
     assert all(full_cluster.alive(node_id) for node_id in ids)
 
 
-@pytest.mark.parametrize("left_bytes", [LEFT_BYTES, 0], ids=["little room", "no room"])
 def test_a_leader_whose_disk_is_full_lets_another_lead_and_catches_up_when_there_is_room(
-    cramped_leader: LocalCluster, small_disk: Path, left_bytes: int
+    cramped_leader: LocalCluster, small_disk: Path
 ) -> None:
     cluster, path = cramped_leader, "secret/data/full"
 
@@ -111,16 +110,15 @@ def test_a_leader_whose_disk_is_full_lets_another_lead_and_catches_up_when_there
 
     assert write("n1", 0) == 200
     process = cluster.pid("n1")
-    filler = fill(small_disk, left_bytes=left_bytes)
+    filler = fill(small_disk, left_bytes=0)
     assert cluster.wait_leader(other_than="n1") in ("n2", "n3")
-    for value in range(1, 301):
+    for value in range(1, 101):
         poll(lambda value=value: write("n2", value) == 200, what="a write through another node")
-    assert write("n1", 301) == 507
-    status, answer, _ = cluster.request("n1", "GET", path)
-    assert (status, answer["data"]["data"]) == (200, {"n": 300}) if left_bytes else status in (200, 503)
-    status, answer, _ = cluster.request("n1", "GET", path, headers={"X-Strongroom-Consistency": "stale-ok"})
-    assert status == 200
+    assert write("n1", 101) == 507
+    assert cluster.request("n1", "GET", path)[0] in (200, 503)
+    old = cluster.request("n1", "GET", path, headers={"X-Strongroom-Consistency": "stale-ok"})
+    assert old[0] == 200
     filler.unlink()
     cluster.wait_caught_up("n1")
-    poll(lambda: write("n1", 302) == 200, what="a write through n1")
+    poll(lambda: write("n1", 102) == 200, what="a write through n1")
     assert cluster.pid("n1") == process

@@ -9,13 +9,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.asking import Asker
-from support.corefixture import ROOT_TOKEN, audit_records, follow, new_token, opened
+from support.corefixture import ROOT_TOKEN, audit_records, follow, new_token, opened, opened_by_people
 from support.httpfixture import Answer, Wire, serve
 from support.kubernetes import api, token
 
+from consensus.errors import ReadNotConfirmed
 from node.core import pipeline
 from node.core.request import Operation, Request
+from node.errors import NoQuorum, Sealed
 from node.regions.placing import belongs_to_the_primary
+from storage.regions import SECONDARY
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 PEM = KEY.public_key().public_bytes(
@@ -228,6 +231,23 @@ async def test_identity_tokens_are_signed_though_their_key_is_due_to_be_replaced
     who = (await cut.granted("u/login/bob", password="right"))["client_token"]
     again = (await cut.send("GET", "identity/oidc/token/r", token=who)).json["data"]["token"]
     assert jwt.get_unverified_header(again)["kid"] == jwt.get_unverified_header(signed)["kid"]
+
+
+async def test_a_region_that_is_sealed_or_has_no_quorum_does_not_take_over(tmp_path, monkeypatch) -> None:
+    async def unconfirmed(*_: object, **__: object) -> int:
+        raise ReadNotConfirmed("nobody answers")
+
+    async with opened_by_people(tmp_path, 1, 1) as people:
+        core, ask = people.core, Asker(people.core, people.token)
+        await follow(core)
+        with monkeypatch.context() as patch:
+            group = core.unsealed.group
+            patch.setattr(group, "fresh_now", lambda: False)
+            patch.setattr(group, "read_index", unconfirmed)
+            assert isinstance(await ask.refused("sys/regions/promote", accept_loss=True), NoQuorum)
+            assert core.unsealed.region_role() == SECONDARY
+        await ask.post("sys/seal")
+        assert isinstance(await ask.refused("sys/regions/promote", accept_loss=True), Sealed)
 
 
 # ---- log-ins ----

@@ -61,6 +61,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     rto_ms: int | None = None
     rpo_writes: int | None = None  # the load knows it, where there is one
+    left_undone: bool = False
     lag_entries: int | None = None
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -115,6 +116,7 @@ class Run:
                     action()
             except (RemoteError, LocalError) as error:
                 self.note(f"left undone: {what}: {error}")
+                self.left_undone = True
 
         stack.callback(act)
         return stack.pop_all
@@ -146,7 +148,7 @@ def conduct(run: Run, body: Callable[[Run], None]) -> int:
         last = run.steps[-1]["what"] if run.steps else "nothing"
         click.echo(f"Not everything was undone; the last step was: {last}.", err=True)
         raise click.Abort from None
-    if lost or (run.probe is not None and (lost is None or run.probe.stale)):
+    if lost or run.left_undone or (run.probe is not None and (lost is None or run.probe.stale)):
         ending = "failed" if ending == "passed" else ending
     _report(run, ending, started, lost)
     return 0 if ending == "passed" else REMOTE_ERROR

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from support.cli import Cli
 from support.corefixture import call, new_token, opened
 from support.stub_api import Reply, stub_api
 
+from node.cli.client import Client
 from node.cli.drill_probe import Acknowledged, longest_gap_s
+from node.cli.drill_run import Run, conduct
+from node.cli.output import Output, RemoteError
 from node.core.core import Core
 from node.core.request import Operation
 from node.drills import obstacles
@@ -237,3 +241,51 @@ def test_a_report_that_was_printed_is_kept_later(
         printed.write_text("[]")
         code, _, err = strongroom("drill", "history", f"-keep={printed}")
         assert (code, "not what a drill prints" in err) == (1, True)
+
+
+def test_a_drill_that_would_hurt_is_refused_with_the_reasons(
+    strongroom: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    degraded = plan([member("n1"), member("n2"), member("n3", healthy=False)], 0, [])
+    with stub_api({"GET /v1/sys/drills/plan": (200, {"data": degraded})}) as api:
+        monkeypatch.setenv("STRONGROOM_ADDR", api.address)
+        code, out, err = strongroom("drill", "leader")
+        assert (code, out) == (2, "")
+        assert "2 of 3 voters are healthy" in err
+        assert [method for method, *_ in api.asked] == ["GET"], "nothing was begun"
+
+
+@pytest.mark.parametrize(
+    ("error", "stubborn", "ending"),
+    [
+        (None, False, "passed"),
+        (None, True, "failed"),
+        (RemoteError("it broke"), False, "failed"),
+        (KeyboardInterrupt(), True, "interrupted"),
+    ],
+)
+def test_what_a_drill_began_is_undone_however_it_ends(
+    error: BaseException | None, stubborn: bool, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    did: list[str] = []
+
+    def fails() -> None:
+        if stubborn:
+            raise RemoteError("no")
+
+    def body(run: Run) -> None:
+        run.undone("the first", partial(did.append, "first"))
+        run.undone("the stubborn", fails)
+        run.undone("the second", partial(did.append, "second"))()  # done in the course of it
+        run.undone("the last", partial(did.append, "last"))
+        if error is not None:
+            raise error
+
+    with stub_api({"POST /v1/sys/drills/history": (200, {"data": {"id": "x"}})}) as api:
+        run = Run(Client(api.address), Output("json"), "isolated", "", False, None)
+        assert conduct(run, body) == (0 if ending == "passed" else 2)
+        report = api.asked[-1][2]["report"]
+    assert did == ["last", "first"]
+    assert report["ending"] == ending
+    assert ("left undone: the stubborn: no" in report["notes"]) == stubborn
+    assert json.loads(capsys.readouterr().out)["id"] == "x"

@@ -31,6 +31,7 @@ from bench.listeners import OWN
 from node.cli.local_regions import LocalRegions
 
 MOUNT = "bench"
+EVERYBODY_S = 4.0  # between two events that all hear: ten thousand writes each
 GROUPS = 100  # subscribers of a node who share what they want
 PROCESSES = 4
 ELSEWHERE = 100  # subscribers on each other node
@@ -144,7 +145,7 @@ async def _events(scene: Scene, *, everybody: int, own: int) -> dict[int, int]:
     """Writes some that all hear and some that one in GROUPS does; returns how many each group has of its own."""
     for number in range(everybody):
         await scene.write(f"all-{number}", number)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(EVERYBODY_S)
     versions: dict[int, int] = {}
     for number in range(own):
         group = number % GROUPS
@@ -295,7 +296,9 @@ async def measure(regions: LocalRegions, directory: Path, options: argparse.Name
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.events", description=__doc__)
     parser.add_argument("--subscribers", type=int, default=10_000)
-    parser.add_argument("--events", type=int, default=40, help="that every subscriber hears, one a second")
+    parser.add_argument(
+        "--events", type=int, default=15, help="that every subscriber hears, one in four seconds"
+    )
     parser.add_argument(
         "--own", type=int, default=800, help="that one subscriber in a hundred hears, 20 a second"
     )
@@ -306,7 +309,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     options = parser.parse_args()
     if options.quick:
-        options.subscribers, options.events, options.own = 1000, 10, 100
+        options.subscribers, options.events, options.own = 1000, 5, 100
         options.cached = 10
     print(f"seed {options.seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="strongroom-bench-events-"))

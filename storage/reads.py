@@ -74,7 +74,8 @@ class Reads:
         """(when, mount id, path, version) of versions that will be deleted by their age, among `rows_max` rows behind
         row `after`; and which row was the last of those, 0 if there are no more.
         """
-        self._recent.flush()
+        if not after:
+            self._recent.flush()
         last = self._db.one(
             "SELECT max(id) FROM (SELECT id FROM kv_versions WHERE id > ? ORDER BY id LIMIT ?)",
             (after, rows_max),

@@ -10,7 +10,9 @@ import socket
 from collections.abc import Callable, Mapping
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
+from aiohttp.http_writer import HttpVersion11
 
+from node.api.head import Raw
 from node.api.protocol import Connection
 from node.core.core import Core
 from node.core.request import Response
@@ -36,8 +38,11 @@ _CLOSE_CODES = {
 }
 
 
-def form_of(headers: Mapping[str, str]) -> str:
-    """The Form that a caller's headers ask for; "" for none. Raises InvalidRequest."""
+def form_of(raw: Raw) -> str:
+    """The Form that a request's headers ask for; "" for none. Raises InvalidRequest."""
+    headers = raw.headers
+    if isinstance(raw, web.BaseRequest) and raw.version < HttpVersion11:
+        raise InvalidRequest("events need HTTP/1.1")
     if headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket":
         if headers.get(hdrs.SEC_WEBSOCKET_VERSION) != WEBSOCKET_VERSION:
             raise InvalidRequest("the WebSocket must be of version 13")

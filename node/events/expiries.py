@@ -31,10 +31,10 @@ class Expiries:
             self.horizon_ns = kept.pop()[0]
             self._heap = [each for each in kept if each[0] < self.horizon_ns]
 
-    def due(self, now_ns: int) -> list[Expiry]:
-        """Those whose time has come, in order; they are forgotten."""
+    def due(self, now_ns: int, count: int) -> list[Expiry]:
+        """Those whose time has come, in order, but no more than `count`; they are forgotten."""
         found: list[Expiry] = []
-        while self._heap and self._heap[0][0] <= now_ns:
+        while self._heap and self._heap[0][0] <= now_ns and len(found) < count:
             nearest = heapq.heappop(self._heap)
             if not found or found[-1] != nearest:  # learnt twice
                 found.append(nearest)

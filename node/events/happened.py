@@ -5,7 +5,8 @@ type, kv-v2/expired, for versions that delete_version_after has ended.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from storage import command as c
 from storage.entries import IDENTITY
@@ -23,8 +24,7 @@ TYPES = tuple(f"kv-v{version}/{kind}" for version, kinds in KINDS.items() for ki
 EVENT_OVERHEAD_BYTES = 400  # what Python needs for one event besides its names, roughly
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to one secret, or to a mount's configuration.
 
     `operation` is the part of the type behind the slash. `time_ns` is when the command was made; of an expiry when it
@@ -111,6 +111,12 @@ def moves_secrets(command: c.AnyCommand) -> bool:
 def touches_rights(command: c.AnyCommand) -> bool:
     """Whether somebody may have lost, or got, the right to hear of something, or the token that gives it."""
     return isinstance(command, _RIGHTS) or getattr(command, "view", None) == IDENTITY
+
+
+def written(position: int, put: c.KvPut, mount: Mount) -> Event:
+    """happened() for most of what happens: a version that was written by a command of its own."""
+    operation = _operation(put, mount.version)
+    return Event(position, 0, position, put.time_ns, mount, operation, put.path, put.version)
 
 
 def happened(

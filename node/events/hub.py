@@ -8,7 +8,8 @@ from node.events.subscription import End
 
 if TYPE_CHECKING:
     from node.core.core import Core
-    from node.events.stream import Counters, Stream
+    from node.events.fanout import Counters
+    from node.events.stream import Stream
     from node.store import Store
 
 
@@ -34,7 +35,8 @@ class Hub:
 
     def open(self, core: "Core", store: "Store") -> None:
         """The store was opened; from here on nothing that happens is missed."""
-        from node.events.stream import Counters, Stream  # the first answer of a process does not wait for it
+        from node.events.fanout import Counters
+        from node.events.stream import Stream  # the first answer of a process does not wait for it
 
         self._counters = self._counters or Counters()
         self._stream = Stream(core, store, self._counters)

@@ -48,7 +48,7 @@ class Ring:
             self._expiries.append((self.end, event))
         self.end += 1
         self._bytes += event.size_bytes
-        while self.end - self.first > self._events_max or self._bytes > self._bytes_max:
+        while len(self._events) - self._gone > self._events_max or self._bytes > self._bytes_max:
             self._drop()
         if self._gone > len(self._events) // 2:
             del self._events[: self._gone]

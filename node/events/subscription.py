@@ -60,7 +60,7 @@ class Subscription:
     lineage: tuple[bytes, ...] = ()  # digests of the token and of those with which it goes
     interest: Interest | None = None
     checked: int = -1  # which state of rights its own were looked up in
-    place: int = 0  # in the ring, while it is behind
+    place: int = 0  # in the ring: before it is nothing to be told, except to one that has to read again
     behind: bool = True
     reason: str = "window"  # why it has to read again, if its place in the ring is gone
     stalled_at: float | None = None  # since when it has taken nothing

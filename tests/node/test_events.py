@@ -1,6 +1,7 @@
 """sys/events/subscribe over a real listener: what is told to whom, and when it ends."""
 
 import asyncio
+import contextlib
 import json
 import socket
 
@@ -10,6 +11,7 @@ import pytest
 from support.httpfixture import dev_core, serve
 from support.listening import listening
 
+from node.events import fanout as fanouts
 from node.events import stream as streams
 from node.events import subscription as subscriptions
 from node.events.ring import Ring
@@ -220,6 +222,28 @@ async def test_a_token_that_ends_ends_its_stream_unless_it_was_renewed(site, wir
         await long.events(1)
 
 
+async def test_who_shares_an_interest_with_one_whose_rights_changed_misses_nothing(site, wire):
+    """Two tokens of the same policies; one of them gets another policy by its entity."""
+    narrow = await token_of(wire, 'path "sys/events/subscribe/*" { capabilities = ["read"] }', name="narrow")
+    await wire.ask(
+        "PUT", "/v1/sys/policies/acl/wide", {"policy": 'path "secret/*" { capabilities = ["read"] }'}
+    )
+    await wire.ask("POST", "/v1/sys/auth/userpass", {"type": "userpass"})
+    user = {"password": "pw-of-ann-1", "token_policies": ["narrow"], "token_no_default_policy": True}
+    await wire.ask("POST", "/v1/auth/userpass/users/ann", user)
+    login = (await wire.ask("PUT", "/v1/auth/userpass/login/ann", {"password": "pw-of-ann-1"})).json["auth"]
+    async with (
+        listening(site.url, narrow) as one,
+        listening(site.url, login["client_token"]) as other,
+    ):
+        await put(wire, "before")
+        entity = f"/v1/identity/entity/id/{login['entity_id']}"
+        assert (await wire.ask("POST", entity, {"policies": ["wide"]})).status < 300
+        await put(wire, "after")
+        assert [each.what[1] for each in await other.events(1)] == ["secret/data/after"]
+        assert one.told == []
+
+
 async def test_a_filter_and_a_type_choose(site, wire):
     chosen = 'data_path == "secret/data/one" and not operation == "data-delete"'
     async with listening(site.url, site.token, "kv-v2/*", filter=chosen) as heard:
@@ -279,8 +303,8 @@ async def test_beyond_what_is_kept_one_event_says_read_again_and_then_it_goes_on
     stream = site.core.events.stream
     async with listening(site.url, site.token) as heard:
         cursor = heard.cursor
-    old, stream.ring = stream.ring, Ring(site.core.unsealed.position, 0, events_max=2)
-    assert old.end == 0
+    assert stream.fanout.ring.end == 0
+    stream.fanout.ring = Ring(site.core.unsealed.position, 0, events_max=2)
     for name in "abcd":
         await put(wire, name)
     async with listening(site.url, site.token, after=cursor) as again:
@@ -357,6 +381,29 @@ async def test_a_slow_subscriber_loses_nothing_and_holds_up_nobody(site, wire, m
         assert told == [f"secret/data/{name}" for name in names[:count]]
     finally:
         writer.close()
+
+
+async def test_many_subscribers_are_told_in_turns_each_in_order(site, wire, monkeypatch):
+    """Two writes a turn, and no more than four waiting: most of the events are caught up with from the ring."""
+    monkeypatch.setattr(fanouts, "WRITES_MAX", 2)
+    monkeypatch.setattr(fanouts, "UNDELIVERED_MAX", 4)
+    async with contextlib.AsyncExitStack() as stack:
+        heard = [await stack.enter_async_context(listening(site.url, site.token)) for _ in range(5)]
+        wires = [await site.connect() for _ in range(30)]
+        await asyncio.gather(*(put(each, f"n{number}") for number, each in enumerate(wires)))
+        told = [[each.what[1] for each in await listener.events(30)] for listener in heard]
+        assert told[1:] == told[:-1]
+        assert len(set(told[0])) == 30
+
+
+async def test_an_old_http_client_is_told_that_there_are_no_events_for_it(site):
+    wire = await site.connect()
+    await wire.send(
+        f"GET /v1/sys/events/subscribe/* HTTP/1.0\r\nHost: x\r\nAccept: text/event-stream\r\n"
+        f"X-Vault-Token: {site.token}\r\n\r\n".encode()
+    )
+    answer = await wire.answer()
+    assert (answer.status, answer.json["errors"]) == (400, ["events need HTTP/1.1"])
 
 
 async def test_one_that_takes_nothing_for_long_is_cut_off(site, wire, monkeypatch):

@@ -127,6 +127,23 @@ def test_a_promotion_names_the_epoch_and_the_place_that_it_saw(primary, tmp_path
     assert follower.do(c.EpochBegin(T0, 3, "us")) == Rejected(Reason.MALFORMED)
 
 
+def test_a_seal_is_its_regions_own_and_a_key_term_is_everybodys(primary, tmp_path):
+    """A rekey in one region changes nothing in another one, not even its place in the history; a rotation travels."""
+    follower = follower_of(primary, tmp_path)
+    relay(primary, follower)
+    position, digest = primary.machine.position, primary.machine.history_digest()
+    for node in (primary, follower):  # each may replace its own, also the one that orders nothing
+        node.ok(c.EntryPut(T0, "own:seals", "seal", sealed()))
+    assert (primary.machine.position, follower.machine.position) == (position, position)
+    assert {each.machine.history_digest() for each in (primary, follower)} == {digest}
+    term = max((each.term for each in primary.reads.key_terms()), default=0) + 1
+    primary.ok(c.KeyTermAdd(T0, term, b"wrapped"))
+    relay(primary, follower)
+    assert follower.reads.key_terms() == primary.reads.key_terms()
+    assert follower.reads.key_terms()[-1].term == term
+    assert follower.do(c.KeyTermAdd(T0, term + 1, b"own")) == Rejected(Reason.NOT_PRIMARY)
+
+
 def test_history_is_bounded_alike_everywhere(primary, tmp_path, monkeypatch):
     follower = follower_of(primary, tmp_path)
     monkeypatch.setattr(history, "COMMANDS_MAX", 20)

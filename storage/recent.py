@@ -52,6 +52,7 @@ _NEW_KEY = (
     "INSERT INTO kv_keys (current_version, oldest_version, updated_ns, id, mount_id, path, created_ns)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
+_SLOTS = "SELECT version, slot FROM kv_versions WHERE key_id = ? AND version >= ? ORDER BY version LIMIT ?"
 _KEY = "UPDATE kv_keys SET current_version = ?, oldest_version = ?, updated_ns = ? WHERE id = ?"
 _NEW_VERSION = (
     "INSERT INTO kv_versions (version, created_ns, deletion_ns, term, slot, ciphertext, key_id)"
@@ -218,9 +219,17 @@ class Recent:
         slot = head.slots.pop(last, None)
         if slot is not None:
             return slot, last
+        return self._looked_up(head, last)
+
+    def _looked_up(self, head: _Head, last: int) -> tuple[int | None, int | None]:
+        """As _make_room(), from the table; the slots that the next writes of this key will need are known then."""
         self._db.settle()
-        row = self._db.one("SELECT slot FROM kv_versions WHERE key_id = ? AND version = ?", (head.id, last))
-        return (None, None) if row is None else (row[0], last)
+        slots: dict[int, int | None] = dict(self._db.all(_SLOTS, (head.id, last, SLOTS_KNOWN_MAX)))
+        if last not in slots:
+            return None, None
+        slot = slots.pop(last)  # None: destroyed
+        head.slots = {version: each for version, each in slots.items() if each is not None}
+        return slot, last
 
     def _push_out(self, head: _Head, last: int) -> None:
         self.flush()

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from strongroom import STALE_OK, Cache, Client, Event, Token
 from support.processes import poll
-from support.regions import two_regions
+from support.regions import RegionOfOne, two_regions
 
 from node.cli.local_cluster import LocalCluster
 
@@ -38,6 +38,24 @@ def listening(client: Client, pattern: str = "kv-v2/*", after: str = "") -> Iter
     client.close()  # wakes the thread
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_a_node_that_stops_sends_its_subscribers_elsewhere(cluster: LocalCluster) -> None:
+    name = cluster.wait_leader()
+    address = cluster.node(name).api_address
+    with httpx.Client(verify=ssl.create_default_context(cafile=cluster.ca_path), timeout=30) as http:
+        headers = {"X-Vault-Token": cluster.token, "Accept": "text/event-stream"}
+        with http.stream("GET", f"{address}/v1/sys/events/subscribe/*", headers=headers) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            began = time.monotonic()
+            stopper = threading.Thread(target=cluster.stop, args=(name,))
+            stopper.start()
+            assert any("this node is stopping" in line for line in lines)
+            stopper.join(60)
+            assert time.monotonic() - began < 30
+    cluster.start(name)
+    cluster.wait_serving(name)
 
 
 def test_a_restored_snapshot_makes_subscribers_of_every_node_read_again(
@@ -77,80 +95,67 @@ def test_nothing_is_missed_when_the_node_of_the_subscription_is_killed(
         assert client.endpoint != node.api_address
 
 
-def test_a_node_that_stops_sends_its_subscribers_elsewhere(cluster: LocalCluster) -> None:
-    name = cluster.wait_leader()
-    address = cluster.node(name).api_address
-    with httpx.Client(verify=ssl.create_default_context(cafile=cluster.ca_path), timeout=30) as http:
-        headers = {"X-Vault-Token": cluster.token, "Accept": "text/event-stream"}
-        with http.stream("GET", f"{address}/v1/sys/events/subscribe/*", headers=headers) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            began = time.monotonic()
-            stopper = threading.Thread(target=cluster.stop, args=(name,))
-            stopper.start()
-            assert any("this node is stopping" in line for line in lines)
-            stopper.join(60)
-            assert time.monotonic() - began < 30
-    cluster.start(name)
-    cluster.wait_serving(name)
-
-
-def test_a_change_in_the_primary_reaches_warm_caches_and_cursors_in_another_region(tmp_path: Path) -> None:
+def test_another_region_hears_of_changes_at_once_and_callers_see_no_error_while_the_primary_changes(
+    tmp_path: Path,
+) -> None:
     with two_regions(tmp_path) as (eu, us, token):
-        eu.must(token, "POST", "secret/data/app", {"data": {"v": "1"}})
-        us.wait_level(token, eu.regions(token)["position"])
-        cache = Cache(push=True, fresh_s=3600, stale_s=3600)
-        with (
-            Client(us.server.address, Token(token), ca_file=us.server.ca, cache=cache) as near,
-            Client(eu.server.address, Token(token), ca_file=eu.server.ca) as far,
-        ):
-            poll(lambda: near._core.push.is_up, what="listening")
-            assert near.kv.get("app")["v"].reveal() == "1"
-            assert near.kv.get("app").age_s > 0, "it is in the cache"
-            for value in "234":
-                far.kv.put("app", {"v": value})
-                poll(lambda value=value: near.kv.get("app")["v"].reveal() == value, what="the new value")
-            stream = far.events.subscribe("kv-v2/data-write")
-            with stream:
-                far.kv.put("app", {"v": "5"})
-                heard = next(stream)
-            far.kv.put("app", {"v": "6"})
-            with near.events.subscribe("kv-v2/data-write", after=heard.cursor) as there:
-                assert next(there).metadata["current_version"] == "6"
+        changes_reach_warm_caches_and_cursors(eu, us, token)
+        callers_see_no_error(eu, us, token, tmp_path / "authorities.pem")
 
 
-def test_callers_see_no_error_while_the_primary_region_changes(tmp_path: Path) -> None:
-    with two_regions(tmp_path) as (eu, us, token):
-        bundle = tmp_path / "authorities.pem"
-        bundle.write_bytes(b"".join(region.server.ca.read_bytes() for region in (eu, us) if region.server.ca))
-        failures: list[Exception] = []
-        written: list[tuple[int, int]] = []
-        stop = threading.Event()
-        addresses = [eu.server.address, us.server.address]
+def changes_reach_warm_caches_and_cursors(eu: RegionOfOne, us: RegionOfOne, token: str) -> None:
+    eu.must(token, "POST", "secret/data/app", {"data": {"v": "1"}})
+    us.wait_level(token, eu.regions(token)["position"])
+    cache = Cache(push=True, fresh_s=3600, stale_s=3600)
+    with (
+        Client(us.server.address, Token(token), ca_file=us.server.ca, cache=cache) as near,
+        Client(eu.server.address, Token(token), ca_file=eu.server.ca) as far,
+    ):
+        poll(lambda: near._core.push.is_up, what="listening")
+        assert near.kv.get("app")["v"].reveal() == "1"
+        assert near.kv.get("app").age_s > 0, "it is in the cache"
+        for value in "234":
+            far.kv.put("app", {"v": value})
+            poll(lambda value=value: near.kv.get("app")["v"].reveal() == value, what="the new value")
+        stream = far.events.subscribe("kv-v2/data-write")
+        with stream:
+            far.kv.put("app", {"v": "5"})
+            heard = next(stream)
+        far.kv.put("app", {"v": "6"})
+        with near.events.subscribe("kv-v2/data-write", after=heard.cursor) as there:
+            assert next(there).metadata["current_version"] == "6"
 
-        def use(first: int) -> None:
-            order = addresses[first:] + addresses[:first]
-            with Client(order, Token(token), ca_file=bundle, timeout_s=60) as client:
-                while not stop.is_set():
-                    try:
-                        written.append((first, client.kv.put(f"of-{first}", {"n": "1"}).version))
-                        client.kv.get(f"of-{first}", consistency=STALE_OK)
-                    except Exception as error:
-                        failures.append(error)
 
-        threads = [threading.Thread(target=use, args=(first,)) for first in range(2)]
+def callers_see_no_error(eu: RegionOfOne, us: RegionOfOne, token: str, bundle: Path) -> None:
+    bundle.write_bytes(b"".join(region.server.ca.read_bytes() for region in (eu, us) if region.server.ca))
+    failures: list[Exception] = []
+    written: list[tuple[int, int]] = []
+    stop = threading.Event()
+    addresses = [eu.server.address, us.server.address]
+
+    def use(first: int) -> None:
+        order = addresses[first:] + addresses[:first]
+        with Client(order, Token(token), ca_file=bundle, timeout_s=60) as client:
+            while not stop.is_set():
+                try:
+                    written.append((first, client.kv.put(f"of-{first}", {"n": "1"}).version))
+                    client.kv.get(f"of-{first}", consistency=STALE_OK)
+                except Exception as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=use, args=(first,)) for first in range(2)]
+    for each in threads:
+        each.start()
+    try:
+        poll(lambda: len(written) > 10, what="writes before")
+        eu.must(token, "POST", "sys/regions/switchover", {"name": "us"}, timeout=60.0)
+        before = len(written)
+        poll(lambda: len(written) > before + 10, what="writes after", timeout=60)
+    finally:
+        stop.set()
         for each in threads:
-            each.start()
-        try:
-            poll(lambda: len(written) > 10, what="writes before")
-            eu.must(token, "POST", "sys/regions/switchover", {"name": "us"}, timeout=60.0)
-            before = len(written)
-            poll(lambda: len(written) > before + 10, what="writes after", timeout=60)
-        finally:
-            stop.set()
-            for each in threads:
-                each.join(90)
-        assert failures == []
-        for first in range(2):
-            kept = us.must(token, "GET", f"secret/metadata/of-{first}")["data"]["current_version"]
-            assert kept == len([each for which, each in written if which == first]), "each write once"
+            each.join(90)
+    assert failures == []
+    for first in range(2):
+        kept = us.must(token, "GET", f"secret/metadata/of-{first}")["data"]["current_version"]
+        assert kept == len([each for which, each in written if which == first]), "each write once"

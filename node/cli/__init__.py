@@ -44,6 +44,7 @@ _COMMANDS = {
     "token": "node.cli.token:token",
     "unwrap": "node.cli.generic:unwrap",
     "version": "node.cli.misc:version",
+    "version-history": "node.cli.status:version_history",
     "write": "node.cli.generic:write",
 }
 

@@ -60,19 +60,20 @@ class Output:
             self.value(value)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "n/a") -> str:
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "n/a", gap: str = COLUMN_GAP
+) -> str:
     """Aligned columns; what is None or empty is shown as `empty`."""
     cells = [list(headings), ["-" * len(heading) for heading in headings]]
     cells += [[_cell(cell, empty) for cell in row] for row in rows]
-    return columns(cells)
+    return columns(cells, gap)
 
 
-def columns(cells: Sequence[Sequence[str]]) -> str:
+def columns(cells: Sequence[Sequence[str]], gap: str = COLUMN_GAP) -> str:
     """Rows of the same length, aligned."""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
     return "\n".join(
-        COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
+        gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
 
 

@@ -7,9 +7,9 @@ import click
 
 from node.cli.client import Client, needed
 from node.cli.flags import Command
-from node.cli.output import LocalError, Output, RemoteError, pairs
+from node.cli.output import LocalError, Output, RemoteError, pairs, table
 from node.cli.remote import Prints, remote
-from node.cli.secret_output import print_map_field
+from node.cli.secret_output import envelope, print_map_field
 
 SEALED = 2
 _ORDER = ("type", "initialized", "sealed", "t", "n", "progress", "nonce", "version", "commit_date", "migration",
@@ -106,3 +106,22 @@ _WHEN_KNOWN = (
     ("Cluster Name", "cluster_name"),
     ("Cluster ID", "cluster_id"),
 )
+
+
+@click.command("version-history", cls=Command)
+@click.argument("ignored", nargs=-1, metavar="")
+@remote(Prints.FORMATS)
+def version_history(client: Client, out: Output, ignored: tuple[str, ...]) -> int:
+    """Show which versions the store ran, and since when."""
+    doing = "Error reading version history"
+    found = client.call("GET", "sys/version-history", query={"list": "true"}, doing=doing)
+    data = needed(found, "data")
+    about = data.get("key_info") or {}
+    rows = [
+        [version, about.get(version, {}).get("timestamp_installed"), about.get(version, {}).get("build_date")]
+        for version in data.get("keys") or ()
+    ]
+    headings = ("Version", "Installation Time", "Commit Date")
+    out.show(envelope(found), table(headings, rows, gap="  "))
+    click.echo("Note: only the version that runs now is known, and since when there is a store.", err=True)
+    return 0

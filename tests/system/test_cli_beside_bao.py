@@ -165,6 +165,8 @@ SCRIPT = [
     "operator init -status",
     "operator init",
     "operator init -status -format=json",
+    "version-history",
+    "version-history -format=json",
 ]
 _CHANGING = [
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| \+0000 UTC)"), "TIME"),

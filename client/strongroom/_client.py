@@ -287,13 +287,11 @@ class EventStream:
 class AsyncClient(_Base):
     """A client for asyncio, for one loop; otherwise as Client."""
 
-    _http: httpx.AsyncClient
     _driver: AsyncDriver
 
     def _connect(self, options: dict[str, Any]) -> None:
         self._tasks: list[asyncio.Task[None]] = []
-        self._http = httpx.AsyncClient(**options)
-        self._driver = AsyncDriver(self._http)
+        self._driver = AsyncDriver(httpx.AsyncClient(**options))
 
     async def __aenter__(self) -> Self:
         programs = {"upkeep": self._core.upkeep} | (
@@ -313,7 +311,7 @@ class AsyncClient(_Base):
             each.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await each
-        await self._http.aclose()
+        await self._driver.close()
 
     @property
     def kv(self) -> "AsyncKvV2":

@@ -216,6 +216,12 @@ class AsyncDriver:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
         self._locks: dict[Hashable, tuple[asyncio.Lock, list[None]]] = {}
+        self.closed = False
+
+    async def close(self) -> None:
+        """End the connections."""
+        self.closed = True
+        await self._http.aclose()
 
     async def run(self, program: Program[T]) -> T:
         """Its result. Raises what it raises."""
@@ -243,7 +249,7 @@ class AsyncDriver:
                 return await asyncio.gather(*(self._timed(request) for request in effect.requests))
             case Pause():
                 await asyncio.sleep(effect.seconds)
-                return True
+                return not self.closed
             case Exclusive():
                 return await self._exclusive(effect)
             case OpenStream():
@@ -255,6 +261,8 @@ class AsyncDriver:
         raise AssertionError("a stream of another driver")
 
     async def _open(self, request: OpenStream) -> Answer | Failure | Stream:
+        if self.closed:
+            return CLOSED
         try:
             asked = self._http.build_request(
                 "GET", request.url, headers=dict(request.headers), timeout=_stream_timeout(request)
@@ -274,6 +282,8 @@ class AsyncDriver:
         return Failure("the stream has ended", sent=True) if line is None else [line]
 
     async def _send(self, request: Send) -> Answer | Failure:
+        if self.closed:
+            return CLOSED
         try:
             async with self._http.stream(
                 request.method,

@@ -1,5 +1,6 @@
 """Subscriptions against a server that breaks off where it hurts most: nothing is missed, nothing dropped too late."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from strongroom import Cache, Client, Forbidden, Token
+from strongroom import AsyncClient, Cache, Client, Forbidden, Token
 
 
 def event(number: int, *, kind: str = "kv-v2/data-write", path: str = "secret/data/app") -> str:
@@ -124,6 +125,27 @@ def test_a_refusal_is_told_and_closing_the_client_ends_the_iteration() -> None:
         client.close()
         thread.join(10)
         assert not thread.is_alive()
+
+
+async def test_with_asyncio_too() -> None:
+    head, _, _ = event(2).partition("data")
+    script = Script(event(1) + head, event(2))
+    with serving(script) as url:
+        client = AsyncClient(url, Token("s.t"))
+        heard: list[str] = []
+
+        async def listen() -> None:
+            async with client.events.subscribe("kv*") as events:
+                async for each in events:
+                    heard.append(each.id)  # noqa: PERF401 - as they come
+
+        task = asyncio.create_task(listen())
+        while len(heard) < 2:
+            await asyncio.sleep(0.01)
+        await client.aclose()
+        await asyncio.wait_for(task, 10)
+        assert heard == ["1", "2"]
+        assert script.asked == ["", "c1"]
 
 
 def test_a_pushed_change_drops_the_cached_value_and_the_next_read_asks_for_that_change() -> None:

@@ -16,6 +16,7 @@ from strongroom._effects import Answer, CloseStream, Failure, OpenStream, Pause,
 from strongroom._endpoints import Endpoint
 from strongroom._errors import StrongroomError, api_error
 from strongroom._requests import BACKOFF_MAX_S, BACKOFF_MIN_S, DOUBLINGS_MAX, ELSEWHERE, LATER, Ask
+from strongroom._session import AWAY
 
 if TYPE_CHECKING:
     from strongroom._core import Core
@@ -147,25 +148,27 @@ class Subscription:
         while True:
             if not (yield Pause(0)):
                 return False
-            yield from core.session.ready()
-            yield from core.requests.measure_if_needed()
-            endpoint = core.endpoints.choose(core.now(), tried)
-            headers = core.session.headers()
-            answer = yield self._opening(endpoint, headers)
-            if isinstance(answer, Stream):
-                core.endpoints.worked(endpoint)
-                self._stream, self._endpoint, self._lines = answer, endpoint, Lines()
-                self.connected = True
-                self._heard()
-                return True
-            again = yield from self._refused(endpoint, answer, headers)
-            if not again:
-                tried.append(endpoint)
-            if len({id(each) for each in tried}) == len(core.endpoints.all) or again:
+            try:
+                yield from core.session.ready()
+                yield from core.requests.measure_if_needed()
+                endpoint = core.endpoints.choose(core.now(), tried)
+                headers = core.session.headers()
+                answer = yield self._opening(endpoint, headers)
+                if isinstance(answer, Stream):
+                    core.endpoints.worked(endpoint)
+                    self._stream, self._endpoint, self._lines = answer, endpoint, Lines()
+                    self.connected = True
+                    self._heard()
+                    return True
+                again = yield from self._refused(endpoint, answer, headers)
+                if not again:
+                    tried.append(endpoint)
+            except AWAY:
+                again = True  # nobody can say now whether the token is good
+            if again or len({id(each) for each in tried}) == len(core.endpoints.all):
                 self._failures += 1
                 longest = min(BACKOFF_MIN_S * 2 ** min(self._failures, DOUBLINGS_MAX), BACKOFF_MAX_S)
-                if not (yield Pause(longest * random.uniform(0.5, 1.0))):  # noqa: S311
-                    return False
+                yield Pause(longest * random.uniform(0.5, 1.0))  # noqa: S311
 
     def _opening(self, endpoint: Endpoint, headers: Mapping[str, str]) -> OpenStream:
         query = {"filter": self._expression} if self._expression else {}

@@ -12,7 +12,7 @@ RENEW_AT = 2 / 3  # of its lifetime
 LOGIN_BEFORE_END_S = 5.0  # a token that cannot be renewed is replaced so long before its end
 TRY_AGAIN_S = 5.0
 _LOGIN = "login"
-_AWAY = (Unavailable, Unreachable, OutcomeUnknown)
+AWAY = (Unavailable, Unreachable, OutcomeUnknown)
 
 
 class Session:
@@ -136,7 +136,7 @@ class Session:
                         self._lifetime_s = max(self._lifetime_s, 1.0)
                         return  # else it nears the end that no renewal can move: have another one
             yield from self._replace_or_forget()
-        except _AWAY:
+        except AWAY:
             self._next_try_at = self._clock() + TRY_AGAIN_S
             if self._clock() >= self._ends_at:
                 raise

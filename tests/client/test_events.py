@@ -127,6 +127,20 @@ def test_a_refusal_is_told_and_closing_the_client_ends_the_iteration() -> None:
         assert not thread.is_alive()
 
 
+def test_while_no_server_is_there_a_subscription_waits_for_one() -> None:
+    with serving(Script()) as gone:
+        pass
+    client = Client(gone, Token("s.t"), timeout_s=0.3)
+    heard: list[Any] = []
+    thread = threading.Thread(target=heard.extend, args=(client.events.subscribe("kv*"),))
+    thread.start()
+    thread.join(1.0)
+    assert thread.is_alive(), "it has not given up"
+    client.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 async def test_with_asyncio_too() -> None:
     head, _, _ = event(2).partition("data")
     script = Script(event(1) + head, event(2))

@@ -72,9 +72,14 @@ class Door:
             for acceptor in self.acceptors:
                 acceptor.close()
 
-    def admits(self, caller: "_Caller") -> bool:
-        self._callers.add(caller)
-        return len(self._callers) <= CALLERS_MAX
+    def take_in(self, caller: "_Caller", transport: asyncio.Transport) -> None:
+        """A connection is made: after open() too, if its TLS handshake began before."""
+        if self._factory is not None:
+            caller.hand_over(self._factory())
+        elif len(self._callers) >= CALLERS_MAX:
+            transport.abort()
+        else:
+            self._callers.add(caller)
 
     def forget(self, caller: "_Caller") -> None:
         self._callers.discard(caller)
@@ -107,8 +112,7 @@ class _Caller(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if not self._door.admits(self):
-            self._transport.abort()
+        self._door.take_in(self, self._transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._door.forget(self)

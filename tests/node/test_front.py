@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.certs import self_signed
 from support.corefixture import ROOT_TOKEN, opened
 from support.httpfixture import Wire, request
 from support.processes import free_ports
@@ -88,6 +90,25 @@ async def test_one_question_is_answered_at_once_and_all_others_when_everything_i
         assert later.json["data"]["data"] == {"b": "c"}, "who had an answer has further ones"
         newcomer = await loading.connect()
         assert (await newcomer.ask("GET", "/v1/secret/data/a")).status == 200
+
+
+async def test_who_shakes_hands_while_the_rest_comes_up_is_served_like_all_others(tmp_path: Path) -> None:
+    """A TLS handshake that began at the door ends in the house."""
+    cert, key = self_signed(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(cert, key)
+    loading = Loading()
+    await loading.entrance.listen("127.0.0.1", loading.port, server)
+    slow, quick = await loading.connect(), await loading.connect()
+    client = ssl.create_default_context(cafile=str(cert))
+    await quick.writer.start_tls(client, server_hostname="127.0.0.1")
+    first = await quick.ask("GET", "/v1/sys/init")
+    assert (first.json, "strict-transport-security" in first.headers) == ({"initialized": False}, True)
+    async with loaded(loading, tmp_path):
+        await slow.writer.start_tls(client, server_hostname="127.0.0.1")
+        for wire in (slow, quick):
+            assert (await wire.ask("GET", "/v1/sys/health")).status == 200
+            await wire.close()
 
 
 async def test_the_first_word_is_said_as_the_later_ones(loading: Loading, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_it_does_not_show_that_a_commit_is_under_way(seed, monkeypatch, tmp_path
     for node in (plain, busy):
         node.ok(mount())
         node.machine.commit()
-    begun = 0
+    begun = settled = 0
     for step in range(300):
         given = command(rng, plain, T0 + step)
         assert plain.do(given) == busy.do(given), f"seed {seed}, step {step}: {given}"
@@ -99,8 +99,13 @@ def test_it_does_not_show_that_a_commit_is_under_way(seed, monkeypatch, tmp_path
         if rng.random() < 0.3:
             begun += busy.machine._db.committing
             assert seen(plain) == seen(busy), f"seed {seed}, step {step}"
+            going_through = dict(busy.reads.kv_current(0, len(PATHS))[1])
+            for (mount_id, path), row in going_through.items():
+                assert row == busy.reads.kv_version(mount_id, path), f"seed {seed}, step {step}"
+            settled += len(going_through)
             disk_is_free.set()
     assert begun > 5, "no read met a commit"
+    assert settled > 5, "going through all keys found none that was settled"
     busy.machine.commit()
     assert seen(plain) == seen(busy)
     digest = plain.machine.state_digest()

@@ -21,6 +21,7 @@ from node.store import Store
 
 SLICE = 200  # subscribers looked at in one turn of the loop
 CARRIED_MAX = 256  # events, at a time
+CARRIED_BYTES_MAX = 64 * 1024
 UNDELIVERED_MAX = 20_000  # writes to those who are level; whoever has to wait for more is behind
 WRITES_MAX = 250  # to connections, in one turn of the loop
 ENCODED_MAX = 1024
@@ -208,13 +209,15 @@ class Fanout:
         subscription.stalled_at = None
         if subscription.place < self.ring.first:
             self._tell_to_read_again(subscription, subscription.reason)
-        events = self.ring.read(subscription.place, CARRIED_MAX)
-        wanted = [
-            self._frame(subscription, event, place)
-            for place, event in enumerate(events, subscription.place)
-            if self._is_wanted(subscription, place, event)
-        ]
-        subscription.place += len(events)
+        wanted: list[bytes] = []
+        size_bytes = 0
+        for event in self.ring.read(subscription.place, CARRIED_MAX):
+            if self._is_wanted(subscription, subscription.place, event):
+                wanted.append(self._frame(subscription, event, subscription.place))
+                size_bytes += len(wanted[-1])
+            subscription.place += 1
+            if size_bytes >= CARRIED_BYTES_MAX:
+                break
         if wanted:
             subscription.write(b"".join(wanted), len(wanted))
             self._counters.sent += len(wanted)

@@ -18,6 +18,8 @@ from node.cli.local_process import is_free, last_lines
 STOP_TIMEOUT_S = 20.0
 START_TIMEOUT_S = 30.0
 POLL_S = 0.05
+PORTS = range(9_000, 12_000)
+PORTS_APART = 50
 
 T = TypeVar("T")
 
@@ -35,12 +37,13 @@ def poll(probe: Callable[[], T], *, timeout: float = START_TIMEOUT_S, what: str 
         time.sleep(POLL_S)
 
 
-def free_ports(count: int, *, first: int = 32_100) -> list[int]:
-    """Ports above those that local clusters take, below those of the kernel's clients; by process, not to collide."""
-    start = first + os.getpid() % 500
+def free_ports(count: int) -> list[int]:
+    """Ports below those of the kernel's clients and of local clusters; by process, not to collide."""
+    start = os.getpid() * PORTS_APART
     found: list[int] = []
-    for port in range(start, 32_768):
-        if is_free(port) and port not in _taken:
+    for offset in range(len(PORTS)):
+        port = PORTS[(start + offset) % len(PORTS)]
+        if port not in _taken and is_free(port):
             found.append(port)
             _taken.add(port)
         if len(found) == count:

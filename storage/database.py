@@ -23,7 +23,7 @@ from storage.errors import Corrupt, Incompatible
 
 FORMAT = 8
 KEY_BYTES = 32
-CACHE_KIB = 192 * 1024  # at most: a small state fills little. A page that is not there is decrypted again
+CACHE_KIB = 96 * 1024  # at most: a small state fills little. A page that is not there is decrypted again
 HELPER_CACHE_KIB = 4 * 1024  # of connections that go through everything once: copies, checks, checkpoints
 CHECKPOINT_BUSY_TIMEOUT_S = 5.0  # then the log is synced instead of folded in
 READER_CACHE_KIB = 8 * 1024

@@ -43,6 +43,7 @@ class Stream:
         self._epoch, self._regions_generation = 0, -1
         self._applied: list[tuple[int, c.AnyCommand, Done]] = []
         self._gap = False
+        self._closed: End | None = None
         self._lifetimes = Lifetimes(store, self._mounts_by_id)
         self.audience = Audience(core, store)
         ring = Ring(store.position, self._lifetimes.known_ns)
@@ -58,6 +59,7 @@ class Stream:
 
     def close(self, why: End) -> None:
         """Nobody is told anything more."""
+        self._closed = why
         self._store.observe(None)
         for task in self._tasks:
             task.cancel()
@@ -153,6 +155,9 @@ class Stream:
 
     def begin(self, subscription: Subscription) -> None:
         """From now on it is told; its transport is set, and its answer has begun."""
+        if self._closed is not None:  # while the answer began: nobody would ever end it
+            subscription.end(self._closed)
+            return
         self._take_in()
         self.audience.admit(subscription)
         cursor, place = subscription.cursor, self.fanout.ring.end

@@ -11,6 +11,7 @@ import pytest
 from support.httpfixture import dev_core, serve
 from support.listening import listening
 
+from node.api import events as node_events
 from node.events import fanout as fanouts
 from node.events import stream as streams
 from node.events import subscription as subscriptions
@@ -417,6 +418,19 @@ async def test_one_that_takes_nothing_for_long_is_cut_off(site, wire, monkeypatc
 async def test_sealing_and_draining_end_streams_with_the_reason(site, wire):
     async with listening(site.url, site.token) as heard:
         await wire.ask("PUT", "/v1/sys/seal")
+        assert await heard.ended() == "this node is sealed"
+
+
+async def test_a_stream_whose_answer_begins_while_the_node_is_sealed_ends_too(site, wire, monkeypatch):
+    real = node_events._Sse.open
+
+    async def sealed_meanwhile(self, lost):
+        transport = await real(self, lost)
+        await wire.ask("PUT", "/v1/sys/seal")
+        return transport
+
+    monkeypatch.setattr(node_events._Sse, "open", sealed_meanwhile)
+    async with listening(site.url, site.token) as heard:
         assert await heard.ended() == "this node is sealed"
 
 

@@ -165,6 +165,10 @@ class Server:
 
         poll(probe, what=f"health {codes}")
 
+    def wait_logged(self, text: str) -> None:
+        """Until the log says `text`: a client may hear of a failure before the server has written about it."""
+        poll(lambda: text in self.log.read_text(), what=f"{text!r} in {self.log}")
+
 
 def configuration(
     directory: Path,

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from node.cli.flags import INTEGER, Group, IntegerType, flag, switch
 from node.cli.output import LOCAL_ERROR, Output, pairs
 from node.cli.remote import printing
 
-PROGRESS_S = 1.0
+PROGRESS_S = 1.0  # on a terminal: one line, written again and again
+PROGRESS_LINE_S = 30.0  # elsewhere: another line
+SIGNALLED = 128  # and the signal's number: what shells report
 SEEDS = 1000
 FRAMES = 200_000
 _POSITIVE = IntegerType(minimum=1)
@@ -48,20 +53,28 @@ def simulate_command(
 ) -> int:
     """Play whole clusters on virtual time, one history a seed, with every fault that the seed draws.
 
-    Ends with 1 at the first broken promise, and says how to see it again.
+    Ends with 1 at the first broken promise, and says how to see it again. SIGINT and SIGTERM end it with what has
+    been counted so far.
     """
     played = range(first, first + seeds) if seed is None else range(seed, seed + 1)
-    tell = _progress(len(played)) if out.table and sys.stderr.isatty() else lambda _: None
-    summary = simulate(
-        played, twice=twice, defect=defect or "", workers=workers if seed is None else 1, tell=tell
-    )
+    with _until_signalled() as signals:
+        summary = simulate(
+            played,
+            twice=twice,
+            defect=defect or "",
+            workers=workers if seed is None else 1,
+            tell=_progress(len(played)),
+            stop=lambda: bool(signals),
+        )
     again = None if summary.failed is None else play(summary.failed.seed, defect=defect or "")
     report = _report(summary, again)
     out.show(report, pairs([(key.replace("_", " "), _shown(value)) for key, value in report.items()]))
     if summary.failed is not None:
         option = f" -defect={defect}" if defect else ""
         out.say(f"\nSee it again: strongroom chaos simulate -seed={summary.failed.seed}{option}")
-    return 0 if summary.good else LOCAL_ERROR
+    if not summary.good:
+        return LOCAL_ERROR
+    return SIGNALLED + signals[0] if summary.stopped else 0
 
 
 @chaos.command("fuzz")
@@ -86,14 +99,33 @@ def fuzz_command(out: Output, frames: int, seed: int) -> int:
     return LOCAL_ERROR if result.wrong else 0
 
 
-def _progress(total: int) -> Any:
+@contextmanager
+def _until_signalled() -> Iterator[list[int]]:
+    """The SIGINTs and SIGTERMs that come meanwhile."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    former = [signal.signal(number, lambda number, _: received.append(number)) for number in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, former, strict=True):
+            signal.signal(number, handler)
+
+
+def _progress(total: int) -> Callable[[Summary], None]:
+    terminal = sys.stderr.isatty()
     last = time.monotonic()
 
     def tell(summary: Summary) -> None:
         nonlocal last
-        if time.monotonic() - last > PROGRESS_S:
-            last = time.monotonic()
-            click.echo(f"\r{summary.seeds} of {total} seeds", err=True, nl=False)
+        if time.monotonic() - last < (PROGRESS_S if terminal else PROGRESS_LINE_S):
+            return
+        last = time.monotonic()
+        line = (
+            f"{summary.seeds} of {total} seeds, {0 if summary.good else 1} failed,"
+            f" {summary.simulated_s / 3600:.2f} simulated hours in {summary.elapsed_s:.0f} s"
+        )
+        click.echo(f"\r{line}" if terminal else line, err=True, nl=not terminal)
 
     return tell
 
@@ -102,6 +134,7 @@ def _report(summary: Summary, again: Played | None) -> dict[str, Any]:
     elapsed_s = max(summary.elapsed_s, 1e-9)
     report: dict[str, Any] = {
         "seeds": summary.seeds,
+        "stopped_before_the_end": summary.stopped,
         "simulated_hours": round(summary.simulated_s / 3600, 3),
         "elapsed_s": round(summary.elapsed_s, 1),
         "seeds_per_second": round(summary.seeds / elapsed_s, 1),

@@ -30,6 +30,20 @@ def test_no_seed_breaks_a_promise_and_each_repeats_its_history() -> None:
     )
 
 
+def test_a_simulation_that_is_stopped_counts_what_was_played() -> None:
+    told: list[int] = []
+    summary = simulate(
+        range(1, 10_000),
+        tell=lambda summary: told.append(summary.seeds),
+        stop=lambda: max(told, default=0) > 0,
+    )
+    assert summary.stopped
+    assert summary.good
+    assert told[-1] == summary.seeds
+    assert 0 < summary.seeds < 10_000
+    assert summary.simulated_s > summary.seeds
+
+
 def test_a_seed_gives_the_same_history_in_another_process() -> None:
     """With other hashes of strings, so with sets in another order."""
     program = "from chaos.simulator.play import play; print(play(5).trace)"

@@ -78,7 +78,14 @@ class Gateway:
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one of aiohttp's requests."""
-        call, rendered = await self._exchange(raw)
+        call = _Call(raw, render.new_request_id())
+        try:
+            rendered = await self._exchange(call)
+            return await self._send(raw, rendered, close=call.close)
+        finally:
+            self._release(call)
+
+    async def _send(self, raw: web.BaseRequest, rendered: Rendered, *, close: bool) -> web.StreamResponse:
         if rendered.stream is not None:
             return await self._send_stream(raw, rendered, rendered.stream)
         if rendered.subscription is not None:
@@ -87,7 +94,7 @@ class Gateway:
         response = web.Response(
             status=rendered.status, body=rendered.body or None, headers=self._head.fields(rendered.headers)
         )
-        if call.close:
+        if close:
             response.force_close()
         return response
 
@@ -125,7 +132,11 @@ class Gateway:
 
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:
         """Answer a plain request: the bytes to send, and whether to close the connection then."""
-        call, rendered = await self._exchange(raw)
+        call = _Call(raw, render.new_request_id())
+        try:
+            rendered = await self._exchange(call)
+        finally:
+            self._release(call)
         if rendered.stream is not None or rendered.subscription is not None:
             # The path was spelled so that plain.py did not know it.
             if rendered.stream is not None:
@@ -136,10 +147,14 @@ class Gateway:
         start = self._head.start(rendered.status, rendered.headers, length, close=call.close)
         return start + self._head.end(index) + rendered.body, call.close
 
-    async def _exchange(self, raw: "Raw") -> tuple["_Call", Rendered]:
+    def _release(self, call: "_Call") -> None:
+        """The answer is over, however it ended, or there was none."""
+        if call.request is not None and call.request.has_place:
+            self._core.events.give_back_place()
+
+    async def _exchange(self, call: "_Call") -> Rendered:
         """Never raises for what a client sent, nor for a bug: that is a 500 with its request id in the log."""
         core, began = self._core, now()
-        call = _Call(raw, render.new_request_id())
         core.metrics.request_started()
         try:
             rendered = await self._answer(call)
@@ -162,7 +177,7 @@ class Gateway:
         if call.request is not None:
             rendered.headers.update(staleness(call.request))
         core.metrics.observe(call.operation, rendered.status, now() - began)
-        return call, rendered
+        return rendered
 
     async def _answer(self, call: "_Call") -> Rendered:
         target = _target(call.raw)

@@ -75,6 +75,9 @@ class Request(msgspec.Struct):
     has_body: bool = False
     upload: AsyncIterator[bytes] | None = None  # the body of a route that takes files (Route.upload)
     form: str = ""  # in which a subscription is asked for: node/events/subscription.py
+    has_place: bool = (
+        False  # among the subscribers, until its answer is over (node/api/http.py gives it back)
+    )
     wrap_ttl_ns: int = 0  # for how long the answer is to be put away, instead of being sent; 0: it is sent
     mount: Mount | None = None
     token_row: Token | None = None

@@ -30,6 +30,7 @@ class Hub:
 
     def __init__(self, subscribers_max: int = 0) -> None:
         self.subscribers_max = subscribers_max
+        self._places = 0  # taken: whoever was admitted counts before its answer begins
         self._stream: Stream | None = None
         self._counters: Counters | None = None
 
@@ -54,12 +55,20 @@ class Hub:
 
     @property
     def stream(self) -> "Stream":
-        """Raises Sealed; TooBusy if there is no room for one more subscriber."""
+        """Raises Sealed."""
         if self._stream is None:
             raise Sealed("Vault is sealed")
-        if len(self._stream.audience.all) >= self.subscribers_max:
-            raise TooBusy(f"this node has {self.subscribers_max} subscribers to events, which is the limit")
         return self._stream
+
+    def take_place(self) -> None:
+        """Admit one subscriber, until give_back_place(). Raises TooBusy if there is no room for one more."""
+        if self._places >= self.subscribers_max:
+            raise TooBusy(f"this node has {self.subscribers_max} subscribers to events, which is the limit")
+        self._places += 1
+
+    def give_back_place(self) -> None:
+        """One that was admitted is gone."""
+        self._places -= 1
 
     @property
     def subscribers(self) -> int:

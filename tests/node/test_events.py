@@ -12,6 +12,7 @@ from support.httpfixture import dev_core, serve
 from support.listening import listening
 
 from node.api import events as node_events
+from node.errors import AuditFailed
 from node.events import fanout as fanouts
 from node.events import stream as streams
 from node.events import subscription as subscriptions
@@ -476,6 +477,62 @@ async def test_there_is_room_for_so_many_and_no_more(tmp_path):
             await asyncio.sleep(0.01)
         async with listening(site.url, token):
             pass
+
+
+async def outcome_of_opening(site, held):
+    """200 for a subscription, which `held` keeps, or the status of the refusal."""
+    try:
+        await held.enter_async_context(listening(site.url, site.token))
+    except httpx.HTTPStatusError as refused:
+        return refused.response.status_code
+    return 200
+
+
+async def test_who_comes_at_the_same_time_as_others_does_not_slip_past_the_limit(tmp_path, monkeypatch):
+    """All of them are admitted before any of them has its answer."""
+    real, waiting, all_here = node_events._Sse.open, [], asyncio.Event()
+
+    async def together(self, lost):
+        waiting.append(self)
+        if len(waiting) >= 5:
+            all_here.set()
+        await asyncio.wait_for(all_here.wait(), 30)
+        return await real(self, lost)
+
+    monkeypatch.setattr(node_events._Sse, "open", together)
+    async with (
+        dev_core(tmp_path, event_subscribers_max=5) as (core, token),
+        serve(core, token=token) as site,
+    ):
+        async with contextlib.AsyncExitStack() as held:
+            seen = await asyncio.gather(*(outcome_of_opening(site, held) for _ in range(25)))
+            assert sorted(seen) == [200] * 5 + [503] * 20
+        while core.events.subscribers:
+            await asyncio.sleep(0.01)
+        async with contextlib.AsyncExitStack() as held:
+            assert [await outcome_of_opening(site, held) for _ in range(6)] == [200] * 5 + [503]
+
+
+@pytest.mark.parametrize("spelling", ["events", "%65vents"])
+async def test_who_was_admitted_and_got_no_answer_gives_the_place_back(tmp_path, monkeypatch, spelling):
+    """The record of the answer cannot be written; or the path is spelled so that it cannot be a stream."""
+    async with (
+        dev_core(tmp_path, event_subscribers_max=1) as (core, token),
+        serve(core, token=token) as site,
+    ):
+        wire = await site.connect()
+        asked = f"/v1/sys/{spelling}/subscribe/kv-v2/data-write"
+        with monkeypatch.context() as failing:
+            if spelling == "events":
+                failing.setattr(core.audit, "response", failing_record)
+            sent = {"Accept": "text/event-stream"}
+            assert (await wire.ask("GET", asked, headers=sent)).status >= 400
+        async with listening(site.url, token):
+            pass
+
+
+def failing_record(*_, **__):
+    raise AuditFailed("the disk is full")
 
 
 async def test_metrics_count_them(site, wire):

@@ -72,6 +72,8 @@ async def _subscribe(core: Core, request: Request, params: dict[str, str]) -> Re
         cursor=await _cursor(core, query, stream.cluster),
         limit_s=duration_ns(query.get("timeout"), "timeout") / SECOND_NS,
     )
+    core.events.take_place()
+    request.has_place = True
     return Response(subscription=subscription)
 
 

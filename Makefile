@@ -56,4 +56,5 @@ chaos: $(READY) ## break nodes, links and regions under load, and check every pr
 	@$(BIN)/python -m chaos.run --kills 50 --power-loss 0.6 --pauses --cuts
 	@$(BIN)/python -m chaos.regions --switchovers 3
 	@$(BIN)/python -m chaos.regions --kills 3
+	@$(BIN)/python -m chaos.regions --splits 3
 	@$(BIN)/python -m chaos.regions --links --nodes 1

@@ -39,14 +39,15 @@ _BITS = {"k": 10**3, "M": 10**6, "G": 10**9}
 
 def region_bandwidth_bytes_per_s(file: FileSettings) -> float:
     """What this node sends to other regions at most; 0.0: as much as it can. Raises ConfigError."""
-    if not file.region_bandwidth:
-        return 0.0
-    found = _BANDWIDTH.fullmatch(file.region_bandwidth)
+    return bandwidth_bytes_per_s(file.region_bandwidth, "region_bandwidth") if file.region_bandwidth else 0.0
+
+
+def bandwidth_bytes_per_s(text: str, where: str) -> float:
+    """What "10Mbit" says. Raises ConfigError, which names `where` it was said."""
+    found = _BANDWIDTH.fullmatch(text)
     if found is None:
-        raise ConfigError(
-            f'region_bandwidth is "{file.region_bandwidth}"; a bandwidth is written "10Mbit" or "1.5Gbit".'
-        )
+        raise ConfigError(f'{where} is "{text}"; a bandwidth is written "10Mbit" or "1.5Gbit".')
     bits_per_s = float(found[1]) * _BITS[found[2]]
     if bits_per_s < BANDWIDTH_BIT_S_MIN:
-        raise ConfigError(f'region_bandwidth is "{file.region_bandwidth}"; it must be at least 1Mbit.')
+        raise ConfigError(f'{where} is "{text}"; it must be at least 1Mbit.')
     return bits_per_s / 8

@@ -1,4 +1,4 @@
-"""The rehearsal of regions: `python -m chaos.regions --switchovers 50`, `--kills 50`, `--links`.
+"""The rehearsal of regions: `python -m chaos.regions --switchovers 50`, `--kills 50`, `--splits 20`, `--links`.
 
 Starts regions of its own behind a network that can be cut, writes in all of them while it breaks them, and holds
 what they have against what was acknowledged. Ends with 1 if a promise was broken, and then keeps the directory.
@@ -17,9 +17,10 @@ from chaos.regions.kills import kills
 from chaos.regions.links import links
 from chaos.regions.report import lines, summary
 from chaos.regions.run import Mode, Plan, rehearse
+from chaos.regions.splits import splits
 from chaos.regions.switchovers import switchovers
 
-MODES: dict[str, Mode] = {"switchovers": switchovers, "kills": kills, "links": links}
+MODES: dict[str, Mode] = {"switchovers": switchovers, "kills": kills, "splits": splits, "links": links}
 SEED_BITS = 32
 WRITERS, RATE = 48, 250.0  # some 200 writes per second, over an ocean
 
@@ -30,6 +31,12 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     what.add_argument("--switchovers", type=int, metavar="N", help="hand over N times, there and back")
     what.add_argument(
         "--kills", type=int, metavar="N", help="kill the primary region N times, and promote another"
+    )
+    what.add_argument(
+        "--splits",
+        type=int,
+        metavar="N",
+        help="cut a living primary off N times, and promote another by force",
     )
     what.add_argument(
         "--links",

@@ -29,18 +29,23 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """One loss of a primary region; times are the driver's monotonic nanoseconds."""
+    """One loss of a primary region; times are the driver's monotonic nanoseconds.
+
+    `learnt_ns`: no write that begins later is acknowledged by the old primary alone, and no earlier one later than
+    `answers_s` after it. Of a region that was dead that is the moment in which the promotion was acknowledged; one that
+    was alive and cut off goes on until it has learnt of its successor.
+    """
 
     old: str
     new: str
-    killed_ns: int
     first_asked_ns: int  # when an operator first asked for it
     asked_ns: int  # when the command that was carried out was given
-    acknowledged_ns: int  # when it had answered
+    learnt_ns: int
     epoch: int  # that began
     position: int  # the first one of the new epoch
     lag_entries: int | None  # what it said would be lost; None: it did not know
     lag_seconds: float | None
+    answers_s: float = 0.0  # how long answers may be under way that were given before
     set_aside: tuple[SetAside, ...] = ()
 
 
@@ -129,15 +134,15 @@ def check_promotions(
 
 
 def _dual(writes: Sequence[Write], lost: Mapping[str, Promotion]) -> Iterator[Violation]:
-    """Once a promotion is acknowledged nobody is told any more that the old primary wrote something."""
+    """Once the old primary must know of the promotion nobody is told any more that it wrote something."""
     for write in writes:
         promotion = lost.get(write.request_id)
         if promotion is not None and _late(write, promotion):
-            after_s = ((write.completed_ns or 0) - promotion.acknowledged_ns) / 1e9
+            after_s = ((write.completed_ns or 0) - promotion.learnt_ns) / 1e9
             yield Violation(
                 "dual",
-                f"{_name(write)} was acknowledged {after_s:.3f} s after {promotion.new} had been promoted, at"
-                f" {write.node} first, and is with {promotion.old} alone",
+                f"{_name(write)} was acknowledged {after_s:.3f} s after {promotion.old} had been superseded by"
+                f" {promotion.new}, at {write.node} first, and is with {promotion.old} alone",
             )
 
 
@@ -226,7 +231,9 @@ def check_applications(
 
 
 def _late(write: Write, promotion: Promotion) -> bool:
-    return (write.completed_ns or 0) > promotion.acknowledged_ns
+    late_ns = promotion.learnt_ns + int(promotion.answers_s * 1e9)
+    completed_ns = write.completed_ns or 0
+    return completed_ns > late_ns or write.invoked_ns > promotion.learnt_ns
 
 
 def _holds(state: NodeState, write: Write) -> bool:

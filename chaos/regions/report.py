@@ -6,12 +6,14 @@ from typing import Any
 
 from chaos.history import Fault
 from chaos.regions.run import FIRST_WRITE, Result
+from chaos.regions.splits import STEPS_BACK
 from chaos.report import SHOWN_VIOLATIONS_MAX, figures, silences
 
 GAP_S_MAX = 5.0  # without an acknowledged write around a switchover: p99
 TAKE_OVER_S_MAX = 10.0  # from the command to the first acknowledged write
+STEP_BACK_S_MAX = 10.0  # from a healed link until the old primary orders nothing
 SWITCHOVER_GAP = "longest time without a write"
-LIMITS_S = {SWITCHOVER_GAP: GAP_S_MAX, FIRST_WRITE: TAKE_OVER_S_MAX}
+LIMITS_S = {SWITCHOVER_GAP: GAP_S_MAX, FIRST_WRITE: TAKE_OVER_S_MAX, STEPS_BACK: STEP_BACK_S_MAX}
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         f"acknowledged {told['acknowledged']} ({told['writes_per_s']:.0f}/s), {outcomes}",
         f"calls of applications: {told['application_calls']}",
     ]
-    if told["set_aside"] or told["mode"] == "kills":
+    if told["set_aside"] or told["mode"] in ("kills", "splits"):
         text.append(
             f"set aside {told['set_aside']} commands, {told['acknowledged_and_set_aside']} of them acknowledged writes;"
             f" written again {told['written_again']}"

@@ -7,7 +7,7 @@ import click
 
 from node.cli import region_authors
 from node.cli.client import Client, needed
-from node.cli.flags import DURATION, Group, flag, switch
+from node.cli.flags import DURATION, PAIR, Group, flag, switch
 from node.cli.output import Output, table
 from node.cli.prompt import secret_line
 from node.cli.remote import Prints, remote
@@ -102,6 +102,20 @@ def render(told: dict[str, Any]) -> str:
 
 
 @region.command()
+@flag(
+    "set", PAIR, variable="changes", multiple=True, help="A setting and its new value, key=value; repeatable."
+)
+@remote(Prints.FORMATS)
+def settings(client: Client, out: Output, changes: tuple[tuple[str, str], ...]) -> int:
+    """Show what the region that is asked goes by towards the others, or change it while it runs."""
+    if changes:
+        client.call("POST", "sys/regions/settings", dict(changes))
+    told = needed(client.call("GET", "sys/regions/settings"), "data")
+    out.show(told, table(("Setting", "Value"), [[name, value] for name, value in told.items()], empty="-"))
+    return 0
+
+
+@region.command()
 @click.argument("name")
 @remote()
 def switchover(client: Client, name: str) -> int:
@@ -113,12 +127,14 @@ def switchover(client: Client, name: str) -> int:
 
 @region.command()
 @switch("accept-loss", help="Accept the loss of what this region has not got.")
-@flag("max-lag", default="0s", help="Accept the loss of what is not older than this.")
+@flag("max-lag", help="Accept the loss of what is not older than this.  [default: as `region settings` says]")
 @switch("force", help="Even if the primary region answers.")
 @remote(Prints.FORMATS)
-def promote(client: Client, out: Output, accept_loss: bool, max_lag: str, force: bool) -> int:
+def promote(client: Client, out: Output, accept_loss: bool, max_lag: str | None, force: bool) -> int:
     """Take over from a primary region that is gone; ask it of the region that is to order writes."""
-    body = {"accept_loss": accept_loss, "max_lag": max_lag, "force": force}
+    body: dict[str, Any] = {"accept_loss": accept_loss, "force": force}
+    if max_lag is not None:
+        body["max_lag"] = max_lag
     told = needed(client.call("POST", "sys/regions/promote", body), "data")
     out.show(told, f"Success! {told['region']} orders writes since position {told['position']}.")
     return 0

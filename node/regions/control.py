@@ -15,7 +15,7 @@ import msgspec
 
 from node.core.core import Core
 from node.errors import InvalidRequest, NoQuorum, OutcomeUnknown
-from node.regions import divergence, stream
+from node.regions import divergence, settings, stream
 from node.regions.links import Interrupted, Unreachable
 from node.regions.stream import Standing
 from node.regions.worker import Contact, RegionsWorker
@@ -28,7 +28,6 @@ from storage.secret import Secret
 REPLAY_TIMEOUT_S = 15.0
 REQUEST_ID = "X-Strongroom-Request-Id"
 CONTACT_FRESH_S = 2.0  # an older contact says nothing about now
-SWITCHOVER_LAG_MAX = 10_000  # positions: more take too long to hand over while nobody accepts writes
 
 
 def worker(core: Core) -> RegionsWorker:
@@ -50,6 +49,7 @@ def overview(core: Core) -> dict[str, Any]:
         "stuck": regions.stuck,
         "diverged_at": regions.diverged_at,
         "link_problem": regions.link_problem,
+        "bytes_per_second_max": regions.throttle.bytes_per_s,
         "regions": [_describe(regions, own, each) for each in store.reads.regions()],
         "epochs": [
             {"epoch": each.epoch, "region": each.region, "position": each.position}
@@ -131,10 +131,10 @@ async def switchover(core: Core, target: str) -> None:
         told = await regions.hello(region)
     except (Unreachable, Interrupted) as error:
         raise InvalidRequest(f"{target} cannot be asked whether it is ready: {error}") from None
-    behind = store.position - told.position
-    if told.role not in roles.FOLLOWS or behind > SWITCHOVER_LAG_MAX:
+    behind, limit = store.position - told.position, settings.current(store).switchover_max_lag
+    if told.role not in roles.FOLLOWS or behind > limit:
         raise InvalidRequest(
-            f"{target} is not ready: it is {told.role}, {behind} commands behind (at most {SWITCHOVER_LAG_MAX})"
+            f"{target} is not ready: it is {told.role}, {behind} commands behind (at most {limit})"
         )
     try:
         await store.submit(RegionHandover(time_ns=store.now_ns(), target=target))
@@ -142,12 +142,14 @@ async def switchover(core: Core, target: str) -> None:
         raise refused(error, target) from None
 
 
-async def promote(core: Core, *, accept_loss: bool, max_lag_s: float, force: bool) -> dict[str, Any]:
+async def promote(core: Core, *, accept_loss: bool, max_lag_s: float | None, force: bool) -> dict[str, Any]:
     """Take over from a primary region that is gone; what that costs. Raises InvalidRequest with the right advice.
 
-    Of what the primary had, the last `max_lag_s` seconds may be missing; with `accept_loss` any part of it.
+    Of what the primary had, the last `max_lag_s` seconds may be missing (None: as the region's settings say); with
+    `accept_loss` any part of it.
     """
     store, regions = core.unsealed, worker(core)
+    allowed_s = settings.current(store).promote_max_lag if max_lag_s is None else max_lag_s
     own = stream.standing(store)
     if own.role not in roles.FOLLOWS:
         raise InvalidRequest(f"this region is {own.role}: only one that follows can be promoted")
@@ -155,7 +157,7 @@ async def promote(core: Core, *, accept_loss: bool, max_lag_s: float, force: boo
     answers = source is not None and await _answers(regions, source, own, force=force)
     behind, ahead = lag(regions, own, in_touch=answers), await _ahead(regions, own)
     seconds = behind["lag_seconds"]
-    if not accept_loss and (seconds is None or seconds > max_lag_s or ahead):
+    if not accept_loss and (seconds is None or seconds > allowed_s or ahead):
         raise InvalidRequest(_loss(own, behind, ahead))
     try:
         await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=own.epoch + 1))
@@ -196,19 +198,21 @@ def _loss(own: Standing, known: dict[str, Any], ahead: dict[str, int]) -> str:
 
 
 async def _answers(regions: RegionsWorker, source: Region, own: Standing, *, force: bool) -> bool:
-    """Whether the region that orders writes answers. Raises InvalidRequest if it does, and `force` is not given.
+    """Whether the primary answers, and orders nothing that may be missing. Raises InvalidRequest if it goes on ordering
+    writes, and `force` is not given.
 
     Every node of it is asked: one that hangs does not speak for the others, nor one that is cut off from them.
     """
     each_node = [dataclasses.replace(source, links=(address,)) for address in source.links]
     told = await asyncio.gather(*(_standing(regions, each) for each in each_node))
     answers = [each for each in told if each is not None and each.in_touch]
-    if any(each.role == roles.PRIMARY and each.rank >= own.rank for each in answers) and not force:
+    goes_on = any(each.role == roles.PRIMARY and each.rank >= own.rank for each in answers)
+    if goes_on and not force:
         raise InvalidRequest(
             f"{source.name} answers and orders writes: `strongroom region switchover {own.region}` there"
             " hands over without a loss. If clients cannot reach it all the same, promote with force=true"
         )
-    return bool(answers)
+    return bool(answers) and not goes_on
 
 
 async def _standing(regions: RegionsWorker, region: Region) -> Standing | None:

@@ -12,18 +12,26 @@ class Throttle:
 
     def __init__(self, bytes_per_s: float) -> None:
         """0: without a limit."""
-        self._rate = bytes_per_s
+        self.bytes_per_s = bytes_per_s
         self._free_at = 0.0  # monotonic: until then what was let pass is on its way
+
+    def limit(self, bytes_per_s: float) -> None:
+        """Another rate from now on; what waits already keeps its turn."""
+        self.bytes_per_s = bytes_per_s
 
     @property
     def slice_bytes(self) -> int:
         """How much to send at most before others have their turn."""
-        return max(1, min(SLICE_BYTES_MAX, int(self._rate * SLICE_S))) if self._rate else SLICE_BYTES_MAX
+        return (
+            max(1, min(SLICE_BYTES_MAX, int(self.bytes_per_s * SLICE_S)))
+            if self.bytes_per_s
+            else SLICE_BYTES_MAX
+        )
 
     async def let_pass(self, size_bytes: int) -> None:
         """Return when so many bytes may be sent."""
-        if not self._rate:
+        if not self.bytes_per_s:
             return
         start = max(self._free_at, time.monotonic())
-        self._free_at = start + size_bytes / self._rate
+        self._free_at = start + size_bytes / self.bytes_per_s
         await asyncio.sleep(start - time.monotonic())

@@ -25,6 +25,7 @@ from node import pki
 from node.config import Settings
 from node.errors import NodeError, NoQuorum
 from node.regions import authority, divergence, stream
+from node.regions import settings as own_settings
 from node.regions.copies import fetch
 from node.regions.links import Answer, Interrupted, Links, Unreachable
 from node.regions.stream import Batch, Question, Rank, Standing
@@ -126,12 +127,14 @@ class RegionsWorker:
 
     def superseded(self, rank: Rank, by: Standing | None = None) -> None:
         """Somebody knows of this epoch: if it prevails over ours, nothing is ordered here any more."""
-        if rank > stream.standing(self._store).rank:
-            self._store.cleared.clear()
-            self._highest = max(self._highest, rank)
-            if by is not None:
-                self.contacts[by.region] = Contact(by, time.monotonic())
+        if rank <= stream.standing(self._store).rank:
+            return
+        self._store.cleared.clear()
+        if rank > self._highest:
+            self._highest = rank
             self._news.set()
+        if by is not None:
+            self.contacts[by.region] = Contact(by, time.monotonic())
 
     def others(self) -> list[Region]:
         """All regions but this one."""
@@ -219,6 +222,7 @@ class RegionsWorker:
     async def _round(self) -> None:
         """Ask every other region how it stands; writes are cleared by it after a start."""
         await self._open()
+        self.throttle.limit(own_settings.current(self._store).bytes_per_s(self._settings.link_bytes_per_s))
         with contextlib.suppress(NoQuorum):
             await self._store.fresh()  # else regions whose entries are not applied yet would be left out
             self._asking_since = self._asking_since or time.monotonic()
@@ -450,7 +454,8 @@ class RegionsWorker:
 
     def _heard(self, told: Standing, began: float | None) -> None:
         """`began`: when it was asked for; None: it came by itself."""
-        now, self._highest = time.monotonic(), max(self._highest, told.rank)
+        now = time.monotonic()
+        self.superseded(told.rank)
         if not told.in_touch and told.region in self.contacts:
             return  # what it does not know counts as not heard
         contact = self.contacts.setdefault(told.region, Contact(told, began or now))

@@ -54,10 +54,9 @@ ENTRIES = (
 PROMOTION = Promotion(
     old="eu",
     new="us",
-    killed_ns=12 * SECOND,
     first_asked_ns=14 * SECOND,
     asked_ns=15 * SECOND,
-    acknowledged_ns=int(15.5 * SECOND),
+    learnt_ns=int(15.5 * SECOND),
     epoch=2,
     position=PROMOTED,
     lag_entries=2,
@@ -121,6 +120,18 @@ def test_what_the_old_primary_acknowledges_after_the_promotion_is_seen() -> None
 def test_an_answer_on_its_way_while_another_region_is_promoted_is_seen() -> None:
     late = replace(LOST[0], completed_ns=16 * SECOND)
     assert kinds([*BEFORE, late, LOST[1], *AFTER], KEPT) == {"dual"}
+
+
+def test_a_primary_that_was_cut_off_goes_on_until_it_learns_of_its_successor_and_no_longer() -> None:
+    split = replace(PROMOTION, learnt_ns=int(16.5 * SECOND), answers_s=1.0)
+    assert (
+        kinds([*BEFORE, LOST[0], write(101, at=16, key="s/1", expect=1), *AFTER], KEPT, promotion=split)
+        == set()
+    )
+    on_its_way = replace(LOST[0], completed_ns=17 * SECOND)
+    assert kinds([*BEFORE, on_its_way, LOST[1], *AFTER], KEPT, promotion=split) == set()
+    for late in (replace(on_its_way, completed_ns=18 * SECOND), write(100, at=16.6)):
+        assert kinds([*BEFORE, late, LOST[1], *AFTER], KEPT, promotion=split) == {"dual"}
 
 
 def test_a_write_that_its_client_repeated_in_the_new_history_was_not_lost() -> None:

@@ -13,7 +13,7 @@ from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.enrol import TICKET_TTL_MAX_S
 from node.errors import InvalidRequest
-from node.regions import control, digests, divergence, enrol, parting, stream
+from node.regions import control, digests, divergence, enrol, parting, settings, stream
 from node.regions.stream import Question, Standing
 from storage import regions as roles
 
@@ -31,6 +31,7 @@ _REGION = (
 OVERVIEW = (
     *named(Kind.STRING, "region role primary stuck link_problem"),
     *named(Kind.INTEGER, "epoch position diverged_at"),
+    Field("bytes_per_second_max", Kind.NUMBER, "What this node sends to other regions at most; 0: no cap."),
     Field("regions", Kind.OBJECTS, "Every region as this node knows it.", members=_REGION),
     Field(
         "epochs",
@@ -44,6 +45,17 @@ _PROMOTED = (
     *named(Kind.INTEGER, "epoch position"),
     Field("lost", Kind.OBJECT, "lag_entries and lag_seconds: what is missing; null where nobody knows."),
     Field("ahead", Kind.OBJECT, "Other regions that have more, and by how many commands."),
+)
+_SETTINGS = (
+    Field(
+        "bandwidth",
+        Kind.STRING,
+        'What each node sends to other regions at most, as "10Mbit"; "unlimited"; as its configuration says if empty.',
+    ),
+    Field(
+        "switchover_max_lag", Kind.INTEGER, "Commands that a region may be behind which is handed over to."
+    ),
+    Field("promote_max_lag", Kind.DURATION, "What a promotion may lose that does not say max_lag."),
 )
 
 
@@ -120,7 +132,7 @@ def routes() -> list[Route]:
                 Field(
                     "max_lag",
                     Kind.DURATION,
-                    "Accept the loss of so much of the latest; 0 if nothing is said.",
+                    "Accept the loss of so much of the latest; as sys/regions/settings says if nothing is said.",
                 ),
                 Field("force", Kind.BOOLEAN, "Even if the primary region answers."),
             ),
@@ -152,6 +164,15 @@ def routes() -> list[Route]:
             sudo=True,
             summary="Forget a region.",
             fields=(_NAME,),
+        ),
+        Route(
+            "sys/regions/settings",
+            {read: read_settings, update: write_settings},
+            local=True,
+            sudo=True,
+            summary="What this region goes by towards the others; what is not named stays.",
+            fields=_SETTINGS,
+            answers={read: _SETTINGS},
         ),
         Route(
             "sys/regions/divergence",
@@ -279,7 +300,8 @@ async def switchover(core: Core, request: Request, params: dict[str, str]) -> Re
 
 async def promote(core: Core, request: Request, params: dict[str, str]) -> Response:
     accept_loss, force = (values.boolean(request.data.get(name), name) for name in ("accept_loss", "force"))
-    max_lag_s = values.duration_ns(request.data.get("max_lag"), "max_lag") / values.SECOND_NS
+    said = request.data.get("max_lag")
+    max_lag_s = None if said is None else values.duration_ns(said, "max_lag") / values.SECOND_NS
     told = await control.promote(core, accept_loss=accept_loss, max_lag_s=max_lag_s, force=force)
     return Response(data=told)
 
@@ -298,6 +320,17 @@ async def leave(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 async def remove(core: Core, request: Request, params: dict[str, str]) -> Response:
     await control.remove(core, values.text(request.data.get("name"), "name"))
+    return Response(status=NO_CONTENT)
+
+
+async def read_settings(core: Core, request: Request, params: dict[str, str]) -> Response:
+    control.worker(core)
+    return Response(data=settings.current(core.unsealed).shown())
+
+
+async def write_settings(core: Core, request: Request, params: dict[str, str]) -> Response:
+    control.worker(core)
+    await settings.change(core.unsealed, request.data)
     return Response(status=NO_CONTENT)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -179,6 +180,14 @@ class Group(Protocol):
         """Whether a local read that is made before anything is awaited is as good as one after read_index().
 
         No message, no wait: for the way of every read. Count on it once, for reads that began before the call.
+        """
+        ...
+
+    def watch(self, watcher: Callable[[float], None] | None) -> None:
+        """Tell `watcher` from now on when fresh_now() ends by itself: in boot-time seconds, 0.0 if it does not hold.
+
+        Told again before anything leaves this node after which somebody else may know of a write that local reads do
+        not show yet, or may lead: whoever reads alone until then, in another process too, reads what is fresh.
         """
         ...
 

@@ -125,6 +125,7 @@ class Engine:
         self._unclosed = 0
         self._known: tuple[int, str | None, Role] | None = None
         self._peers_stale = True
+        self._watcher: Callable[[float], None] | None = None
         self.running = False
 
     # ---- lifecycle ----
@@ -148,6 +149,7 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.net.stop()
         self.running = False
+        self._show_freshness()
         for handle in (self._tick_due, self._commit_due):
             if handle is not None:
                 handle.cancel()
@@ -220,7 +222,17 @@ class Engine:
             self.fatal(f"{type(error).__name__} in a tick")
         if self._journal.dirty:
             self.syncing.poke()
+        self._show_freshness()
         self.waits.settle()
+
+    def watch(self, watcher: Callable[[float], None] | None) -> None:
+        """See api.Group."""
+        self._watcher = watcher
+        self._show_freshness()
+
+    def _show_freshness(self) -> None:
+        if self._watcher is not None:
+            self._watcher(self.replica.leasing.fresh_until if self.running else 0.0)
 
     def _tell_news(self) -> None:
         """After a change of term, leader or role: whoever waits on the old one tries the new one."""
@@ -275,6 +287,7 @@ class Engine:
         self._journal.sync()
 
     def send(self, peer: str, body: bytes) -> bool:
+        self._show_freshness()  # before others can act on what this says, whoever reads here alone must know
         return self.net.send(peer, body)
 
     def backlog(self, peer: str) -> int:

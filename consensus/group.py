@@ -1,6 +1,7 @@
 """The face of this package: one node's part of a replicated log, as `api.Group` describes it."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -86,6 +87,10 @@ class RaftGroup:
     def fresh_now(self) -> bool:
         """See api.Group. Inside a lease: the leader's own, or a follower's."""
         return self._engine.running and self._engine.replica.leasing.fresh
+
+    def watch(self, watcher: Callable[[float], None] | None) -> None:
+        """See api.Group."""
+        self._engine.watch(watcher)
 
     def age_s(self) -> float | None:
         """See api.Group."""

@@ -156,6 +156,10 @@ class Lease:
     def holds(self, now: float) -> bool:
         return now < self._end
 
+    @property
+    def end(self) -> float:
+        return self._end
+
     def as_of(self, applied_index: int) -> float | None:
         """A time at which all that was acknowledged anywhere is in the state here; None: not known."""
         while self._proofs and self._proofs[0][0] <= applied_index:

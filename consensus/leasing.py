@@ -65,6 +65,16 @@ class Leasing:
             return self._view.leased and core.applied_index >= core.commit_index
         return self.holds() and core.applied_index >= self._log.last_index
 
+    @property
+    def fresh_until(self) -> float:
+        """When `fresh` ends by itself (boot time, seconds); 0.0: it does not hold. Asking this wants no lease."""
+        core = self._core
+        if core.leading:
+            held = self._view.ready and self._options.read_leases and core.applied_index >= core.commit_index
+            return self._gate.lease_end if held else 0.0
+        held = self._place == (core.term, core.leader_id) and core.applied_index >= self._log.last_index
+        return self.lease.end if held else 0.0
+
     def holds(self) -> bool:
         """This follower has a lease: with everything applied that is in its log now, it may answer reads."""
         now = self._host.boottime()

@@ -1,6 +1,8 @@
 """A group of one without disk or network: the same face, for the dev mode and for tests of what is above it."""
 
 import asyncio
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 from consensus.api import COMMAND_BYTES_MAX, REQUEST_ID_BYTES, Applied, Member, Role, StateMachine, Status
@@ -15,6 +17,7 @@ class SoloGroup:
     def __init__(self, machine: StateMachine, node_id: str) -> None:
         self._machine, self._me = machine, Member(node_id, ADDRESS)
         self._stopped = False
+        self._watcher: Callable[[float], None] | None = None
 
     async def start(self) -> None:
         """Nothing to start."""
@@ -22,6 +25,8 @@ class SoloGroup:
     async def stop(self) -> None:
         """Refuse what comes from now on."""
         self._stopped = True
+        if self._watcher is not None:
+            self._watcher(0.0)
 
     def begin(self, command: bytes, *, request_id: bytes, timeout: float) -> "asyncio.Future[Applied]":
         """See api.Group."""
@@ -50,6 +55,12 @@ class SoloGroup:
     def fresh_now(self) -> bool:
         """See api.Group."""
         return not self._stopped
+
+    def watch(self, watcher: Callable[[float], None] | None) -> None:
+        """See api.Group."""
+        self._watcher = watcher
+        if watcher is not None:
+            watcher(0.0 if self._stopped else math.inf)
 
     def age_s(self) -> float | None:
         """See api.Group."""

@@ -8,6 +8,7 @@ database holds. What is dropped is emptied: whoever still refers to it finds no 
 from collections import OrderedDict
 from typing import Any
 
+from storage.marks import Marks
 from storage.packed import PackedCache
 from storage.rows import KvVersion
 
@@ -47,6 +48,7 @@ class ValueCache:
         self._bytes_max = bytes_max
         self.packed = PackedCache(packed_bytes_max)
         self._keys: OrderedDict[tuple[str, str], dict[int, CachedValue]] = OrderedDict()
+        self.marks: Marks | None = None
         self._asked: set[int] = set()  # lately, in vain: hashes of questions
         self.size_bytes = 0
 
@@ -84,6 +86,8 @@ class ValueCache:
 
     def forget(self, mount_id: str, path: str) -> None:
         """The key was touched."""
+        if self.marks is not None:
+            self.marks.touched(mount_id, path)
         self.packed.forget(mount_id, path)
         self._evict((mount_id, path))
 
@@ -109,6 +113,8 @@ class ValueCache:
         self._clear()
 
     def _clear(self) -> None:
+        if self.marks is not None:
+            self.marks.cleared()
         for versions in self._keys.values():
             for value in versions.values():
                 self._drop(value)

@@ -20,6 +20,7 @@ from storage.digest import OWN, SHARED, Pause, digest
 from storage.errors import Incompatible
 from storage.handling import HANDLINGS, NOT_IN_BATCHES, OF_ONE_KEY, TOPICS
 from storage.history import History
+from storage.marks import Marks
 from storage.outcomes import INDEX_QUERY, Index, Outcomes
 from storage.reads import Reads
 from storage.recent import Recent
@@ -152,11 +153,21 @@ class Machine:
         try:
             outcome = self._apply(request_id, command)
             self._keep_bounded()
+            self._show_marks()
         except BaseException:
             self._failed = True  # a bug, or a broken disk: what is half done must never be committed
             self._db.rollback()
             raise
         return outcome
+
+    def mark(self, marks: Marks | None) -> None:
+        """Tell `marks` of every change from now on; it changes nothing, and is no part of the state."""
+        self.values.marks = marks
+        self._show_marks()
+
+    def _show_marks(self) -> None:
+        if self.values.marks is not None:
+            self.values.marks.moved(self._position, self._clock_ns, self._epoch)
 
     def skip(self, index: int) -> None:
         """The entry at `index` holds no command."""
@@ -264,6 +275,7 @@ class Machine:
         self._epoch += 1
         for topic in TOPICS:
             self._generations[topic] += 1
+        self._show_marks()
         if self.observer is not None:
             self.observer.replaced()
 

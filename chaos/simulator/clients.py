@@ -59,15 +59,28 @@ class Clients:
         return False
 
     async def read(self, key: str) -> None:
-        """A fresh read, one that asks a quorum, or one that may be old and says how old."""
+        """A fresh read, one that asks a quorum, one beside a node, or one that may be old and says how old."""
         dice = self.world.rng.random()
         if dice < 0.2:
             await self._read_stale(key)
             return
+        if dice > 0.6:
+            self._read_beside(key)
         began, floor = self.world.loop.now, self._floors[key][-1][1]
         value = await self.at_some_node(lambda node: _fresh(node, key, confirm=dice < 0.3))
         if isinstance(value, tuple):
             self._check(key, value[0], floor, f"a read that began at {began:.3f}")
+
+    def _read_beside(self, key: str) -> None:
+        """As another process of its machine that sees a node's state and how long that is fresh; it may be stopped."""
+        world = self.world
+        if not world.nodes:
+            return
+        node = world.nodes[world.rng.choice(list(world.nodes))]
+        if node.boottime() < node.fresh_until:
+            world.seen["reads beside"] += 1
+            floor = self._floors[key][-1][1]
+            self._check(key, node.machine.read(key), floor, f"a read beside {node.process.name}")
 
     async def _read_stale(self, key: str) -> None:
         answer = await self.at_some_node(lambda node: _aged(node, key))

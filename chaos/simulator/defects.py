@@ -118,6 +118,10 @@ def _ignore_what_waits(self: Leasing) -> bool:
     return self.holds()
 
 
+def _show_what_waits_as_fresh(self: Leasing) -> float:
+    return self._gate.lease_end if self._core.leading else self.lease.end
+
+
 def _commit_without_holders(self: Leasing) -> None:
     self._ceiling = None
 
@@ -163,6 +167,10 @@ DEFECTS = {
     "pending-ignored": Defect(
         "a holder reads although it has entries that are not applied",
         ((Leasing, "fresh", property(_ignore_what_waits)),),
+    ),
+    "pending-not-shown": Defect(
+        "a holder lets others read beside it although it has entries that are not applied",
+        ((Leasing, "fresh_until", property(_show_what_waits_as_fresh)),),
     ),
     "commit-without-holders": Defect(
         "the leader commits entries that a holder lacks",

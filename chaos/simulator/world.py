@@ -90,6 +90,11 @@ class Node:
     machine: Registers
     journal: SimJournal
     ended: asyncio.Future[None]
+    boottime: Callable[[], float]
+    fresh_until: float = 0.0  # as it has told whoever reads beside it
+
+    def show(self, until: float) -> None:
+        self.fresh_until = until
 
 
 @dataclass
@@ -195,17 +200,22 @@ class World:
         def transport(handler: PeerHandler) -> Port:
             return self.network.attach(process, handler)
 
+        def boottime() -> float:
+            return clock.offset_s + self.loop.now * clock.rate
+
         parts = Parts(
             transport=transport,
             clock=self.loop.time,
-            boottime=lambda: clock.offset_s + self.loop.now * clock.rate,
+            boottime=boottime,
             rng=random.Random(self.rng.random()),
             run=lambda function, *arguments: self._run(node_id, machine, function, *arguments),
             free_bytes=lambda _: 1 << 40,
             fatal=lambda why: self._fatal(node_id, why),
         )
         group = RaftGroup(config, machine, GroupDisk(journal, found, snapshots), parts)
-        self.nodes[node_id] = Node(process, group, machine, journal, self.loop.create_future())
+        node = Node(process, group, machine, journal, self.loop.create_future(), boottime)
+        self.nodes[node_id] = node
+        group.watch(node.show)
         self._journals[node_id] = journal
         self.trace("boot", node_id, found.base.index, len(found.entries))
         _ = self.spawn(process, group.start())

@@ -19,7 +19,11 @@ def node(monkeypatch: pytest.MonkeyPatch) -> OneReplica:
 
 
 def fresh(node: OneReplica) -> bool:
-    return node.replica.leasing.fresh
+    alone = node.replica.leasing.fresh
+    assert (node.now < node.replica.leasing.fresh_until) == alone, (
+        "who reads beside the node must be told the same"
+    )
+    return alone
 
 
 def follow(node: OneReplica) -> wire.LeaseAsk:

@@ -194,3 +194,24 @@ async def test_every_node_reads_what_any_node_acknowledged(tmp_path: Path) -> No
         assert await cluster.groups[reader].read_index(PATIENCE_S) >= index
         assert cluster.machines[reader].values["k"] == str(i)
     await cluster.close()
+
+
+async def test_who_reads_beside_a_node_is_told_before_anything_leaves_it(tmp_path: Path) -> None:
+    """What leaves may be the acknowledgement of a write, a lease given back, or an order to campaign."""
+    cluster = Cluster(tmp_path)
+    group = await cluster.boot()
+    await cluster.led()
+    await cluster.write("n1", "k=1")
+    events: list[object] = []
+    group.watch(events.append)
+    (until,) = events
+    assert isinstance(until, float)
+    assert until > 0
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(group._engine.net, "send", lambda peer, body: events.append(body) or True)
+    assert group._engine.send("n2", b"a lease given back")
+    monkey.undo()
+    assert isinstance(events[-2], float)
+    assert events[-1] == b"a lease given back"
+    await cluster.close()
+    assert events[-1] == 0.0, "a node that has stopped is not fresh"

@@ -216,8 +216,13 @@ class Group(Protocol):
         """Leader: hand over to an up-to-date follower and wait until it leads (or return at the deadline)."""
         ...
 
-    async def add_member(self, member: Member, timeout: float) -> None:
-        """Leader or not: bring `member` up to date as a learner, then make it a voter. MembershipRefused."""
+    async def add_member(
+        self, member: Member, timeout: float, *, may_vote: Callable[[], bool] | None = None
+    ) -> None:
+        """Leader or not: bring `member` up to date as a learner, then make it a voter. Raises MembershipRefused.
+
+        With `may_vote` only as the leader, and not before that holds, too; it is asked often, and must be cheap.
+        """
         ...
 
     async def check_removal(self, node_id: str, timeout: float) -> None:

@@ -2,7 +2,7 @@
 
 A joiner first gets the log as a learner: it counts for nothing. Only when it has nearly all of it does the
 entry that makes it a voter go into the log, so a change never costs the group its majority (Raft thesis,
-section 4.2.1).
+section 4.2.1). Several may learn at once, and hold up no other change meanwhile: entries go into the log one at a time.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from consensus.replica import Replica
 FAREWELL_S = 2.0
 FAREWELL_HEARTBEATS = 2  # after which it has heard that its removal is committed
 
-Wait = Callable[[Callable[[], bool]], Awaitable[None]]
+Predicate = Callable[[], bool]
+Wait = Callable[[Predicate], Awaitable[None]]
 
 
 class Changes:
@@ -29,25 +30,43 @@ class Changes:
     async def change(self, member: Member, *, adding: bool) -> None:
         """As the leader, carry one membership change through. Raises MembershipRefused."""
         if adding:
-            await self.add(member)
+            await self.add(member, lambda: True)
         else:
             await self.remove(member.id)
 
-    async def add(self, member: Member) -> None:
-        """Returns when the new configuration is applied here. Cancel it at the caller's deadline."""
+    async def add(self, member: Member, may_vote: Predicate) -> None:
+        """Returns when the new configuration is applied here. Cancel it at the caller's deadline.
+
+        `may_vote()` is asked whenever something happens, besides whether the learner has caught up.
+        """
         replica = self._replica
-        if replica.members.get(member.id) == member:
+
+        def good() -> bool:
+            return self._caught_up(member.id) and may_vote()
+
+        if self._is_member(member):
             return
-        if member.id in replica.members:
+        self._check_leading()
+        membership.check_learner(replica.learners, member)
+        replica.set_learners({**replica.learners, member.id: member})
+        try:
+            while not self._is_member(member):
+                await self._until(lambda: good() or member.id in replica.members)
+                async with self._busy:
+                    if good() and not self._is_member(member):
+                        await self._append(member, adding=True)
+        finally:
+            self._forget(member.id)
+
+    def _is_member(self, member: Member) -> bool:
+        """Whether it is one already. Raises MembershipRefused if it cannot become one."""
+        members = self._replica.members
+        if members.get(member.id) == member:
+            return True
+        if member.id in members:
             raise MembershipRefused("that id is a member under another address: remove it first")
-        membership.check_add(replica.members, member)
-        async with self._busy:
-            replica.set_learners({**replica.learners, member.id: member})
-            try:
-                await self._until(lambda: self._caught_up(member.id))
-                await self._append(member, adding=True)
-            finally:
-                self._forget(member.id)
+        membership.check_add(members, member)
+        return False
 
     async def remove(self, node_id: str) -> None:
         """As add(). The leader cannot remove itself: it hands over first (group.py)."""
@@ -129,5 +148,8 @@ class Changes:
 
     async def _until(self, predicate: Callable[[], bool]) -> None:
         await self._wait(lambda: predicate() or not self._replica.leading)
+        self._check_leading()
+
+    def _check_leading(self) -> None:
         if not self._replica.leading:
             raise MembershipRefused("not the leader any more; look at the members and ask again")

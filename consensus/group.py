@@ -13,6 +13,8 @@ from consensus.opening import Disk, GroupConfig
 from consensus.options import RaftOptions
 from consensus.parts import Counters, Parts
 
+DEADLINE_PASSED = "the deadline passed; look at the members and ask again"
+
 __all__ = ["Counters", "GroupConfig", "Parts", "RaftGroup", "RaftOptions"]
 
 
@@ -208,9 +210,18 @@ class RaftGroup:
         except TimeoutError:
             pass
 
-    async def add_member(self, member: Member, timeout: float) -> None:
+    async def add_member(
+        self, member: Member, timeout: float, *, may_vote: Callable[[], bool] | None = None
+    ) -> None:
         """See api.Group. Asking again for what is done already is fine."""
-        await self._change(member, adding=True, timeout=timeout)
+        if may_vote is None:
+            await self._change(member, adding=True, timeout=timeout)
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._engine.changes.add(member, may_vote)
+        except TimeoutError:
+            raise MembershipRefused(DEADLINE_PASSED) from None
 
     async def remove_member(self, node_id: str, timeout: float) -> None:
         """See api.Group. Asking again for what is done already is fine."""
@@ -239,7 +250,7 @@ class RaftGroup:
                 if replica.me != member.id:
                     await engine.until(lambda: (member.id in replica.members) == adding)
         except TimeoutError:
-            raise MembershipRefused("the deadline passed; look at the members and ask again") from None
+            raise MembershipRefused(DEADLINE_PASSED) from None
 
     async def _change_once(self, member: Member, adding: bool, left: float) -> bool:
         engine, replica = self._engine, self._engine.replica

@@ -14,6 +14,7 @@ from consensus.errors import Corrupt, MembershipRefused
 
 REGULAR, NOOP, MEMBER, RESTORE = 0, 1, 2, 3  # the first byte of an entry's payload
 VOTERS_MAX = 9
+LEARNERS_MAX = 9
 ADD, REMOVE = "add", "remove"
 
 
@@ -76,6 +77,12 @@ def check_add(members: dict[str, Member], member: Member) -> None:
         raise MembershipRefused(f"a group has at most {VOTERS_MAX} voters")
     if any(other.address == member.address for other in members.values() if other.id != member.id):
         raise MembershipRefused("another member has that address")
+
+
+def check_learner(learners: dict[str, Member], member: Member) -> None:
+    """Raises MembershipRefused if `member` cannot begin to learn beside `learners`."""
+    if len(learners) >= LEARNERS_MAX and member.id not in learners:
+        raise MembershipRefused(f"at most {LEARNERS_MAX} nodes can join at a time; ask again")
 
 
 def check_remove(members: dict[str, Member], node_id: str) -> None:

@@ -85,7 +85,9 @@ class SoloGroup:
     async def step_down(self, timeout: float) -> None:
         """There is nobody to hand over to."""
 
-    async def add_member(self, member: Member, timeout: float) -> None:
+    async def add_member(
+        self, member: Member, timeout: float, *, may_vote: Callable[[], bool] | None = None
+    ) -> None:
         """Always refused."""
         raise MembershipRefused("an in-memory group has one member")
 

@@ -1,6 +1,6 @@
 """How the members fare, as their leader sees it. Pure: statuses and times come in."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from consensus.api import Peer, Status
 from node.autopilot.settings import Settings
@@ -18,13 +18,15 @@ class Server:
     healthy: bool
     silent_s: float
     last_index: int
-    stable_since_s: float  # seconds since 1970: for how long its health has been what it is
+    stable_since_s: float  # seconds since 1970: since when its health has been what it is
+    stable_s: float  # for so many seconds
 
 
 @dataclass(slots=True)
 class _Seen:
     healthy: bool
-    since_s: float
+    since_s: float  # since 1970
+    since: float  # monotonic
 
 
 @dataclass(slots=True)
@@ -39,11 +41,13 @@ class Observer:
         me = next((member for member in status.members if member.id == status.node_id), None)
         servers = []
         if me is not None:
-            servers.append(Server(me.id, me.address, True, True, True, True, 0.0, status.last_index, 0.0))
+            servers.append(
+                Server(me.id, me.address, True, True, True, True, 0.0, status.last_index, 0.0, 0.0)
+            )
         for voter, peers in ((True, status.peers), (False, status.learners)):
             servers += [self._peer(status, peer, settings, voter=voter, now=now) for peer in peers]
         self._forget(servers)
-        return [self._stable(server, now_s) for server in servers]
+        return [self._stable(server, now, now_s) for server in servers]
 
     def _peer(self, status: Status, peer: Peer, settings: Settings, *, voter: bool, now: float) -> Server:
         silent_s = now - self.began if peer.last_contact_s is None else peer.last_contact_s
@@ -56,17 +60,14 @@ class Observer:
         alive = peer.connected and silent_s <= settings.dead_server_last_contact_threshold
         member = peer.member
         return Server(
-            member.id, member.address, False, voter, alive, healthy, silent_s, peer.match_index, 0.0
+            member.id, member.address, False, voter, alive, healthy, silent_s, peer.match_index, 0.0, 0.0
         )
 
-    def _stable(self, server: Server, now_s: float) -> Server:
+    def _stable(self, server: Server, now: float, now_s: float) -> Server:
         seen = self.seen.get(server.id)
         if seen is None or seen.healthy != server.healthy:
-            seen = self.seen[server.id] = _Seen(server.healthy, now_s)
-        return Server(
-            server.id, server.address, server.leader, server.voter, server.alive, server.healthy,
-            server.silent_s, server.last_index, seen.since_s,
-        )  # fmt: skip
+            seen = self.seen[server.id] = _Seen(server.healthy, now_s, now)
+        return replace(server, stable_since_s=seen.since_s, stable_s=now - seen.since)
 
     def _forget(self, servers: list[Server]) -> None:
         for gone in self.seen.keys() - {server.id for server in servers}:
@@ -78,6 +79,15 @@ def failure_tolerance(servers: list[Server]) -> int:
     voters = [server for server in servers if server.voter]
     healthy = sum(server.healthy for server in voters)
     return max(0, healthy - (len(voters) // 2 + 1))
+
+
+def proven(servers: list[Server], settings: Settings) -> set[str]:
+    """The ids of those that may become voters: healthy for as long as is asked for."""
+    return {
+        server.id
+        for server in servers
+        if server.healthy and server.stable_s >= settings.server_stabilization_time
+    }
 
 
 def dead(servers: list[Server], settings: Settings) -> Server | None:

@@ -1,7 +1,6 @@
 """The leader's care for who is in the cluster: registered nodes become members, others go, dead ones are removed.
 
-Every step is idempotent, and one at a time: a leader that dies in the middle leaves something that its successor
-carries on with.
+Every step is idempotent: a leader that dies in the middle leaves something that its successor carries on with.
 """
 
 import asyncio
@@ -14,9 +13,10 @@ import msgspec
 import structlog
 
 from consensus import errors as raft_errors
-from consensus.api import Group, Member, Role
+from consensus.api import Role
 from node.autopilot import health, settings
 from node.autopilot.health import Observer, Server
+from node.autopilot.joiners import Joiners
 from node.core.core import Core
 from node.errors import NodeError
 from node.genesis import node_record
@@ -44,17 +44,24 @@ class Autopilot:
 
     async def run(self, core: Core) -> None:
         """Until cancelled."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            store = core.store
-            if store is not None:
-                await _try(announce(core, store))
-            if store is None or store.group.status().role is not Role.LEADER:
-                self._observer = None
-                continue
-            await _try(self._clean_up(store, self.servers(store)))
-            await _try(raise_level(store))
-            await _try(match_members(store, store.group))
+        async with asyncio.TaskGroup() as tasks:
+            joiners = Joiners(tasks, _try)
+            while True:
+                await asyncio.sleep(TICK_S)
+                store = core.store
+                if store is not None:
+                    await _try(announce(core, store))
+                if store is not None and store.group.status().role is Role.LEADER:
+                    await self._lead(store, joiners)
+                else:
+                    self._observer = None
+
+    async def _lead(self, store: Store, joiners: Joiners) -> None:
+        servers = self.servers(store)
+        joiners.note(servers, settings.current(store))
+        await _try(self._clean_up(store, servers))
+        await _try(raise_level(store))
+        await _try(match_members(store, joiners))
 
     async def _clean_up(self, store: Store, servers: list[Server]) -> None:
         victim = health.dead(servers, settings.current(store))
@@ -93,15 +100,14 @@ async def raise_level(store: Store) -> None:
         log.info("feature level raised", level=level)
 
 
-async def match_members(store: Store, group: Group) -> None:
+async def match_members(store: Store, joiners: Joiners) -> None:
     """Members that are not registered are taken out; registered nodes become learners, and voters once caught up."""
+    group = store.group
     await store.fresh()
     registered = {node.node_id: node for node in store.reads.nodes()}
     members = {member.id for member in group.status().members}
     for node_id in members - registered.keys():
         log.info("removing a member", member=node_id)
         await group.remove_member(node_id, MEMBER_TIMEOUT_S)
-    for node_id in registered.keys() - members:
-        log.info("adding a member", member=node_id)
-        await group.add_member(Member(node_id, registered[node_id].cluster_address), MEMBER_TIMEOUT_S)
-        log.info("member added", member=node_id)
+    wanted = {node_id: node.cluster_address for node_id, node in registered.items() if node_id not in members}
+    joiners.match(group, wanted)

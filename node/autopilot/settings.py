@@ -23,7 +23,7 @@ class Settings(msgspec.Struct, frozen=True):
     cleanup_dead_servers: bool = False
     last_contact_threshold: float = 10.0
     dead_server_last_contact_threshold: float = 86_400.0
-    server_stabilization_time: float = 10.0
+    server_stabilization_time: float = 0.0  # Vault's is 10 s: a node that has caught up is of use at once
     min_quorum: int = 0
     max_trailing_logs: int = 1000
 

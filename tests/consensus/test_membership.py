@@ -1,5 +1,6 @@
 """Adding and removing members, on running groups; and the rules as a pure function."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -79,6 +80,44 @@ async def test_members_survive_a_restart(three: Cluster) -> None:
     await three.stop("n1")
     group = await three.reopen("n1")
     assert [m.id for m in group.status().members] == ["n1", "n2", "n3"]
+
+
+async def test_a_learner_does_not_vote_before_it_may_and_holds_up_no_other_change(three: Cluster) -> None:
+    leader, gone = await three.led(), three.followers()[0]
+    await three.join("n4")
+    allowed = False
+    adding = asyncio.create_task(
+        three.groups[leader].add_member(three.member("n4"), PATIENCE_S, may_vote=lambda: allowed)
+    )
+    index = await three.write(leader, "a=1")
+    await eventually(lambda: three.machines["n4"].applied_index >= index, "the learner has caught up")
+    await three.groups[leader].remove_member(gone, PATIENCE_S)
+    assert set(three.members(leader)) == {"n1", "n2", "n3"} - {gone}
+    assert not adding.done()
+    allowed = True
+    await adding
+    assert "n4" in three.members(leader)
+
+
+async def test_only_the_leader_waits_until_a_learner_may_vote(three: Cluster) -> None:
+    follower = (await three.led(), three.followers()[0])[1]
+    await three.join("n4")
+    with pytest.raises(MembershipRefused, match="not the leader"):
+        await three.groups[follower].add_member(three.member("n4"), PATIENCE_S, may_vote=lambda: True)
+
+
+async def test_of_several_that_join_at_once_each_becomes_a_voter(three: Cluster) -> None:
+    leader = await three.led()
+    for node_id in ("n4", "n5"):
+        await three.join(node_id)
+    await asyncio.gather(
+        *(
+            three.groups[leader].add_member(three.member(node_id), PATIENCE_S)
+            for node_id in ("n4", "n5", "n4")
+        )
+    )
+    assert three.members(leader) == ["n1", "n2", "n3", "n4", "n5"]
+    assert not three.groups[leader].status().learners
 
 
 A, B = Member("a", "h:1"), Member("b", "h:2")

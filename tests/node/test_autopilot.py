@@ -1,9 +1,19 @@
 """What the leader makes of its members: who is healthy, how many may fail, and which dead one goes."""
 
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
 import pytest
+from support.groups import Cluster, eventually
 
 from consensus.api import Member, Peer, Role, Status
-from node.autopilot.health import Observer, Server, dead, failure_tolerance
+from consensus.errors import MembershipRefused
+from consensus.options import RaftOptions
+from node.autopilot.health import Observer, Server, dead, failure_tolerance, proven
+from node.autopilot.joiners import Joiners
 from node.autopilot.settings import Settings
 from node.errors import InvalidRequest
 
@@ -90,12 +100,72 @@ def test_nobody_is_removed_whom_the_rest_would_need() -> None:
     assert victim(CLEANING, peer("n2"), *silent) is None
 
 
+def test_a_new_node_votes_when_it_was_healthy_for_as_long_as_is_asked_for() -> None:
+    settings, observer = Settings(server_stabilization_time=20.0), Observer(0.0)
+
+    def at(now: float, learner: Peer) -> set[str]:
+        given = status(peer("n2"), learners=(learner,))
+        return proven(observer.look(given, settings, now=now, now_s=now), settings)
+
+    assert "n4" not in at(100.0, peer("n4", connected=False))
+    assert "n4" not in at(101.0, peer("n4"))
+    assert "n4" not in at(120.5, peer("n4"))
+    assert "n4" in at(121.0, peer("n4"))
+    assert "n4" not in at(122.0, peer("n4", match=-5000))
+    assert "n4" not in at(123.0, peer("n4"))
+    assert "n4" in at(143.0, peer("n4"))
+
+
+async def test_a_joiner_learns_at_once_votes_when_it_is_proven_and_is_let_go_when_nobody_wants_it(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path, RaftOptions())
+    group = await cluster.boot()
+    await cluster.led()
+    for name in ("n2", "n3"):
+        await cluster.join(name)
+    wanted = {name: cluster.member(name).address for name in ("n2", "n3")}
+    settings, observer, now = Settings(server_stabilization_time=10.0), Observer(0.0), 0.0
+
+    async def attempt(step: Coroutine[Any, Any, None]) -> None:
+        with contextlib.suppress(MembershipRefused):
+            await step
+
+    async with asyncio.TaskGroup() as tasks:
+        joiners = Joiners(tasks, attempt)
+
+        def look() -> dict[str, Server]:
+            servers = observer.look(group.status(), settings, now=now, now_s=now)
+            joiners.note(servers, settings)
+            joiners.match(group, wanted)
+            return {server.id: server for server in servers}
+
+        def later() -> dict[str, Server]:
+            nonlocal now
+            now += 1.0
+            return look()
+
+        def healthy() -> set[str]:
+            return {server.id for server in look().values() if server.healthy}
+
+        await eventually(lambda: healthy() == {"n1", "n2", "n3"}, "both learn", 60.0)
+        assert cluster.members("n1") == ["n1"]
+        del wanted["n3"]
+        await eventually(lambda: "n3" not in look(), "n3 is let go", 60.0)
+        now = 9.0
+        assert not look()["n2"].voter
+        await eventually(lambda: "n2" in later() and look()["n2"].voter, "n2 votes", 60.0)
+        wanted.clear()
+    assert cluster.members("n1") == ["n1", "n2"]
+    await cluster.close()
+
+
 def test_settings_have_the_fields_limits_and_defaults_that_clients_know() -> None:
     assert Settings().shown() == {
         "cleanup_dead_servers": False,
         "last_contact_threshold": "10s",
         "dead_server_last_contact_threshold": "24h0m0s",
-        "server_stabilization_time": "10s",
+        "server_stabilization_time": "0s",
         "min_quorum": 0,
         "max_trailing_logs": 1000,
     }

@@ -121,6 +121,10 @@ class Cluster:
     def leader(self) -> RaftGroup:
         return self.groups[self.leaders()[0]]
 
+    def members(self, node_id: str) -> list[str]:
+        """Whom this node takes for the voters."""
+        return [member.id for member in self.groups[node_id].status().members]
+
     def followers(self) -> list[str]:
         return [node_id for node_id in self.groups if node_id not in self.leaders()]
 

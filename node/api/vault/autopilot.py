@@ -18,7 +18,7 @@ _SETTINGS = (
     Field("cleanup_dead_servers", Kind.BOOLEAN, "Remove members that are silent for too long."),
     Field("last_contact_threshold", Kind.DURATION, "Silent for longer is not healthy."),
     Field("dead_server_last_contact_threshold", Kind.DURATION, "Silent for longer is dead."),
-    Field("server_stabilization_time", Kind.DURATION, "Kept for Vault's tools."),
+    Field("server_stabilization_time", Kind.DURATION, "A new node votes when it was healthy for so long."),
     Field("min_quorum", Kind.INTEGER, "So many voters always stay."),
     Field("max_trailing_logs", Kind.INTEGER, "Further behind is not healthy."),
 )

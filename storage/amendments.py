@@ -3,7 +3,8 @@
 Deterministic: a function of the copy and of the present state, so every member makes the same of both. The group
 keeps what it runs on, however old the copy is: who its members are, its authority, the seal that people hold
 shares of, and every key term (each is wrapped under the same root key, and what the present seal's file is
-enveloped in must open). It forgets the outcomes of requests. Neither clock nor position runs backwards: what has
+enveloped in must open). Of requests it knows those that the copy knows: what is in the restored state is not done
+again by whoever repeats his request, and what is not in it may be. Neither clock nor position runs backwards: what has
 expired stays expired, and no revision is used twice.
 """
 
@@ -37,7 +38,6 @@ def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes
     states = [each.execute("SELECT clock_ns, position FROM state").fetchone() for each in (copy, present)]
     clock_ns, position = max(row[0] for row in states), max(row[1] for row in states) + 1
     copy.execute("DELETE FROM history")
-    copy.execute("DELETE FROM outcomes")
     copy.execute(
         "UPDATE state SET applied_index = ?, position = ?, clock_ns = ?, authority = ?",
         (index, position, clock_ns, position),

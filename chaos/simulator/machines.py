@@ -104,7 +104,11 @@ class LightMachine:
 
     def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
         fields = json.loads(path.read_bytes())
-        self.reset = {**fields, "index": index, "outcomes": {request_id.hex(): (index, None)}}
+        self.reset = {
+            **fields,
+            "index": index,
+            "outcomes": fields["outcomes"] | {request_id.hex(): (index, None)},
+        }
 
     def unstage(self) -> None:
         self.reset = None

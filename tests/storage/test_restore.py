@@ -129,7 +129,7 @@ def test_what_is_no_good_snapshot_is_refused_and_changes_nothing(tmp_path, snaps
 
 
 def test_a_reset_takes_any_copy_of_the_same_store_and_every_member_makes_the_same_of_it(tmp_path):
-    """Older than the state, with other members in it, outcomes forgotten, the clock never back."""
+    """Older than the state, with other members in it, the copy's outcomes, the clock never back."""
     machines = []
     for name in ("a", "b"):
         node = Node(tmp_path / f"{name}.db")
@@ -153,7 +153,8 @@ def test_a_reset_takes_any_copy_of_the_same_store_and_every_member_makes_the_sam
     assert machine.reads.policies() == ["kept"]
     assert [row.node_id for row in machine.reads.nodes()] == ["here"]
     assert machine.outcome(b"r" * 16) is not None
-    assert machine.outcome((3).to_bytes(16, "big")) is None
+    assert machine.outcome((3).to_bytes(16, "big")) is not None, "what was kept is not done twice"
+    assert machine.outcome((6).to_bytes(16, "big")) is None, "what was lost may be done again"
     machine.close()
     again = Machine.open(tmp_path / "a.db", key=KEY)
     assert again.applied_index == 7

@@ -22,6 +22,7 @@ _PATH = rb"/v1/(?!sys/storage/raft/snapshot|sys/regions/link/stream|sys/events/)
 _START = re.compile(rb"(GET|PUT|POST|PATCH|DELETE) (" + _PATH + rb") HTTP/1\.1\r\n")
 _TARGET = re.compile(_PATH)
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([!-~](?:[ \t!-~]*[!-~])?)?[ \t]*")
+HOST = re.compile(r"[A-Za-z0-9!$%&'()*+,\-.:;=\[\]_~]*")  # RFC 3986, 3.2.2, and a port
 _LENGTH = re.compile(r"[0-9]{1,6}")
 _UNUSUAL = frozenset(
     {
@@ -124,7 +125,10 @@ class PlainReader:
             if name in headers or name.lower() in _UNUSUAL:
                 return False
             headers[name] = (field[2] or b"").decode()
-        if "Host" not in headers or headers.get("Connection", "keep-alive").lower() != "keep-alive":
+        host = headers.get("Host")
+        if host is None or not HOST.fullmatch(host):
+            return False
+        if headers.get("Connection", "keep-alive").lower() != "keep-alive":
             return False
         length = headers.get("Content-Length", "0")
         if not _LENGTH.fullmatch(length):

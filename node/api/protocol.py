@@ -7,6 +7,7 @@ checks the seam.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -18,7 +19,7 @@ from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, BadStatusLine
 from aiohttp.http_writer import HttpVersion10, HttpVersion11
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
-from node.api.plain import PlainReader, PlainRequest
+from node.api.plain import HOST, PlainReader, PlainRequest
 
 KEEPALIVE_S = 75.0
 HEADER_TIMEOUT_S = 10.0  # from the first byte of a request to the end of its header
@@ -26,6 +27,7 @@ LINGER_S = 2.0  # how long an unread body is discarded before its connection clo
 HEADER_FIELDS_MAX = 64
 DRAIN_S_MIN = 0.01  # aiohttp takes 0 for "without limit"
 PIPELINED_MAX = 32  # requests of one connection waiting for their turn
+_ABSOLUTE = re.compile(r"https?://[^/?#]*(.*)", re.IGNORECASE | re.DOTALL)
 
 _log = structlog.get_logger(__name__)
 
@@ -50,6 +52,10 @@ class RequestParser(http_parser.HttpRequestParserPy):
             result = super().feed_data(data, *args, **kwargs)
         except ValueError:  # a length of more digits than Python converts
             raise BadHttpMessage("") from None
+        except BadHttpMessage:
+            if len(self._lines) > self.max_headers:  # well formed, but more than are taken
+                raise LineTooLong(b"", self.max_headers) from None
+            raise
         if self.header_is_partial and self._header_bytes() > self.header_bytes_max:
             raise LineTooLong(b"", self.header_bytes_max)
         return result
@@ -64,12 +70,25 @@ class RequestParser(http_parser.HttpRequestParserPy):
             raise BadStatusLine("")
         if message.chunked and message.version == HttpVersion10:
             raise BadHttpMessage("")
-        return message._replace(upgrade=False)
+        if not HOST.fullmatch(message.headers.get("Host", "")):
+            raise BadHttpMessage("")
+        # aiohttp takes "get" for "GET"; a proxy that filters by method might not (RFC 9110, 9.1: case matters).
+        method = lines[0].partition(b" ")[0].decode()
+        return message._replace(method=method, path=_origin_form(message.path), upgrade=False)
+
+    def _is_chunked_te(self, te: str) -> bool:
+        """Nothing but chunks: aiohttp passes over codings before the last one, and would take gzip for JSON."""
+        return super()._is_chunked_te(te if "," not in te else "")
 
     @property
     def header_is_partial(self) -> bool:
         """Whether a request line or header has begun and not ended."""
         return self._payload_parser is None and bool(self._lines or self._tail) and not self.is_full
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a request has begun and not ended, in its header or in its body."""
+        return self._payload_parser is not None or self.header_is_partial
 
     @property
     def is_full(self) -> bool:
@@ -78,6 +97,14 @@ class RequestParser(http_parser.HttpRequestParserPy):
 
     def _header_bytes(self) -> int:
         return len(self._tail) + sum(map(len, self._lines)) + 2 * len(self._lines)
+
+
+def _origin_form(target: str) -> str:
+    """What an absolute form (http://host/path?query), which every server has to take, asks for (RFC 9112, 3.2.2)."""
+    found = _ABSOLUTE.fullmatch(target)
+    if found is None:
+        return target
+    return found[1] if found[1].startswith("/") else "/" + found[1]
 
 
 class Connection(RequestHandler):
@@ -150,6 +177,28 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio asks for it; aiohttp says nothing
+        """Whether the connection stays open for writing: what a client asked before it ended its side is answered.
+
+        Who holds a connection for long is told that its client is gone instead; TLS has no such half of a connection.
+        """
+        if self.transport is None or self.on_lost is not None or self.transport.get_extra_info("sslcontext"):
+            return False
+        if self._serving:
+            self._closing = True
+            return True
+        if self._parser is None or self._parser.is_partial:
+            return False
+        if self._messages:
+            message, payload = self._messages[-1]
+            if isinstance(message, http_parser.RawRequestMessage):
+                self._messages[-1] = message._replace(should_close=True), payload
+            return True
+        if not self._request_count or (self._waiter is not None and not self._waiter.done()):
+            return False  # aiohttp waits for a request: nothing is owed
+        self.close()
+        return True
 
     def data_received(self, data: bytes) -> None:
         if self._serving:

@@ -69,7 +69,13 @@ def test_the_server_keeps_to_its_document(dev: Server, tmp_path: Path) -> None:
     command += ["--url", f"{dev.address}/v1", "-H", "X-Vault-Token: root", "-c", CHECKS, "--seed", SEED]
     command += ["--phases", "fuzzing" if CASES < 20 else "coverage,fuzzing", "-n", str(CASES)]
     command += ["--continue-on-failure", "--no-color", "--warnings", "off", "--generation-database", "none"]
+    command += [
+        "--no-shrink",
+        "--suppress-health-check",
+        "all",
+    ]  # as it was drawn will do; a busy machine is no failure
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr[-2000:]
     assert "request failed" not in dev.log.read_text(), "an exception that became no answer of its own"
     assert dev.health() == 200

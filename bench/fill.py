@@ -25,6 +25,7 @@ from node.server import compose
 from storage.command import KvPut
 
 IN_FLIGHT = 2_000
+WRITE_TIMEOUT_S = 300.0  # a machine that is busy with something else takes its time
 BODY = f'{{"value":"{VALUE}"}}'.encode()
 MOUNT = "secret/"
 
@@ -63,7 +64,7 @@ async def fill(config: Path, first: int, count: int) -> None:
 
         for start in range(first, first + count, IN_FLIGHT):
             numbers = range(start, min(start + IN_FLIGHT, first + count))
-            await asyncio.gather(*(store.submit(put(number)) for number in numbers))
+            await asyncio.gather(*(store.submit(put(number), timeout=WRITE_TIMEOUT_S) for number in numbers))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,6 +8,8 @@ database holds. What is dropped is emptied: whoever still refers to it finds no 
 from collections import OrderedDict
 from typing import Any
 
+import msgspec
+
 from storage.marks import Marks
 from storage.packed import PackedCache
 from storage.rows import KvVersion
@@ -16,22 +18,19 @@ ASKED_MAX = 16_384
 VALUE_OVERHEAD_BYTES = 1024  # what Python and the indexes need for one value, roughly
 
 
-class CachedValue:
+class CachedValue(msgspec.Struct, eq=False):
     """The plaintext of one version that can be read: neither destroyed nor deleted, though deletion_ns may come.
 
     `row` is what else the database says of it. `attached` is for what a reader derived from it, and lives as long.
     """
 
-    __slots__ = ("attached", "key", "live", "row", "size_bytes", "used", "value")
-
-    def __init__(self, row: KvVersion, value: bytes) -> None:
-        self.row = row
-        self.value = value
-        self.attached: Any = None
-        self.live = False  # in the cache: what it says still holds
-        self.used = False  # since it was last looked over for eviction
-        self.size_bytes = len(value) + VALUE_OVERHEAD_BYTES
-        self.key: tuple[str, str] = ("", "")
+    row: KvVersion
+    value: bytes
+    attached: Any = None
+    live: bool = False  # in the cache: what it says still holds
+    used: bool = False  # since it was last looked over for eviction
+    size_bytes: int = 0  # once it is in the cache
+    key: tuple[str, str] = ("", "")
 
     def __repr__(self) -> str:
         return f"CachedValue(version={self.row.version}, live={self.live})"
@@ -65,9 +64,10 @@ class ValueCache:
 
     def put(self, mount_id: str, path: str, version: int, value: CachedValue) -> None:
         """Keep what the database holds now: what fits and, once the cache is filling up, is asked for again."""
-        if value.size_bytes > self._bytes_max or not self._admits((mount_id, path, version)):
+        size_bytes = len(value.value) + VALUE_OVERHEAD_BYTES
+        if size_bytes > self._bytes_max or not self._admits((mount_id, path, version)):
             return
-        value.key = (mount_id, path)
+        value.key, value.size_bytes = (mount_id, path), size_bytes
         versions = self._keys.setdefault(value.key, {})
         if version in versions:
             self._drop(versions[version])

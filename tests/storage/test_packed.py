@@ -1,12 +1,13 @@
 """Packed values by themselves: found by their place, bounded, sealed. Beside the store: tests/node/test_kv_cache.py."""
 
 import pytest
-from cryptography.exceptions import InvalidTag
 
+from storage import packed
 from storage.packed import (
-    GENERATIONS,
+    EVICTED_FRACTION,
     PATH_CHARACTERS_MAX,
     RECORD_OVERHEAD_BYTES,
+    SHARDS,
     VALUE_BYTES_MAX,
     PackedCache,
 )
@@ -49,14 +50,25 @@ def test_the_newer_version_takes_the_place_of_the_older() -> None:
 
 
 def test_it_is_bounded_and_what_came_first_goes_first() -> None:
-    record_bytes = RECORD_OVERHEAD_BYTES + 200
-    cache = PackedCache(100 * record_bytes)
-    for number in range(1000):
-        cache.put("m", f"{number:03}", row(), bytes(100))
-        assert cache.size_bytes <= 100 * record_bytes
-    found = [number for number in range(1000) if cache.get("m", f"{number:03}")]
-    assert found == list(range(found[0], 1000)), "the latest ones, all of them"
-    assert len(found) == len(cache) > 100 - 2 * 100 // GENERATIONS
+    record_bytes, room = RECORD_OVERHEAD_BYTES + 200, SHARDS * EVICTED_FRACTION * 4
+    cache = PackedCache(room * record_bytes)
+    for number in range(3 * room):
+        cache.put("m", f"{number:05}", row(), bytes(100))
+        assert cache.size_bytes <= room * record_bytes
+    found = [number for number in range(3 * room) if cache.get("m", f"{number:05}")]
+    assert len(found) == len(cache) > room * 3 // 4
+    assert found[0] > room, "of the first third nothing is left"
+    assert set(range(3 * room - room // 2, 3 * room)) <= set(found), "the latest ones, all of them"
+
+
+def test_what_is_put_again_is_among_the_latest() -> None:
+    room = SHARDS * EVICTED_FRACTION * 4
+    cache = PackedCache(room * (RECORD_OVERHEAD_BYTES + 200))
+    for number in range(3 * room):
+        cache.put("m", f"{number:05}", row(), bytes(100))
+        if number % 100 == 0:
+            cache.put("m", "again", row(number), bytes(100))
+        assert number < 100 or cache.get("m", "again") is not None
 
 
 def test_forgetting_gives_room_back() -> None:
@@ -78,17 +90,28 @@ def test_nothing_is_left_of_what_it_held(end) -> None:
     assert (cache.get("m", "a") is None) is (end is PackedCache.close)
 
 
-def test_no_plaintext_is_held_and_a_record_opens_at_its_own_place_only() -> None:
+def test_neither_plaintext_nor_paths_are_held_and_a_record_opens_at_its_own_place_only() -> None:
     cache = PackedCache(1 << 20)
     for path in ("a", "b"):
-        cache.put("m", path, row(custom={"k": CANARY.decode()}), CANARY)
-    (generation,) = cache._generations
-    assert not any(CANARY in record for record in generation.values())
-    assert CANARY.decode() not in repr(cache)
-    key_a, key_b = generation
-    generation[key_a] = generation[key_b]
-    with pytest.raises(InvalidTag):
-        cache.get("m", "a")
+        cache.put("m", CANARY.decode() + path, row(custom={"k": CANARY.decode()}), CANARY)
+    held = [(shard, number) for shard in cache._shards for number in shard]
+    assert len(held) == 2
+    assert not any(CANARY in shard[number] for shard, number in held)
+    assert CANARY.decode() not in repr(cache) + repr(cache._shards)
+    (one, first), (other, second) = held
+    one[first], other[second] = other[second], one[first]
+    assert [cache.get("m", CANARY.decode() + path) for path in ("a", "b")] == [None, None]
+
+
+def test_places_that_share_a_hash_are_not_mistaken_for_each_other(monkeypatch) -> None:
+    monkeypatch.setattr(packed, "hash", len, raising=False)
+    cache = PackedCache(1 << 20)
+    cache.put("m", "a", row(1), b"one")
+    cache.put("m", "b", row(2), b"other")
+    assert cache.get("m", "a") is None
+    assert cache.get("m", "b") == (row(2), b"other")
+    cache.forget("m", "c")
+    assert (len(cache), cache.size_bytes) == (0, 0)
 
 
 def test_what_is_too_large_is_left_to_the_database() -> None:

@@ -92,7 +92,9 @@ def listener_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
     return names
 
 
-def issue(ca: Credentials, request: bytes, names: Sequence[x509.GeneralName]) -> bytes:
+def issue(
+    ca: Credentials, request: bytes, names: Sequence[x509.GeneralName], lifetime: timedelta = LEAF_LIFETIME
+) -> bytes:
     """A leaf certificate (PEM) for the key of a signing request. Raises InvalidCertificateRequest."""
     if len(request) > CSR_BYTES_MAX:
         raise InvalidCertificateRequest("certificate signing request too large")
@@ -109,7 +111,7 @@ def issue(ca: Credentials, request: bytes, names: Sequence[x509.GeneralName]) ->
     signer = _load_key(ca.key)
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     certificate = (
-        _builder(x509.Name([]), authority.subject, public, LEAF_LIFETIME)
+        _builder(x509.Name([]), authority.subject, public, lifetime)
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -121,10 +123,12 @@ def issue(ca: Credentials, request: bytes, names: Sequence[x509.GeneralName]) ->
     return _pem(certificate)
 
 
-def credentials(ca: Credentials, names: Sequence[x509.GeneralName]) -> Credentials:
+def credentials(
+    ca: Credentials, names: Sequence[x509.GeneralName], lifetime: timedelta = LEAF_LIFETIME
+) -> Credentials:
     """A fresh key with its certificate."""
     key = new_key()
-    return Credentials(issue(ca, signing_request(key), names), key)
+    return Credentials(issue(ca, signing_request(key), names, lifetime), key)
 
 
 def fingerprint(certificate: bytes) -> str:

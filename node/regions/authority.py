@@ -19,6 +19,7 @@ from storage.entries import REGIONS
 from storage.secret import Secret
 
 AUTHORITY = "authority"
+LIFETIME = pki.LEAF_LIFETIME  # of certificates for links
 _LINK_NAME = re.compile(r"[a-z0-9-]{1,32}\.region\.[0-9a-f-]+\.strongroom")
 REGION_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -45,7 +46,7 @@ def authority(store: Store) -> pki.Credentials | None:
 
 def certify(ca: pki.Credentials, region: str, cluster_id: str) -> pki.Credentials:
     """A fresh key with a certificate in the region's name."""
-    return pki.credentials(ca, [x509.DNSName(link_name(region, cluster_id))])
+    return pki.credentials(ca, [x509.DNSName(link_name(region, cluster_id))], LIFETIME)
 
 
 def peer_region(transport: asyncio.BaseTransport | None) -> str:

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ COPIES_MAX = 2  # copies of the state that wait to be fetched
 COPY_LIFETIME_S = 1800.0  # since a piece was asked for
 PIECE_TIMEOUT_S = 30.0
 PIECE_ATTEMPTS_MAX = 20
+DONE_TIMEOUT_S = 5.0
 PIECE_PAUSE_S = 0.5
 COPY_TIMEOUT_S = 3600.0  # for the copy to be made
 ASK_TIMEOUT_S = 60.0
@@ -144,28 +146,88 @@ def _described(path: Path) -> _Copy:
     return _Copy(path, path.stat().st_size, digest, time.monotonic())
 
 
-async def fetch(links: Links, region: str, addresses: tuple[str, ...], target: Path) -> None:
-    """The whole state of a region into `target`, verified and durable. Raises Interrupted if it cannot be had."""
-    source, described = await _begin(links, region, addresses)
-    identity = described["id"]
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    digest, size = hashlib.sha256(), 0
-    try:
-        with os.fdopen(fd, "wb") as file:
-            while size < described["bytes"]:
-                piece = await _patiently(links, source, {"id": identity, "offset": size}, PIECE_TIMEOUT_S)
+class CopyGoneError(Interrupted):
+    """The node that made the copy does not have it any more."""
+
+
+Tell = Callable[[int, int], None]  # bytes that are here, of so many
+
+
+class Arrival:
+    """A copy on its way here: after an interruption it goes on where it was, while the source keeps the copy."""
+
+    def __init__(self, target: Path) -> None:
+        """`target`: the file that it becomes."""
+        self._target = target
+        self._source: tuple[str, tuple[str, ...]] = ("", ())
+        self._identity = ""  # of the copy; "" until one is made
+        self._bytes, self._sha256 = 0, ""
+        self._size, self._digest = 0, hashlib.sha256()
+        self.moved_at = time.monotonic()  # when anything arrived last
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of it is here."""
+        return self._size > 0
+
+    async def fetch(self, links: Links, region: str, addresses: tuple[str, ...], tell: Tell) -> None:
+        """The whole state of a region in the target, verified and durable. Raises Interrupted or Unreachable: call
+        it again; what is here is kept, unless it turned out to be damaged or the source has forgotten its copy.
+        """
+        if self._identity and self._source[0] != region:
+            await self.give_up(links)
+        try:
+            if not self._identity:
+                await self._begin(links, region, addresses)
+            await self._continue(links, tell)
+            if self._digest.hexdigest() != self._sha256:
+                await self.give_up(links)
+                raise Interrupted("the copy of the state arrived damaged")
+        except CopyGoneError:
+            self._forget()
+            raise
+        await self._done(links)
+
+    async def _begin(self, links: Links, region: str, addresses: tuple[str, ...]) -> None:
+        self._source, described = await _begin(links, region, addresses)
+        self._bytes, self._sha256 = described["bytes"], described["sha256"]
+        self._size, self._digest = 0, hashlib.sha256()
+        self._identity, self.moved_at = described["id"], time.monotonic()
+
+    async def _continue(self, links: Links, tell: Tell) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self._target, flags, 0o600), "wb") as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            while self._size < self._bytes:
+                asked = {"id": self._identity, "offset": self._size}
+                piece = await _patiently(links, self._source, asked, PIECE_TIMEOUT_S)
                 if not piece:
-                    raise Interrupted("the copy of the state ended early")
+                    raise CopyGoneError("the copy of the state ended early")
                 await asyncio.to_thread(file.write, piece)
-                digest.update(piece)
-                size += len(piece)
+                self._digest.update(piece)
+                self._size += len(piece)
+                self.moved_at = time.monotonic()
+                tell(self._size, self._bytes)
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
-    finally:  # few copies wait at a time: one that nobody fetches keeps others from being made
-        with contextlib.suppress(Unreachable, Interrupted):
-            await _ask(links, source, {"id": identity, "done": True}, PIECE_TIMEOUT_S)
-    if digest.hexdigest() != described["sha256"]:
-        raise Interrupted("the copy of the state arrived damaged")
+
+    async def give_up(self, links: Links | None) -> None:
+        """Nobody goes on with it: its file goes, and the source is told if it can be."""
+        await self._done(links)
+        self._target.unlink(missing_ok=True)
+
+    async def _done(self, links: Links | None) -> None:
+        """Few copies wait at a time: one that nobody fetches keeps others from being made."""
+        source, identity = self._source, self._identity
+        self._forget()
+        if identity and links is not None:
+            with contextlib.suppress(Unreachable, Interrupted):
+                await _ask(links, source, {"id": identity, "done": True}, DONE_TIMEOUT_S)
+
+    def _forget(self) -> None:
+        self._identity = ""
+        self._size = 0
 
 
 async def _begin(
@@ -195,7 +257,9 @@ async def _patiently(
     for _ in range(PIECE_ATTEMPTS_MAX - 1):
         try:
             return await _ask(links, source, asked, timeout_s)
-        except (Unreachable, Interrupted):
+        except (Unreachable, Interrupted) as error:
+            if isinstance(error, CopyGoneError):
+                raise
             await asyncio.sleep(PIECE_PAUSE_S)
     return await _ask(links, source, asked, timeout_s)
 
@@ -205,6 +269,8 @@ async def _ask(
 ) -> bytes:
     """Raises Unreachable or Interrupted."""
     answer = await links.ask(*source, SNAPSHOT, body=msgspec.json.encode(asked), timeout_s=timeout_s)
-    if answer.status != 200:
+    if answer.status == HTTPStatus.BAD_REQUEST:
+        raise CopyGoneError(f"{source[0]} does not have the copy of its state any more")
+    if answer.status != HTTPStatus.OK:
         raise Interrupted(f"the state could not be fetched: {source[0]} answered HTTP {answer.status}")
     return answer.body

@@ -7,11 +7,13 @@ comes over a link, as a copy of the database in pieces: it is encrypted under a 
 
 import asyncio
 import base64
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
@@ -21,7 +23,7 @@ from node.core.core import Core
 from node.enrol import Ticket, issue_ticket, post, spend_ticket
 from node.errors import InvalidRequest
 from node.regions import authority, stream
-from node.regions.copies import fetch
+from node.regions.copies import Arrival
 from node.regions.links import Interrupted, Links, Unreachable
 from node.view import write
 from storage.command import RegionFound, RegionPut
@@ -30,9 +32,12 @@ from storage.secret import Secret
 
 ENROL = "/v1/sys/regions/enrol"
 LINKS_MAX = 16
-FETCH_ATTEMPTS_MAX = 10  # of a region that has only just been founded, the links open within a second
 FETCH_PAUSE_S = 1.0
+FIRST_PIECE_PATIENCE_S = 60.0  # of a region that has only just been founded, the links open within a second
+NEXT_PIECE_PATIENCE_S = 900.0  # a link that is cut meanwhile; the ticket is spent, and would be wasted
 _INFO = b"strongroom v1 region enrolment"
+
+log = structlog.get_logger("regions")
 
 
 def _suite() -> Suite:
@@ -159,17 +164,24 @@ async def fetch_state(enrolment: Enrolment, target: Path, *, source: str) -> Non
     """The whole state into `target`, verified. Raises InvalidRequest if it cannot be had."""
     _, client = pki.peer_contexts(enrolment.authority_certificate, enrolment.own)
     links = Links(client, enrolment.cluster_id, source=source)
-    problem = ""
+    arrival, shown = Arrival(target), 0
+
+    def tell(size: int, whole: int) -> None:
+        nonlocal shown
+        if (tenths := 10 * size // whole) > shown:
+            shown = tenths
+            log.info("state arriving", source=enrolment.source, bytes=size, of=whole)
+
     try:
-        for attempt in range(
-            FETCH_ATTEMPTS_MAX
-        ):  # the ticket is spent: giving up early would waste the enrolment
-            await asyncio.sleep(FETCH_PAUSE_S if attempt else 0)
+        while True:
             try:
-                await fetch(links, enrolment.source, enrolment.links, target)
+                await arrival.fetch(links, enrolment.source, enrolment.links, tell)
                 return
             except (Interrupted, Unreachable) as error:
-                problem = str(error)
+                patience_s = NEXT_PIECE_PATIENCE_S if arrival.begun else FIRST_PIECE_PATIENCE_S
+                if time.monotonic() - arrival.moved_at > patience_s:
+                    await arrival.give_up(links)
+                    raise InvalidRequest(str(error)) from None
+            await asyncio.sleep(FETCH_PAUSE_S)
     finally:
         await links.close()
-    raise InvalidRequest(problem)

@@ -26,7 +26,7 @@ from node.config import Settings
 from node.errors import NodeError, NoQuorum
 from node.regions import authority, divergence, stream
 from node.regions import settings as own_settings
-from node.regions.copies import fetch
+from node.regions.copies import Arrival
 from node.regions.links import Answer, Interrupted, Links, Unreachable
 from node.regions.stream import Batch, Question, Rank, Standing
 from node.regions.throttle import Throttle
@@ -41,7 +41,7 @@ from storage.rows import Region
 TOUCH_EVERY_S = 0.5
 TOUCH_TIMEOUT_S = 2.0
 CONTACT_LOST_S = 5.0  # a round of questions takes up to TOUCH_TIMEOUT_S, and one may get lost
-CERTIFY_EVERY_S = 24 * 3600.0  # certificates of links are good for pki.LEAF_LIFETIME
+CERTIFY_EVERY_S = 24 * 3600.0  # certificates of links are good for authority.LIFETIME
 RETRY_S = 0.25
 TOLD_MAX = 256  # positions of a region that this node has not reached yet: enough for two minutes
 COPY = "region-arriving.db"
@@ -112,6 +112,7 @@ class RegionsWorker:
         self._serve: Listening | None = None
         self._news = asyncio.Event()
         self._listen, self._directory = listen, directory
+        self._arrival: Arrival | None = None  # another region's state, on its way here
 
     # --- what requests ask ---
 
@@ -248,10 +249,12 @@ class RegionsWorker:
 
     async def _step(self) -> None:
         """One turn of what this region's leader does for it."""
-        role = self._store.region_role()
+        role, leads = self._store.region_role(), self._store.status().role is Role.LEADER
         if role != roles.SECONDARY:
             self.stuck = ""  # it spoke of following
-        if role == roles.ALONE or self._store.status().role is not Role.LEADER:
+        if role != roles.SECONDARY or not leads:
+            await self._give_up_arrival()
+        if role == roles.ALONE or not leads:
             await asyncio.sleep(RETRY_S)
         elif role == roles.CALLED:
             await self._begin_epoch()
@@ -309,6 +312,7 @@ class RegionsWorker:
             )
         elif batch.verdict == "ok":
             self.stuck, self.diverged_at = "", 0
+            await self._give_up_arrival()
             if batch.commands:
                 command = RegionApply(
                     time_ns=self._store.now_ns(),
@@ -344,8 +348,14 @@ class RegionsWorker:
         if self._links is None:
             raise Unreachable("this node has no link to other regions yet")
         path = self._directory / COPY
+        arrival = self._arrival = self._arrival or Arrival(path)
+
+        def tell(size: int, whole: int) -> None:
+            self.stuck = f"taking the whole state of {source.name}: {size >> 20} of {(whole >> 20) + 1} MiB"
+
+        await arrival.fetch(self._links, source.name, source.links, tell)
+        self._arrival = None
         try:
-            await fetch(self._links, source.name, source.links, path)
             await asyncio.to_thread(self._mark, path)
             await self._store.copies.check(path)
             await self._store.copies.replace(path)
@@ -354,6 +364,12 @@ class RegionsWorker:
         log.warning(
             "this region took the state of another one", source=source.name, position=self._store.position
         )
+
+    async def _give_up_arrival(self) -> None:
+        """What was on its way is not wanted any more, or another node's matter."""
+        if self._arrival is not None:
+            arrival, self._arrival = self._arrival, None
+            await arrival.give_up(self._links)
 
     def _mark(self, path: Path) -> None:
         machine = Machine.open(path, key=self._store.root.derive(DATABASE))

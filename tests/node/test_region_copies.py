@@ -3,12 +3,15 @@
 import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from node.errors import InvalidRequest, NoQuorum
 from node.regions import copies as copies_module
-from node.regions.copies import COPIES_MAX, PIECE_BYTES, Copies
+from node.regions.copies import COPIES_MAX, PIECE_BYTES, Arrival, Copies
+from node.regions.links import Answer, Interrupted, Unreachable
 
 STATE = bytes(range(256)) * 5000  # more than one piece
 
@@ -59,3 +62,84 @@ async def test_few_copies_are_made_at_once_and_one_that_fails_makes_room(tmp_pat
     assert copies.begin()
     await copies.close()
     assert list(tmp_path.iterdir()) == []
+
+
+class Link:
+    """To a node that hands copies out; it breaks before the piece at `breaks_at`."""
+
+    def __init__(self, copies: Copies) -> None:
+        self.copies, self.breaks_at = copies, -1
+        self.pieces: list[int] = []
+
+    async def ask(
+        self, region: str, addresses: tuple[str, ...], path: str, *, body: bytes, **_: Any
+    ) -> Answer:
+        asked = msgspec.json.decode(body)
+        offset = asked.get("offset")
+        if self.breaks_at >= 0 and offset is not None and offset >= self.breaks_at:
+            raise Unreachable("it is cut")
+        try:
+            return Answer(200, {}, await self._answer(asked, offset))
+        except InvalidRequest:
+            return Answer(400, {}, b"{}")
+
+    async def _answer(self, asked: dict[str, Any], offset: int | None) -> bytes:
+        identity = asked.get("id") or self.copies.begin()
+        if asked.get("done"):
+            self.copies.forget(identity)
+            return b"{}"
+        if offset is None:
+            return msgspec.json.encode(await self.copies.described(identity))
+        piece = self.copies.piece(identity, offset)
+        self.pieces.append(offset)
+        return piece
+
+
+@pytest.fixture
+async def link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
+    monkeypatch.setattr(copies_module, "PIECE_PAUSE_S", 0.0)
+    (tmp_path / "there").mkdir()
+    disk = Disk()
+    disk.go.set()
+    return Link(Copies(tmp_path / "there", disk.take))
+
+
+async def fetched(arrival: Arrival, link: Link, told: list[int]) -> None:
+    await arrival.fetch(link, "eu", ("a:1",), lambda size, _: told.append(size))  # type: ignore[arg-type]
+
+
+async def test_a_copy_goes_on_where_its_link_was_cut(tmp_path: Path, link: Link) -> None:
+    told: list[int] = []
+    arrival, link.breaks_at = Arrival(tmp_path / "here.db"), PIECE_BYTES
+    for _ in range(3):
+        with pytest.raises(Unreachable):
+            await fetched(arrival, link, told)
+    link.breaks_at = -1
+    await fetched(arrival, link, told)
+    assert (tmp_path / "here.db").read_bytes() == STATE
+    assert link.pieces == [0, PIECE_BYTES], "no piece travelled twice"
+    assert told == [PIECE_BYTES, len(STATE)]
+    assert list((tmp_path / "there").iterdir()) == [], "its source is told that it arrived"
+
+
+async def test_a_copy_that_its_source_has_forgotten_begins_anew(tmp_path: Path, link: Link) -> None:
+    arrival, link.breaks_at = Arrival(tmp_path / "here.db"), PIECE_BYTES
+    with pytest.raises(Unreachable):
+        await fetched(arrival, link, [])
+    link.copies.expire(used_before=float("inf"))
+    link.breaks_at = -1
+    with pytest.raises(Interrupted, match="any more"):
+        await fetched(arrival, link, [])
+    await fetched(arrival, link, [])
+    assert (tmp_path / "here.db").read_bytes() == STATE
+    assert link.pieces == [0, 0, PIECE_BYTES]
+
+
+async def test_a_copy_that_nobody_wants_any_more_leaves_nothing_behind(tmp_path: Path, link: Link) -> None:
+    arrival, link.breaks_at = Arrival(tmp_path / "here.db"), PIECE_BYTES
+    with pytest.raises(Unreachable):
+        await fetched(arrival, link, [])
+    link.breaks_at = -1
+    await arrival.give_up(link)  # type: ignore[arg-type]
+    assert not (tmp_path / "here.db").exists()
+    assert list((tmp_path / "there").iterdir()) == []

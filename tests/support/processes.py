@@ -70,6 +70,7 @@ class Server:
         self.log = directory / "server.log"
         self.output = directory / "server.out"
         self.address, self.ca = address, ca
+        self.program: tuple[str, ...] = ("-m", "node.cli")
         self._arguments = arguments
         self._env = dict(os.environ) | {"PYTHONUNBUFFERED": "1"} | dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,7 +87,7 @@ class Server:
         assert self._process is None
         with self.log.open("ab") as log, self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "node.cli", "server", *self._arguments],
+                [sys.executable, *self.program, "server", *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,

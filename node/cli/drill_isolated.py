@@ -9,7 +9,6 @@ import json
 import random
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from urllib.parse import quote
 
 import click
 
-from node.cli import local_process
+from node.cli import local_layout, local_process
 from node.cli.client import Client, needed
 from node.cli.drill_probe import wait_for
 from node.cli.drill_run import Run, conduct
@@ -145,7 +144,7 @@ class Scratch:
 
     def write_configuration(self) -> None:
         """Loopback only, TLS where the seal can protect its key, and no part in any region."""
-        self.port, cluster_port = _free_ports(2)
+        self.port, cluster_port = local_layout.free_ports(2)
         static = self.key_file is not None
         settings = {
             "node_id": "drill",
@@ -255,13 +254,3 @@ def _digest(client: Client, mount: str, path: str, version: int) -> tuple[int, s
     data: dict[str, Any] = needed(client.checked(answer, "GET", f"{mount}data/{quote(path)}"), "data")
     value = json.dumps(data["data"], sort_keys=True, default=str).encode()
     return data["metadata"]["version"], hashlib.sha256(value).hexdigest()
-
-
-def _free_ports(count: int) -> list[int]:
-    """What the kernel hands out on the loopback interface."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

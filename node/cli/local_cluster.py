@@ -23,12 +23,14 @@ __all__ = ["ClusterError", "LocalCluster", "LocalNode", "LocalRegion", "Unreacha
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 JOIN_TIMEOUT_S = 60.0
+REQUEST_TIMEOUT_S = 30.0
 ASK_TIMEOUT_S = 2.0
 POLL_S = 0.05
 NO_TOKEN = ""
 
 OPEN = frozenset({200, 429, 472, 473})  # sys/health of a node that serves, leader or not
 UNINITIALIZED, SEALED = 501, 503
+NOT_NOW = 503  # of any other request
 
 T = TypeVar("T")
 
@@ -187,7 +189,7 @@ class LocalCluster:
         *,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float = 10.0,
+        timeout: float = REQUEST_TIMEOUT_S,
     ) -> tuple[int, Any, Mapping[str, str]]:
         """One request to one node: (status, JSON or None, headers with lower-case names). Raises Unreachable.
 
@@ -228,8 +230,16 @@ class LocalCluster:
         return self._contexts[node.id][1]
 
     def must(self, node_id: str, method: str, path: str, body: Any = None) -> Any:
-        """request() as root that must succeed: its JSON. Raises ClusterError with the server's words."""
-        status, answer, _ = self.request(node_id, method, path, body, timeout=30.0)
+        """request() as root that must succeed: its JSON. Raises ClusterError with the server's words.
+
+        A 503, which says that nothing happened, is asked again for REQUEST_TIMEOUT_S: somebody is being elected.
+        """
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while True:
+            status, answer, _ = self.request(node_id, method, path, body)
+            if status != NOT_NOW or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_S)
         if status >= 300:
             why = Answer(status, answer, {}).errors
             raise ClusterError(f"{node_id} answered {method} {path} with {status}: {why}")

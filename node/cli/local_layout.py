@@ -228,21 +228,17 @@ def write_private(path: Path, content: str | bytes) -> None:
 
 def _choose_ports(nodes: int, each: int, base: int | None) -> list[list[int]]:
     """API, Raft and perhaps a third for each node: base, base + 1, ... or free ones."""
-    if base is not None:
-        return [list(range(base + each * i, base + each * (i + 1))) for i in range(nodes)]
-    chosen = free_ports(each * nodes)
-    return [chosen[i : i + each] for i in range(0, len(chosen), each)]
+    chosen = free_ports(each * nodes) if base is None else range(base, base + each * nodes)
+    return [list(chosen[i : i + each]) for i in range(0, len(chosen), each)]
 
 
 def free_ports(count: int, *, but: Collection[int] = ()) -> list[int]:
-    """Loopback ports on which nobody listens now, none of `but`. Raises ClusterError."""
-    chosen: list[int] = []
+    """Consecutive loopback ports on which nobody listens now, none of `but`. Raises ClusterError."""
     for _ in range(PORT_TRIES_MAX):
-        port = random.randrange(PORTS_FIRST, PORTS_LAST)  # noqa: S311 - not a secret
-        if port not in chosen and port not in but and process.is_free(port):
-            chosen.append(port)
-        if len(chosen) == count:
-            return chosen
+        first = random.randrange(PORTS_FIRST, PORTS_LAST - count)  # noqa: S311 - not a secret
+        chosen = range(first, first + count)
+        if all(port not in but and process.is_free(port) for port in chosen):
+            return list(chosen)
     raise ClusterError("This machine has no free ports for a local cluster.")
 
 

@@ -4,16 +4,15 @@ Nothing is printed here, and every wait has a deadline.
 """
 
 import json
-import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from node.cli import local_process as process
+from node.cli import local_layout
 from node.cli.local_cluster import ClusterError, LocalCluster, LocalNode, LocalRegion, Unreachable
-from node.cli.local_layout import PORT_TRIES_MAX, PORTS_FIRST, PORTS_LAST, write_private
+from node.cli.local_layout import write_private
 from node.cli.local_wan import LocalWan
 from node.wan.orders import Door, Ways
 
@@ -52,7 +51,9 @@ class LocalRegions:
                 " remove them before making others (strongroom local clean)."
             )
         self._nodes, self._round_trip_s = nodes, round_trip_s
-        base = None if told is not None else port_base or _free_ports(regions)
+        base = None
+        if told is None:
+            base = port_base or local_layout.free_ports(PORTS_EACH * regions)[0]
         self.clusters = {
             each.name: LocalCluster(
                 self.directory / each.name,
@@ -237,12 +238,3 @@ def read_marker(directory: Path) -> dict[str, Any] | None:
 
 def _marker(directory: Path) -> Path:
     return directory / "regions.json"
-
-
-def _free_ports(regions: int) -> int:
-    """The first of as many free ports as regions take."""
-    for _ in range(PORT_TRIES_MAX):
-        base = random.randrange(PORTS_FIRST, PORTS_LAST - PORTS_EACH * regions)  # noqa: S311 - not a secret
-        if all(process.is_free(port) for port in range(base, base + PORTS_EACH * regions)):
-            return base
-    raise ClusterError("This machine has no free ports for regions.")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.patience import PATIENCE_S
 
 from chaos.power import Durable, Loss, lose_database_tail, lose_journal_tail, lost_tail, read_durable
 from consensus.recovery import HEAD_NAME, encode_head, segment_name
@@ -108,7 +109,7 @@ def test_a_database_without_its_unsynced_tail_is_whole_and_older(tmp_path: Path)
     rows_left = set()
     for number in range(8):
         database = tmp_path / f"{number}.db"
-        subprocess.run([sys.executable, "-c", WRITER, str(database)], check=False, timeout=30)
+        subprocess.run([sys.executable, "-c", WRITER, str(database)], check=False, timeout=PATIENCE_S)
         lost = lose_database_tail(database, source)
         assert lost.how == "cut"
         with sqlite3.connect(database) as connection:

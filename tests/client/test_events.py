@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from strongroom import AsyncClient, Cache, Client, Forbidden, Token
+from support.patience import PATIENCE_S
 
 
 def event(number: int, *, kind: str = "kv-v2/data-write", path: str = "secret/data/app") -> str:
@@ -73,10 +74,10 @@ def serving(script: Script) -> Iterator[str]:
             self.wfile.write(script.connections.pop(0).encode() if script.connections else b": ping\n\n")
             self.wfile.flush()
             if not script.connections and len(script.asked) > 0 and script.later is not None:
-                script.more.wait(20)
+                script.more.wait(PATIENCE_S)
                 self.wfile.write(script.later.encode())
                 self.wfile.flush()
-                script.end.wait(20)
+                script.end.wait(PATIENCE_S)
             self.close_connection = True
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

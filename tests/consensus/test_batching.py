@@ -5,6 +5,7 @@ import itertools
 from typing import Any
 
 import pytest
+from support.patience import PATIENCE_S
 
 from consensus import proposals, wire
 from consensus.api import Applied
@@ -103,7 +104,7 @@ async def test_a_batch_that_takes_its_time_holds_up_the_next_for_a_moment_only(w
     loop = asyncio.get_running_loop()
     writers.begin(BUSY_PROPOSALS + 1)
     began = loop.time()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(writers.member.log) == BUSY_PROPOSALS or not writers.member.log:
             await asyncio.sleep(0)
     assert loop.time() - began >= GATHER_S / 2
@@ -168,7 +169,7 @@ async def test_a_refused_command_is_tried_again_and_the_others_are_left_alone(wr
     await turn()
     refused = writers.member.sent[0][0][0]
     writers.proposals.refused(refused, wire.OVERLOADED)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while len(writers.member.sent) == 1:
             writers.proposals.look()
             await asyncio.sleep(0.001)

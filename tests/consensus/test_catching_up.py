@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.groups import FAST, PATIENCE_S, Cluster, eventually
+from support.groups import FAST, Cluster, eventually
 from support.machines import DictMachine
+from support.patience import PATIENCE_S
 
 from consensus import intake, wire
 from consensus.intake import WINDOW_BYTES

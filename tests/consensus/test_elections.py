@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from support.groups import PATIENCE_S, Cluster, eventually, request_id
+from support.groups import Cluster, eventually, request_id
+from support.patience import PATIENCE_S
 from support.replicas import OneReplica, entries
 
 from consensus import files, wire

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.groups import FAST, PATIENCE_S, Cluster, eventually, request_id
+from support.groups import FAST, Cluster, eventually, request_id
 from support.machines import DictMachine
+from support.patience import PATIENCE_S
 
 from consensus.api import COMMAND_BYTES_MAX, Role
 from consensus.errors import Corrupt, NoLeader, OutcomeUnknown, ReadNotConfirmed, Shutdown, TooLarge
@@ -190,6 +191,7 @@ async def test_a_bug_in_apply_stops_the_node_and_is_not_tried_again(tmp_path: Pa
     cluster.machines["n1"].apply = buggy  # type: ignore[method-assign]
     with pytest.raises(OutcomeUnknown):
         await cluster.write("n1", "k=1", timeout=0.5)
+    await eventually(lambda: cluster.fatal, "the end of the process")
     assert (len(tried), cluster.fatal[0]) == (1, f"applying entry {tried[0]} raised KeyError")
     assert "a bug" not in "".join(cluster.fatal)
     await group.stop()
@@ -207,8 +209,8 @@ async def test_a_disk_that_fails_stops_the_node(tmp_path: Path, monkeypatch: pyt
         broken.setattr("consensus.files.sync_data", fail)
         with pytest.raises(OutcomeUnknown):
             await cluster.write("n1", "k=1", timeout=0.5)
+        await eventually(lambda: cluster.fatal, "the end of the process")
     assert cluster.machines["n1"].values == {}
-    assert cluster.fatal
     with pytest.raises(OSError):
         await group.stop()
 

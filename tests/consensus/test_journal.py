@@ -25,6 +25,7 @@ from support.journals import (
     segments,
     write_journal,
 )
+from support.patience import PATIENCE_S
 
 from consensus.journal import Base, HardState, Journal, Recovered
 from consensus.recovery import segment_name
@@ -258,14 +259,14 @@ def test_a_vote_waits_for_the_batch_in_flight_and_writes_a_forgotten_one(
 
     def slow(fd: int) -> None:
         inside.set()
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_S)
         real(fd)
 
     monkeypatch.setattr(os, "fdatasync", slow)
     journal.append(entry(1))
     writer = threading.Thread(target=journal.write, args=(journal.take(),))
     writer.start()
-    assert inside.wait(20)
+    assert inside.wait(PATIENCE_S)
     journal.append(entry(2))
     forgotten = journal.take()
     journal.set_hard_state(HardState(5, "n2"))

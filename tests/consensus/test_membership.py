@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.groups import PATIENCE_S, Cluster, eventually
+from support.groups import Cluster, eventually
+from support.patience import PATIENCE_S
 
 from consensus import membership
 from consensus.api import Member, Role

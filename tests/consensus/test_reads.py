@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from support.groups import PATIENCE_S, Cluster
+from support.groups import Cluster
+from support.patience import PATIENCE_S
 from support.replicas import OneReplica
 
 from consensus import wire

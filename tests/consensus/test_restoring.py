@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.groups import PATIENCE_S, Cluster, eventually
+from support.groups import Cluster, eventually
 from support.machines import DictMachine
+from support.patience import PATIENCE_S
 from support.replicas import OneReplica, entries
 
 from consensus import wire

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from support.patience import PATIENCE_S
 
 from node import accepting, pki
 from node.accepting import Acceptor, listening_sockets
@@ -53,7 +54,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 async def says_hello(port: int, tls: ssl.SSLContext | None = None) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         writer.write(b"hello")
         assert await reader.readexactly(5) == b"hello"
@@ -81,7 +82,7 @@ async def test_a_client_that_speaks_no_tls_bothers_nobody() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 await reader.read()
         writer.close()
         await says_hello(port, client)
@@ -155,7 +156,7 @@ def test_a_tls_session_is_resumed() -> None:
 
 def talk(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as wrapped,
     ):
         wrapped.sendall(b"hello")

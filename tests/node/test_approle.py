@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from support.asking import Asker
 from support.corefixture import opened
+from support.patience import PATIENCE_S
 
 from node.core.core import Core
 from node.core.request import Operation
@@ -201,7 +202,7 @@ async def test_a_secret_id_ends_with_its_ttl(tmp_path) -> None:
         ask = await with_role(core)
         made = await make(ask, ttl="1s")
         await login(ask, made["secret_id"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (await ask.post(f"{ROLE}/secret-id/lookup", secret_id=made["secret_id"])).status == 200:
                 await asyncio.sleep(0.05)
         error = await ask.refused("auth/ap/login", role_id="web-id", secret_id=made["secret_id"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import Cli
+from support.patience import PATIENCE_S
 from support.stub_api import Reply, StubApi, stub_api
 
 REPLIES: dict[str, Reply] = {
@@ -32,7 +33,7 @@ def completed(api: StubApi, home: Path, *words: str) -> list[str]:
         "PATH": os.environ["PATH"],
     }
     command = [sys.executable, "-c", "from node.cli import main; main()"]
-    done = subprocess.run(command, env=asked, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, env=asked, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.stderr == ""
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.certs import Authority
 from support.cli import Cli
+from support.patience import PATIENCE_S
 from support.stub_api import Reply, StubApi, stub_api
 
 OPEN: Reply = (200, {"type": "shamir", "sealed": False, "initialized": True})
@@ -120,7 +121,7 @@ def test_nobody_waits_longer_than_was_asked_for(strongroom: Cli, monkeypatch: py
     answered = threading.Event()
 
     def slowly(_: str | None) -> Reply:
-        answered.wait(30)
+        answered.wait(PATIENCE_S)
         return OPEN
 
     with stub_api({STATUS: slowly}) as api:

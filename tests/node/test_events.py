@@ -10,6 +10,7 @@ import httpx
 import pytest
 from support.httpfixture import dev_core, serve
 from support.listening import listening
+from support.patience import PATIENCE_S
 
 from node.api import events as node_events
 from node.errors import AuditFailed
@@ -116,12 +117,12 @@ async def test_a_websocket_is_told_the_same_and_pings_work(site, wire):
     ):
         await ws.ping()
         await put(wire, "over/websocket")
-        document = json.loads(await asyncio.wait_for(ws.receive_str(), 10))
+        document = json.loads(await asyncio.wait_for(ws.receive_str(), PATIENCE_S))
         assert document["data"]["event_type"] == "kv-v2/data-write"
         assert document["data"]["event"]["metadata"]["data_path"] == "secret/data/over/websocket"
         large = "l" * 300
         await put(wire, large)
-        assert large in await asyncio.wait_for(ws.receive_str(), 10)
+        assert large in await asyncio.wait_for(ws.receive_str(), PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +378,7 @@ async def test_a_slow_subscriber_loses_nothing_and_holds_up_nobody(site, wire, m
         writer.transport.resume_reading()
         told = []
         while len(told) < count:
-            line = await asyncio.wait_for(reader.readline(), 20)
+            line = await asyncio.wait_for(reader.readline(), PATIENCE_S)
             if line.startswith(b"data: "):
                 told.append(json.loads(line[6:])["data"]["event"]["metadata"]["data_path"])
         assert told == [f"secret/data/{name}" for name in names[:count]]
@@ -443,7 +444,7 @@ async def test_a_websocket_is_closed_with_a_code_that_says_come_elsewhere(site):
         while not site.core.events.subscribers:
             await asyncio.sleep(0.01)
         site.core.events.end_all(subscriptions.End.STOPPING)
-        message = await asyncio.wait_for(ws.receive(), 10)
+        message = await asyncio.wait_for(ws.receive(), PATIENCE_S)
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.GOING_AWAY)
 
 

@@ -10,7 +10,7 @@ import pytest
 from support.certs import self_signed
 from support.corefixture import ROOT_TOKEN, opened
 from support.httpfixture import Wire, request
-from support.processes import free_ports
+from support.ports import free_ports
 
 from node.front import Entrance
 from node.listeners import Listeners

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.patience import PATIENCE_S
 
 from consensus.memory import SoloGroup
 from node import housekeeping
@@ -41,7 +42,7 @@ async def test_the_database_is_folded_in_and_durable_without_anybody_asking(
     assert _policies_in_main_file(tmp_path) == []
     task = asyncio.create_task(chores.run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while _policies_in_main_file(tmp_path) != ["p"]:
                 await asyncio.sleep(0.01)
     finally:
@@ -72,7 +73,7 @@ async def test_certificates_are_looked_at_right_after_a_start(
     )
     task = asyncio.create_task(chores.run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await renewed.wait()
     finally:
         task.cancel()

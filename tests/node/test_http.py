@@ -11,6 +11,7 @@ import pytest
 import structlog
 from support.certs import Authority
 from support.httpfixture import dev_core, request, serve
+from support.patience import PATIENCE_S
 
 from node.api import http
 from node.api.vault.render import STATUS, new_request_id
@@ -367,7 +368,7 @@ async def test_draining_lets_an_answer_finish_and_closes_idle_connections(site, 
     monkeypatch.setattr(http.pipeline, "handle", slow)
     await busy.send(request("GET", "/v1/sys/health"))
     await reached.wait()
-    draining = asyncio.create_task(site.server.drain(5.0))
+    draining = asyncio.create_task(site.server.drain(PATIENCE_S))
     assert await idle.closed()
     go.set()
     assert (await busy.answer()).status == 200
@@ -386,7 +387,7 @@ async def test_draining_without_patience_cuts_what_hangs(site, monkeypatch):
     wire = await site.connect()
     await wire.send(request("GET", "/v1/sys/health"))
     await reached.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await site.server.drain(0)
     assert await wire.closed()
 

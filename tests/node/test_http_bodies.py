@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 from support.httpfixture import dev_core, request, serve
+from support.patience import PATIENCE_S
 
 from node.api import body
 from node.api.body import check_shape, parse
@@ -161,7 +162,7 @@ async def test_bodies_of_all_connections_share_an_allowance(site, monkeypatch):
         request("POST", "/v1/secret/data/a", headers={"Content-Length": "995", "X-Vault-Token": site.token})
         + b" " * 900
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while (await refused.ask("POST", "/v1/secret/data/b", b" " * 300)).status != 503:
             refused = await site.connect()
     await holding.send(b'{"data":{}}'.ljust(95))

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from support.corefixture import ROOT_TOKEN, call, new_token, opened
 from support.httpfixture import Site, Wire, serve
+from support.patience import PATIENCE_S
 
 from node.core.core import Core
 from node.core.request import Operation
@@ -226,7 +227,7 @@ async def play(script: Script, site: Site) -> list[Any]:
 
 
 async def read_answer(wire: Wire) -> tuple[bytes, bytes]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         head = await wire.reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         return head, await wire.reader.readexactly(int(length[1]) if length else 0)

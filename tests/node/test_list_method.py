@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web_protocol
 from support.httpfixture import dev_core, request, serve
+from support.patience import PATIENCE_S
 
 from node.api import protocol
 from node.api.protocol import HEADER_FIELDS_MAX, Connection, RequestParser
@@ -300,7 +301,7 @@ async def test_no_bytes_break_the_server(site, seed):
         wire = await site.connect()
         await wire.send(bytes(data))
         wire.writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(ConnectionError):
                 head = await wire.reader.read(16)
                 assert not head or head.startswith(b"HTTP/1.")
@@ -336,7 +337,7 @@ async def test_a_header_that_takes_too_long_ends_the_connection(site, monkeypatc
     monkeypatch.setattr(protocol, "HEADER_TIMEOUT_S", 0.05)
     wire = await site.connect()
     await wire.send(b"GET /v1/sys/health HTTP/1.1\r\nHost:")
-    assert await wire.closed(timeout=5)
+    assert await wire.closed()
 
 
 async def test_a_connection_too_many_is_closed(tmp_path):

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.patience import PATIENCE_S
+from support.ports import free_ports
 
 from node import cli
 from node.cli import local_process as process
 from node.cli.local_cluster import ClusterError, LocalCluster
 from node.config import load
-
-TIMEOUT_S = 30.0
 
 
 @pytest.fixture
@@ -51,17 +51,20 @@ def test_a_cluster_keeps_its_ports_and_its_seal_key(tmp_path: Path) -> None:
 
 
 def test_ports_may_be_chosen_once(tmp_path: Path) -> None:
-    cluster = LocalCluster(tmp_path, port_base=11_800)
+    n1, n1_raft, n2, n2_raft, n3, n3_raft = free_ports(6)
+    cluster = LocalCluster(tmp_path, port_base=n1)
     ports = [(node.api_port, node.cluster_port) for node in cluster.nodes]
-    assert ports == [(11_800, 11_801), (11_802, 11_803), (11_804, 11_805)]
+    assert ports == [(n1, n1_raft), (n2, n2_raft), (n3, n3_raft)]
     with (
-        socket.create_server(("127.0.0.1", 11_803)),
-        pytest.raises(ClusterError, match=r"Port 11803, which node n2 needs, is taken .* choose other ports"),
+        socket.create_server(("127.0.0.1", n2_raft)),
+        pytest.raises(
+            ClusterError, match=rf"Port {n2_raft}, which node n2 needs, is taken .* choose other ports"
+        ),
     ):
         cluster.create()
     assert list(tmp_path.iterdir()) == [], "other ports can still be chosen"
     cluster.create()
-    with pytest.raises(ClusterError, match="holds a cluster of 3 nodes from port 11800"):
+    with pytest.raises(ClusterError, match=f"holds a cluster of 3 nodes from port {n1}"):
         LocalCluster(tmp_path, port_base=9200)
 
 
@@ -112,7 +115,7 @@ def test_a_node_that_cannot_start_is_quoted(tmp_path: Path) -> None:
     cluster.create()
     cluster.start("n1")
     with pytest.raises(ClusterError) as caught:
-        cluster.wait_serving("n1", timeout=TIMEOUT_S)
+        cluster.wait_serving("n1", timeout=PATIENCE_S)
     assert str(caught.value).startswith("n1 ended before there was answer from n1")
     assert "unknown key `colour` at the top level." in str(caught.value)
 
@@ -150,10 +153,10 @@ def test_a_node_is_seen_from_its_first_moment_to_its_last(
         assert not cluster.alive("n1")
         assert process.is_free(cluster.nodes[0].api_port)
     cluster.start("n1")
-    cluster.wait_serving("n1", timeout=TIMEOUT_S)
+    cluster.wait_serving("n1", timeout=PATIENCE_S)
     cluster.kill("n1")
     cluster.start("n1")
-    cluster.wait_serving("n1", timeout=TIMEOUT_S)
+    cluster.wait_serving("n1", timeout=PATIENCE_S)
     status, told, _ = cluster.request("n1", "GET", "sys/cluster/node")
     assert (status, told.get("data", told)["node_id"]) == (200, "n1")
 
@@ -165,10 +168,10 @@ def test_wait_names_what_it_waited_for(cluster: LocalCluster) -> None:
 
 def test_a_paused_node_can_be_stopped(cluster: LocalCluster) -> None:
     cluster.start("n1")
-    cluster.wait_serving("n1", timeout=TIMEOUT_S)
+    cluster.wait_serving("n1", timeout=PATIENCE_S)
     cluster.pause("n1")
     pid = cluster.pid("n1")
     assert pid is not None
-    cluster.wait(lambda: "T (stopped)" in Path(f"/proc/{pid}/status").read_text(), TIMEOUT_S, "pause")
+    cluster.wait(lambda: "T (stopped)" in Path(f"/proc/{pid}/status").read_text(), PATIENCE_S, "pause")
     assert cluster.stop("n1"), "SIGTERM was enough"
     process.send(pid, signal.SIGTERM)  # gone, and that is no error

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.corefixture import ROOT_TOKEN, opened
 from support.httpfixture import Answer, Site, request, serve
+from support.patience import PATIENCE_S
 
 from node.api.plain import PLAIN_BYTES_MAX, PlainReader
 from node.core import pipeline
@@ -157,7 +158,7 @@ async def test_both_ways_answer_alike(site: Site) -> None:
         split = await site.connect()
         by_aiohttp = site.server.requests_count
         await split.send(data[:1])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while site.server.connections[-1]._plain is not None:  # until the first byte is read alone
                 await asyncio.sleep(0)
         await split.send(data[1:])
@@ -197,7 +198,7 @@ async def test_an_answer_in_the_making_survives_a_drain(site: Site, monkeypatch:
     wire = await site.connect()
     await wire.send(request("GET", "/v1/sys/seal-status"))
     await entered.wait()
-    draining = asyncio.create_task(site.server.drain(10))
+    draining = asyncio.create_task(site.server.drain(PATIENCE_S))
     await asyncio.sleep(0)
     go.set()
     assert (await wire.answer()).status == 200
@@ -223,7 +224,7 @@ async def test_a_client_that_goes_away_does_not_undo_its_write(
     body = {"custom_metadata": {"n": "1"}}
     await wire.send(request("POST", "/v1/secret/metadata/gone", body, headers=headers))
     wire.writer.transport.abort()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await done.wait()
     monkeypatch.undo()
     answer = await (await site.connect()).ask("GET", "/v1/secret/metadata/gone")

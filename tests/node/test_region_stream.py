@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.corefixture import call, opened, order
+from support.patience import PATIENCE_S
 
 from node.core.request import Operation
 from node.regions.stream import (
@@ -161,5 +162,5 @@ async def test_what_is_sent_keeps_to_its_bandwidth_whoever_sends_it(tmp_path: Pa
 
 async def test_without_a_limit_nothing_waits() -> None:
     throttle = Throttle(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(throttle.let_pass(1 << 40) for _ in range(10)))

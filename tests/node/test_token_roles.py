@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from support.asking import Asker
 from support.corefixture import new_token, opened
+from support.patience import PATIENCE_S
 
 from node.auth import batch
 from node.core.request import Operation
@@ -242,7 +243,7 @@ async def test_a_batch_token_ends(tmp_path) -> None:
         ask = Asker(core)
         token = Secret((await batch_token(ask, ttl="1s")).encode())
         assert core.tokens.find(core.unsealed, token) is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while core.tokens.find(core.unsealed, token) is not None:
                 await asyncio.sleep(0.02)
 

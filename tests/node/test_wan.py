@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.processes import free_ports
+from support.patience import PATIENCE_S
+from support.ports import free_ports
 
 from node.cli.local_process import ClusterError
 from node.cli.local_wan import LocalWan
@@ -149,7 +150,7 @@ async def test_nobody_learns_through_a_cut_that_the_other_side_has_gone(echo: Ec
             async with asyncio.timeout(0.2):
                 await echo.ended.wait()
         echo.change(cut="")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await echo.ended.wait()
 
 
@@ -160,7 +161,7 @@ async def test_one_way_can_be_cut_alone(echo: Echo) -> None:
     echo.change("us", "eu", one_way=True, cut="swallow")
     forth, back = (echo.wan.ways[pair] for pair in (("eu", "us"), ("us", "eu")))
     writer.write(b"b")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while forth.bytes_carried < 2:
             await asyncio.sleep(0.01)
     assert back.bytes_carried == 1

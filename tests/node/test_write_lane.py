@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.corefixture import ROOT_TOKEN, audit_records, call, new_token, opened, order
 from support.httpfixture import Site, Wire, request, serve
+from support.patience import PATIENCE_S
 
 from consensus.errors import OutcomeUnknown
 from node.api.write_lane import WriteLane
@@ -335,7 +336,7 @@ async def ask(site: Site, folder: str, drawn: tuple[str, str, bytes, dict[str, s
     ]
     wire = await site.connect()
     await wire.send("\r\n".join(lines).encode() + body)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         head = await wire.reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
         answer = head + await wire.reader.readexactly(int(length[1]) if length else 0)

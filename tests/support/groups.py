@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from support.certs import Authority
 from support.machines import DictMachine, NoCipher
+from support.patience import PATIENCE_S
+from support.ports import free_ports
 
 from consensus.api import Member
 from consensus.group import GroupConfig, Parts, RaftGroup, RaftOptions
@@ -16,13 +17,6 @@ from consensus.identity import peer_contexts
 
 CLUSTER = "c1"
 FAST = RaftOptions(heartbeat_s=0.05, election_min_s=0.3, election_max_s=0.6, propose_retry_s=0.5)
-PATIENCE_S = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def request_id() -> bytes:
@@ -52,8 +46,9 @@ class Cluster:
         self.free_bytes = 1 << 40  # on every node's disk
 
     def member(self, node_id: str) -> Member:
-        port = self.ports.setdefault(node_id, free_port())
-        return Member(node_id, f"127.0.0.1:{port}")
+        if node_id not in self.ports:
+            (self.ports[node_id],) = free_ports(1)
+        return Member(node_id, f"127.0.0.1:{self.ports[node_id]}")
 
     def config(self, node_id: str) -> GroupConfig:
         home = self.directory / node_id

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.corefixture import ROOT_TOKEN, opened
+from support.patience import PATIENCE_S
 
 from node.api.http import make_server
 from node.core.core import Core
@@ -40,7 +41,7 @@ class Wire:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(self, *, head: bool = False, timeout: float = 10.0) -> Answer:
+    async def answer(self, *, head: bool = False, timeout: float = PATIENCE_S) -> Answer:
         """The next answer; raises IncompleteReadError or ConnectionError when the peer has closed."""
         async with asyncio.timeout(timeout):
             top = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -55,7 +56,7 @@ class Wire:
         await self.send(request(method, path, body, headers={"X-Vault-Token": self.token} | (headers or {})))
         return await self.answer(head=method == "HEAD")
 
-    async def closed(self, timeout: float = 10.0) -> bool:
+    async def closed(self, timeout: float = PATIENCE_S) -> bool:
         """Waits until the peer closes; whether it did so without another byte."""
         async with asyncio.timeout(timeout):
             try:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from support.groups import FAST, eventually, free_port
+from support.groups import FAST, eventually
+from support.patience import PATIENCE_S
+from support.ports import free_ports
 
 import consensus.files
 import storage.files
@@ -33,7 +35,6 @@ KEY = b"k" * 32
 OPTIONS = replace(FAST, compact_entries=10, trailing_entries=5)
 T0 = 1_800_000_000 * 10**9
 VALUE = "v" * (120 << 10)
-PATIENCE_S = 60.0
 SEGMENT_BYTES = 512 << 10
 
 
@@ -122,7 +123,7 @@ class Pair:
         self.directory = directory
         ports = directory / "ports.json"  # in the log for good
         if not ports.exists():
-            ports.write_text(json.dumps({"n1": free_port(), "n2": free_port()}))
+            ports.write_text(json.dumps(dict(zip(("n1", "n2"), free_ports(2), strict=True))))
         self.ports: dict[str, int] = json.loads(ports.read_text())
         self.machines: dict[str, Machine] = {}
         self.groups: dict[str, RaftGroup] = {}

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-
-WAIT_S = 20.0
+from support.patience import PATIENCE_S
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Listener:
 
     async def until(self, enough: Any) -> None:
         """Waits until enough(self); fails with what there was."""
-        deadline = time.monotonic() + WAIT_S
+        deadline = time.monotonic() + PATIENCE_S
         while not enough(self):
             self._news.clear()
             try:
@@ -97,7 +96,7 @@ async def listening(
         {"Last-Event-ID": after} if after else {}
     )
     async with (
-        httpx.AsyncClient(verify=verify, timeout=WAIT_S, trust_env=False) as client,
+        httpx.AsyncClient(verify=verify, timeout=PATIENCE_S, trust_env=False) as client,
         client.stream(
             "GET", f"{url}/v1/sys/events/subscribe/{pattern}", params=query, headers=headers
         ) as response,

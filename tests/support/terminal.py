@@ -4,7 +4,7 @@ import os
 import pty
 import subprocess
 
-END_TIMEOUT_S = 30
+from support.patience import PATIENCE_S
 
 
 def at_a_terminal(command: list[str], typed: str, *, prompt: bytes = b"hidden") -> str:
@@ -18,7 +18,7 @@ def at_a_terminal(command: list[str], typed: str, *, prompt: bytes = b"hidden") 
             while prompt not in shown:
                 shown += os.read(controller, 1024)
             os.write(controller, typed.encode() + b"\n")
-            child.wait(END_TIMEOUT_S)
+            child.wait(PATIENCE_S)
             os.close(terminal)
             terminal = -1
             while chunk := _read(controller):

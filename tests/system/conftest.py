@@ -14,7 +14,9 @@ from pathlib import Path
 
 import hvac
 import pytest
-from support.processes import Server, free_ports, poll
+from support.patience import PATIENCE_S
+from support.ports import free_ports
+from support.processes import Server, poll
 from support.targets import BAO, Bao, Target, poll_until_answer, unique
 
 from node.cli.local_cluster import LocalCluster
@@ -113,7 +115,7 @@ def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     finally:
         client.adapter.close()
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_writers_outlive_the_death_of_the_leader_and_write_each_value_once(
         leader = cluster.wait_leader()
         cluster.kill(leader)
         before = len(acknowledged)
-        poll(lambda: len(acknowledged) > before + 20, what="writes after the kill", timeout=60)
+        poll(lambda: len(acknowledged) > before + 20, what="writes after the kill")
     finally:
         stop.set()
         writer.join(60)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.processes import Server, free_ports, poll
+from support.ports import free_ports
+from support.processes import Server, poll
 from support.targets import Bao, Target
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.processes import Server, configuration, free_ports
+from support.ports import free_ports
+from support.processes import Server, configuration
 
 from node import pki
 from node.cli.local_cluster import LocalCluster

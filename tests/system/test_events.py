@@ -90,7 +90,7 @@ def test_nothing_is_missed_when_the_node_of_the_subscription_is_killed(
         cluster.kill(node.id)
         for number in range(20, 40):
             writer.kv_v2(mount).put(f"n{number}", {})
-        poll(lambda: len(ours()) >= 40, what="what was written after it", timeout=60)
+        poll(lambda: len(ours()) >= 40, what="what was written after it")
         assert ours() == [f"n{number}" for number in range(40)]
         assert client.endpoint != node.api_address
 
@@ -150,7 +150,7 @@ def callers_see_no_error(eu: RegionOfOne, us: RegionOfOne, token: str, bundle: P
         poll(lambda: len(written) > 10, what="writes before")
         eu.must(token, "POST", "sys/regions/switchover", {"name": "us"}, timeout=60.0)
         before = len(written)
-        poll(lambda: len(written) > before + 10, what="writes after", timeout=60)
+        poll(lambda: len(written) > before + 10, what="writes after")
     finally:
         stop.set()
         for each in threads:

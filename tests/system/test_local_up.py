@@ -37,7 +37,7 @@ def strongroom(here: Path, *arguments: str, code: int = 0) -> str:
 
 @pytest.mark.timeout(240)
 def test_up_shows_a_failover_and_down_keeps_the_data(here: Path) -> None:
-    base = str(LocalCluster(here / DIRECTORY).nodes[0].api_port)  # a free one, with five neighbours as a rule
+    base = str(LocalCluster(here / DIRECTORY).nodes[0].api_port)
     shown = strongroom(here, "up", "-port-base", base)
     assert re.search(r"the cluster took no writes for \d+\.\d\d s, until n[123] led it", shown)
     assert "secret/data/hello is at version 2 on all three nodes" in shown

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 from support.certs import Authority
-from support.processes import Server, configuration, free_ports, poll
+from support.ports import free_ports
+from support.processes import Server, configuration, poll
 from support.targets import Bao, Target
 
 from node.cli.local_cluster import LocalCluster

@@ -5,6 +5,8 @@ import re
 import ssl
 import urllib.request
 
+from support.patience import PATIENCE_S
+
 from node import VERSION
 from node.cli.local_cluster import LocalCluster
 
@@ -14,7 +16,7 @@ def scrape(cluster: LocalCluster, node: str, token: str) -> dict[str, float]:
     address = f"{cluster.node(node).api_address}/v1/sys/metrics?format=prometheus"
     request = urllib.request.Request(address, headers={"X-Vault-Token": token})
     context = ssl.create_default_context(cafile=str(cluster.ca_path))
-    with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+    with urllib.request.urlopen(request, context=context, timeout=PATIENCE_S) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
         lines = answer.read().decode().splitlines()
     return {name: float(value) for name, value in (re.split(r" (?=\S+$)", x) for x in lines if x[:1] != "#")}

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import Server, free_ports
+from support.ports import free_ports
+from support.processes import Server
 
 CASES = int(os.environ.get("STRONGROOM_API_CASES", "2"))
 PART, PARTS = map(int, os.environ.get("STRONGROOM_API_PART", "1/1").split("/"))

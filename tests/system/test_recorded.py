@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from support import recorded
-from support.processes import Server, free_ports
+from support.ports import free_ports
+from support.processes import Server
 from support.targets import Target, unique
 
 REFERENCE = os.environ.get("STRONGROOM_SYSTEM_TARGET") == "openbao"

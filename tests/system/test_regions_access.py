@@ -185,7 +185,7 @@ def test_cut_off_a_region_refuses_at_once_and_lets_in_whom_it_can_and_takes_over
         told = answer.body["errors"][0]
         return "nothing was written" in told and "eu follows us" in told and "behind it" in told
 
-    poll(refused_at_once, what="a refusal that comes at once", timeout=60.0)
+    poll(refused_at_once, what="a refusal that comes at once")
     assert log_in(follower, "sam").status == 503
     assert read(follower, log_in(follower, "bea").body["auth"]["client_token"]) == 200
     assert follower.must(token, "POST", "sys/tools/hash", {"input": "aGk="})["data"]["sum"]
@@ -197,4 +197,4 @@ def test_cut_off_a_region_refuses_at_once_and_lets_in_whom_it_can_and_takes_over
         asked = {"lease_id": issued["lease_id"]}
         return follower.server.request("POST", "sys/leases/lookup", asked, token=token).status == 400
 
-    poll(lease_is_gone, what="the new primary took the lease back", timeout=60.0)
+    poll(lease_is_gone, what="the new primary took the lease back")

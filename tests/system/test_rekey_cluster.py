@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.processes import Server, configuration, free_ports, poll
+from support.ports import free_ports
+from support.processes import Server, configuration, poll
 
 from node.cli.client import Unreachable
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.patience import PATIENCE_S
 from support.processes import poll
 
 from node.cli.local_cluster import LocalCluster
@@ -44,7 +45,7 @@ def test_the_leader_keeps_as_many_as_it_was_told_and_the_next_leader_goes_on(
     def files() -> list[Path]:
         return sorted(shots.glob("auto-*.snap")) if shots.exists() else []
 
-    poll(lambda: len(files()) == 1, what="the first snapshot", timeout=60.0)
+    poll(lambda: len(files()) == 1, what="the first snapshot")
     first = files()[0]
     assert first.stat().st_mode & 0o777 == 0o600
     cluster.kill(cluster.wait_leader())
@@ -69,7 +70,7 @@ def metrics(cluster: LocalCluster, node_id: str) -> dict[str, float]:
 
     address = cluster.node(node_id).api_address
     with urllib.request.urlopen(
-        f"{address}/v1/sys/metrics", context=tls_context(ca_cert=cluster.ca_path), timeout=10
+        f"{address}/v1/sys/metrics", context=tls_context(ca_cert=cluster.ca_path), timeout=PATIENCE_S
     ) as answer:
         lines = answer.read().decode().splitlines()
     found = (re.fullmatch(r"(\w+) ([0-9.e+-]+)", line) for line in lines)
@@ -119,7 +120,7 @@ def test_a_plan_that_cannot_be_carried_out_says_why_and_is_tried_again(
     def failed() -> bool:
         return bool(cluster.must(leader, "GET", path)["data"]["consecutive_errors"])
 
-    poll(failed, what="a failure that is told", timeout=60.0)
+    poll(failed, what="a failure that is told")
     assert "local_max_space" in cluster.must(leader, "GET", path)["data"]["last_snapshot_error"]
     assert metrics(cluster, leader)["strongroom_snapshot_failures_total"] >= 1
     began = time.time()

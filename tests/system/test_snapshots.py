@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from support.certs import Authority
-from support.processes import Server, configuration, free_ports, poll
+from support.ports import free_ports
+from support.processes import Server, configuration, poll
 from support.targets import Bao, Target
 
 from node.cli.http_connection import tls_context

@@ -12,7 +12,8 @@ from typing import Any
 import hvac
 import pytest
 from support.certs import Authority, self_signed
-from support.processes import Server, free_ports, poll
+from support.ports import free_ports
+from support.processes import Server, poll
 from support.targets import BAO, OURS, Bao, Target
 
 from node.cli.client import Unreachable

@@ -9,7 +9,8 @@ from typing import Any
 import hvac
 import pytest
 from support.certs import self_signed
-from support.processes import Server, configuration, free_ports
+from support.ports import free_ports
+from support.processes import Server, configuration
 from support.targets import Bao, Target
 
 from .test_vault_configuration import vault_configuration

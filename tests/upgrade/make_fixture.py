@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.processes import Server, configuration, free_ports
+from support.ports import free_ports
+from support.processes import Server, configuration
 from support.targets import Bao, Target
 
 from node import VERSION

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import Server, configuration, free_ports
+from support.ports import free_ports
+from support.processes import Server, configuration
 from support.targets import Bao, Target
 
 from node import VERSION

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from support.groups import FAST, PATIENCE_S, eventually, free_port
+from support.groups import FAST, eventually
+from support.patience import PATIENCE_S
+from support.ports import free_ports
 
 from consensus.api import Member
 from consensus.group import GroupConfig, Parts, RaftGroup
@@ -33,7 +35,7 @@ class Nodes:
     fatal: list[str] = field(default_factory=list)
 
     def member(self, node_id: str) -> Member:
-        return Member(node_id, f"127.0.0.1:{self.ports.setdefault(node_id, free_port())}")
+        return Member(node_id, f"127.0.0.1:{self.ports.setdefault(node_id, free_ports(1)[0])}")
 
     def _die(self, reason: str) -> NoReturn:
         self.fatal.append(reason)

@@ -112,14 +112,21 @@ class Audience:
 
     # --- interests ---
 
-    def interested(
-        self, kind: str, facts: dict[str, str]
-    ) -> Iterator[tuple[Interest, tuple[Subscription, ...]]]:
-        """Those who asked for such an event, whether or not they may hear of it, by what they share."""
+    @property
+    def interests(self) -> int:
+        """How many there are that every event has to be compared with."""
+        return len(self._by_path.get(None, ()))
+
+    def interested(self, kind: str, facts: dict[str, str]) -> Iterator[Interest]:
+        """Who asked for such an event, whether or not they may hear of it."""
         for path in (None, facts["data_path"]):
             for interest in tuple(self._by_path.get(path, ())):
                 if kind in interest.types and interest.filter.lets(facts):
-                    yield interest, tuple(self._members[interest])
+                    yield interest
+
+    def members(self, interest: Interest) -> tuple[Subscription, ...]:
+        """Those who share it now."""
+        return tuple(self._members.get(interest, ()))
 
     def _join(self, subscription: Subscription) -> None:
         key = (subscription.types, subscription.filter.text, subscription.acl)

@@ -123,9 +123,9 @@ def sse(document: bytes, cursor: Cursor, name: str = "") -> bytes:
     return chunk(f"{named}id: {cursor}\ndata: ".encode() + document + b"\n\n")
 
 
-def sse_heartbeat(cursor: Cursor) -> bytes:
-    """Nothing happened until here: a client keeps the id, and shows nothing."""
-    return chunk(f": ping\nid: {cursor}\n\n".encode())
+def sse_heartbeat(cursor: Cursor | None) -> bytes:
+    """Nothing happened until here: a client keeps the id, if there is one, and shows nothing."""
+    return chunk(b": ping\n\n" if cursor is None else f": ping\nid: {cursor}\n\n".encode())
 
 
 def sse_end(reason: str) -> bytes:

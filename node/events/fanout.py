@@ -1,15 +1,17 @@
 """From events to the connections of subscribers, so that many of them do not hold up the node.
 
 An event is encoded once for each form of connection, decided upon once for each interest, and goes into the
-connections of those who are level with the ring, a few in every turn of the loop. Whoever is not level - newly come
-with a cursor, slow, with rights that have to be looked up again, or one of too many who are waited for - is *behind*:
-its queue is a place in the ring, from which a task carries it forward, several events at once.
+connections of those who are level with the ring, a few in every turn of the loop. Those who share an interest are
+gone round one after the other; what happens meanwhile waits for the next round, and goes into each connection as one
+write, so that many events cost little more than one. Whoever is not level - newly come with a cursor, slow, with
+rights that have to be looked up again, or one of those for whom too much waits - is *behind*: its queue is a place in
+the ring, from which a task carries it forward, several events at once.
 """
 
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.events import encoding
 from node.events.audience import Audience
@@ -22,8 +24,9 @@ from node.store import Store
 SLICE = 200  # subscribers looked at in one turn of the loop
 CARRIED_MAX = 256  # events, at a time
 CARRIED_BYTES_MAX = 64 * 1024
-UNDELIVERED_MAX = 20_000  # writes to those who are level; whoever has to wait for more is behind
-WRITES_MAX = 250  # to connections, in one turn of the loop
+UNDELIVERED_MAX = 20_000  # events that wait for a round, of all interests; for whom more would wait is behind
+WRITES_MAX = 100  # to connections, in one turn of the loop: about two milliseconds
+COMPARED_MAX = 2000  # interests with events, in one turn of the loop; one event is compared with all of them
 ENCODED_MAX = 1024
 WANTS_MAX = 16_384
 AGAIN_S = 0.05  # until a connection that is full is looked at again
@@ -39,14 +42,30 @@ class Counters:
 
 
 @dataclass(slots=True)
-class Delivery:
-    """An event on its way to those who share an interest; `done` of them have it."""
+class Round:
+    """What is on its way to those who share an interest: `batch` to one after the other, then what is `waiting`.
 
-    place: int
-    event: Event
+    The batch has the places from `first` to before `end`, without the events that they may not hear of.
+    """
+
     interest: Interest
-    members: tuple[Subscription, ...]
-    done: int = 0
+    waiting: deque[tuple[int, Event]] = field(default_factory=deque)
+    batch: list[tuple[int, Event]] = field(default_factory=list)
+    first: int = 0
+    end: int = 0
+    members: tuple[Subscription, ...] = ()
+    done: int = 0  # of the members
+    data: dict[Form, bytes] = field(default_factory=dict)  # the whole batch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everybody has the batch."""
+        return self.done == len(self.members)
+
+    @property
+    def oldest(self) -> int:
+        """The place of the oldest event that may not have been told to all of them."""
+        return self.waiting[0][0] if self.is_over else self.first
 
 
 class Fanout:
@@ -64,36 +83,28 @@ class Fanout:
         self._audience, self.ring = audience, ring
         self._behind: set[Subscription] = set()
         self._wake = asyncio.Event()
-        self._deliveries: deque[Delivery] = deque()
+        self._compared = ring.end  # the place of the first event that is in no round yet
+        self._rounds: OrderedDict[Interest, Round] = OrderedDict()  # whose turn it is next comes first
+        self._undelivered = 0  # events that wait, in all rounds
         self._delivers = False
-        self._undelivered = 0  # writes
         self._encoded: OrderedDict[tuple[int, Form], bytes] = OrderedDict()
         self._wants: OrderedDict[tuple[int, Interest], bool] = OrderedDict()
         self._loop = asyncio.get_running_loop()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether some of those who are level have not been told everything yet."""
-        return bool(self._deliveries)
-
     def publish(self, event: Event) -> None:
         self.ring.append(event)
         self._counters.events += 1
-        if not self._audience.all:
-            return
-        place = self.ring.end - 1
-        for interest, members in self._audience.interested(event.type, encoding.facts(event)):
-            if self._undelivered < UNDELIVERED_MAX:
-                self._undelivered += len(members)
-                self._deliveries.append(Delivery(place, event, interest, members))
-                self._deliver_soon()
-            else:
-                oldest = (
-                    self._deliveries[0].place if self._deliveries else place
-                )  # whoever is level has all before
-                for each in members:
-                    if not each.behind:
-                        self._fall_behind(each, max(each.place, oldest))
+        if self._audience.all:
+            self._deliver_soon()
+        else:
+            self._compared = self.ring.end
+
+    # --- those who are level ---
+
+    def has_told_all(self, subscription: Subscription) -> bool:
+        """Whether there is nothing more to tell one of them."""
+        up_to_date = not subscription.behind and subscription.interest not in self._rounds
+        return up_to_date and self._compared == self.ring.end
 
     def _deliver_soon(self) -> None:
         if not self._delivers:
@@ -103,33 +114,78 @@ class Fanout:
     def _deliver(self) -> None:
         """Some of what is to be delivered; the loop is others' in between."""
         self._delivers, left = False, WRITES_MAX
-        while self._deliveries and left > 0:
-            delivery = self._deliveries[0]
-            some = delivery.members[delivery.done : delivery.done + left]
-            self._deliver_to(delivery, some)
-            delivery.done += len(some)
-            left -= len(some)
-            self._undelivered -= len(some)
-            if delivery.done == len(delivery.members):
-                self._deliveries.popleft()
-        if self._deliveries:
+        self._compare()
+        while self._rounds and left > 0:
+            interest, turn = self._rounds.popitem(last=False)
+            left -= self._go_on(turn, left)
+            if turn.waiting or not turn.is_over:
+                self._rounds[interest] = turn  # behind the others
+        if self._rounds or self._compared < self.ring.end:
             self._deliver_soon()
 
-    def _deliver_to(self, delivery: Delivery, members: tuple[Subscription, ...]) -> None:
-        place, event = delivery.place, delivery.event
-        allowed, frames = self._audience.may_hear(delivery.interest.acl, event), dict[Form, bytes]()
-        for each in members:
-            if each.behind or place < each.place:
+    def _compare(self) -> None:
+        """Bring some events to those who asked for such."""
+        if self._compared < self.ring.first:  # too many came at once
+            for each in tuple(self._audience.all):
+                self.look_again(each)
+            self._compared = self.ring.end
+        left = COMPARED_MAX
+        while self._compared < self.ring.end and left > 0:
+            (event,) = self.ring.read(self._compared, 1)
+            for interest in self._audience.interested(event.type, encoding.facts(event)):
+                self._await_turn(interest, self._compared, event)
+            self._compared += 1
+            left -= 1 + self._audience.interests
+
+    def _await_turn(self, interest: Interest, place: int, event: Event) -> None:
+        turn = self._rounds.get(interest)
+        if turn is None:
+            turn = self._rounds[interest] = Round(interest)
+        turn.waiting.append((place, event))
+        self._undelivered += 1
+        if self._undelivered > UNDELIVERED_MAX:
+            for each in self._audience.members(interest):
+                self.look_again(each)
+            self._undelivered -= len(turn.waiting)
+            del self._rounds[interest]
+
+    def _go_on(self, turn: Round, most: int) -> int:
+        """Tell some of those whose turn it is; how many were looked at, at least 1."""
+        if turn.is_over:
+            self._begin_round(turn)
+        some = turn.members[turn.done : turn.done + most]
+        turn.done += len(some)
+        rights, first, end = self._audience.rights, turn.first, turn.end
+        for each in some:
+            if each.behind or each.place >= end:
                 continue
-            moved = each.interest is not delivery.interest  # its rights were looked at anew meanwhile
-            if moved or each.checked != self._audience.rights or each.is_full:
-                self._fall_behind(each, place)
-            elif allowed:
-                frame = frames.get(each.form) or self._frame(each, event, place)
-                frames[each.form] = frame
-                each.write(frame)
-                each.place = place + 1
-                self._counters.sent += 1
+            torn = each.place > first  # it came level in between: a part of the batch was told
+            if torn or each.checked != rights or each.is_full:
+                self._fall_behind(each, max(each.place, first))
+            elif turn.batch:
+                each.write(turn.data.get(each.form) or self._whole(turn, each), len(turn.batch))
+                each.place = end
+                self._counters.sent += len(turn.batch)
+        return max(1, len(some))
+
+    def _begin_round(self, turn: Round) -> None:
+        """With as much of what waits as goes into a connection at once."""
+        turn.members, turn.done = self._audience.members(turn.interest), 0
+        turn.first, turn.batch, turn.data = turn.waiting[0][0], [], {}
+        size_bytes = taken = 0
+        while turn.waiting and taken < CARRIED_MAX and size_bytes < CARRIED_BYTES_MAX:
+            place, event = turn.waiting.popleft()
+            taken, turn.end = taken + 1, place + 1
+            if turn.members and self._audience.may_hear(turn.interest.acl, event):
+                turn.batch.append((place, event))
+                size_bytes += len(self._frame(turn.members[0], event, place))
+        self._undelivered -= taken
+
+    def _whole(self, turn: Round, subscription: Subscription) -> bytes:
+        """The batch as this form of connection carries it."""
+        frames = [self._frame(subscription, event, place) for place, event in turn.batch]
+        found = turn.data[subscription.form] = b"".join(frames)
+        return found
 
     def _frame(self, subscription: Subscription, event: Event, place: int) -> bytes:
         """The event as this form of connection carries it, made once."""
@@ -161,9 +217,10 @@ class Fanout:
 
         Of what expired after `known_ns` everything will be in it.
         """
-        self._deliveries.clear()
+        self._rounds.clear()
         self._undelivered = 0
         self.ring.forget(self._store.position, known_ns)
+        self._compared = self.ring.end
         for each in tuple(self._audience.all):
             if each.behind or each.checked != self._audience.rights or each.is_full:
                 self._fall_behind(each, -1)
@@ -179,6 +236,13 @@ class Fanout:
         self._counters.rereads += 1
 
     # --- those who are behind ---
+
+    def look_again(self, subscription: Subscription) -> None:
+        """Its rights, or what is to be told to it, may be others: the task sees to it, from where it stands."""
+        if not subscription.behind:
+            turn = None if subscription.interest is None else self._rounds.get(subscription.interest)
+            oldest = self._compared if turn is None else turn.oldest
+            self._fall_behind(subscription, max(subscription.place, oldest))
 
     def _fall_behind(self, subscription: Subscription, place: int) -> None:
         subscription.behind, subscription.place = True, place

@@ -200,7 +200,8 @@ class Stream:
             if not each.ended.done():
                 if 0 < each.row.expires_ns <= now_ns:
                     each.checked = OUT_OF_DATE  # unless it was renewed, it ends
-                self.audience.check(each)
+                if each.checked != self.audience.rights:
+                    self.fanout.look_again(each)
                 if each.stalled_at is not None and now - each.stalled_at > STALL_S:
                     each.end(End.SLOW)
             if number % SLICE == 0:
@@ -214,14 +215,15 @@ class Stream:
         waiting = list(self.audience.all)
         while waiting:
             self._take_in()
-            if self.fanout.is_busy:  # what the cursor says is not true yet
-                await asyncio.sleep(TICK_S)
-                continue
-            cursor, beats = self.cursor(), dict[Form, bytes]()
+            cursor, beats = self.cursor(), dict[tuple[Form, bool], bytes]()
             for each in waiting[-SLICE:]:
-                if not each.ended.done() and not each.behind and not each.is_full:
-                    beats[each.form] = beats.get(each.form) or each.heartbeat(cursor)
-                    each.write(beats[each.form], 0)
+                if each.ended.done() or each.is_full:
+                    continue
+                level = self.fanout.has_told_all(each)  # else what the cursor says is not true yet
+                beat = beats.get((each.form, level))
+                if beat is None:
+                    beat = beats[each.form, level] = each.heartbeat(cursor if level else None)
+                each.write(beat, 0)
             del waiting[-SLICE:]
             await asyncio.sleep(0)
 

@@ -90,5 +90,6 @@ class Subscription:
             return encoding.sse(document, cursor, name)
         return encoding.text_frame(document)
 
-    def heartbeat(self, cursor: Cursor) -> bytes:
+    def heartbeat(self, cursor: Cursor | None) -> bytes:
+        """A sign of life; with a cursor it says that everything before was told."""
         return encoding.sse_heartbeat(cursor) if self.form is Form.SSE else encoding.PING

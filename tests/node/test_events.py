@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 
@@ -386,17 +387,84 @@ async def test_a_slow_subscriber_loses_nothing_and_holds_up_nobody(site, wire, m
         writer.close()
 
 
-async def test_many_subscribers_are_told_in_turns_each_in_order(site, wire, monkeypatch):
-    """Two writes a turn, and no more than four waiting: most of the events are caught up with from the ring."""
-    monkeypatch.setattr(fanouts, "WRITES_MAX", 2)
-    monkeypatch.setattr(fanouts, "UNDELIVERED_MAX", 4)
+async def put_several(wire, name, count):
+    for number in range(count):
+        await put(wire, f"{name}-{number}")
+
+
+async def never(fanout, audience):
+    """Nothing happens meanwhile."""
+
+
+async def rights_change(fanout, audience):
+    for turns in itertools.cycle(range(7)):
+        audience.everybody_out_of_date()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+
+async def everybody_is_looked_at(fanout, audience):
+    for turns in itertools.cycle(range(7)):
+        for each in audience.all:
+            fanout.look_again(each)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("meanwhile", [never, rights_change, everybody_is_looked_at])
+@pytest.mark.parametrize("waiting_max", [4, 20_000], ids=["from the ring", "in rounds"])
+async def test_many_subscribers_are_told_in_turns_each_in_order(
+    site, wire, monkeypatch, waiting_max, meanwhile
+):
+    """One write a turn: most events wait, for the next round or, where only four may wait, in the ring."""
+    monkeypatch.setattr(fanouts, "WRITES_MAX", 1)
+    monkeypatch.setattr(fanouts, "UNDELIVERED_MAX", waiting_max)
+    stream = site.core.events.stream
+    task = asyncio.create_task(meanwhile(stream.fanout, stream.audience))
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(task.cancel)
         heard = [await stack.enter_async_context(listening(site.url, site.token)) for _ in range(5)]
-        wires = [await site.connect() for _ in range(30)]
-        await asyncio.gather(*(put(each, f"n{number}") for number, each in enumerate(wires)))
-        told = [[each.what[1] for each in await listener.events(30)] for listener in heard]
+        wires = [await site.connect() for _ in range(10)]
+        await asyncio.gather(*(put_several(each, f"of{number}", 8) for number, each in enumerate(wires)))
+        told = [[each.what[1] for each in await listener.events(80)] for listener in heard]
         assert told[1:] == told[:-1]
-        assert len(set(told[0])) == 30
+        assert len(set(told[0])) == 80
+
+
+async def test_what_few_asked_for_does_not_wait_until_all_have_been_told_something_else(
+    site, wire, monkeypatch
+):
+    """Turns go round among those who want different things."""
+    monkeypatch.setattr(fanouts, "WRITES_MAX", 1)
+    order = []
+    real = subscriptions.Subscription.write
+    monkeypatch.setattr(
+        subscriptions.Subscription,
+        "write",
+        lambda self, data, count=1: (
+            order.append(self.filter.text) if count else None,
+            real(self, data, count),
+        ),
+    )
+    own = 'data_path == "secret/data/own"'
+    async with contextlib.AsyncExitStack() as stack:
+        everything = [await stack.enter_async_context(listening(site.url, site.token)) for _ in range(8)]
+        one = await stack.enter_async_context(listening(site.url, site.token, filter=own))
+        mount = next(each for each in site.core.unsealed.mounts() if each.path == "secret/")
+        await put(wire, "other")
+        await put(wire, "own")
+        for each in (*everything, one):
+            await each.events(1)
+        order.clear()
+        now = site.core.unsealed.now_ns()
+        names = ("other", "own")
+        await site.core.unsealed.submit(
+            c.batch(now, *(c.KvDelete(now, mount.mount_id, n, ()) for n in names))
+        )
+        assert len(await one.events(2)) == 2
+        for each in everything:
+            await each.events(4)
+    assert order.index(own) < 4
 
 
 async def test_an_old_http_client_is_told_that_there_are_no_events_for_it(site):

@@ -2,7 +2,8 @@
 
 Each program reads one secret from the same server; they take turns, so that what disturbs one disturbs all. Besides
 Strongroom's command and the real `bao` there are a bare interpreter (the floor of any Python program) and a script that
-uses hvac (what people write without a command line).
+uses hvac (what people write without a command line). Ends with 1 if one of ours takes longer than --limit (the median
+of its wall-clock times).
 """
 
 import argparse
@@ -23,6 +24,8 @@ from bench.environment import facts
 from bench.processes import free_ports
 
 ROUNDS = 15
+LIMIT_MS = 120.0
+OURS = "strongroom "
 READY_TIMEOUT_S = 30
 WITH_HVAC = (
     "import os, hvac; c = hvac.Client(os.environ['VAULT_ADDR'], os.environ['VAULT_TOKEN']); "
@@ -82,7 +85,8 @@ def report(figures: dict[str, Figures]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--limit", type=float, default=LIMIT_MS, help="milliseconds")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="strongroom-cli-start-") as directory:
         address = f"127.0.0.1:{free_ports(1)[0]}"
         env = {
@@ -97,14 +101,17 @@ def main() -> int:
         )
         try:
             _prepare(env)
-            figures = run(rounds, env)
+            figures = run(options.rounds, env)
         finally:
             server.terminate()
             server.wait(READY_TIMEOUT_S)
         for name, value in facts(Path(directory)).items():
             print(f"{name:20} {value}")
     print(f"\n{report(figures)}")
-    return 0
+    ours = [statistics.median(each.wall_ms) for name, each in figures.items() if name.startswith(OURS)]
+    if late := max(ours) > options.limit:
+        print(f"one of ours took longer than {options.limit:g} ms")
+    return int(late)
 
 
 def _prepare(env: dict[str, str]) -> None:

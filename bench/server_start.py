@@ -2,8 +2,8 @@
 
 A server in memory, of a configuration as tools write it for tests (TLS with files, nothing initialised), is started
 and asked GET sys/init every few milliseconds until it answers. Wall-clock time runs from before the process is made;
-CPU time is what the process had used when the answer was in. Some are started alone, some several at once. Ends with
-1 if one answered later than --limit, or not at all.
+CPU time is what the process had used when the answer was in. Some are started alone, on the port of the one before as
+soon as that has ended, some several at once. Ends with 1 if one answered later than --limit, or not at all.
 """
 
 import argparse
@@ -90,8 +90,8 @@ def _ask(port: int, tls: ssl.SSLContext) -> object:
 
 
 def starts(directory: Path, files: certificates.Certificates, times: int, at_once: int) -> list[Start]:
-    """`times` starts, `at_once` of them at a time."""
-    ports = free_ports(times)
+    """`times` starts, `at_once` of them at a time; one after the other they have the same port."""
+    ports = free_ports(times) if at_once > 1 else free_ports(1) * times
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda port: start_once(directory, files, port), ports))
 

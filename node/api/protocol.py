@@ -25,6 +25,7 @@ KEEPALIVE_S = 75.0
 HEADER_TIMEOUT_S = 10.0  # from the first byte of a request to the end of its header
 LINGER_S = 2.0  # how long an unread body is discarded before its connection closes
 HEADER_FIELDS_MAX = 64
+RECEIVING_S = 0.5  # that a body has to arrive once the server stops: nothing was done yet that could be lost
 DRAIN_S_MIN = 0.01  # aiohttp takes 0 for "without limit"
 PIPELINED_MAX = 32  # requests of one connection waiting for their turn
 _ABSOLUTE = re.compile(r"https?://[^/?#]*(.*)", re.IGNORECASE | re.DOTALL)
@@ -261,7 +262,14 @@ class Connection(RequestHandler):
         if self._serving:
             self._served = self._loop.create_future()
             await asyncio.wait({self._served}, timeout=timeout)
+        elif self._is_receiving and timeout is not None:
+            timeout = min(timeout, RECEIVING_S)
         await super().shutdown(timeout)
+
+    @property
+    def _is_receiving(self) -> bool:
+        """Whether the body of the request in hand is still on its way."""
+        return self._current_request is not None and not self._current_request.content.is_eof()
 
     def _process_keepalive(self) -> None:
         if self._serving:

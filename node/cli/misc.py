@@ -39,7 +39,7 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from node.cli import strongroom
+    from node.cli.root import strongroom
 
     kind = get_completion_class(shell) if shell in SHELLS else None
     if kind is None:

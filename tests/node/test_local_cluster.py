@@ -11,9 +11,9 @@ import pytest
 from support.patience import PATIENCE_S
 from support.ports import free_ports
 
-from node import cli
 from node.cli import local_process as process
 from node.cli.local_cluster import ClusterError, LocalCluster
+from node.cli.root import run
 from node.config import load
 
 
@@ -77,7 +77,7 @@ def test_a_directory_of_somebody_else_is_neither_used_nor_removed(
         (theirs / "cluster.json").write_text(content)
         with pytest.raises(ClusterError, match="is not empty and not a local cluster"):
             LocalCluster(theirs).create()
-        assert cli.run(["local", "clean", "-directory", str(theirs)]) == 1
+        assert run(["local", "clean", "-directory", str(theirs)]) == 1
         assert "holds no local cluster" in capsys.readouterr().err
         with pytest.raises(ClusterError, match="nothing was removed"):
             LocalCluster(theirs).remove()
@@ -94,7 +94,7 @@ def test_a_link_to_a_cluster_is_not_removed(tmp_path: Path) -> None:
 
 def test_clean_removes_its_own(tmp_path: Path) -> None:
     LocalCluster(tmp_path / "c").create()
-    assert cli.run(["local", "clean", "-directory", str(tmp_path / "c")]) == 0
+    assert run(["local", "clean", "-directory", str(tmp_path / "c")]) == 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node import cli
+from node.cli import root
 
 Cli = Callable[..., tuple[int, str, str]]
 PREFIXES = ("STRONGROOM_", "VAULT_", "BAO_")
@@ -26,7 +26,7 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
     def run(*arguments: object, stdin: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        code = cli.run([str(argument) for argument in arguments])
+        code = root.run([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return code, out, err
 

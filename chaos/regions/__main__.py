@@ -62,7 +62,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--fault-seconds",
         type=float,
         default=10.0,
-        help="how long each fault of --links lasts (default %(default)s)",
+        help="how long each fault of --links lasts, twice as long where packets vanish (default %(default)s)",
     )
     parser.add_argument(
         "--untimed", action="store_true", help="print how long things took, and do not judge it"

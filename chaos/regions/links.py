@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from chaos.regions.run import Run
+from storage.history import COMMANDS_SLACK
 
 CALM_S = (0.2, 1.0)
 CHECKS_EVERY_S = 2.0
@@ -17,6 +18,7 @@ FAULTS: Mapping[str, Mapping[str, Any]] = {
     "corrupt": {"flip_probability": 1e-4},
     "1 Mbit/s": {"bits_per_s": 1_000_000.0},
 }
+LONGER: Mapping[str, int] = {"swallowed": 2}  # times the plan's fault_s
 HEALTHY: Mapping[str, Any] = {"cut": "", "flip_probability": 0.0, "bits_per_s": 0.0}
 CAUGHT_UP = "healed link to in step"
 
@@ -30,13 +32,18 @@ async def links(run: Run) -> None:
             await asyncio.sleep(run.rng.uniform(*CALM_S))
             await _break(run, number, kind)
     await run.in_step()
-    await asyncio.to_thread(compare, run, whole=True)
+    compared, followers = await asyncio.to_thread(compare, run, whole=True), len(_followers(run))
+    if compared != followers:
+        run.findings.violate(
+            "prefix", f"of {followers} nodes that follow {compared} could be compared at the end"
+        )
 
 
 async def _break(run: Run, number: int, kind: str) -> None:
-    start_ns = time.monotonic_ns()
+    start_ns, lasts_s = time.monotonic_ns(), run.plan.fault_s * LONGER.get(kind, 1)
     await asyncio.to_thread(partial(run.world.network.change, **FAULTS[kind]))
-    compared = await _meanwhile(run)
+    compared = await _meanwhile(run, lasts_s)
+    lasted_s = (time.monotonic_ns() - start_ns) / 1e9
     await asyncio.to_thread(partial(run.world.network.change, **HEALTHY))
     behind = await asyncio.to_thread(_behind, run)
     took_s = await run.in_step()
@@ -45,14 +52,14 @@ async def _break(run: Run, number: int, kind: str) -> None:
     run.fault(f"link {kind}", run.primary, start_ns)
     run.say(
         f"{number:3d}/{run.plan.count} {run.workload.acknowledged:7d} acknowledged  links {kind} for"
-        f" {run.plan.fault_s:.0f} s, {behind} commands behind, in step {took_s:.1f} s after;"
+        f" {lasted_s:.0f} s, {behind} commands behind, in step {took_s:.1f} s after;"
         f" {compared} prefixes compared"
     )
 
 
-async def _meanwhile(run: Run) -> int:
+async def _meanwhile(run: Run, lasts_s: float) -> int:
     """While a link is broken: restart nodes of all regions, one after the other, and compare prefixes."""
-    ends = time.monotonic() + run.plan.fault_s
+    ends = time.monotonic() + lasts_s
     restarts = asyncio.create_task(_restart_all(run))
     compared = 0
     while time.monotonic() < ends or not restarts.done():
@@ -74,21 +81,34 @@ def compare(run: Run, *, whole: bool = False) -> int:
     Only the latest commands, unless `whole`. What cannot be compared now, because nobody answers, is left out.
     """
     world, compared = run.world, 0
-    for name, node in [
-        (n, node) for n in world.names if n != run.primary for node in world.clusters[n].nodes
-    ]:
-        last = int(world.overview(name, node.id).get("position", 0))
-        first = last - COMPARED_MAX if last > COMPARED_MAX and not whole else 0
-        mine = world.history_digest(name, node.id, first, last) if last else None
+    for name, node_id in _followers(run):
+        last = int(world.overview(name, node_id).get("position", 0))
+        first = _first_kept(run, name, node_id, last) if whole else max(0, last - COMPARED_MAX)
+        mine = world.history_digest(name, node_id, first, last) if last else None
         theirs = mine and _of_primary(run, mine["first"], last)
         if not mine or not theirs:
             continue
         compared += 1
         if theirs["history"] != mine["history"]:
             run.findings.violate(
-                "prefix", f"{node.id} differs from {run.primary} between {mine['first']} and {last}"
+                "prefix", f"{node_id} differs from {run.primary} between {mine['first']} and {last}"
             )
     return compared
+
+
+def _followers(run: Run) -> list[tuple[str, str]]:
+    """(region, node) of all that follow."""
+    clusters = run.world.clusters
+    return [(name, node.id) for name in clusters if name != run.primary for node in clusters[name].nodes]
+
+
+def _first_kept(run: Run, name: str, node_id: str, last: int) -> int:
+    """The first position that this node and the primary both keep, for a while yet."""
+    world = run.world
+    nodes = [(name, node_id), *((run.primary, node.id) for node in world.clusters[run.primary].nodes)]
+    told = [world.history_digest(where, each, 0, last) for where, each in nodes]
+    first = max((int(each["first"]) for each in told if each), default=0)
+    return first + COMMANDS_SLACK if first > COMMANDS_SLACK else first
 
 
 def _of_primary(run: Run, first: int, last: int) -> dict[str, Any] | None:

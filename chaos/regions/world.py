@@ -120,11 +120,19 @@ class World:
             answer = None
         return Told(done.returncode, answer, done.stderr.strip())
 
-    def ask(self, name: str, method: str, path: str, *, node_id: str | None = None) -> tuple[int, Any]:
+    def ask(
+        self,
+        name: str,
+        method: str,
+        path: str,
+        *,
+        node_id: str | None = None,
+        timeout_s: float = ASK_TIMEOUT_S,
+    ) -> tuple[int, Any]:
         """(status, JSON) of a request to one node of a region (the first by default), of its own state."""
         cluster = self.clusters[name]
         status, body, _ = cluster.request(
-            node_id or cluster.nodes[0].id, method, path, headers=STALE_OK, timeout=ASK_TIMEOUT_S
+            node_id or cluster.nodes[0].id, method, path, headers=STALE_OK, timeout=timeout_s
         )
         return status, body
 
@@ -165,9 +173,8 @@ class World:
     def history_digest(self, name: str, node_id: str, first: int, last: int) -> dict[str, Any] | None:
         """sys/regions/digest of a node, from position `first` (0: the first one kept) to `last`; None: no answer."""
         try:
-            status, body = self.ask(
-                name, "GET", f"sys/regions/digest?first={first}&last={last}", node_id=node_id
-            )
+            path = f"sys/regions/digest?first={first}&last={last}"
+            status, body = self.ask(name, "GET", path, node_id=node_id, timeout_s=DIGEST_TIMEOUT_S)
         except Unreachable:
             return None
         return dict(body["data"]) if status == 200 else None

@@ -1,22 +1,19 @@
 """`strongroom region ...`: found regions, look at them, hand over, take over."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from node.cli import region_authors
 from node.cli.client import Client, needed
 from node.cli.flags import DURATION, PAIR, Group, flag, switch
 from node.cli.output import Output, table
 from node.cli.prompt import secret_line
 from node.cli.remote import Prints, remote
 
-FILE = click.Path(path_type=Path)
 JOIN_TIMEOUT_S = 4 * 3600.0  # the whole state travels meanwhile
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, lazy={"divergence": "node.cli.region_divergence:divergence"})
 def region() -> None:
     """Replicate the store to other regions, hand over and take over."""
 
@@ -171,62 +168,6 @@ def leave(client: Client, force: bool) -> int:
         " What is revoked in one of them from now on stays valid in the other."
     )
     return 0
-
-
-@region.command("divergence")
-@flag("replay", default="", help="Write this entry again, where writes are ordered.")
-@flag("discard", default="", help="Forget this entry.")
-@flag("audit", FILE, multiple=True, help="An audit file of this region's nodes: who wrote what; repeatable.")
-@remote(Prints.FORMATS)
-def divergence_(client: Client, out: Output, replay: str, discard: str, audit: tuple[Path, ...]) -> int:
-    """List what this region ordered and the history does not have; write an entry again, or discard it."""
-    if replay:
-        told = needed(client.call("POST", f"sys/regions/divergence/{replay}", {}), "data")
-        out.show(told, f"Success! {told['path']} has version {told['version']}.")
-        return 0
-    if discard:
-        client.call("DELETE", f"sys/regions/divergence/{discard}")
-        click.echo(f"Success! {discard} is forgotten.")
-        return 0
-    entries = _entries(client)
-    if audit:
-        authors = region_authors.find(entries, audit)
-        for each in entries:
-            each["by"] = authors.get(each["id"])
-    out.show(entries, _diverged(entries, with_authors=bool(audit)))
-    return 0
-
-
-def _entries(client: Client) -> list[dict[str, Any]]:
-    """All of them: the server tells so many at a time."""
-    entries: list[dict[str, Any]] = []
-    after = ""
-    while True:
-        told = needed(client.call("GET", "sys/regions/divergence", query={"after": after}), "data")
-        entries += told["entries"]
-        after = told["next"]
-        if not after:
-            return entries
-
-
-def _diverged(entries: list[dict[str, Any]], *, with_authors: bool) -> str:
-    headings = ["Entry", "Time", "Kind", "Path", "Version"]
-    rows = [[each["id"], each["time"], each["kind"], _place(each), each.get("version")] for each in entries]
-    if with_authors:
-        headings += ["By", "Accessor", "From"]
-        for row, each in zip(rows, entries, strict=True):
-            by = each["by"] or {}
-            row += [by.get("display_name"), by.get("accessor"), by.get("remote_address")]
-    return table(headings, rows, empty="-")
-
-
-def _place(entry: dict[str, Any]) -> str:
-    """Where it is, as far as there is a place; of several at once, what they are."""
-    return str(
-        f"{entry.get('mount') or ''}{entry.get('path') or ''}"
-        or entry.get("name")
-        or ", ".join(entry.get("kinds", ()))
-    )
 
 
 @region.command()

@@ -1,9 +1,12 @@
 """Two regions: what is written in one is read in the other, and either of them can go on alone."""
 
+import json
 import os
 import time
 from pathlib import Path
 
+import pytest
+from support.cli import empty_environment, runner
 from support.processes import poll
 from support.regions import distant_regions, second_node, two_regions
 
@@ -131,8 +134,23 @@ def test_a_region_takes_over_from_one_that_is_gone_and_the_old_one_acknowledges_
         assert value_of(eu, token, "a") == 3
 
 
+def asking(region, token, capsys, monkeypatch, home):
+    """A function that runs `strongroom region ...` at a region: (exit code, JSON)."""
+    empty_environment(monkeypatch, home)
+    for name, value in (("ADDR", region.server.address), ("TOKEN", token), ("CACERT", str(region.server.ca))):
+        monkeypatch.setenv(f"VAULT_{name}", value)
+    run = runner(capsys, monkeypatch)
+
+    def asked(verb, *flags):
+        code, out, err = run("region", verb, "-format=json", *flags)
+        assert out, err
+        return code, json.loads(out)
+
+    return asked
+
+
 def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_written_again(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with two_regions(tmp_path) as (eu, us, token):
         eu.must(token, "POST", "secret/data/both", {"data": {"v": 1}})
@@ -156,14 +174,17 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         hashed = eu.must(token, "POST", "sys/audit-hash/file", {"input": own})["data"]["hash"]
         assert {written[each["id"]]["accessor"] for each in entries} == {hashed}
         assert all(len(each["request_id"]) == 32 for each in entries)
-        lost, taken = (each["id"] for each in entries)
-        made = eu.must(token, "POST", f"sys/regions/divergence/{lost}")["data"]
-        assert made == {"path": "secret/data/lost", "version": 1}
+        region = asking(eu, token, capsys, monkeypatch, tmp_path)
+        code, made = region("divergence", "-replay=all")
+        (lost, first), (taken, second) = ((each["path"], each["outcome"]) for each in made)
+        assert (code, lost, first, taken) == (2, "secret/lost", "version 1", "secret/taken")
+        assert "check-and-set" in second, "the new history goes first"
         assert value_of(us, token, "lost") == "of eu"
-        refused = eu.server.request("POST", f"sys/regions/divergence/{taken}", token=token)
-        assert refused.status == 400
-        assert "check-and-set" in refused.body["errors"][0], "the new history goes first"
-        eu.must(token, "DELETE", f"sys/regions/divergence/{taken}")
+        assert value_of(us, token, "taken") == "of us"
+        gone = eu.server.request("POST", f"sys/regions/divergence/{entries[0]['id']}", token=token)
+        assert gone.status == 404, "once and no more"
+        code, made = region("divergence", "-discard=all")
+        assert (code, [each["path"] for each in made]) == (0, ["secret/taken"])
         assert eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"] == []
         assert eu.regions(token)["stuck"] == ""
 

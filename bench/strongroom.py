@@ -16,8 +16,11 @@ class Strongroom:
 
     name = "strongroom"
 
-    def __init__(self, *, nodes: int = 3, proxied: bool = False) -> None:
-        """`proxied`: what nodes say to each other passes through `network`, which can slow it down."""
+    def __init__(self, *, nodes: int = 3, proxied: bool = False, extra_config: str = "") -> None:
+        """`proxied`: what nodes say to each other passes through `network`, which can slow it down; `extra_config`:
+        more of every node's configuration.
+        """
+        self._extra_config = extra_config
         self._nodes, self._proxied = nodes, proxied
         self._network: Network | None = None
         self._cluster: LocalCluster | None = None
@@ -28,7 +31,9 @@ class Strongroom:
         return None
 
     def start(self, directory: Path) -> None:
-        cluster = LocalCluster(directory, nodes=self._nodes, doors=self._proxied)
+        cluster = LocalCluster(
+            directory, nodes=self._nodes, doors=self._proxied, extra_config=self._extra_config
+        )
         cluster.create()
         if self._proxied:
             self._network = Network(cluster.nodes).__enter__()
@@ -126,7 +131,8 @@ class Strongroom:
     def forget_audit(self) -> None:
         """Empty the audit files: gigabytes of them are nobody's interest."""
         for node in self._running().nodes:
-            os.truncate(node.audit_path, 0)
+            for path in node.audit_path.parent.glob(f"{node.audit_path.stem}*"):  # read workers', too
+                os.truncate(path, 0)
 
     def metric(self, name: str) -> float:
         """A gauge of the first node. Raises Unreachable."""

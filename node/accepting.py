@@ -14,6 +14,7 @@ import structlog
 
 BACKLOG = 4096
 ACCEPTED_A_TURN_MAX = 256
+SHARED_ACCEPTED_A_TURN_MAX = 4  # where other processes accept on the socket as well: who has time takes more
 OPENING_MAX = 2048  # connections whose TLS handshake is under way; more wait in the backlog
 HANDSHAKE_TIMEOUT_S = 10.0
 EXHAUSTED_PAUSE_S = 0.5
@@ -30,12 +31,16 @@ class Acceptor:
         listening: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
         tls: ssl.SSLContext | None,
+        *,
+        shared: bool = False,
     ) -> None:
+        """`shared`: other processes accept on this socket as well."""
         self._socket, self._factory, self._tls = listening, factory, tls
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
         self._listens = False
         self._closed = False
+        self._turn_max = SHARED_ACCEPTED_A_TURN_MAX if shared else ACCEPTED_A_TURN_MAX
         self.accepted = 0  # connections so far
 
     def start(self) -> None:
@@ -43,6 +48,11 @@ class Acceptor:
         if not self._listens and not self._closed:
             self._loop.add_reader(self._socket, self._accept)
             self._listens = True
+
+    def share(self) -> socket.socket:
+        """The socket, for another process to accept on as well, from now on."""
+        self._turn_max = SHARED_ACCEPTED_A_TURN_MAX
+        return self._socket
 
     def close(self) -> None:
         """Accept nobody more; who has not finished a handshake has asked for nothing yet, and is cut."""
@@ -58,7 +68,7 @@ class Acceptor:
             self._listens = False
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTED_A_TURN_MAX):
+        for _ in range(self._turn_max):
             if len(self._opening) >= OPENING_MAX:
                 self._pause()  # _opened() goes on
                 return

@@ -71,6 +71,7 @@ _ENVIRONMENT = {
 EVENT_SUBSCRIBERS_MAX = 1_000_000
 OTHER_CONNECTIONS_MAX = 4096  # than those of subscribers
 CACHE_MIB_MAX = 64 * 1024
+READ_WORKERS_MAX = 64
 _OVERRIDABLE = frozenset(_ENVIRONMENT.values())
 DEV_CA_FILE = "strongroom-ca.pem"  # what `-dev-tls` leaves in its directory for clients
 _DEV_KEYS = ("node_id", "region", "cluster_name", "log_level", "log_format")
@@ -132,6 +133,7 @@ class Settings:
     value_cache_bytes_max: int = 64 * 1024 * 1024  # decrypted values kept in memory; 0 keeps none
     packed_cache_bytes_max: int = 512 * 1024 * 1024  # ... and values that stay encrypted
     read_lane: bool = True  # plain reads and writes take short ways (node/api/lane.py, write_lane.py)
+    read_workers: int = 0  # processes beside this one that answer plain reads (node/workers/)
 
 
 def load(
@@ -265,7 +267,9 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         event_subscribers_max=_event_subscribers(file.event_subscribers_max),
         connections_max=file.event_subscribers_max + OTHER_CONNECTIONS_MAX,
         read_lane=file.read_lane,
+        read_workers=file.read_workers,
     )
+    _check_workers(settings)
     return replace(settings, **_request_limits(blocks))
 
 
@@ -325,6 +329,29 @@ def _event_subscribers(count: int) -> int:
     if not 0 <= count <= EVENT_SUBSCRIBERS_MAX:
         raise ConfigError(f"event_subscribers_max is {count}; it must be 0 to {EVENT_SUBSCRIBERS_MAX}.")
     return count
+
+
+def _check_workers(settings: Settings) -> None:
+    """Whether there can be read workers, if any are wanted."""
+    count = settings.read_workers
+    if not 0 <= count <= READ_WORKERS_MAX:
+        raise ConfigError(f"read_workers is {count}; it must be 0 (none) to {READ_WORKERS_MAX}.")
+    if not count:
+        return
+    if settings.storage != "raft":
+        raise ConfigError('read_workers is for stores on disk: storage "inmem" has none.')
+    if not settings.read_lane or not settings.read_leases:
+        raise ConfigError(
+            "read_workers needs read_lane and raft.read_leases: workers read under a node's lease."
+        )
+    if not settings.value_cache_bytes_max:
+        raise ConfigError("read_workers needs value_cache_mib: a worker answers from what it keeps.")
+    for path in settings.audit_files:
+        if path.exists() and not path.is_file():
+            raise ConfigError(
+                f'audit "file" is {path}, which is no regular file: with read_workers it must be one,'
+                " because each worker keeps its own records beside it."
+            )
 
 
 def _cache_bytes(mib: int, name: str) -> int:

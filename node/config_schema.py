@@ -106,6 +106,7 @@ class FileSettings(_Strict):
     packed_cache_mib: int = 512
     event_subscribers_max: int = 12_288
     read_lane: bool = True
+    read_workers: int = 0
     default_lease_ttl: Duration = "768h"
     max_lease_ttl: Duration = "768h"
     listener: list[_ListenerBlock] = []

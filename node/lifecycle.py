@@ -268,6 +268,8 @@ class NodeLifecycle:
         opened = self._unsealed
         if opened is not None:
             self._unsealed = None
+            if self.core.workers is not None:
+                self.core.workers.close()
             self.core.events.close()
             self.core.store = self.core.regions = self.core.copies = None
             self.core.audit.set_key(None)
@@ -400,6 +402,8 @@ class NodeLifecycle:
         self.core.audit.set_key(opened.root.derive(AUDIT_HMAC))
         self.core.store, self.core.regions, self.core.copies = opened.store, opened.regions, opened.copies
         self.core.events.open(self.core, opened.store)
+        if self.core.workers is not None:
+            self.core.workers.open(opened.store, opened.identity.cluster_id)
         log.info("node unsealed", cluster_id=opened.identity.cluster_id)
 
     def _new_identity(self, root: RootKey, cluster_id: str, ca: pki.Credentials) -> Identity:

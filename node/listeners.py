@@ -1,6 +1,7 @@
 """The sockets that clients reach: opened together, drained together."""
 
 import asyncio
+import socket
 import ssl
 
 from node.accepting import Acceptor, listening_sockets
@@ -36,6 +37,10 @@ class Listeners:
         if not link:
             self._core.metrics.count_connections(lambda: protocol.clients)
         self._open.append((acceptors, protocol))
+
+    def share(self) -> list[tuple[tuple[socket.socket, ...], Server]]:
+        """The sockets of each listener, for other processes to accept on as well, and what answers there."""
+        return [(tuple(each.share() for each in acceptors), server) for acceptors, server in self._open]
 
     def activity(self) -> int:
         """Grows with every connection and every answer: with what the garbage collector may have to look at."""

@@ -12,6 +12,7 @@ import os
 import signal
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +33,14 @@ from storage.errors import StorageError
 from storage.secret import Secret
 
 if TYPE_CHECKING:
+    from node.core.core import Core
     from node.dev import DevLifecycle
     from node.lifecycle import NodeLifecycle
     from node.listeners import Listeners
     from node.memory import MemoryLifecycle
 
+LOCK_WAIT_S = 3.0  # for the read workers of a process that was killed: the kernel is about to kill them, too
+LOCK_POLL_S = 0.05
 TOKEN_FILE = Path("~/.vault-token")
 
 log = structlog.get_logger("server")
@@ -76,14 +80,14 @@ def run(
             from node.identity import Layout
 
             Layout(settings.data_dir).prepare()
-            with _locked(settings.data_dir):
-                return uvloop.run(_serve_disk(settings, read_settings))
+            with _locked(settings.data_dir, patience_s=LOCK_WAIT_S if settings.read_workers else 0.0) as lock:
+                return uvloop.run(_serve_disk(settings, read_settings, lock))
     except (StartError, CertificateError, StorageError, ConsensusError, OSError) as error:
         log.critical("node cannot run", reason=f"{type(error).__name__}: {error}")
         return 1
 
 
-async def _serve_disk(settings: Settings, read_settings: ReadSettings) -> int:
+async def _serve_disk(settings: Settings, read_settings: ReadSettings, lock: int) -> int:
     from node.identity import Layout
     from node.listener_tls import ListenerTLS
 
@@ -98,7 +102,14 @@ async def _serve_disk(settings: Settings, read_settings: ReadSettings) -> int:
         clear_work(settings.data_dir)
         return NodeLifecycle(settings=settings, tls=tls, layout=layout, on_failure=running.fail)
 
-    return await _serve(settings, Entrance(layout.seal.exists), make, tls.context, read_settings)
+    def hire(core: "Core", listeners: "Listeners") -> None:
+        if settings.read_workers:
+            from node.workers.supervisor import Workers
+
+            own = (lambda: tls.own) if tls.automatic else (lambda: None)
+            core.workers = Workers(settings, listeners, core.metrics, own=own, kept=[lock])
+
+    return await _serve(settings, Entrance(layout.seal.exists), make, tls.context, read_settings, hire)
 
 
 async def _serve_memory(settings: Settings, read_settings: ReadSettings) -> int:
@@ -116,8 +127,11 @@ async def _serve(
     make: "Callable[[_Running], NodeLifecycle | MemoryLifecycle]",
     automatic: MakeContext | None,
     read_settings: ReadSettings,
+    hire: "Callable[[Core, Listeners], None]" = lambda core, listeners: None,
 ) -> int:
-    """`automatic` makes contexts of listeners that have no files; `make` makes the lifecycle, in a thread."""
+    """`automatic` makes contexts of listeners that have no files; `make` makes the lifecycle, in a thread; `hire`
+    gives the core its read workers.
+    """
     running, files = _Running(), ListenerFiles()
     try:
         for listener in settings.listeners:
@@ -131,10 +145,17 @@ async def _serve(
         raise
     for door in entrance.doors:
         listeners.take(door)
-    running.on_hang_up(lambda: reload(files, lifecycle.core.audit, read_settings))
+    hire(lifecycle.core, listeners)
+    running.on_hang_up(lambda: _reload(files, lifecycle.core, read_settings))
     await _serve_whole(settings, lifecycle, listeners, running)
     log.info("stopped")
     return 1 if running.failed else 0
+
+
+def _reload(files: ListenerFiles, core: "Core", read_settings: ReadSettings) -> None:
+    if core.workers is not None:
+        core.workers.hang_up()
+    reload(files, core.audit, read_settings)
 
 
 async def _serve_whole(
@@ -149,11 +170,17 @@ async def _serve_whole(
         await running.until_told(listeners)
         log.info("stopping")
         await lifecycle.hand_over()
-        await listeners.drain(settings.drain_timeout_s)
+        await asyncio.gather(_drain_workers(core), listeners.drain(settings.drain_timeout_s))
     finally:
         await lifecycle.stop()
+        await _drain_workers(core)
         await listeners.drain(0)
         core.audit.close()
+
+
+async def _drain_workers(core: "Core") -> None:
+    if core.workers is not None:
+        await core.workers.drain()
 
 
 def _load(
@@ -263,17 +290,26 @@ def _pid_file(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """Two processes on one data directory would destroy it."""
+def _locked(data_dir: Path, *, patience_s: float) -> Iterator[int]:
+    """Two processes on one data directory would destroy it. The lock's descriptor: read workers hold it as well."""
     fd = os.open(data_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StartError(f"{data_dir} is in use by another process") from None
-        yield
+        ends = time.monotonic() + patience_s
+        while not _try_lock(fd):
+            if time.monotonic() >= ends:
+                raise StartError(f"{data_dir} is in use by another process")
+            time.sleep(LOCK_POLL_S)
+        yield fd
     finally:
         os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _store_token(token: Secret) -> None:

@@ -21,6 +21,7 @@ from storage.cache import ValueCache
 from storage.command import LOCAL, AnyCommand, Done, Reason, Rejected, Sealed, encode, level_of
 from storage.keyring import Context, Keyring, RootKey
 from storage.machine import Machine, Observer
+from storage.marks import Marks
 from storage.reads import Reads
 from storage.rows import Epoch, KvKey, Mount, Node, Region, Token
 
@@ -84,6 +85,11 @@ class Store:
     def observe(self, observer: Observer | None) -> None:
         """Tell one observer of every command of the history from now on, between two turns of the loop."""
         self._machine.observer = observer
+
+    def show(self, marks: Marks | None, watcher: Callable[[float], None] | None) -> None:
+        """Tell readers in other processes what changes, and until when this node's state is fresh (Group.watch())."""
+        self._machine.mark(marks)
+        self._group.watch(watcher)
 
     def mounts(self) -> tuple[Mount, ...]:
         """All of them, by path."""

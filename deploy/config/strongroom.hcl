@@ -86,6 +86,9 @@ raft {
 # Plain KV v2 reads are answered on the spot; false sends them the ordinary way, with the same answers.
 # read_lane = true
 
+# Processes beside the server that answer plain reads on more cores; 0: none.
+# read_workers = 0
+
 # debug, info, warning or error.
 # log_level = "info"
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -18,9 +18,7 @@ from node import errors
 from node.api import client_chain, paths
 from node.api.plain import PlainRequest
 from node.auth.fields import SECOND_NS, duration_ns, go_duration
-from node.core.core import Core
 from node.core.request import Consistency, Operation, Request
-from node.store import Store
 from storage.secret import Secret
 
 TOKEN = "X-Vault-Token"  # noqa: S105 - a header's name
@@ -255,19 +253,21 @@ PHRASES = {int(status): status.phrase for status in HTTPStatus}  # a caller may 
 class AnswerHead:
     """The heads of a listener's answers."""
 
-    def __init__(self, core: Core, *, tls: bool) -> None:
-        self._core = core
+    def __init__(self, place: Callable[[], tuple[str, int] | None], *, tls: bool) -> None:
+        """`place`: the store's id and how far its state is, None while there is no store."""
+        self._place = place
         self._always = _ALWAYS | (_HSTS if tls else {})
         self._index = IndexHeader()
         self._tops: dict[tuple[object, ...], bytes] = {}
-        self._moment = (-1, -1)
+        self._moment: tuple[int, tuple[str, int] | None] = (-1, None)
         self._moving = b""
 
     def fields(self, headers: Mapping[str, str]) -> dict[str, str]:
         """All headers of an answer but those that aiohttp adds."""
         fields = self._always | dict(headers)
-        if self._core.store is not None and INDEX not in headers:
-            fields[INDEX] = self._index_value(self._core.store)
+        place = self._place()
+        if place is not None and INDEX not in headers:
+            fields[INDEX] = self._index.value(*place)
         return fields
 
     def start(
@@ -292,13 +292,9 @@ class AnswerHead:
         """What changes with the time and the state, and the end of the head. `told`: an index that is not our own."""
         if told:
             return f"{INDEX}: {told}\r\nDate: {rfc822_formatted_time()}\r\n\r\n".encode()
-        store, second = self._core.store, int(time.time())
-        index = -1 if store is None else store.position
-        if self._moment != (second, index):
-            line = "" if store is None else f"{INDEX}: {self._index_value(store)}\r\n"
-            self._moment = (second, index)
+        place, second = self._place(), int(time.time())
+        if self._moment != (second, place):
+            line = "" if place is None else f"{INDEX}: {self._index.value(*place)}\r\n"
+            self._moment = (second, place)
             self._moving = f"{line}Date: {rfc822_formatted_time()}\r\n\r\n".encode()
         return self._moving
-
-    def _index_value(self, store: Store) -> str:
-        return self._index.value(self._core.lifecycle.cluster_id, store.position)

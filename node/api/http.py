@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from node import errors
 from node.api import events, paths
 from node.api.body import BodyReader
+from node.api.callers import Caller
 from node.api.head import (
     INCONSISTENT,
     INDEX,
@@ -26,7 +27,7 @@ from node.api.head import (
     request_of,
     staleness,
 )
-from node.api.lane import ReadLane
+from node.api.lane import Exchange, ReadLane
 from node.api.plain import PlainRequest
 from node.api.protocol import Refused, Server
 from node.api.vault import render
@@ -41,6 +42,7 @@ from node.regions.authority import admit_link, peer_region
 from node.regions.placing import belongs_to_the_primary
 from node.telemetry.logs import where
 from node.telemetry.metrics import now
+from storage.cache import CachedValue
 
 STREAM_STALL_S = 60.0  # a client that takes nothing for so long is cut off
 _READS = frozenset({Operation.READ, Operation.LIST, Operation.SCAN})
@@ -68,13 +70,17 @@ class Gateway:
 
     def __init__(self, core: Core, *, tls: bool, link: bool = False) -> None:
         self._core, self._link = core, link
-        self._head = AnswerHead(core, tls=tls)
+        self._head = AnswerHead(self._place, tls=tls)
         self._bodies = BodyReader(
             body_bytes_max=core.settings.body_bytes_max, json_depth_max=core.settings.json_depth_max
         )
         lanes = core.settings.read_lane and not link
         self._reads = ReadLane(core, self._head) if lanes else None
         self._writes = WriteLane(core, self._head, self._bodies) if lanes else None
+
+    def _place(self) -> tuple[str, int] | None:
+        store = self._core.store
+        return None if store is None else (self._core.lifecycle.cluster_id, store.position)
 
     async def __call__(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one of aiohttp's requests."""
@@ -129,6 +135,10 @@ class Gateway:
                 "lane failed", lane=type(lane).__name__, error=type(error).__name__, where=where(error)
             )
             return False
+
+    def answered_from(self, raw: PlainRequest) -> tuple[Caller, CachedValue, Exchange] | None:
+        """ReadLane.answered_from(), of a GET that begin() has just taken."""
+        return None if self._reads is None else self._reads.answered_from(raw)
 
     async def plain(self, raw: PlainRequest) -> tuple[bytes, bool]:
         """Answer a plain request: the bytes to send, and whether to close the connection then."""

@@ -11,49 +11,35 @@ left of an answer is its request id, its date, and its two audit records: those 
 written at once, before any of the answers leaves.
 """
 
-import asyncio
-from collections.abc import Callable
-from http import HTTPStatus
-
 import msgspec
-import structlog
 
 from node import errors
 from node.api import paths
-from node.api.callers import TARGET_CHARACTERS_MAX, admit, caller_of
+from node.api.answers import Answers, Done
+from node.api.callers import TARGET_CHARACTERS_MAX, Caller, admit, caller_of
 from node.api.folders import Folders
 from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
-from node.api.vault.render import Rendered
 from node.audit.log import Prepared
-from node.audit.record import Asker
 from node.core import pipeline
 from node.core.core import Core
 from node.core.request import Operation, Request
 from node.core.router import Match, Route
 from node.policy.acl import ACL
 from node.store import Store
-from node.telemetry.logs import where
 from node.telemetry.metrics import now
 from storage.cache import CachedValue
 from storage.errors import StorageError
 
 TARGETS_MAX = 65_536
 EXCHANGE_OVERHEAD_BYTES = 2048  # Python's, for one remembered answer
-READS_A_WRITE_MAX = 256  # of one write to the audit file
-OK = 200
-_READ = Operation.READ.value  # looked up once: reading it off the enum costs as much as counting it
 _SOME_ID = render.new_request_id()  # stands in answers until they leave; nobody outside ever sees it
 _SOME_ID_BYTES = _SOME_ID.encode()
 
-_log = structlog.get_logger(__name__)
 
-Done = Callable[[bytes, bool], None]  # the bytes of the answer, and whether to close the connection then
-
-
-class _Exchange(msgspec.Struct):
-    """A request for one target and its answer, all but the ids."""
+class Exchange(msgspec.Struct):
+    """A request for one target and its answer, all but the ids (answers.Known)."""
 
     target: str
     request: Request
@@ -65,15 +51,6 @@ class _Exchange(msgspec.Struct):
     audit: Prepared
 
 
-class _Read(msgspec.Struct):
-    """One request on its way out."""
-
-    exchange: _Exchange
-    who: Asker
-    done: Done
-    began: float
-
-
 class ReadLane:
     """Answers plain reads of one listener."""
 
@@ -82,7 +59,7 @@ class ReadLane:
         self._head = head
         self._folders = Folders(core)
         self._known: dict[str, CachedValue] = {}  # by target
-        self._asked: list[_Read] = []  # in this turn of the loop
+        self._answers = Answers(lambda: core.audit, head, core.metrics)
 
     def begin(self, raw: PlainRequest, done: Done) -> bool:
         """Whether `done` will be called with the answer before this turn is over; if not, nothing has happened."""
@@ -103,18 +80,20 @@ class ReadLane:
         who = caller.who
         if who is None or who.row is not row or who.hasher is not exchange.audit.hasher:
             who = caller.who = core.audit.asker(row, caller.token, raw.remote)
-        self._asked.append(_Read(exchange, who, done, began))
-        core.metrics.request_started()
-        if len(self._asked) == 1:
-            asyncio.get_running_loop().call_soon(self._answer)
-        elif len(self._asked) >= READS_A_WRITE_MAX:
-            self._answer()
+        self._answers.add(exchange, who, done, began)
         return True
 
-    def _allowed(self, raw: PlainRequest, store: Store, acl: ACL, now_ns: int) -> _Exchange | None:
+    def answered_from(self, raw: PlainRequest) -> tuple[Caller, CachedValue, Exchange] | None:
+        """What begin() has just taken, for whoever may answer the same to the same caller; None if it is not kept."""
+        found, caller = self._known.get(raw.raw_path), raw.memo.get("caller")
+        if found is None or not found.live or caller is None or found.attached.target != raw.raw_path:
+            return None
+        return caller, found, found.attached
+
+    def _allowed(self, raw: PlainRequest, store: Store, acl: ACL, now_ns: int) -> Exchange | None:
         """What is asked and answered, if policies let this caller have it."""
         found = self._known.get(raw.raw_path)
-        exchange: _Exchange | None
+        exchange: Exchange | None
         if found is None or not found.live or found.attached.target != raw.raw_path:
             exchange = self._find(raw, store, acl)
         else:
@@ -129,42 +108,7 @@ class ReadLane:
             exchange.acl = acl
         return exchange
 
-    def _answer(self) -> None:
-        """The records of everybody who asked in this turn, then the answers; without the records, what says so."""
-        core, asked = self._core, self._asked
-        if not asked:
-            return
-        self._asked = []
-        ids = [render.new_request_id() for _ in asked]
-        try:
-            core.audit.exchanges(
-                [(read.who, read.exchange.audit, id_) for read, id_ in zip(asked, ids, strict=True)]
-            )
-        except Exception as error:  # noqa: BLE001 - the boundary, as in http.py: whatever it was, nobody gets an answer
-            failure = self._withheld(error)
-            start = self._head.start(failure.status, failure.headers, len(failure.body))
-            for read in asked:
-                self._send(read, failure.status, start + self._head.end() + failure.body)
-            return
-        end = self._head.end()
-        for read, request_id in zip(asked, ids, strict=True):
-            was = read.exchange
-            self._send(read, OK, b"%b%b%b%b%b" % (was.start, end, was.before, request_id.encode(), was.after))
-
-    @staticmethod
-    def _withheld(error: Exception) -> Rendered:
-        if isinstance(error, errors.AuditFailed):
-            return render.failure(error)
-        _log.error("reads failed", error=type(error).__name__, where=where(error))
-        return render.message(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
-
-    def _send(self, read: _Read, status: int, answer: bytes) -> None:
-        metrics = self._core.metrics
-        metrics.request_finished()
-        metrics.observe(_READ, status, now() - read.began)
-        read.done(answer, False)
-
-    def _find(self, raw: PlainRequest, store: Store, acl: ACL) -> _Exchange | None:
+    def _find(self, raw: PlainRequest, store: Store, acl: ACL) -> Exchange | None:
         """What is asked at a target that is not remembered; it is from now on, if its value is kept."""
         if len(raw.raw_path) > TARGET_CHARACTERS_MAX:
             return None
@@ -187,7 +131,7 @@ class ReadLane:
         before, _, after = rendered.body.partition(_SOME_ID_BYTES)
         request.token, request.remote = None, ""  # of whoever came first
         audit = self._core.audit.prepare(request, response)
-        exchange = _Exchange(
+        exchange = Exchange(
             target=raw.raw_path,
             request=request,
             route=match.route,

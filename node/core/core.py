@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from node.backup.archive import Contents
     from node.regions.copies import Copies
     from node.regions.worker import RegionsWorker
+    from node.workers.supervisor import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Core:
     ] = ()  # what runs from unseal to seal, besides housekeeping
     store: Store | None = None
     copies: "Copies | None" = None  # of the state, for regions that begin to follow
+    workers: "Workers | None" = None  # who answer plain reads besides, where the configuration wants them
     regions: "RegionsWorker | None" = None  # while the store is open, on a node with a disk
     ceremonies: Ceremonies = field(default_factory=Ceremonies)
     events: Hub = field(default_factory=Hub)

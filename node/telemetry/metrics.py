@@ -3,7 +3,7 @@
 import itertools
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
@@ -18,10 +18,15 @@ from node.events.hub import Measured
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
+Counts = tuple[list[int], float]  # of a histogram: by bucket, and the sum of seconds
+Elsewhere = Callable[[], Iterable[tuple[str, int, Counts]]]  # what others answered: operation, status
+
+
 class RequestTimes(Collector):
     """A histogram of how long answers took: plain counts, for the thread of the loop, summed up when scraped."""
 
     def __init__(self) -> None:
+        self.elsewhere: Elsewhere = tuple
         self._counts: dict[tuple[str, int], list[int]] = {}
         self._sums: dict[tuple[str, int], float] = {}
 
@@ -46,10 +51,18 @@ class RequestTimes(Collector):
             labels=["operation", "code"],
         )
         bounds = [*map(str, LATENCY_BUCKETS_S), "+Inf"]
-        for (operation, status), counts in self._counts.items():
+        for (operation, status), (counts, seconds) in self._together().items():
             buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
-            family.add_metric([operation, str(status)], buckets, self._sums[operation, status])
+            family.add_metric([operation, str(status)], buckets, seconds)
         yield family
+
+    def _together(self) -> dict[tuple[str, int], Counts]:
+        found = {key: (counts, self._sums[key]) for key, counts in self._counts.items()}
+        for operation, status, (counts, seconds) in self.elsewhere():
+            own, own_s = found.get((operation, status), ([0] * len(counts), 0.0))
+            added = [one + other for one, other in zip(own, counts, strict=True)]
+            found[operation, status] = added, own_s + seconds
+        return found
 
 
 class Metrics:
@@ -91,6 +104,10 @@ class Metrics:
     def count_connections(self, count: Callable[[], int]) -> None:
         """A listener of clients says how many are connected."""
         self._connections.append(count)
+
+    def count_elsewhere(self, elsewhere: Elsewhere) -> None:
+        """Other processes answer, too: their counts since the start."""
+        self._requests.elsewhere = elsewhere
 
     def clients(self) -> int:
         """Connections of clients that are open now."""

@@ -114,7 +114,7 @@ def test_the_example_is_a_configuration_and_shows_every_key() -> None:
         "log_level", "log_format",
         "listener", "address", "tls_cert_file", "tls_key_file", "tls_disable", "seal", "key_file", "audit", "path",
         "telemetry", "unauthenticated_metrics_access", "raft", "heartbeat", "election_timeout", "read_leases",
-        "value_cache_mib", "packed_cache_mib", "read_lane",
+        "value_cache_mib", "packed_cache_mib", "read_lane", "read_workers",
     }  # fmt: skip
 
 
@@ -245,6 +245,12 @@ SHAMIR = 'listener "tcp" { address = "127.0.0.1:1" }\nseal "shamir" {}\naudit "n
         (MINIMAL + 'cluster_name = ""', 'cluster_name is ""; it must be'),
         (SEAL + f'node_id = "{"a" * 64}"', "it must be 1 to 63"),
         (MINIMAL + 'log_level = "loud"', 'log_level is "loud"; it must be one of debug, info, warning, error.'),
+        (MINIMAL + "read_workers = 65", "read_workers is 65; it must be 0 (none) to 64."),
+        (MINIMAL + "read_workers = 1\nread_lane = false", "read_workers needs read_lane and raft.read_leases"),
+        (MINIMAL + "read_workers = 1\nraft { read_leases = false }", "workers read under a node's lease"),
+        (MINIMAL + "read_workers = 1\nvalue_cache_mib = 0", "read_workers needs value_cache_mib"),
+        (MINIMAL + 'read_workers = 1\naudit "file" { path = "/dev/null" }', "is no regular file"),
+        ('storage "inmem" {}\nlistener "tcp" { tls_disable = true }\nread_workers = 1', "is for stores on disk"),
         (MINIMAL + 'log_format = "xml"', 'log_format is "xml"; it must be one of json, standard.'),
         (MINIMAL
             + 'listener "tcp" { address = "127.0.0.1" }', 'listener[0] address is "127.0.0.1"; it must be host:port'),

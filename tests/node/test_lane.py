@@ -12,7 +12,7 @@ import pytest
 from support.corefixture import ROOT_TOKEN, audit_records, call, new_token, opened
 from support.httpfixture import Answer, Site, Wire, request, serve
 
-from node.api import lane as node_lane
+from node.api import answers
 from node.api.lane import ReadLane
 from node.core.core import Core
 from node.core.request import Operation
@@ -249,7 +249,7 @@ async def test_reads_of_one_turn_share_a_write_and_its_failure(lane: Lane) -> No
 
 
 async def test_more_reads_than_one_write_takes(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_lane, "READS_A_WRITE_MAX", 2)
+    monkeypatch.setattr(answers, "READS_A_WRITE_MAX", 2)
     wires = [await lane.site.connect() for _ in range(5)]
     for wire in wires:
         wire.writer.write(request("GET", PATH, headers={"X-Vault-Token": lane.token}))

@@ -1,0 +1,242 @@
+"""Read workers, with a real core behind real worker processes: what they answer is as good as what the core says.
+
+Every connection here is accepted by a worker. What all answers have in common with the core's is checked by
+test_lane_alike.py.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.corefixture import ROOT_TOKEN, call, new_token, opened
+from support.groups import eventually
+from support.httpfixture import Answer, Site, Wire
+from support.patience import PATIENCE_S
+from support.readworkers import workers_of
+
+from node.core.core import Core
+from node.core.request import Operation
+from node.workers.supervisor import Workers
+from node.workers.worker import audit_path
+
+SEED = int(os.environ.get("SEED", "0")) or random.randrange(1 << 32)
+READER = 'path "secret/data/*" { capabilities = ["read"] }'
+PATH = "/v1/secret/data/a"
+WORKERS, READERS = 2, 6
+WRITES = 300
+
+
+@dataclass
+class Served:
+    core: Core
+    site: Site
+    workers: Workers
+
+    def answered(self, status: int = 200) -> int:
+        """By workers, without asking."""
+        counted = self.workers.answered()
+        return sum(sum(counts) for _, code, (counts, _) in counted if code == status)
+
+    async def wires(self, count: int, token: str = ROOT_TOKEN) -> list[Wire]:
+        return [await self.site.connect(token) for _ in range(count)]
+
+    async def put(self, name: str, **data: Any) -> None:
+        await call(self.core, Operation.UPDATE, f"secret/data/{name}", {"data": data})
+
+    async def known(self, wire: Wire, path: str = PATH) -> None:
+        """Read until the worker answers by itself."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                before = self.answered()
+                assert (await wire.ask("GET", path)).status == 200
+                if self.answered() > before:
+                    return
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with (
+        opened(tmp_path) as core,
+        workers_of(core, count=WORKERS, token=ROOT_TOKEN) as (site, workers),
+    ):
+        yield Served(core, site, workers)
+
+
+def number_of(answer: Answer) -> int:
+    assert answer.status == 200, answer.body
+    found: int = answer.json["data"]["data"]["n"]
+    return found
+
+
+async def test_what_is_acknowledged_is_seen_by_every_later_read(served: Served) -> None:
+    """A register: readers at workers note what was acknowledged before they ask."""
+    print("seed", SEED)
+    rng = random.Random(SEED)
+    writer, *readers = await served.wires(1 + READERS)
+    acknowledged, reads = 0, 0
+    await served.put("a", n=0)
+
+    async def read(wire: Wire) -> None:
+        nonlocal reads
+        while acknowledged < WRITES:
+            floor = acknowledged
+            assert number_of(await wire.ask("GET", PATH)) >= floor, "stale"
+            reads += 1
+
+    async def write() -> None:
+        nonlocal acknowledged
+        for number in range(1, WRITES + 1):
+            answer = await writer.ask("POST", PATH, {"data": {"n": number}})
+            assert answer.status == 200
+            acknowledged = number
+            if rng.random() < 0.2:  # long enough for workers to know it
+                seen = reads
+                await eventually(lambda seen=seen: reads >= seen + 4 * READERS, "reads", PATIENCE_S)
+
+    async with asyncio.TaskGroup() as group:
+        for wire in readers:
+            group.create_task(read(wire))
+        group.create_task(write())
+    assert served.answered() > reads / 4, "the workers hardly answered: nothing was shown"
+
+
+@pytest.mark.parametrize("change", ["revoked", "forbidden", "disabled"])
+async def test_a_right_that_was_taken_is_gone_at_once(served: Served, change: str) -> None:
+    await served.put("a", n=1)
+    core = served.core
+    for _ in range(5):
+        token = await new_token(core, policy=READER)
+        policy = (await lookup(core, token))["policies"][0]
+        wires = await served.wires(READERS, token)
+        for wire in wires:
+            await served.known(wire)
+        if change == "revoked":
+            await call(core, Operation.UPDATE, "auth/token/revoke", {"token": token})
+        elif change == "forbidden":
+            none = {"policy": 'path "secret/data/*" { capabilities = ["deny"] }'}
+            await call(core, Operation.UPDATE, f"sys/policies/acl/{policy}", none)
+        else:
+            await call(core, Operation.DELETE, f"sys/policies/acl/{policy}")
+        answers = [await wire.ask("GET", PATH) for wire in wires]
+        assert [answer.status for answer in answers] == [403] * READERS
+
+
+async def lookup(core: Core, token: str) -> dict[str, Any]:
+    found = await call(core, Operation.UPDATE, "auth/token/lookup", {"token": token})
+    assert found.data is not None
+    return dict(found.data)
+
+
+async def test_a_token_or_a_value_that_has_ended_is_not_answered_from_memory(served: Served) -> None:
+    core = served.core
+    await served.put("a", n=1)
+    await call(core, Operation.UPDATE, "secret/metadata/b", {"delete_version_after": "3s"})
+    await served.put("b", n=1)
+    token = await new_token(core, policy=READER, ttl="3s", explicit_max_ttl="3s")
+    ends = time.time() + 3.0  # at the latest
+    (short,), (long,) = await served.wires(1, token), await served.wires(1)
+
+    async def ended(ask: Callable[[], Awaitable[Answer]], status: int) -> None:
+        while True:
+            began = time.time()
+            answer = await ask()
+            if answer.status != 200:
+                assert answer.status == status
+                return
+            assert began <= ends + 0.05
+
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(
+            ended(lambda: short.ask("GET", PATH), 403),
+            ended(lambda: long.ask("GET", "/v1/secret/data/b"), 404),
+        )
+
+
+async def test_who_is_not_fresh_asks(served: Served) -> None:
+    await served.put("a", n=1)
+    (wire,) = await served.wires(1)
+    await served.known(wire)
+    assert served.workers._crew is not None
+    served.workers._crew._board.show(0.0)
+    before = served.answered()
+    assert number_of(await wire.ask("GET", PATH)) == 1
+    assert served.answered() == before
+
+
+async def test_no_answer_without_its_record(tmp_path: Path) -> None:
+    """The worker's audit file is a pipe that nobody empties."""
+    async with opened(tmp_path) as core:
+        pipe = audit_path(core.settings.audit_files[0], 1)
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            async with workers_of(core, count=1, token=ROOT_TOKEN) as (site, workers):
+                served = Served(core, site, workers)
+                await served.put("a", n=1)
+                (wire,) = await served.wires(1)
+                async with asyncio.timeout(PATIENCE_S):
+                    while (answer := await wire.ask("GET", PATH)).status == 200:
+                        pass
+                assert answer.status == 500
+                assert "audit" in answer.json["errors"][0]
+                assert served.answered(500) == 1
+                os.read(reader, 1 << 16)
+                assert number_of(await wire.ask("GET", PATH)) == 1
+        finally:
+            os.close(reader)
+
+
+async def test_a_sealed_store_takes_the_answers_from_its_workers(served: Served) -> None:
+    await served.put("a", n=1)
+    wires = await served.wires(READERS)
+    for wire in wires:
+        await served.known(wire)
+    pids = served.workers.pids
+    served.workers.close()
+    await served.core.lifecycle.seal()
+    for wire in wires:
+        try:
+            assert (await wire.ask("GET", PATH)).status == 503
+        except (EOFError, ConnectionError):
+            continue
+    await eventually(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "workers gone", PATIENCE_S
+    )
+
+
+async def test_nothing_that_a_client_says_in_an_odd_way_is_lost_on_its_way(served: Served) -> None:
+    """Large bodies and pieces go to the main process as they come, and so does all that follows."""
+    (wire,) = await served.wires(1)
+    large = {"data": {"text": "x" * 300_000}}
+    assert (await wire.ask("PUT", "/v1/secret/data/large", large)).status == 200
+    answer = await wire.ask("GET", "/v1/secret/data/large")
+    assert answer.json["data"]["data"] == large["data"]
+    assert (await wire.ask("LIST", "/v1/secret/metadata/")).json["data"]["keys"] == ["large"]
+    (other,) = await served.wires(1)
+    answer = await other.ask("GET", "/v1/secret/data/large")
+    assert answer.json["data"]["data"] == large["data"]
+    assert served.core.metrics.clients() == 2, "each is counted once, whoever has it"
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_its_counts_go_on(served: Served) -> None:
+    await served.put("a", n=1)
+    (wire,) = await served.wires(1)
+    await served.known(wire)
+    before, killed = served.answered(), served.workers.pids
+    for pid in killed:
+        os.kill(pid, 9)
+    assert await wire.closed(PATIENCE_S)
+    await eventually(
+        lambda: len(served.workers.serving) == WORKERS and not set(killed) & set(served.workers.pids),
+        "others in their place",
+        PATIENCE_S,
+    )
+    assert served.answered() == before
+    (wire,) = await served.wires(1)
+    await served.known(wire)

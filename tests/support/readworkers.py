@@ -1,0 +1,36 @@
+"""A real core with real worker processes in front of it: every connection is accepted by a worker."""
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+
+from support.groups import eventually
+from support.httpfixture import Site
+from support.patience import PATIENCE_S
+
+from node.core.core import Core
+from node.listeners import Listeners
+from node.workers.supervisor import Workers
+
+
+@contextlib.asynccontextmanager
+async def workers_of(core: Core, *, count: int = 1, token: str = "") -> AsyncIterator[tuple[Site, Workers]]:
+    """A site whose clients all get to workers, which end with the block."""
+    listeners = Listeners(core)
+    await listeners.listen("127.0.0.1", 0, None)
+    settings = dataclasses.replace(core.settings, read_workers=count)
+    workers = Workers(settings, listeners, core.metrics, own=lambda: None)
+    [(acceptors, server)] = listeners._open
+    for acceptor in acceptors:
+        acceptor._pause()
+    port = acceptors[0].share().getsockname()[1]
+    workers.open(core.unsealed, core.lifecycle.cluster_id)
+    site = Site(core, "127.0.0.1", port, server, token)
+    try:
+        await eventually(lambda: len(workers.serving) == count, "all workers serve", PATIENCE_S)
+        yield site, workers
+    finally:
+        for wire in site.wires:
+            await wire.close()
+        await workers.drain()
+        await listeners.drain(5.0)

@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
-from node.auth.fields import strings
+from node.auth.fields import bounds
 from node.errors import InvalidRequest
 
 CIDRS_MAX = 256
@@ -44,7 +44,7 @@ def inside(remote: str, bound: Sequence[str]) -> bool:
 
 
 def _items(value: Any, field: str) -> list[str]:
-    items = strings(value, field)
+    items = bounds(value, field)
     if len(items) > CIDRS_MAX:
         raise InvalidRequest(f'field "{field}" has more than {CIDRS_MAX} networks')
     return items

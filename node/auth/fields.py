@@ -44,7 +44,7 @@ def duration_ns(value: Any, field: str) -> int:
     if value is None:
         return 0
     if isinstance(value, str):
-        nanoseconds = _parse_duration(value.strip(), field)
+        nanoseconds = _parse_duration(value.strip(), field) if value else 0
     elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         if not math.isfinite(value) or not -DURATION_NS_MAX <= value <= DURATION_NS_MAX:
             raise InvalidRequest(f'invalid duration for field "{field}"')
@@ -60,9 +60,7 @@ def duration_ns(value: Any, field: str) -> int:
 
 def _parse_duration(text: str, field: str) -> int:
     error = InvalidRequest(f'invalid duration for field "{field}"')
-    if not text:
-        return 0
-    if len(text) > DURATION_CHARACTERS_MAX:
+    if not text or len(text) > DURATION_CHARACTERS_MAX:
         raise error
     if _INTEGER.fullmatch(text):
         return int(text) * SECOND_NS
@@ -143,6 +141,18 @@ def strings(value: Any, field: str) -> list[str]:
     if len(items) > LIST_ITEMS_MAX:
         raise InvalidRequest(f'field "{field}" has more than {LIST_ITEMS_MAX} items')
     return [item for item in (text(item, field) for item in items) if item]
+
+
+def bounds(value: Any, field: str) -> list[str]:
+    """strings() for a list that restricts, which no items lift: an empty item among them is InvalidRequest.
+
+    Dropped like any other, the empty value of some template would make a restriction of nothing.
+    """
+    items = strings(value, field)
+    given = value.split(",") if isinstance(value, str) and value else value or ()
+    if len(items) < len(given):
+        raise InvalidRequest(f'field "{field}" has an empty item; an empty list lifts the restriction')
+    return items
 
 
 def string_map(value: Any, field: str) -> dict[str, str]:

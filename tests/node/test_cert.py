@@ -178,6 +178,7 @@ async def test_roles_are_kept_shown_and_removed(core: Core, authority: Authority
         ({"certificate": "ä"}, "failed to parse certificate"),
         ({"certificate": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}, "failed to parse"),
         ({"certificate": "x" * 200_000}, "at most 131072 characters"),
+        ({"allowed_common_names": [""]}, "an empty item"),  # not: any name
         ({"required_extensions": "1.2.3:x"}, "required_extensions is not offered"),
         ({"ocsp_enabled": True}, "ocsp_enabled is not offered"),
     ],

@@ -20,7 +20,7 @@ def test_durations(value: Any, nanoseconds: int) -> None:
     assert fields.duration_ns(value, "ttl") == nanoseconds
 
 
-@pytest.mark.parametrize("value", [True, [], {}, "h", "1 h", "1h1", "-1", -1, "1e3", "inf", float("nan"),
+@pytest.mark.parametrize("value", [True, [], {}, " ", "\t", "h", "1 h", "1h1", "-1", -1, "1e3", "inf", float("nan"),
                                    float("inf"), 10**12, "9" * 19, "1" * 100 + "h", "٣s", "1h\n2"])  # fmt: skip
 def test_no_durations(value: Any) -> None:
     with pytest.raises(InvalidRequest):
@@ -46,6 +46,14 @@ def test_other_fields() -> None:
         for value in values:
             with pytest.raises(InvalidRequest):
                 reader(value, "field")
+
+
+@pytest.mark.parametrize("value", [",", " ", "a,", "a,,b", [""], [None], ["a", ""]])
+def test_a_restriction_is_lifted_by_nothing_else_than_an_empty_list(value: Any) -> None:
+    assert [fields.bounds(nothing, "cidrs") for nothing in (None, "", [])] == [[], [], []]
+    assert fields.bounds("a, b", "cidrs") == fields.bounds(["a", "b"], "cidrs") == ["a", "b"]
+    with pytest.raises(InvalidRequest, match="empty item"):
+        fields.bounds(value, "cidrs")
 
 
 def test_times_as_go_prints_them() -> None:

@@ -216,6 +216,7 @@ async def test_groups_that_the_token_names(tmp_path) -> None:
         ("role/x", {"user_claim": "sub", "role_type": "oidc"}, "is not offered"),
         ("role/x", {"user_claim": "sub", "bound_claims": {"a": {}}}, "a bound claim is a value"),
         ("role/x", DEMANDS | {"bound_claims_type": "zz"}, "invalid 'bound_claims_type': zz"),
+        ("role/x", DEMANDS | {"bound_audiences": " "}, "an empty item"),
         ("role/x", DEMANDS | {"claim_mappings": {"a": "role"}}, "reserved"),
         ("login", {"jwt": "x", "role": "nope"}, 'role "nope" could not be found'),
         ("login", {"role": "r"}, "missing token"),

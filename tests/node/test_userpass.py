@@ -79,6 +79,7 @@ async def test_users_are_changed_in_parts_and_removed(tmp_path) -> None:
         ("users/bob", {"token_type": "zz"}, "invalid 'token_type' value"),
         ("users/bob", {"token_type": "batch", "token_num_uses": 2}, "limited use count"),
         ("users/bob", {"token_bound_cidrs": "zz"}, "token_bound_cidrs"),
+        ("users/bob", {"token_bound_cidrs": [""]}, "an empty item"),  # not: from everywhere
         ("users/bob", {"password": "x" * 5000}, "a password has at most 4096 bytes"),
         ("users/no spaces", {"password": "x"}, "invalid username"),
         ("login/bob", {}, "missing password"),

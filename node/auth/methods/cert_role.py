@@ -66,7 +66,7 @@ def changed(role: Role, data: Mapping[str, Any]) -> Role:
             given[name] = fields.text(data[name], name)
     for name in _BOUNDS:
         if data.get(name) is not None:
-            given[name] = tuple(fields.strings(data[name], name))
+            given[name] = tuple(fields.bounds(data[name], name))
             if len(given[name]) > ITEMS_MAX:
                 raise InvalidRequest(f"{name} has at most {ITEMS_MAX} items")
     given["params"] = params.changed(role.params, data, old_names=OLD_NAMES)

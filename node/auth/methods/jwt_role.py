@@ -73,7 +73,7 @@ def changed(role: Role, data: Mapping[str, Any]) -> Role:
         )
     for name in ("bound_audiences", "allowed_redirect_uris"):
         if data.get(name) is not None:
-            given[name] = tuple(fields.strings(data[name], name))
+            given[name] = tuple(fields.bounds(data[name], name))
     if data.get("bound_claims") is not None:
         given["bound_claims"] = _bound_claims(data["bound_claims"])
     if data.get("claim_mappings") is not None:

@@ -52,6 +52,7 @@ class Plan:
     cuts: bool = False
     nodes: int = 3
     writers: int = WRITERS
+    read_workers: int = 0  # of each node; a paused node's go on
 
     @property
     def pause_s(self) -> float:
@@ -71,7 +72,8 @@ class Result:
 
 def rehearse(plan: Plan, directory: Path, say: Callable[[str], None]) -> Result:
     """Run a plan on a new cluster in `directory` (which must not exist) and check it; no process stays."""
-    cluster = LocalCluster(directory, nodes=plan.nodes, doors=plan.cuts)
+    workers = f"read_workers = {plan.read_workers}" if plan.read_workers else ""
+    cluster = LocalCluster(directory, nodes=plan.nodes, doors=plan.cuts, extra_config=workers)
     cluster.create()
     with Network(cluster.nodes, seed=plan.seed) if plan.cuts else contextlib.nullcontext() as network:
         try:
@@ -213,6 +215,12 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="repeat the faults of an earlier run")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--writers", type=int, default=WRITERS)
+    parser.add_argument(
+        "--read-workers",
+        type=int,
+        default=0,
+        help="of each node (default %(default)s); those of a stopped node go on",
+    )
     parser.add_argument("--directory", type=Path, help="where to run (default: a temporary directory)")
     return parser.parse_args(arguments)
 
@@ -231,6 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
         cuts=options.cuts,
         nodes=options.nodes,
         writers=options.writers,
+        read_workers=options.read_workers,
     )
     base = options.directory or Path(tempfile.mkdtemp(prefix="strongroom-chaos-"))
     directory = base / "cluster"

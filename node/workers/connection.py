@@ -5,10 +5,15 @@ for good, as it belongs to aiohttp there: from then on its bytes are passed on b
 """
 
 import asyncio
+import socket
 from typing import Protocol, cast
 
 from node.api import client_chain
 from node.api.plain import PlainReader, PlainRequest
+
+UNACKNOWLEDGED_MS = (
+    60_000  # as long as the main process waits for who takes nothing of a stream (node/api/http.py)
+)
 
 
 class Worker(Protocol):
@@ -65,7 +70,9 @@ class Client(asyncio.Protocol):
         if self._worker.is_full:
             self.transport.abort()
             return
-        peer = transport.get_extra_info("peername")
+        peer, sock = transport.get_extra_info("peername"), transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.remote = str(peer[0]) if isinstance(peer, tuple) else ""
         self._reader = PlainReader(self.remote, header_bytes_max=self._header_bytes_max, transport=transport)
         self._worker.came(self)
@@ -134,6 +141,11 @@ class Client(asyncio.Protocol):
 
     def _pass_on(self, data: bytes) -> None:
         self._reader = None
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if (
+            sock is not None
+        ):  # it may listen to events: the main process cannot tell that nobody is there any more
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
         self._hold(data)
         self._worker.hand_over(self)
 

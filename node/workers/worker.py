@@ -26,7 +26,7 @@ from node.audit.log import AuditLog
 from node.config import Listener, Settings
 from node.hardening import harden, raise_descriptor_limit
 from node.pki import Credentials, listener_context, load_credentials
-from node.reload import ListenerFiles, ask_for_certificates
+from node.reload import CertificateError, ListenerFiles, ask_for_certificates
 from node.telemetry import logs
 from node.telemetry.logs import where
 from node.workers import messages
@@ -245,7 +245,13 @@ async def _run(descriptors: Descriptors) -> int:
     logs.configure(
         level=settings.log_level, form=settings.log_format, node_id=settings.node_id, region=settings.region
     )
-    worker = Worker(first, descriptors, channel)
+    try:
+        worker = Worker(first, descriptors, channel)
+    except (OSError, CertificateError) as error:
+        _log.critical(
+            "read worker cannot run", worker=first.number, reason=f"{type(error).__name__}: {error}"
+        )
+        return 1
     _log.info("read worker serves", worker=first.number)
     await worker.serve()
     return 0

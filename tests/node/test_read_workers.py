@@ -7,6 +7,7 @@ test_lane_alike.py.
 import asyncio
 import os
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certs import Authority
 from support.corefixture import ROOT_TOKEN, call, new_token, opened
 from support.groups import eventually
-from support.httpfixture import Answer, Site, Wire
+from support.httpfixture import Answer, Site, Wire, request
 from support.patience import PATIENCE_S
 from support.readworkers import workers_of
 
+from node.config import Listener
 from node.core.core import Core
 from node.core.request import Operation
 from node.workers.supervisor import Workers
@@ -29,7 +32,7 @@ SEED = int(os.environ.get("SEED", "0")) or random.randrange(1 << 32)
 READER = 'path "secret/data/*" { capabilities = ["read"] }'
 PATH = "/v1/secret/data/a"
 WORKERS, READERS = 2, 6
-WRITES = 300
+WRITES = 200
 
 
 @dataclass
@@ -136,10 +139,10 @@ async def lookup(core: Core, token: str) -> dict[str, Any]:
 async def test_a_token_or_a_value_that_has_ended_is_not_answered_from_memory(served: Served) -> None:
     core = served.core
     await served.put("a", n=1)
-    await call(core, Operation.UPDATE, "secret/metadata/b", {"delete_version_after": "3s"})
+    await call(core, Operation.UPDATE, "secret/metadata/b", {"delete_version_after": "2s"})
     await served.put("b", n=1)
-    token = await new_token(core, policy=READER, ttl="3s", explicit_max_ttl="3s")
-    ends = time.time() + 3.0  # at the latest
+    token = await new_token(core, policy=READER, ttl="2s", explicit_max_ttl="2s")
+    ends = time.time() + 2.0  # at the latest
     (short,), (long,) = await served.wires(1, token), await served.wires(1)
 
     async def ended(ask: Callable[[], Awaitable[Answer]], status: int) -> None:
@@ -240,3 +243,30 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_counts_go_on(served: 
     assert served.answered() == before
     (wire,) = await served.wires(1)
     await served.known(wire)
+
+
+async def test_the_certificate_that_a_client_has_shown_gets_to_the_core(tmp_path: Path) -> None:
+    """With a plain request, and with one that comes in pieces."""
+    authority = Authority(tmp_path / "authority")
+    server, ann = authority.issue("server", ["localhost"]), authority.issue("ann", ["ann"])
+    listener = Listener(
+        host="127.0.0.1", port=1, tls_cert_file=server, tls_key_file=server, tls_client_ca_file=authority.ca
+    )
+    shown, bare = (ssl.create_default_context(cafile=str(authority.ca)) for _ in range(2))
+    for context in (shown, bare):
+        context.check_hostname = False
+    shown.load_cert_chain(ann)
+    async with opened(tmp_path) as core, workers_of(core, listener=listener) as (site, _):
+        await call(core, Operation.UPDATE, "sys/auth/cert", {"type": "cert"})
+        role = {"certificate": authority.ca.read_text(), "token_policies": "p"}
+        await call(core, Operation.UPDATE, "auth/cert/certs/web", role)
+        login = request("POST", "/v1/auth/cert/login", {"name": "web"})
+        statuses = []
+        for context, pieces in ((shown, 1), (shown, 2), (bare, 1), (bare, 2)):
+            site.tls = context
+            wire = await site.connect("")
+            for piece in (login,) if pieces == 1 else (login[:20], login[20:]):
+                await wire.send(piece)
+                await asyncio.sleep(0)
+            statuses.append((await wire.answer(timeout=PATIENCE_S)).status)
+        assert statuses == [200, 200, 400, 400]

@@ -8,17 +8,22 @@ from support.groups import eventually
 from support.httpfixture import Site
 from support.patience import PATIENCE_S
 
+from node.config import Listener
 from node.core.core import Core
 from node.listeners import Listeners
 from node.workers.supervisor import Workers
 
 
 @contextlib.asynccontextmanager
-async def workers_of(core: Core, *, count: int = 1, token: str = "") -> AsyncIterator[tuple[Site, Workers]]:
-    """A site whose clients all get to workers, which end with the block."""
+async def workers_of(
+    core: Core, *, count: int = 1, token: str = "", listener: Listener | None = None
+) -> AsyncIterator[tuple[Site, Workers]]:
+    """A site whose clients all get to workers, which end with the block; `listener` says how TLS is spoken there."""
     listeners = Listeners(core)
     await listeners.listen("127.0.0.1", 0, None)
     settings = dataclasses.replace(core.settings, read_workers=count)
+    if listener is not None:
+        settings = dataclasses.replace(settings, listeners=(listener,))
     workers = Workers(settings, listeners, core.metrics, own=lambda: None)
     [(acceptors, server)] = listeners._open
     for acceptor in acceptors:

@@ -1,14 +1,18 @@
 """Answers kept for a while, and for longer where no node can be asked.
 
+A call that names what it may see is answered by a node: how old a kept answer was when it was had, nobody knows. Only
+STALE_OK takes what there is.
+
 Entries belong to one client and its one identity. They are dropped when the server says no (403, 404), when this client
 writes the secret, and by invalidate(), which whoever hears of another's write can call.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from strongroom._consistency import STALE_OK, Consistency
 from strongroom._effects import Exclusive, Program
 from strongroom._errors import ConfigurationError, Forbidden, NotFound, Unavailable, Unreachable
 
@@ -55,49 +59,59 @@ class _Entry:
     had_at: float
 
 
+Name = tuple[str, str]  # a mount and a path in it
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What an answer answers. consistency: STALE_OK, or None."""
+
+    name: Name
+    version: int | None = None
+    consistency: Consistency | None = None
+
+
 class Store:
-    """The entries. A key begins with (mount, path): all versions of a secret are invalidated together."""
+    """The entries. All versions of a secret are invalidated together."""
 
     def __init__(self, settings: Cache | None, clock: Callable[[], float]) -> None:
         self._settings = settings
         self.is_up: Callable[[], bool] = lambda: False  # whether changes are heard of
         self._floor = ""
-        self._changed_at: OrderedDict[tuple[str, str], str] = (
-            OrderedDict()
-        )  # the index of changes that were heard of
+        self._changed_at: OrderedDict[Name, str] = OrderedDict()  # the index of changes that were heard of
         self._clock = clock
-        self._entries: OrderedDict[tuple[Hashable, ...], _Entry] = OrderedDict()
-        self._changes = 0  # counts invalidations: an answer from before one is not kept
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._keys: dict[Name, set[Key]] = {}  # of the entries
+        self._fetching: dict[Name, set[object]] = {}  # answers on their way that may be kept
 
     def invalidate(self, mount: str, path: str, index: str = "") -> None:
         """Forget a secret. index: an answer must be at least as new, whichever node gives it."""
-        self._changes += 1
+        name = mount, path
         if index:
-            self._changed_at[mount, path] = index
-            self._changed_at.move_to_end((mount, path))
+            self._changed_at[name] = index
+            self._changed_at.move_to_end(name)
             if len(self._changed_at) > ENTRIES_MAX:
-                self._changed_at.popitem(last=False)
-        for key in [key for key in self._entries if key[:2] == (mount, path)]:
-            del self._entries[key]
+                _, self._floor = self._changed_at.popitem(last=False)
+        self._forget(name)
 
     def clear(self, index: str = "") -> None:
         """Forget all. index: every answer must be at least as new."""
         self._floor = index
         self._changed_at.clear()
-        self._changes += 1
+        self._fetching.clear()
         self._entries.clear()
+        self._keys.clear()
 
     def index(self, mount: str, path: str) -> str:
         """The index that the next answer must have come to; "" for any."""
         return self._changed_at.get((mount, path), self._floor)
 
-    def read(self, key: tuple[Hashable, ...], fetch: Callable[[], Program[Any]]) -> Program[Found]:
+    def read(self, key: Key, fetch: Callable[[], Program[Any]]) -> Program[Found]:
         """From the cache, else by `fetch`, once for all who ask at the same time."""
         if self._settings is None:
             return Found((yield from fetch()))
+        if key.consistency not in (None, STALE_OK):
+            return Found((yield from self._ask(key.name, fetch)))
         if (hit := self._fresh(key)) is not None:
             return hit
 
@@ -106,33 +120,59 @@ class Store:
                 return meanwhile
             return (yield from self._fetch(key, fetch))
 
-        found: Found = yield Exclusive(("cache", *key), program)
+        found: Found = yield Exclusive(("cache", key), program)
         return found
 
-    def _fetch(self, key: tuple[Hashable, ...], fetch: Callable[[], Program[Any]]) -> Program[Found]:
-        changes, asked_at = self._changes, self._clock()
+    def _fetch(self, key: Key, fetch: Callable[[], Program[Any]]) -> Program[Found]:
+        this, asked_at = object(), self._clock()
+        self._fetching.setdefault(key.name, set()).add(this)
         try:
-            value = yield from fetch()
+            value = yield from self._ask(key.name, fetch)
+            if this in self._fetching.get(key.name, ()):
+                self._keep(key, _Entry(value, asked_at))
         except (Unavailable, Unreachable):
             if (old := self._usable(key)) is not None:
                 return old
             raise
-        except (Forbidden, NotFound):
-            self._entries.pop(key, None)
+        except NotFound:
+            self._drop(key)
             raise
-        if changes == self._changes:
-            self._keep(key, _Entry(value, asked_at))
+        finally:
+            if fetching := self._fetching.get(key.name):
+                fetching.discard(this)
+                if not fetching:
+                    del self._fetching[key.name]
         return Found(value)
 
-    def _keep(self, key: tuple[Hashable, ...], entry: _Entry) -> None:
+    def _ask(self, name: Name, fetch: Callable[[], Program[Any]]) -> Program[Any]:
+        """Who may not read a secret any more does not read any version of it from here."""
+        try:
+            return (yield from fetch())
+        except Forbidden:
+            self._forget(name)
+            raise
+
+    def _keep(self, key: Key, entry: _Entry) -> None:
         assert self._settings is not None
         self._entries[key] = entry
         self._entries.move_to_end(key)
+        self._keys.setdefault(key.name, set()).add(key)
         while len(self._entries) > self._settings.entries_max:
-            self._entries.popitem(last=False)
+            self._drop(next(iter(self._entries)))
 
-    def _fresh(self, key: tuple[Hashable, ...]) -> Found | None:
-        assert self._settings is not None
+    def _drop(self, key: Key) -> None:
+        if self._entries.pop(key, None) is not None:
+            keys = self._keys[key.name]
+            keys.discard(key)
+            if not keys:
+                del self._keys[key.name]
+
+    def _forget(self, name: Name) -> None:
+        self._fetching.pop(name, None)  # what was asked for before is not kept
+        for key in tuple(self._keys.get(name, ())):
+            self._drop(key)
+
+    def _fresh(self, key: Key) -> Found | None:
         entry = self._entries.get(key)
         if entry is None or (age := self._clock() - entry.had_at) >= self._fresh_s():
             return None
@@ -145,7 +185,7 @@ class Store:
             return min(self._settings.fresh_s, PUSH_DOWN_FRESH_S)
         return self._settings.fresh_s
 
-    def _usable(self, key: tuple[Hashable, ...]) -> Found | None:
+    def _usable(self, key: Key) -> Found | None:
         assert self._settings is not None
         entry = self._entries.get(key)
         if entry is None or (age := self._clock() - entry.had_at) >= self._settings.stale_s:

@@ -26,6 +26,8 @@ from strongroom._effects import (
     SendAll,
     Stream,
 )
+from strongroom._secret import revealed
+from strongroom._transport import CONNECT_TIMEOUT_S
 
 T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -41,7 +43,12 @@ def _failure(error: httpx.HTTPError) -> Failure:
 
 
 def _content(request: Send) -> bytes | None:
-    return None if request.body is None else json.dumps(request.body).encode()
+    return None if request.body is None else json.dumps(request.body, default=revealed).encode()
+
+
+def _timeout(request: Send) -> httpx.Timeout:
+    """Whom nobody answers at all is given up sooner than who thinks about the answer."""
+    return httpx.Timeout(request.timeout_s, connect=min(request.timeout_s, CONNECT_TIMEOUT_S))
 
 
 def _answer(response: httpx.Response, content: bytes) -> Answer:
@@ -57,7 +64,8 @@ def _too_long(request: Send) -> Failure:
 
 
 def _stream_timeout(request: OpenStream) -> httpx.Timeout:
-    return httpx.Timeout(request.timeout_s, read=request.silence_s)
+    connect_s = min(request.timeout_s, CONNECT_TIMEOUT_S)
+    return httpx.Timeout(request.timeout_s, connect=connect_s, read=request.silence_s)
 
 
 class _SyncStream(Stream):
@@ -181,7 +189,7 @@ class SyncDriver:
                 request.url,
                 headers=dict(request.headers),
                 content=_content(request),
-                timeout=request.timeout_s,
+                timeout=_timeout(request),
             ) as response:
                 content = bytearray()
                 for piece in response.iter_bytes():
@@ -290,7 +298,7 @@ class AsyncDriver:
                 request.url,
                 headers=dict(request.headers),
                 content=_content(request),
-                timeout=request.timeout_s,
+                timeout=_timeout(request),
             ) as response:
                 content = bytearray()
                 async for piece in response.aiter_bytes():

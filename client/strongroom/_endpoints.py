@@ -42,7 +42,8 @@ class Endpoints:
             raise ConfigurationError(f"one to {ENDPOINTS_MAX} endpoints are needed")
         for url in distinct:
             if not _usable(url):
-                raise ConfigurationError(f"the endpoint {url!r} must look like https://host:port")
+                shown = repr(url) if "@" not in url else "with a user in it"
+                raise ConfigurationError(f"the endpoint {shown} must look like https://host:port")
         self.all = [Endpoint(url) for url in distinct]
         self._used: Endpoint | None = None
 
@@ -120,8 +121,7 @@ class Endpoints:
 def _usable(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.path and parts.port != 0
-        )
+        plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and plain and parts.port != 0
     except ValueError:
         return False

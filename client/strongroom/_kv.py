@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from strongroom._cache import Key
 from strongroom._consistency import Consistency
 from strongroom._core import Core
 from strongroom._effects import Program
 from strongroom._errors import NotFound
-from strongroom._secret import SecretMap
+from strongroom._secret import Secret, SecretMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class SecretVersion:
     age_s: float = 0.0
     stale: bool = False
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> Secret:
         """The masked value of a field."""
         return self.data[key]
 
@@ -100,7 +101,7 @@ class KvV2Core(KvCore):
             )
             return body["data"]
 
-        found = yield from self._core.cache.read((self.mount, name, version, consistency), fetch)
+        found = yield from self._core.cache.read(Key((self.mount, name), version, consistency), fetch)
         data = SecretMap(found.value["data"])
         return SecretVersion(name, data, version_info(found.value["metadata"]), found.age_s, found.stale)
 
@@ -173,7 +174,7 @@ class KvV1Core(KvCore):
             body = yield from self._core.call("GET", self._at("", name), consistency=consistency, index=index)
             return body["data"]
 
-        found = yield from self._core.cache.read((self.mount, name, None, consistency), fetch)
+        found = yield from self._core.cache.read(Key((self.mount, name), None, consistency), fetch)
         return SecretVersion(name, SecretMap(found.value), None, found.age_s, found.stale)
 
     def put(self, path: str, data: Mapping[str, Any]) -> Program[None]:

@@ -1,5 +1,6 @@
 """Values that do not show: in a log, a traceback or a debugger there are stars where the secret is."""
 
+import copy
 import hmac
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NoReturn
@@ -16,8 +17,8 @@ class Secret:
         self._value = value
 
     def reveal(self) -> Any:
-        """The value itself."""
-        return self._value
+        """The value itself; of a list or an object a copy, so that what is done to it reaches nobody else."""
+        return copy.deepcopy(self._value)
 
     def __repr__(self) -> str:
         return f"Secret({MASK})"
@@ -36,13 +37,25 @@ class Secret:
         if not isinstance(other, Secret):
             return NotImplemented
         if isinstance(self._value, str) and isinstance(other._value, str):
-            return hmac.compare_digest(self._value.encode(), other._value.encode())
+            return hmac.compare_digest(_bytes(self._value), _bytes(other._value))
         return bool(self._value == other._value)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled: it would be written in clear")
+
+
+def _bytes(text: str) -> bytes:
+    """JSON can carry what UTF-8 cannot: halves of a character."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def revealed(value: object) -> Any:
+    """For a JSON encoder: what was read can be written elsewhere without being revealed on the way."""
+    if isinstance(value, Secret | SecretMap):
+        return value.reveal()
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 class SecretMap(Mapping[str, Secret]):
@@ -64,7 +77,7 @@ class SecretMap(Mapping[str, Secret]):
 
     def reveal(self) -> dict[str, Any]:
         """All of it, in clear; a copy."""
-        return dict(self._values)
+        return copy.deepcopy(self._values)
 
     def __repr__(self) -> str:
         return "SecretMap({" + ", ".join(f"{key!r}: {MASK}" for key in self._values) + "})"

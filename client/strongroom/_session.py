@@ -6,7 +6,7 @@ from typing import Any
 from strongroom._auth import Credentials, Token
 from strongroom._effects import Answer, Exclusive, Program
 from strongroom._errors import ConfigurationError, OutcomeUnknown, Unavailable, Unreachable, api_error
-from strongroom._requests import Ask, Requests
+from strongroom._requests import LATER, Ask, Requests
 
 RENEW_AT = 2 / 3  # of its lifetime
 LOGIN_BEFORE_END_S = 5.0  # a token that cannot be renewed is replaced so long before its end
@@ -120,6 +120,9 @@ class Session:
     def _look_up(self) -> Program[None]:
         """How long a token that was given lives. A policy may keep that from it; then it is not renewed."""
         answer = yield from self._requests.send(Ask("GET", "auth/token/lookup-self"), self.headers())
+        if _says_nothing(answer):
+            self._next_try_at = self._clock() + TRY_AGAIN_S
+            return
         data = answer.body.get("data") if answer.status == 200 and isinstance(answer.body, dict) else None
         found = data if isinstance(data, dict) else {}
         self._take(found.get("ttl"), found.get("renewable"))
@@ -129,6 +132,9 @@ class Session:
             if self._renewable:
                 ask = Ask("PUT", "auth/token/renew-self", body={})
                 answer = yield from self._requests.send(ask, self.headers())
+                if _says_nothing(answer) and self._clock() < self._ends_at:
+                    self._next_try_at = self._clock() + TRY_AGAIN_S
+                    return
                 if (auth := _auth(answer)) is not None:
                     before = self._lifetime_s
                     self._take(auth.get("lease_duration"), auth.get("renewable"))
@@ -160,6 +166,11 @@ def _sendable(what: str, value: str) -> str:
     if not value.isascii() or not value.isprintable():
         raise ConfigurationError(f"the {what} cannot be sent: it is not printable ASCII")
     return value
+
+
+def _says_nothing(answer: Answer) -> bool:
+    """About the token: the server has too much to do, or an error of its own."""
+    return answer.status in LATER or answer.status >= 500
 
 
 def _auth(answer: Answer) -> Mapping[str, Any] | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from strongroom import (
+    FRESH,
+    LINEARIZABLE,
     STALE_OK,
     AppRole,
     Cache,
@@ -24,6 +26,7 @@ from strongroom import (
     Unreachable,
     UserPass,
 )
+from strongroom._cache import ENTRIES_MAX, Store
 from support.stub_api import LOST, Reply, StubApi, stub_api
 
 Make = Callable[..., Any]
@@ -409,3 +412,61 @@ def test_a_cache_has_a_limit(make: Make) -> None:
             client(lambda c, name=name: c.kv.get(name))
         assert calls(api, "GET /v1/secret/data/a4") == 1
         assert calls(api, "GET /v1/secret/data/a0") == 2
+
+
+def test_changes_of_other_secrets_do_not_keep_an_answer_out_of_the_cache(make: Make) -> None:
+    """Where much is written, something is changed during every read."""
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache())
+
+        def others_change(_: str | None) -> Reply:
+            client.client.invalidate("other")
+            return SECRET
+
+        api.replies[READ] = others_change
+        for _ in range(3):
+            client(lambda c: c.kv.get("app"))
+        assert calls(api, READ) == 1
+
+
+@pytest.mark.parametrize("wanted", [FRESH, LINEARIZABLE, Consistency.max_staleness(5)], ids=lambda c: c.value)
+def test_a_read_that_says_what_it_may_see_is_answered_by_a_node(make: Make, wanted: Consistency) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache(), attempts_max=1)
+        client(lambda c: c.kv.get("app"))
+        client(lambda c: c.kv.get("app", consistency=wanted))
+        client(lambda c: c.kv.get("app", consistency=wanted))
+        assert calls(api, READ) == 3
+        for _ in range(2):
+            client(lambda c: c.kv.get("app", consistency=STALE_OK))
+        assert calls(api, READ) == 4
+        api.replies[READ] = SEALED
+        with pytest.raises(Unavailable):
+            client(lambda c: c.kv.get("app", consistency=wanted))
+        assert client(lambda c: c.kv.get("app")).info.version == 3
+
+
+def test_who_may_not_read_one_version_any_more_reads_none_from_the_cache(make: Make) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache())
+        client(lambda c: c.kv.get("app"))
+        api.replies[READ] = api.replies[READ + "?version=3"] = DENIED
+        for version in (3, None):
+            with pytest.raises(Forbidden):
+                client(lambda c, version=version: c.kv.get("app", version=version))
+
+
+def test_what_was_read_can_be_written_elsewhere_without_being_revealed(make: Make) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"))
+        found = client(lambda c: c.kv.get("app"))
+        client(lambda c: c.kv.put("app", {**found.data, "all": found.data}))
+        assert api.asked[-1][2]["data"] == {"password": "pw", "all": {"password": "pw"}}
+
+
+def test_of_changes_that_are_too_many_to_remember_the_newest_that_was_forgotten_counts_for_all() -> None:
+    kept = Store(Cache(), time.monotonic)
+    for number in range(ENTRIES_MAX + 3):
+        kept.invalidate("secret", f"n{number}", f"index-{number}")
+    assert kept.index("secret", "n2") == kept.index("secret", "unheard") == "index-2"
+    assert kept.index("secret", "n7") == "index-7"

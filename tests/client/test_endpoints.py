@@ -120,10 +120,25 @@ def test_what_a_node_tells_of_is_added_unless_it_leads_out_of_tls() -> None:
 
 
 @pytest.mark.parametrize(
-    "urls", [[], ["near:1"], ["ftp://near"], ["https://near:1/path"], ["https://n:1"] * 0, ["https://"]]
+    "urls",
+    [
+        [],
+        ["near:1"],
+        ["ftp://near"],
+        ["https://near:1/path"],
+        ["https://near:1?a=b"],
+        ["https://near:1#a"],
+        ["https://"],
+    ],
 )
 def test_what_is_no_endpoint_is_refused(urls: list[str]) -> None:
     with pytest.raises(ConfigurationError):
         Endpoints(urls)
     with pytest.raises(ConfigurationError):
         Endpoints([f"https://n{i}:1" for i in range(65)])
+
+
+def test_credentials_in_an_address_are_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Endpoints(["https://ann:hunter2@near:1"])
+    assert "hunter2" not in str(caught.value)

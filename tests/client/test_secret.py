@@ -58,6 +58,15 @@ def test_secrets_are_compared_with_secrets_only() -> None:
     assert Secret(1) != Secret("1")
     assert Secret(VALUE) != VALUE
     assert Secret({"a": 1}) == Secret({"a": 1})
+    assert Secret("\ud800") == Secret("\ud800"), "JSON can carry half a character"
+    assert Secret("\ud800") != Secret("\ud801")
+
+
+def test_what_is_done_to_a_revealed_value_reaches_nobody_else() -> None:
+    held = SecretMap({"hosts": ["a"], "of": {"b": 1}})
+    held["hosts"].reveal().append("mine")
+    held.reveal()["of"]["mine"] = 2
+    assert held.reveal() == {"hosts": ["a"], "of": {"b": 1}}
 
 
 @pytest.mark.parametrize(

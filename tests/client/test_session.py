@@ -137,6 +137,24 @@ def test_a_token_that_was_given_and_ends_is_not_asked_about_again_and_again() ->
     assert world.ready() == []
 
 
+@pytest.mark.parametrize("status", [429, 412, 500])
+def test_a_server_that_has_too_much_to_do_has_said_nothing_about_the_token(status: int) -> None:
+    world = World(Token("s.given"))
+    busy = Answer(status, {}, {"errors": ["later"]})
+    known = Answer(200, {}, {"data": {"ttl": HOUR, "renewable": True}})
+    world.answers = {LOOKUP: lambda: busy, RENEW: lambda: busy}
+    assert set(world.ready()) == {LOOKUP}
+    assert world.ready() == [], "not every call waits for another attempt"
+    world.now += 6
+    world.answers[LOOKUP] = lambda: known
+    assert world.ready() == [LOOKUP]
+    world.now += HOUR * 0.7
+    assert set(world.ready()) == {RENEW}
+    world.now += 6
+    world.answers[RENEW] = auth("s.given", HOUR)
+    assert world.ready() == [RENEW]
+
+
 def test_a_root_token_and_none_at_all_need_nothing() -> None:
     world = World(Token("root"))
     world.answers[LOOKUP] = lambda: Answer(200, {}, {"data": {"ttl": 0}})

@@ -20,6 +20,7 @@ def threads() -> None:
         assert_type(client, Client)
         assert_type(client.kv.get("x", version=1), SecretVersion)
         assert_type(client.kv.get("x").data["k"], Secret)
+        assert_type(client.kv.get("x")["k"], Secret)
         assert_type(client.kv.put("x", {"k": 1}, cas=0), VersionInfo)
         assert_type(client.kv_v2("m").metadata("x"), Metadata)
         assert_type(client.kv_v1("m").list(), list[str])

@@ -51,13 +51,14 @@ class Engine:
         self._journal = disk.journal
         found = disk.recovered
         log = Log(disk.journal, found.base, found.entries, found.hard)
+        rng = parts.rng or random.SystemRandom()
         self.replica = Replica(
             self,
             me=config.node_id,
             log=log,
             applied_index=machine.applied_index,
             options=config.options,
-            rng=parts.rng or random.SystemRandom(),
+            rng=rng,
         )
         self.proposals = Proposals(self, config.options)
         self.reads = ReadQuestions(self, parts.clock, config.options.election_max_s)
@@ -97,6 +98,7 @@ class Engine:
             run=run_files,
             spawn=self._spawn,
             clock=parts.clock,
+            rng=rng,
             staging=staging,
         )
         self.inbound = Inbound(self, self._guard)

@@ -10,7 +10,7 @@ state machine remembers the request id.
 
 import asyncio
 import logging
-import os
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,11 +107,12 @@ class Restoring:
         run: Run,
         spawn: Spawn,
         clock: Callable[[], float],
+        rng: random.Random,
         staging: asyncio.Lock,
     ) -> None:
         """`staging` is held by whoever lays another state beside the machine's (intake.py does too)."""
         self._local, self._machine, self._snapshots = local, machine, snapshots
-        self._run, self._spawn, self._clock, self._staging = run, spawn, clock, staging
+        self._run, self._spawn, self._clock, self._rng, self._staging = run, spawn, clock, rng, staging
         self._holder = snapshots.holder()
         self._spread: _Spread | None = None
         self._pull: Pull | None = None
@@ -144,7 +145,7 @@ class Restoring:
             try:
                 async with asyncio.timeout(timeout):
                     size_bytes, sha256 = await self._run(self._snapshots.hold_copy, path)
-                    order = Order(os.urandom(REQUEST_ID_BYTES), sha256, size_bytes)
+                    order = Order(self._rng.randbytes(REQUEST_ID_BYTES), sha256, size_bytes)
                     source = HeldFile(self._snapshots.open_held(sha256, size_bytes))
                     self._spread = _Spread(order, source, {self._local.replica.me})
                     await self._distribute(self._spread)
@@ -173,7 +174,7 @@ class Restoring:
             reachable = missing & local.connected()
             if majority and (not reachable or (waited and not self._moving(spread, reachable))):
                 return
-            for peer in reachable:
+            for peer in sorted(reachable):
                 frame = wire.FileOffer(local.term, order.sha256, order.size_bytes)
                 local.send(peer, wire.encode(frame))
             await asyncio.sleep(local.replica.options.heartbeat_s)

@@ -3,16 +3,19 @@
 import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
+from chaos.simulator.machines import KEYS, Backup
 from chaos.simulator.world import CLOCK_DRIFT, Node, World
 from consensus.api import Applied
 from consensus.errors import ConsensusError
 
-KEYS = ("r0", "r1", "r2")
 WRITE_S, READ_S = 2.0, 1.5
 THINK_S = 1 / 6
 PATIENCE_S = 10.0
+RESTORE_S = 8.0
+RESTORING_SHARE = 0.4  # of all histories
 
 
 class Clients:
@@ -50,9 +53,9 @@ class Clients:
             if isinstance(applied, Applied):
                 world.seen["writes"] += 1
                 world.trace("wrote", key, value, applied.index)
-                if value not in world.index_of:
+                index = world.written.get(f"{key}={value}", 0)
+                if not index:
                     return False  # the store refused it: its stamp was older than it remembers
-                index = world.index_of[value]
                 world.acknowledge(f"{key}={value}", index)
                 self._told(key, index)
                 return True
@@ -95,12 +98,40 @@ class Clients:
     def _check(self, key: str, value: str | None, floor: int, what: str) -> None:
         world = self.world
         world.seen["reads"] += 1
-        index = 0 if value is None else world.index_of.get(value, -1)
+        positions = world.positions.get((key, value), [-1])
+        index = next((index for index in positions if index >= floor), positions[-1])
         world.trace("read", key, value, index)
         if index < floor:
             raise world.fail(f"STALE: {what} of {key} shows index {index}, after {floor} had been shown")
         if what.startswith("a read that"):
             self._told(key, index)
+
+    async def restore(self, until: float) -> None:
+        """In some histories: back the state up, and some time later put that in its place while everybody works."""
+        world, rng = self.world, self.world.rng
+        if rng.random() > RESTORING_SHARE:
+            return
+        while world.loop.now < until:
+            await asyncio.sleep(rng.uniform(0.5, 3))
+            path = world.directory / f"backup-{len(world.backups)}"
+            backup = await self.at_some_node(lambda node, path=path: _back_up(node, path))  # type: ignore[misc]
+            if backup is None:
+                continue
+            world.backups.append(backup)
+            await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 3)]))
+            known = set(world.restored_at)
+            if await self.at_some_node(lambda node, path=path: _restore(node, path)):  # type: ignore[misc]
+                world.seen["restores"] += 1
+                world.trace("restored", path.name)
+                for key in KEYS:
+                    self._told(key, self._first_since(known))
+
+    def _first_since(self, known: set[int]) -> int:
+        """The earliest restore that is not among the `known` ones: that one at least has been."""
+        new = self.world.restored_at.keys() - known
+        if not new:
+            raise self.world.fail("a restore was acknowledged, and no state was replaced")
+        return min(new)
 
     def _told(self, key: str, index: int) -> None:
         if index > self._floors[key][-1][1]:
@@ -131,6 +162,15 @@ async def _fresh(node: Node, key: str, *, confirm: bool) -> tuple[str | None]:
     if confirm or not node.group.fresh_now():
         await node.group.read_index(READ_S, confirm=confirm)
     return (node.machine.read(key),)
+
+
+async def _back_up(node: Node, path: Path) -> Backup | None:
+    return None if node.machine.staged else node.machine.back_up(path)
+
+
+async def _restore(node: Node, path: Path) -> bool:
+    await node.group.restore(path, RESTORE_S)
+    return True
 
 
 async def _aged(node: Node, key: str) -> tuple[str | None, float | None, float]:

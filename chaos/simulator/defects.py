@@ -3,9 +3,11 @@
 Each is patched in for one simulated history; no product code knows of them.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from chaos.simulator.machines import LightMachine
@@ -19,6 +21,7 @@ from consensus.pysyncobj_log import Log
 from consensus.reads import ReadGate
 from consensus.records import HardState
 from consensus.replica import Replica
+from consensus.restoring import Restoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,29 @@ def _commit_without_holders(self: Leasing) -> None:
     self._ceiling = None
 
 
+_stage_reset = LightMachine.stage_reset
+
+
+def _forget_who_asked(self: LightMachine, path: Path, index: int, request_id: bytes) -> None:
+    _stage_reset(self, path, index, request_id)
+    if self.reset is not None:
+        self.reset["outcomes"] = {request_id.hex(): (index, None)}
+
+
+def _take_everything(self: Restoring, entry: Any) -> bool:
+    return True
+
+
+def _keep_the_state(self: LightMachine, path: Path) -> None:
+    """A backup does not take the place of the state, only of its index."""
+    if self.reset is not None:
+        self.index = self.reset["index"]
+        self.outcomes |= self.reset["outcomes"]
+    else:
+        self._take(json.loads(path.read_bytes()))
+    self.checkpoint()
+
+
 DEFECTS = {
     "ack-before-fsync": Defect(
         "a follower acknowledges entries that are not on its disk",
@@ -171,6 +197,17 @@ DEFECTS = {
     "pending-not-shown": Defect(
         "a holder lets others read beside it although it has entries that are not applied",
         ((Leasing, "fresh_until", property(_show_what_waits_as_fresh)),),
+    ),
+    "restore-forgets-outcomes": Defect(
+        "a restored state does not know which requests are in it",
+        ((LightMachine, "stage_reset", _forget_who_asked),),
+    ),
+    "restore-without-file": Defect(
+        "a follower takes an entry into its log that names a file which it lacks",
+        ((Restoring, "takes", _take_everything),),
+    ),
+    "restore-keeps-state": Defect(
+        "a restore is acknowledged and changes nothing", ((LightMachine, "restore", _keep_the_state),)
     ),
     "commit-without-holders": Defect(
         "the leader commits entries that a holder lacks",

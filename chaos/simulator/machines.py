@@ -7,7 +7,7 @@ a policy. Both keep in a directory what a crash leaves of them.
 import json
 import os
 import shutil
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,29 @@ from storage.database import Database
 from storage.machine import Machine
 
 KEY = b"k" * 32
-Tell = Callable[[int, str], None]
+KEYS = ("r0", "r1", "r2")
+History = list[tuple[int, str]]
+
+
+class Witness(Protocol):
+    """Whom a node's machine tells what becomes of it."""
+
+    def applied(self, index: int, text: str, *, repeated: bool) -> None:
+        """`text` is what the entry sets; `repeated`: the request was applied before, so it did nothing now."""
+        ...
+
+    def restored(self, index: int, machine: "Registers") -> None:
+        """The entry at `index` put a backup in place of the whole state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of a state, and what was in it. `history` is what the light machine keeps of it."""
+
+    path: Path
+    values: dict[str, str | None]
+    history: History
 
 
 class Registers(StateMachine, Protocol):
@@ -42,6 +64,10 @@ class Registers(StateMachine, Protocol):
         """Equal for equal states."""
         ...
 
+    def back_up(self, path: Path) -> Backup:
+        """Write the present state to a new file."""
+        ...
+
     def crash(self, *, power_lost: bool) -> None:
         """Leave the disk as a kill (or a power cut) leaves it. Not to be used any more."""
         ...
@@ -50,8 +76,8 @@ class Registers(StateMachine, Protocol):
 class LightMachine:
     """Commands are b"key=value". The result is the number of commands applied. `path` is what a crash leaves."""
 
-    def __init__(self, path: Path, tell: Tell | None = None) -> None:
-        self.path, self._tell = path, tell
+    def __init__(self, path: Path, witness: Witness | None = None) -> None:
+        self.path, self._witness = path, witness
         self.values: dict[str, str] = {}
         self.history: list[tuple[int, str]] = []
         self.outcomes: dict[str, tuple[int, Any]] = {}
@@ -66,10 +92,9 @@ class LightMachine:
 
     def apply(self, index: int, request_id: bytes, command: bytes) -> Any:
         self.skip(index)
-        text = command.decode()
-        if self._tell is not None:
-            self._tell(index, text)
-        known = self.outcome(request_id)
+        text, known = command.decode(), self.outcome(request_id)
+        if self._witness is not None:
+            self._witness.applied(index, text, repeated=known is not None)
         if known is not None:
             return known.result
         key, _, value = text.partition("=")
@@ -116,6 +141,12 @@ class LightMachine:
     def restore(self, path: Path) -> None:
         self._take(json.loads(path.read_bytes()) if self.reset is None else self.reset)
         self.checkpoint()
+        if self.reset is not None and self._witness is not None:
+            self._witness.restored(self.index, self)
+
+    def back_up(self, path: Path) -> Backup:
+        self.snapshot(path)
+        return Backup(path, {key: self.read(key) for key in KEYS}, list(self.history))
 
     def command(self, key: str, value: str, time_ns: int) -> bytes:
         del time_ns
@@ -152,15 +183,17 @@ class LightMachine:
 class StoreMachine(Machine):
     """The store's own, over its encrypted database."""
 
-    def __init__(self, path: Path, tell: Tell) -> None:
-        self._path, self._kept, self._tell = path, path.with_name(path.name + ".kept"), tell
+    def __init__(self, path: Path, witness: Witness) -> None:
+        self._path, self._kept, self._witness = path, path.with_name(path.name + ".kept"), witness
+        self._reset = False
         super().__init__(Database(path, key=KEY))
 
     def apply(self, index: int, request_id: bytes, command: bytes) -> Outcome:
+        repeated = self.outcome(request_id) is not None
         outcome = super().apply(index, request_id, command)
         decoded = c.decode(command)
         if isinstance(decoded, c.PolicyPut) and isinstance(outcome, c.Done):  # else its stamp was too old
-            self._tell(index, f"{decoded.name}={decoded.text}")
+            self._witness.applied(index, f"{decoded.name}={decoded.text}", repeated=repeated)
         return outcome
 
     def commit_soon(self) -> bool:
@@ -173,9 +206,24 @@ class StoreMachine(Machine):
         shutil.copyfile(self._path, self._kept)
         return index
 
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
+        super().stage_reset(path, index, request_id)
+        self._reset = True
+
+    def unstage(self) -> None:
+        self._reset = False
+        super().unstage()
+
     def restore(self, path: Path) -> None:
         super().restore(path)
         shutil.copyfile(self._path, self._kept)
+        if self._reset:
+            self._witness.restored(self.applied_index, self)
+
+    def back_up(self, path: Path) -> Backup:
+        self.commit()
+        self.snapshot(path)
+        return Backup(path, {key: self.read(key) for key in KEYS}, [])
 
     def command(self, key: str, value: str, time_ns: int) -> bytes:
         return c.encode(c.PolicyPut(max(time_ns, self.clock_ns), key, value))

@@ -18,10 +18,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.simulator.clients import KEYS, Clients
+from chaos.simulator.clients import Clients
 from chaos.simulator.defects import DEFECTS
 from chaos.simulator.faults import Faults
 from chaos.simulator.loop import START_S, Violation, VirtualLoop
+from chaos.simulator.machines import KEYS
 from chaos.simulator.world import World
 from consensus import raft
 
@@ -111,7 +112,7 @@ async def _run(world: World, seconds: float) -> None:
     faults = Faults(world, clients)
     end = world.loop.now + 1 + seconds
     working = [world.start(clients.live(end)) for _ in range(CLIENTS)]
-    working.append(world.start(faults.live(end)))
+    working += [world.start(faults.live(end)), world.start(clients.restore(end))]
     await _wait(world, end, lambda: False)
     faults.mend()
     await _wait(world, world.loop.now + CONVERGE_S, lambda: not faults.reshaping and _converged(world))

@@ -7,6 +7,7 @@ it on disk; one vote and one leader a term; whoever stops itself, or cannot star
 import asyncio
 import hashlib
 import random
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -15,13 +16,14 @@ from typing import Any, NoReturn
 
 from chaos.simulator.disk import Disk, PowerCut
 from chaos.simulator.loop import Process, Violation, VirtualLoop
-from chaos.simulator.machines import LightMachine, NoCipher, Registers, StoreMachine
+from chaos.simulator.machines import KEYS, Backup, History, LightMachine, NoCipher, Registers, StoreMachine
 from chaos.simulator.network import Network, Port
 from consensus import opening, wire
 from consensus.api import Member
 from consensus.errors import ConsensusError, Corrupt
 from consensus.group import GroupConfig, Parts, RaftGroup, RaftOptions
 from consensus.journal import Journal
+from consensus.membership import RESTORE
 from consensus.opening import Disk as GroupDisk
 from consensus.opening import check_covers
 from consensus.records import Base, Entry
@@ -39,10 +41,12 @@ OPTIONS = RaftOptions(
 )
 SEGMENT_BYTES = 8 << 10
 CLOCK_DRIFT = 0.03  # each way: less than what the margins of leases allow for
-_OF_FILES = wire.SnapshotOffer | wire.FileWanted | wire.FilePiece
+_OF_FILES = (
+    wire.SnapshotOffer | wire.FileWanted | wire.FilePiece | wire.FileOffer | wire.FileHeld | wire.RestoreAsk
+)
 STALL_SHARE = 0.003
 STALL_S = 2.5
-_WAIT_FOR_STAGED = ("checkpoint", "take", "stage")
+_WAIT_FOR_STAGED = ("checkpoint", "take", "stage", "stage_reset")
 LOCK_S = 0.02
 WALL_START_NS = 1_800_000_000 * 10**9
 
@@ -117,8 +121,17 @@ class World:
     store: bool = False
     seen: Counter[str] = field(default_factory=Counter)
     nodes: dict[str, Node] = field(default_factory=dict)
-    history: dict[int, str] = field(default_factory=dict)
-    index_of: dict[str, int] = field(default_factory=dict)
+    history: dict[int, tuple[str, bool]] = field(
+        default_factory=dict
+    )  # what is applied, and whether it is repeated
+    positions: dict[tuple[str, str | None], list[int]] = field(
+        default_factory=dict
+    )  # where a key got that value
+    written: dict[str, int] = field(
+        default_factory=dict
+    )  # where it was applied, the last time if a restore undid it
+    backups: list[Backup] = field(default_factory=list)
+    restored_at: dict[int, Backup] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
     options: RaftOptions = OPTIONS
@@ -133,6 +146,7 @@ class World:
             n: Clock(self.rng.uniform(0, 1e6), self.rng.uniform(1 - CLOCK_DRIFT, 1 + CLOCK_DRIFT))
             for n in self.ids
         }
+        self.positions |= {(key, None): [0] for key in KEYS}
         self.calm = False
         self.down: set[str] = set()  # nobody restarts these
         self._journals: dict[str, SimJournal] = {}
@@ -185,17 +199,11 @@ class World:
         node_id = process.name
         config, clock = self.config(node_id), self.clocks[node_id]
         machine = self._machine(node_id)
-        journal, found = SimJournal.open(
-            config.directory / opening.JOURNAL_DIR,
-            owner=config.owner,
-            cipher=config.cipher,
-            segment_bytes=SEGMENT_BYTES,
-        )
-        snapshots = SnapshotFiles(config.directory / opening.SNAPSHOT_DIR, machine)
-        journal.remember(found.base, found.entries)
-        found = opening.finish_install(journal, found, snapshots, machine)
-        journal.remember(found.base, found.entries)
-        check_covers(found, machine.applied_index)
+        try:
+            disk, journal = self._open(config, machine)
+        except BaseException:  # the power may go while it starts
+            machine.crash(power_lost=False)
+            raise
 
         def transport(handler: PeerHandler) -> Port:
             return self.network.attach(process, handler)
@@ -212,21 +220,34 @@ class World:
             free_bytes=lambda _: 1 << 40,
             fatal=lambda why: self._fatal(node_id, why),
         )
-        group = RaftGroup(config, machine, GroupDisk(journal, found, snapshots), parts)
+        group = RaftGroup(config, machine, disk, parts)
         node = Node(process, group, machine, journal, self.loop.create_future(), boottime)
         self.nodes[node_id] = node
         group.watch(node.show)
         self._journals[node_id] = journal
-        self.trace("boot", node_id, found.base.index, len(found.entries))
+        self.trace("boot", node_id, disk.recovered.base.index, len(disk.recovered.entries))
         _ = self.spawn(process, group.start())
+
+    @staticmethod
+    def _open(config: GroupConfig, machine: Registers) -> tuple[GroupDisk, SimJournal]:
+        """As opening.open_disk() does, with a journal that can be asked what it holds."""
+        journal, found = SimJournal.open(
+            config.directory / opening.JOURNAL_DIR,
+            owner=config.owner,
+            cipher=config.cipher,
+            segment_bytes=SEGMENT_BYTES,
+        )
+        snapshots = SnapshotFiles(config.directory / opening.SNAPSHOT_DIR, machine)
+        journal.remember(found.base, found.entries)
+        found = opening.finish_install(journal, found, snapshots, machine)
+        journal.remember(found.base, found.entries)
+        check_covers(found, machine.applied_index)
+        return GroupDisk(journal, found, snapshots), journal
 
     def _machine(self, node_id: str) -> Registers:
         path = self.directory / node_id / "state"
-
-        def tell(index: int, text: str) -> None:
-            self._applied(node_id, index, text)
-
-        machine: Registers = StoreMachine(path, tell) if self.store else LightMachine(path, tell)
+        witness = NodeWitness(self, node_id)
+        machine: Registers = StoreMachine(path, witness) if self.store else LightMachine(path, witness)
         return machine
 
     async def _run(
@@ -310,7 +331,8 @@ class World:
 
     def _watch(self, sender: str, receiver: str, body: bytes) -> None:
         frame = wire.decode(body)
-        if isinstance(frame, _OF_FILES):  # encrypted pages, and so their digests, differ from run to run
+        if isinstance(frame, _OF_FILES) or _restores(frame):
+            # encrypted pages, and so their digests, differ from run to run
             self.trace(sender, receiver, type(frame).__name__, frame.term)
         else:
             self.trace(sender, receiver, body)
@@ -321,11 +343,37 @@ class World:
         if isinstance(frame, wire.Append) and self._leaders.setdefault(frame.term, sender) != sender:
             raise self.fail(f"two leaders in term {frame.term}")
 
-    def _applied(self, node_id: str, index: int, text: str) -> None:
-        known = self.history.setdefault(index, text)
-        if known != text:
-            raise self.fail(f"{node_id} applies {text} at {index}, where another applied {known}")
-        self.index_of.setdefault(text.partition("=")[2], index)
+    def applied(self, node_id: str, index: int, text: str, *, repeated: bool) -> None:
+        """See machines.Witness."""
+        known = self.history.setdefault(index, (text, repeated))
+        if known != (text, repeated):
+            raise self.fail(
+                f"{node_id} applies {text}, {repeated=}, at {index}, where another applied {known}"
+            )
+        if not repeated:
+            key, _, value = text.partition("=")
+            self.written[text] = max(index, self.written.get(text, 0))
+            self._note(key, value, index)
+
+    def restored(self, node_id: str, index: int, machine: Registers) -> None:
+        """See machines.Witness. All members make the same of it, and that is a backup."""
+        values = {key: machine.read(key) for key in KEYS}
+        known = self.restored_at.get(index)
+        if known is None:
+            history = machine.history if isinstance(machine, LightMachine) else []
+            known = next((b for b in self.backups if (b.values, b.history) == (values, history)), None)
+            if known is None:
+                raise self.fail(f"{node_id} restored at {index} what nobody had backed up: {values}")
+            self.restored_at[index] = known
+            for key, value in values.items():
+                self._note(key, value, index)
+        if known.values != values or index in self.history:
+            raise self.fail(f"{node_id} restored {values} at {index}, where another has something else")
+
+    def _note(self, key: str, value: str | None, index: int) -> None:
+        positions = self.positions.setdefault((key, value), [])
+        if index not in positions:
+            insort(positions, index)
 
     def acknowledge(self, text: str, index: int) -> None:
         """A client was told that its write is at `index`."""
@@ -345,10 +393,36 @@ class World:
             raise self.fail("the states differ")
         machine = nodes[0].machine
         if isinstance(machine, LightMachine):
-            texts = [text for _, text in machine.history]
-            if len(texts) != len(set(texts)):
-                raise self.fail("a command was applied twice")
-            where = {text: index for index, text in machine.history}
-            lost = [text for text, index in self.acknowledged.items() if where.get(text) != index]
-            if lost:
-                raise self.fail(f"acknowledged, and lost or moved: {lost[:3]}")
+            self._check_history(machine.history)
+
+    def _check_history(self, history: History) -> None:
+        """What the last restore left, and everything that was acknowledged since; nothing twice."""
+        texts = [text for _, text in history]
+        if len(texts) != len(set(texts)):
+            raise self.fail("a command was applied twice")
+        last = max(self.restored_at, default=0)
+        kept = self.restored_at[last].history if last else []
+        if history[: len(kept)] != kept:
+            raise self.fail(f"the history does not begin with what was restored at {last}")
+        where = {text: index for index, text in history[len(kept) :]}
+        lost = [t for t, index in self.acknowledged.items() if index > last and where.get(t) != index]
+        if lost:
+            raise self.fail(f"acknowledged, and lost or moved: {lost[:3]}")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWitness:
+    """Tells the world whose machine it is."""
+
+    world: World
+    node_id: str
+
+    def applied(self, index: int, text: str, *, repeated: bool) -> None:
+        self.world.applied(self.node_id, index, text, repeated=repeated)
+
+    def restored(self, index: int, machine: Registers) -> None:
+        self.world.restored(self.node_id, index, machine)
+
+
+def _restores(frame: wire.Frame) -> bool:
+    return isinstance(frame, wire.Append) and any(entry[0][0] == RESTORE for entry in frame.entries)

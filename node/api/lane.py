@@ -11,21 +11,23 @@ left of an answer is its request id, its date, and its two audit records: those 
 written at once, before any of the answers leaves.
 """
 
+from typing import Any
+
 import msgspec
 
 from node import errors
 from node.api import paths
-from node.api.answers import Answers, Done
+from node.api.answers import OK, Answers, Done
 from node.api.callers import TARGET_CHARACTERS_MAX, Caller, admit, caller_of
-from node.api.folders import Folders
+from node.api.folders import Folder, Folders
 from node.api.head import AnswerHead, operation_of, request_of
 from node.api.plain import PlainRequest
 from node.api.vault import render
 from node.audit.log import Prepared
 from node.core import pipeline
 from node.core.core import Core
-from node.core.request import Operation, Request
-from node.core.router import Match, Route
+from node.core.request import Operation, Request, Response, Shape
+from node.core.router import Route
 from node.policy.acl import ACL
 from node.store import Store
 from node.telemetry.metrics import now
@@ -34,8 +36,7 @@ from storage.errors import StorageError
 
 TARGETS_MAX = 65_536
 EXCHANGE_OVERHEAD_BYTES = 2048  # Python's, for one remembered answer
-_SOME_ID = render.new_request_id()  # stands in answers until they leave; nobody outside ever sees it
-_SOME_ID_BYTES = _SOME_ID.encode()
+ID_BYTES = len(render.new_request_id())
 
 
 class Exchange(msgspec.Struct):
@@ -49,6 +50,27 @@ class Exchange(msgspec.Struct):
     before: bytes  # of the body: up to the request id, and after it
     after: bytes
     audit: Prepared
+
+
+class _Asked(msgspec.Struct):
+    """What a target asks for, and what answers it."""
+
+    request: Request
+    route: Route
+    params: dict[str, str]
+    folder: Folder | None = None  # where it is known what is the same for all its names
+    name: str = ""
+
+    def permitted(self, acl: ACL) -> bool:
+        if self.folder is not None:
+            return self.folder.permits(acl, self.request)
+        return pipeline.permits(acl, self.request, self.route)
+
+    def prepare(self, core: Core, data: dict[str, Any]) -> Prepared:
+        """The pieces of its audit records."""
+        if self.folder is not None:
+            return core.audit.prepare_name(self.folder.reads(core), self.name, data)
+        return core.audit.prepare(self.request, Response(data=data))
 
 
 class ReadLane:
@@ -113,53 +135,50 @@ class ReadLane:
         if len(raw.raw_path) > TARGET_CHARACTERS_MAX:
             return None
         try:
-            asked = self._request(raw, store)
-            if asked is None:
+            asked = self._asked_for(raw, store)
+            if asked is None or asked.route.at_once is None or asked.route.shape is not Shape.LOGICAL:
                 return None
-            request, match = asked
-            if match.route.at_once is None or request.operation is not Operation.READ:
+            if asked.request.operation is not Operation.READ or not asked.permitted(acl):
                 return None
-            if not pipeline.permits(acl, request, match.route):
-                return None
-            answered = match.route.at_once(store, request, match.params)
+            answered = asked.route.at_once(store, asked.request, asked.params)
         except (errors.NodeError, paths.BadPath, StorageError):
             return None
         if answered is None:
             return None
-        found, response = answered
-        rendered = render.answer(response, request_id=_SOME_ID, shape=match.route.shape)
-        before, _, after = rendered.body.partition(_SOME_ID_BYTES)
-        request.token, request.remote = None, ""  # of whoever came first
-        audit = self._core.audit.prepare(request, response)
+        found, data = answered
+        before, after = render.around(data)
+        audit = asked.prepare(self._core, data)
+        length = len(before) + ID_BYTES + len(after)
         exchange = Exchange(
             target=raw.raw_path,
-            request=request,
-            route=match.route,
+            request=asked.request,
+            route=asked.route,
             acl=acl,
-            start=self._head.start(rendered.status, rendered.headers, len(rendered.body)),
+            start=self._head.start(OK, render.JSON_HEADERS, length),
             before=before,
             after=after,
             audit=audit,
         )
-        size_bytes = len(rendered.body) + len(audit.what) + len(audit.outcome) + EXCHANGE_OVERHEAD_BYTES
-        store.values.attach(found, exchange, size_bytes)
         if found.live:
+            size_bytes = length + len(audit.what) + len(audit.outcome) + EXCHANGE_OVERHEAD_BYTES
+            store.values.attach(found, exchange, size_bytes)
             self._remember(raw.raw_path, found)
         return exchange
 
-    def _request(self, raw: PlainRequest, store: Store) -> tuple[Request, Match] | None:
+    def _asked_for(self, raw: PlainRequest, store: Store) -> _Asked | None:
         """What a target asks for, and what answers it. Raises NodeError, BadPath."""
         known = self._folders.find(store, raw.raw_path)
         if known is not None:
             folder, name = known
-            request = Request(_SOME_ID, Operation.READ, folder.path + name, mount=folder.mount)
-            return request, Match(folder.route, {folder.parameter: folder.rest + name})
+            params = {folder.parameter: folder.rest + name}
+            return _Asked(folder.request(name), folder.route, params, folder, name)
         target = paths.parse(raw.raw_path)
         if isinstance(target, paths.Redirect) or target.path is None:
             return None
-        request = request_of(raw, target, operation_of(raw.method, target), _SOME_ID)
+        request = request_of(raw, target, operation_of(raw.method, target), "")
         match = pipeline.route(self._core, request)
-        return None if match is None else (request, match)
+        request.token, request.remote = None, ""  # of whoever came first
+        return None if match is None else _Asked(request, match.route, match.params)
 
     def _remember(self, target: str, found: CachedValue) -> None:
         if len(self._known) >= TARGETS_MAX:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -147,6 +148,15 @@ class AuditLog:
         """For exchanges(): the pieces that do not depend on who asks and when."""
         hasher = self._hasher
         return Prepared(hasher, record.place(hasher, request), record.outcome(hasher, request, response))
+
+    def prepare_folder(self, request: Request, name: str) -> record.FolderReads:
+        """For prepare_name(): record.folder_reads(), good for as long as the hasher and the mount are."""
+        return record.folder_reads(self._hasher, request, name)
+
+    @staticmethod
+    def prepare_name(reads: record.FolderReads, name: str, data: dict[str, Any]) -> Prepared:
+        """prepare() for a name in a folder that was answered with nothing but data."""
+        return Prepared(reads.hasher, reads.place(name), reads.outcome(data))
 
     def asker(self, row: Token, token: Secret, remote: str) -> record.Asker:
         """For exchanges(): who asks, good for as long as the token's row is."""

@@ -19,7 +19,7 @@ import msgspec
 
 from node.auth.fields import SECOND_NS, rfc3339
 from node.core.request import Operation, Request, Response, WrapInfo
-from storage.rows import Token
+from storage.rows import Mount, Token
 from storage.secret import Secret
 
 LIST_ITEMS_MAX = 1000  # of a listing's answer; beyond it only the number is recorded
@@ -27,6 +27,7 @@ HMAC_PREFIX = "hmac-sha256:"
 SEALED_MARK = "hmac-sha256:sealed"
 BEARERS_CACHED_MAX = 4096
 _BLOCK_BYTES = 64  # of SHA-256
+_CLEAR_ANSWERED = "audit_non_hmac_response_keys"  # of a mount's configuration
 _CLEAR = frozenset({type(None), bool, int, float, Decimal})
 _LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
 encode = msgspec.json.Encoder().encode
@@ -154,10 +155,39 @@ def place(hasher: Hasher, request: Request) -> bytes:
         entry["mount_type"] = request.mount.kind
         entry["mount_accessor"] = request.mount.accessor
     if request.data:
-        entry["data"] = _data(hasher, request, request.data, "audit_non_hmac_request_keys")
+        entry["data"] = _data(hasher, request.mount, request.data, "audit_non_hmac_request_keys")
     if request.query:
         entry["query"] = hasher.tree(request.query)
     return _members(entry)
+
+
+class FolderReads(msgspec.Struct, frozen=True):
+    """What records say of reads of the names in a folder: all but the name, and the data that is answered."""
+
+    hasher: Hasher
+    before: bytes  # of place(): up to the name, and after it
+    after: bytes
+    outcome_before: bytes  # of outcome(): up to the data, and after them
+    outcome_after: bytes
+    mount: Mount
+
+    def place(self, name: str) -> bytes:
+        """place() of a name that JSON has nothing to escape in."""
+        return b"%b%b%b" % (self.before, name.encode(), self.after)
+
+    def outcome(self, data: dict[str, Any]) -> bytes:
+        """outcome() of a 200 with nothing but data."""
+        hashed = encode(_data(self.hasher, self.mount, data, _CLEAR_ANSWERED))
+        return b"%b%b%b" % (self.outcome_before, hashed, self.outcome_after)
+
+
+def folder_reads(hasher: Hasher, request: Request, name: str) -> FolderReads:
+    """From the read of one name, which occurs nowhere else in the request, and which its mount answers."""
+    assert request.mount is not None
+    before, _, after = place(hasher, request).partition(name.encode())
+    came = outcome(hasher, request, Response(data={name: None}))
+    outcome_before, _, outcome_after = came.partition(encode({name: None}))
+    return FolderReads(hasher, before, after, outcome_before, outcome_after, request.mount)
 
 
 def request_record(asked: bytes, *, now_ns: int, error: str = "") -> bytes:
@@ -236,7 +266,7 @@ def _response(hasher: Hasher, request: Request, response: Response) -> dict[str,
         entry["auth"] = _issued(hasher, response.auth)
     if response.data is not None:
         bounded = _bounded(request, response.data)
-        entry["data"] = _data(hasher, request, bounded, "audit_non_hmac_response_keys")
+        entry["data"] = _data(hasher, request.mount, bounded, _CLEAR_ANSWERED)
     if response.wrap_info is not None:
         entry["wrap_info"] = _wrap_info(hasher, response.wrap_info)
     if response.warnings:
@@ -244,9 +274,9 @@ def _response(hasher: Hasher, request: Request, response: Response) -> dict[str,
     return entry
 
 
-def _data(hasher: Hasher, request: Request, data: dict[str, Any], setting: str) -> Any:
+def _data(hasher: Hasher, mount: Mount | None, data: dict[str, Any], setting: str) -> Any:
     """The fields that were sent or are answered; those that the mount is tuned to show stay in clear."""
-    config = request.mount.details.get("config") if request.mount is not None else None
+    config = mount.details.get("config") if mount is not None else None
     clear = frozenset(config.get(setting, ())) if config else frozenset()
     return _except(hasher, data, clear) if clear else hasher.tree(data)
 

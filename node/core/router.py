@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[["Core", Request, dict[str, str]], Awaitable[Response]]
 Exists = Callable[["Core", Request, dict[str, str]], bool]
-AtOnce = Callable[["Store", Request, dict[str, str]], tuple[CachedValue, Response] | None]
+AtOnce = Callable[["Store", Request, dict[str, str]], tuple[CachedValue, dict[str, Any]] | None]
 Begins = Callable[["Core", Request, dict[str, str]], "Begun | None"]
 Anonymous = Callable[[Request], bool]
 
@@ -69,7 +69,7 @@ class Route:
     local: bool = False  # any region does what is asked by POST or DELETE, too (node/regions/placing.py)
     shape: Shape = Shape.LOGICAL
     at_once: AtOnce | None = (
-        None  # answers a read without waiting for anything, or gives up (node/api/lane.py)
+        None  # the data of a 200, without waiting for anything, or gives up (node/api/lane.py)
     )
     begins: Begins | None = None  # a write in steps, or None where that will not do (node/api/write_lane.py)
     exists: Exists | None = None  # decides whether a write is `create` or `update` for the policies

@@ -196,13 +196,13 @@ class _Answer(Exception):
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
     found = _find(core.unsealed, mount_of(request), params["path"], _version(request))
     if isinstance(found, CachedValue):
-        return _data_of(found)
+        return Response(data=_data_of(found))
     return Response(status=404, data={"data": None, "metadata": version_metadata(found)})
 
 
 def _read_at_once(
     store: Store, request: Request, params: dict[str, str]
-) -> tuple[CachedValue, Response] | None:
+) -> tuple[CachedValue, dict[str, Any]] | None:
     """_read(), where there is something to read."""
     try:
         found = _find(store, mount_of(request), params["path"], _version(request))
@@ -211,8 +211,8 @@ def _read_at_once(
     return (found, _data_of(found)) if isinstance(found, CachedValue) else None
 
 
-def _data_of(found: CachedValue) -> Response:
-    return Response(data={"data": msgspec.Raw(found.value), "metadata": version_metadata(found.row)})
+def _data_of(found: CachedValue) -> dict[str, Any]:
+    return {"data": msgspec.Raw(found.value), "metadata": version_metadata(found.row)}
 
 
 async def _subkeys(core: Core, request: Request, params: dict[str, str]) -> Response:

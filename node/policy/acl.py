@@ -5,7 +5,8 @@ most specific matching pattern does; rules of several policies on one pattern ar
 wins. No rule is the same as deny.
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +103,12 @@ class _Wildcard:
                 return False
         return self.prefix or len(self.segments) > len(parts)
 
+    def tells_apart(self, parts: list[str]) -> bool:
+        """Whether it matches some names in the folder of these segments, and not others."""
+        if len(self.segments) <= len(parts) or not self.reaches(parts):
+            return False
+        return self.segments[len(parts)] not in ("+", "")
+
 
 class ACL:
     """A compiled set of policies. Immutable once made; safe to share."""
@@ -122,6 +129,7 @@ class ACL:
                     tables[rule.pattern].setdefault(rule.path, _Grant(rule.written)).add(rule)
         grants = [grant for table in tables.values() for grant in table.values()]
         self._limits_wrapping = any(each.min_wrapping_ttl_ns or each.max_wrapping_ttl_ns for each in grants)
+        self._exact_sorted, self._prefixes_sorted = sorted(self._exact), sorted(self._prefixes)
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
         self._wildcards = sorted(
             (_wildcard(path, grant) for path, grant in wildcards.items()),
@@ -142,6 +150,15 @@ class ACL:
         if sudo and not grant.capabilities & SUDO:
             return False
         return operation not in _WITH_PARAMETERS or _parameters_allowed(grant, data)
+
+    def decides_alike(self, folder: str) -> bool:
+        """Whether one rule, or none, decides about all names in a folder (which ends in "/"); a name holds no "/"."""
+        if self._root:
+            return True
+        if _goes_into(self._exact_sorted, folder) or _goes_into(self._prefixes_sorted, folder):
+            return False
+        parts = folder.split("/")[:-1]
+        return not any(wildcard.tells_apart(parts) for wildcard in self._wildcards)
 
     def subscribes(self, path: str, event_type: str) -> bool:
         """Whether events of a type about this path may be heard without the right to read it."""
@@ -267,6 +284,12 @@ class ACL:
             if wildcard.matches(parts):
                 return wildcard.grant
         return grant
+
+
+def _goes_into(paths: Sequence[str], folder: str) -> bool:
+    """Whether one of these sorted paths is longer than the folder and lies in it."""
+    after = bisect_right(paths, folder)
+    return after < len(paths) and paths[after].startswith(folder)
 
 
 def _described(grant: _Grant) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Who may do what: the same answers as a real server's, and the corners that it does not show."""
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from node.policy.parse import parse
 # Answers of OpenBao 2.7.2, asked over HTTP. The one difference that is meant: it never finds a number of a
 # request equal to a number of a policy; here 1 is 1 (see test_numbers_are_compared).
 RECORDED = json.loads(Path(__file__).with_name("acl_recorded.json").read_text())
+SEED = int(os.environ.get("SEED", "0")) or random.randrange(1 << 32)
 NUMBER_IN_POLICY = {"bar": 1}
 
 
@@ -128,6 +130,49 @@ path "secret/data/team/*" { capabilities = ["create", "update", "read"] }
 path "secret/data/team/closed" { capabilities = ["deny"] }
 path "secret/metadata/team/*" { capabilities = ["list"] }
 """
+
+
+def test_where_names_of_a_folder_are_decided_alike_they_are() -> None:
+    """Whatever the rules: a folder is only taken for uniform where allows() says the same of every name in it."""
+    print("seed", SEED)
+    rng, names, alike = random.Random(SEED), ("a", "b", "ab", "x-1"), 0
+    for _ in range(2000):
+        patterns = {
+            "/".join(rng.choice(["a", "b", "ab", "+"]) for _ in range(rng.randint(1, 4)))
+            + rng.choice(["", "/", "*", "/*"])
+            for _ in range(rng.randint(0, 4))
+        }
+        acl = compiled(
+            *(
+                rule(each, rng.choice(["read", "deny", "list"]))
+                for each in sorted(patterns)
+                if "+*" not in each
+            )
+        )
+        folder = "".join(f"{rng.choice(names[:3])}/" for _ in range(rng.randint(1, 3)))
+        if acl.decides_alike(folder):
+            alike += 1
+            said = {name: acl.allows(Operation.READ, folder + name, {}, sudo=False) for name in names}
+            assert len(set(said.values())) == 1, (patterns, folder, said)
+    assert alike > 500, "too few to mean anything"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "alike"),
+    [
+        *[
+            ("kv/*", True),
+            ("kv/data/a/*", True),
+            ("kv/data/*", True),
+            ("other/x", True),
+            ("kv/data/a/b/*", False),
+        ],
+        *[("kv/data/a/b", False), ("kv/data/a/b*", False), ("kv/data/a", True), ("kv/data/a/b/c", False)],
+        *[("kv/+/a/*", True), ("+/data/+/+", True), ("kv/+/a/b", False), ("kv/+/b/c", True), ("kv/+", True)],
+    ],
+)
+def test_a_rule_that_names_something_in_a_folder_tells_its_names_apart(pattern: str, alike: bool) -> None:
+    assert compiled(rule(pattern, "read")).decides_alike("kv/data/a/") is alike
 
 
 async def test_the_pipeline_asks_the_policies(tmp_path) -> None:

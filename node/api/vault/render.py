@@ -33,6 +33,7 @@ STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
     errors.OutcomeUnknown: (504, "the outcome is not known yet"),
     errors.AuditFailed: (500, "no audit sink accepted the record"),
 }
+JSON_HEADERS: Mapping[str, str] = {"Content-Type": JSON}
 _NO_LEASE = Lease(duration_s=0)
 _RETRY_SOON = (errors.NotYet, errors.TooBusy, errors.NoQuorum, errors.NotPrimary)
 
@@ -85,6 +86,11 @@ def answer(response: Response, *, request_id: str, shape: Shape) -> Rendered:
     return Rendered(response.status, _encode(body), headers)
 
 
+def around(data: dict[str, Any]) -> tuple[bytes, bytes]:
+    """The body of a 200 of Shape.LOGICAL with nothing but data: up to its request id, and after it."""
+    return _BEFORE_ID, b"%b%b%b" % (_AFTER_ID, _encode(data), _AFTER_DATA)
+
+
 def _wrap_info(info: WrapInfo) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "token": info.token.reveal().decode(),
@@ -94,6 +100,13 @@ def _wrap_info(info: WrapInfo) -> dict[str, Any]:
         "creation_path": info.creation_path,
     }
     return shown | ({"wrapped_accessor": info.wrapped_accessor} if info.wrapped_accessor else {})
+
+
+_ID, _DATA = "an id", {"some": "data"}  # stand in an answer that is taken apart, once
+_BEFORE_ID, _, _rest = answer(Response(data=_DATA), request_id=_ID, shape=Shape.LOGICAL).body.partition(
+    _ID.encode()
+)
+_AFTER_ID, _, _AFTER_DATA = _rest.partition(_encode(_DATA))
 
 
 def failure(error: errors.NodeError) -> Rendered:

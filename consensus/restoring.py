@@ -123,10 +123,15 @@ class Restoring:
         self.restored = 0
         snapshots.release_held(self.held())
 
-    def held(self) -> set[bytes]:
-        """The digests of the files that must stay: in the log and not applied, or on their way."""
-        digests = {order.sha256 for order in self._in_log()}
-        return digests if self._spread is None else digests | {self._spread.order.sha256}
+    def held(self, but: "Order | None" = None) -> set[bytes]:
+        """The digests of the files that must stay: in the log and not applied, or on their way. `but` is done with."""
+        orders = self._in_log() if self._spread is None else [*self._in_log(), self._spread.order]
+        return {order.sha256 for order in orders if order != but}
+
+    def _release(self, done: Order) -> None:
+        """Others may be held for a restore that another member was asked for, and has not ordered yet: they stay."""
+        if done.sha256 not in self.held(but=done):
+            self._snapshots.release(done.sha256)
 
     def _in_log(self) -> list[Order]:
         """The orders that the log holds beyond what is applied."""
@@ -287,7 +292,7 @@ class Restoring:
             self._machine.restore(self._snapshots.held_path(order.sha256))
             self._ready = self._laying = 0
             self.restored += 1
-            self._snapshots.release_held()
+            self._release(order)
             self._local.state_replaced(index)
             return True
         if self._laying != index:

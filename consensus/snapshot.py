@@ -180,7 +180,11 @@ class SnapshotFiles:
         """Sends a held file. Raises FileNotFoundError."""
         return Sender(files.open_file(self.held_path(sha256)), SnapshotMeta(0, 0, (), size_bytes, sha256))
 
-    def release_held(self, keep: Collection[bytes] = ()) -> None:
+    def release(self, sha256: bytes) -> None:
+        """Forget one held file."""
+        self.held_path(sha256).unlink(missing_ok=True)
+
+    def release_held(self, keep: Collection[bytes]) -> None:
         """Forget the held files, but those of these digests."""
         for path in self._directory.glob(_HELD):
             if path not in {self.held_path(sha256) for sha256 in keep}:

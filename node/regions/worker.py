@@ -250,9 +250,8 @@ class RegionsWorker:
     async def _step(self) -> None:
         """One turn of what this region's leader does for it."""
         role, leads = self._store.region_role(), self._store.status().role is Role.LEADER
-        if role != roles.SECONDARY:
-            self.stuck = ""  # it spoke of following
         if role != roles.SECONDARY or not leads:
+            self.stuck, self.diverged_at = "", 0  # it spoke of following, which is another's matter
             await self._give_up_arrival()
         if role == roles.ALONE or not leads:
             await asyncio.sleep(RETRY_S)

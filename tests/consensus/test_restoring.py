@@ -189,6 +189,23 @@ async def test_two_restores_at_once_are_refused(three: Cluster, backup: Path) ->
     await first
 
 
+async def test_members_that_are_asked_at_once_do_not_take_each_others_files_away(
+    three: Cluster, backup: Path, tmp_path: Path
+) -> None:
+    """Each restores, or is refused; whichever comes first, the group goes on."""
+    paths = [backup, tmp_path / "b", tmp_path / "c"]
+    for path in paths[1:]:
+        path.write_text(backup.read_text().replace("old", path.name))  # noqa: ASYNC240 - a few bytes
+    asked = zip(("n1", "n2", "n3"), paths, strict=True)
+    restoring = (three.groups[node_id].restore(path, PATIENCE_S) for node_id, path in asked)
+    outcomes = await asyncio.gather(*restoring, return_exceptions=True)
+    assert {type(each) for each in outcomes} <= {type(None), RestoreRefused}, outcomes
+    assert None in outcomes
+    await three.write("n3", "after=1")
+    await three.converged()
+    assert not three.fatal
+
+
 async def test_a_deadline_after_the_entry_may_be_in_a_log_is_unknown(
     three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

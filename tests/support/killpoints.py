@@ -93,7 +93,7 @@ RESTORE_POINTS = {
         storage.files, "replace", after=True, named=_is("state.db.incoming")
     ),
     "restoring: the state is swapped": Point(Machine, "restore", after=True),
-    "restoring: the file is forgotten": Point(SnapshotFiles, "release_held", after=True),
+    "restoring: the file is forgotten": Point(SnapshotFiles, "release", after=True),
     "restoring: the log begins behind it": Point(Log, "compact", after=True),
 }
 

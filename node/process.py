@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from node.listeners import Listeners
     from node.memory import MemoryLifecycle
 
-LOCK_WAIT_S = 3.0  # for the read workers of a process that was killed: the kernel is about to kill them, too
+LOCK_WAIT_S = 10.0  # for the read workers of a process that was killed: the kernel is about to kill them, too
 LOCK_POLL_S = 0.05
 TOKEN_FILE = Path("~/.vault-token")
 

@@ -149,7 +149,10 @@ async def ways(request, tmp_path) -> AsyncIterator[Ways]:
         if by_worker:
             taken["lane"] = sum(sum(counts) for _, _, (counts, _) in workers.answered())
         assert taken["ordinary"] == 0
-        assert taken["lane"] > found.requests / 10, "the lane was hardly taken: nothing was compared"
+        least = found.requests / (
+            50 if by_worker else 10
+        )  # most connections are new, and all values change often
+        assert taken["lane"] > least, "the lane was hardly taken: nothing was compared"
 
 
 def watch(site: Site, name: str, taken: Counter[str]) -> None:

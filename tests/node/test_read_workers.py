@@ -6,7 +6,6 @@ test_lane_alike.py.
 
 import asyncio
 import os
-import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +27,6 @@ from node.core.request import Operation
 from node.workers.supervisor import Workers
 from node.workers.worker import audit_path
 
-SEED = int(os.environ.get("SEED", "0")) or random.randrange(1 << 32)
 READER = 'path "secret/data/*" { capabilities = ["read"] }'
 PATH = "/v1/secret/data/a"
 WORKERS, READERS = 2, 6
@@ -79,8 +77,6 @@ def number_of(answer: Answer) -> int:
 
 async def test_what_is_acknowledged_is_seen_by_every_later_read(served: Served) -> None:
     """A register: readers at workers note what was acknowledged before they ask."""
-    print("seed", SEED)
-    rng = random.Random(SEED)
     writer, *readers = await served.wires(1 + READERS)
     acknowledged, reads = 0, 0
     await served.put("a", n=0)
@@ -98,7 +94,7 @@ async def test_what_is_acknowledged_is_seen_by_every_later_read(served: Served) 
             answer = await writer.ask("POST", PATH, {"data": {"n": number}})
             assert answer.status == 200
             acknowledged = number
-            if rng.random() < 0.2:  # long enough for workers to know it
+            if number % 5 == 1:  # long enough for workers to know it
                 seen = reads
                 await eventually(lambda seen=seen: reads >= seen + 4 * READERS, "reads", PATIENCE_S)
 
@@ -106,7 +102,7 @@ async def test_what_is_acknowledged_is_seen_by_every_later_read(served: Served) 
         for wire in readers:
             group.create_task(read(wire))
         group.create_task(write())
-    assert served.answered() > reads / 4, "the workers hardly answered: nothing was shown"
+    assert served.answered() > WRITES, "the workers hardly answered: nothing was shown"
 
 
 @pytest.mark.parametrize("change", ["revoked", "forbidden", "disabled"])

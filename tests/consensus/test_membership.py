@@ -1,16 +1,19 @@
 """Adding and removing members, on running groups; and the rules as a pure function."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from support.groups import Cluster, eventually
+from support.machines import DictMachine
 from support.patience import PATIENCE_S
 
 from consensus import membership
 from consensus.api import Member, Role
 from consensus.errors import Corrupt, MembershipRefused
+from consensus.group import RaftGroup
 from consensus.membership import Change
 
 
@@ -75,6 +78,17 @@ async def test_a_joiner_that_never_comes_is_not_added_and_blocks_nothing(three: 
         await three.groups[leader].add_member(three.member("n8"), 0.3)
     assert len(three.groups[leader].status().members) == 3
     await three.write(leader, "a=1")
+
+
+async def test_a_node_does_not_join_a_cluster_under_the_id_of_a_member(
+    three: Cluster, tmp_path: Path
+) -> None:
+    """As one would whose disk was lost: it has forgotten what it voted for."""
+    await three.stop("n3")
+    shutil.rmtree(tmp_path / "n3")
+    members = tuple(three.member(node_id) for node_id in ("n1", "n2", "n3"))
+    with pytest.raises(MembershipRefused):
+        RaftGroup.join(three.config("n3"), DictMachine(tmp_path / "n3" / "state"), members=members)
 
 
 async def test_members_survive_a_restart(three: Cluster) -> None:

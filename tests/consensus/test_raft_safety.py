@@ -413,10 +413,12 @@ def test_a_learner_neither_campaigns_nor_votes(monkeypatch: pytest.MonkeyPatch) 
     node.frame("n2", wire.VoteRequest(9, 0, 0, True))
     node.frame("n2", wire.PreVoteRequest(9, 0, 0))
     assert not node.of(wire.Vote)
-    assert not node.of(wire.VoteRequest)
+    assert not node.of(wire.PreVoteRequest)
     assert not node.last(wire.PreVote).granted
     node.append("n2", 1, (0, 0), *entries(1, 3, 1))
     assert node.last(wire.Ack).match == 3
+    node.frame("n2", wire.TimeoutNow(1))
+    assert not node.of(wire.VoteRequest)
 
 
 # ---- P7, P13, P16: what must never happen at all ----

@@ -89,12 +89,23 @@ class Listener:
 
 @contextlib.asynccontextmanager
 async def listening(
-    url: str, token: str, pattern: str = "*", *, verify: Any = True, after: str = "", **query: str
+    url: str,
+    token: str,
+    pattern: str = "*",
+    *,
+    verify: Any = True,
+    after: str = "",
+    index: str = "",
+    **query: str,
 ) -> AsyncIterator[Listener]:
-    """Subscribe; ready once the answer has begun and the first cursor is here. Raises HTTPStatusError."""
+    """Subscribe; ready once the answer has begun and the first cursor is here. Raises HTTPStatusError.
+
+    index: an X-Vault-Index that the node has to have come to.
+    """
     headers = {"X-Vault-Token": token, "Accept": "text/event-stream"} | (
         {"Last-Event-ID": after} if after else {}
     )
+    headers |= {"X-Vault-Index": index} if index else {}
     async with (
         httpx.AsyncClient(verify=verify, timeout=PATIENCE_S, trust_env=False) as client,
         client.stream(

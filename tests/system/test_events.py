@@ -1,5 +1,6 @@
 """Events with real nodes: they die, are restored, follow another region; subscribers of the library miss nothing."""
 
+import asyncio
 import ssl
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import httpx
 from strongroom import STALE_OK, Cache, Client, Event, Token
+from support.elsewhere import Place, a_cursor_that_is_too_old_is_answered_by_read_again, all_of_it_is_told
 from support.processes import poll
 from support.regions import RegionOfOne, two_regions
 
@@ -95,11 +97,28 @@ def test_nothing_is_missed_when_the_node_of_the_subscription_is_killed(
         assert client.endpoint != node.api_address
 
 
+def test_a_follower_tells_of_all_that_is_asked_of_another_node_and_of_no_more(
+    cluster: LocalCluster, mount: str
+) -> None:
+    leader = cluster.wait_leader()
+    asked, heard = [each for each in cluster.nodes if each.id != leader]
+    here, there = (Place(each.api_address, cluster.ca_path) for each in (asked, heard))
+    asyncio.run(all_of_it_is_told(here, there, cluster.token, mount))
+
+
+def place_of(region: RegionOfOne) -> Place:
+    assert region.server.ca is not None
+    return Place(region.server.address, region.server.ca)
+
+
 def test_another_region_hears_of_changes_at_once_and_callers_see_no_error_while_the_primary_changes(
     tmp_path: Path,
 ) -> None:
     with two_regions(tmp_path) as (eu, us, token):
         changes_reach_warm_caches_and_cursors(eu, us, token)
+        here, there = place_of(eu), place_of(us)
+        asyncio.run(all_of_it_is_told(here, there, token))
+        asyncio.run(a_cursor_that_is_too_old_is_answered_by_read_again(here, there, token))
         callers_see_no_error(eu, us, token, tmp_path / "authorities.pem")
 
 

@@ -107,7 +107,7 @@ async def _serve_disk(settings: Settings, read_settings: ReadSettings, lock: int
             from node.workers.supervisor import Workers
 
             own = (lambda: tls.own) if tls.automatic else (lambda: None)
-            core.workers = Workers(settings, listeners, core.metrics, own=own, kept=[lock])
+            core.workers = Workers(settings, listeners, core.metrics, core.audit, own=own, kept=[lock])
 
     return await _serve(settings, Entrance(layout.seal.exists), make, tls.context, read_settings, hire)
 

@@ -6,7 +6,7 @@ answer (AuditFailed); with several sinks one is enough, and the others are count
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,10 @@ class AuditLog:
     def __init__(self, paths: Sequence[Path], *, key: bytes | None = None) -> None:
         self._sinks: list[_Sink] = []
         self._hasher = record.Hasher(key)
-        self.refused = 0  # records that no sink took: as many answers withheld
+        self._refused = 0
+        self.refused_elsewhere: Callable[[], int] = (
+            int  # by other processes of this node, which have files of their own
+        )
         try:
             for path in paths:
                 self._sinks.append(_Sink(path))
@@ -97,6 +100,11 @@ class AuditLog:
     def failures(self) -> dict[str, int]:
         """Writes that failed since the start, by sink path."""
         return {str(sink.path): sink.failures for sink in self._sinks}
+
+    @property
+    def refused(self) -> int:
+        """Records that no sink took: as many answers withheld."""
+        return self._refused + self.refused_elsewhere()
 
     def set_key(self, key: bytes | None) -> None:
         """The HMAC key of the unsealed store (storage.keyring.AUDIT_HMAC), or None when it is sealed."""
@@ -179,7 +187,7 @@ class AuditLog:
     def _append(self, *records: bytes, answers: int = 1) -> None:
         accepted = [sink.append(*records) for sink in self._sinks]
         if not any(accepted):
-            self.refused += answers
+            self._refused += answers
             raise AuditFailed("no audit sink accepted the record; the request was refused")
 
     def reopen(self) -> list[str]:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
+from node.api.answers import OK
 from node.api.protocol import Server
+from node.audit.log import AuditLog
 from node.config import Settings
 from node.listeners import Listeners
 from node.pki import Credentials
@@ -43,6 +45,7 @@ class Workers:
         settings: Settings,
         listeners: Listeners,
         metrics: Metrics,
+        audit: AuditLog,
         *,
         own: Callable[[], Credentials | None],
         kept: Sequence[int] = (),
@@ -56,6 +59,7 @@ class Workers:
         self._leaving: set[asyncio.Task[None]] = set()
         self._before: dict[int, Counts] = {}  # what crews of before answered, by status
         metrics.count_elsewhere(self.answered)
+        audit.refused_elsewhere = self._withheld
         metrics.count_connections(lambda: 0 if self._crew is None else self._crew.connections())
 
     def open(self, store: Store, cluster_id: str) -> None:
@@ -92,6 +96,10 @@ class Workers:
     def pids(self) -> list[int]:
         """Of those that run."""
         return [] if self._crew is None else list(self._crew.pids.values())
+
+    def _withheld(self) -> int:
+        """A worker answers by itself, or has no record of it: it knows no other failure."""
+        return sum(sum(buckets) for _, status, (buckets, _) in self.answered() if status != OK)
 
     @property
     def serving(self) -> list[int]:

@@ -185,6 +185,7 @@ async def test_no_answer_without_its_record(tmp_path: Path) -> None:
                 assert answer.status == 500
                 assert "audit" in answer.json["errors"][0]
                 assert served.answered(500) == 1
+                assert b"strongroom_audit_failures_total 1.0" in core.metrics.render()
                 os.read(reader, 1 << 16)
                 assert number_of(await wire.ask("GET", PATH)) == 1
         finally:

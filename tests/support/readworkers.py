@@ -24,7 +24,7 @@ async def workers_of(
     settings = dataclasses.replace(core.settings, read_workers=count)
     if listener is not None:
         settings = dataclasses.replace(settings, listeners=(listener,))
-    workers = Workers(settings, listeners, core.metrics, own=lambda: None)
+    workers = Workers(settings, listeners, core.metrics, core.audit, own=lambda: None)
     [(acceptors, server)] = listeners._open
     for acceptor in acceptors:
         acceptor._pause()

@@ -17,6 +17,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from node import errors
 from node.api import client_chain, paths
 from node.api.plain import PlainRequest
+from node.api.vault.render import JSON
 from node.auth.fields import SECOND_NS, duration_ns, go_duration
 from node.core.request import Consistency, Operation, Request
 from storage.secret import Secret
@@ -62,6 +63,7 @@ _OPERATIONS = {
 }
 LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
 _HEAD_PATHS = frozenset({"sys/health"})
+_LENGTH = b"Content-Length: %d\r\n"
 _ALWAYS = {"Cache-Control": "no-store", "Server": "strongroom"}
 _HSTS = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 
@@ -259,6 +261,7 @@ class AnswerHead:
         self._always = _ALWAYS | (_HSTS if tls else {})
         self._index = IndexHeader()
         self._tops: dict[tuple[object, ...], bytes] = {}
+        self._json = self.start(HTTPStatus.OK, {hdrs.CONTENT_TYPE: JSON}, None)
         self._moment: tuple[int, tuple[str, int] | None] = (-1, None)
         self._moving = b""
 
@@ -274,8 +277,12 @@ class AnswerHead:
         self, status: int, headers: Mapping[str, str], length: int | None, *, close: bool = False
     ) -> bytes:
         """What does not change from one such answer to the next, for a body of `length` bytes (None: for none)."""
-        content = b"" if length is None else b"Content-Length: %d\r\n" % length
+        content = b"" if length is None else _LENGTH % length
         return b"%b%b%b" % (self._top(status, headers), content, b"Connection: close\r\n" if close else b"")
+
+    def start_json(self, length: int) -> bytes:
+        """start() of a 200 with JSON: of most answers."""
+        return self._json + _LENGTH % length
 
     def _top(self, status: int, headers: Mapping[str, str]) -> bytes:
         known = (status, *headers.items())

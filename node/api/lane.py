@@ -17,7 +17,7 @@ import msgspec
 
 from node import errors
 from node.api import paths
-from node.api.answers import OK, Answers, Done
+from node.api.answers import Answers, Done
 from node.api.callers import TARGET_CHARACTERS_MAX, Caller, admit, caller_of
 from node.api.folders import Folder, Folders
 from node.api.head import AnswerHead, operation_of, request_of
@@ -154,7 +154,7 @@ class ReadLane:
             request=asked.request,
             route=asked.route,
             acl=acl,
-            start=self._head.start(OK, render.JSON_HEADERS, length),
+            start=self._head.start_json(length),
             before=before,
             after=after,
             audit=audit,

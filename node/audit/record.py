@@ -27,7 +27,10 @@ HMAC_PREFIX = "hmac-sha256:"
 SEALED_MARK = "hmac-sha256:sealed"
 BEARERS_CACHED_MAX = 4096
 _BLOCK_BYTES = 64  # of SHA-256
-_CLEAR_ANSWERED = "audit_non_hmac_response_keys"  # of a mount's configuration
+_SHOWN_ASKED, _SHOWN_ANSWERED = (  # of a mount's configuration
+    "audit_non_hmac_request_keys",
+    "audit_non_hmac_response_keys",
+)
 _CLEAR = frozenset({type(None), bool, int, float, Decimal})
 _LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
 encode = msgspec.json.Encoder().encode
@@ -66,8 +69,9 @@ class Hasher:
     def data(self, value: bytes) -> str:
         if self._inner is None:
             return SEALED_MARK
-        inner, outer = self._inner.copy(), self._outer.copy()
+        inner = self._inner.copy()
         inner.update(value)
+        outer = self._outer.copy()
         outer.update(inner.digest())
         return HMAC_PREFIX + outer.hexdigest()
 
@@ -83,18 +87,20 @@ class Hasher:
     def tree(self, value: Any) -> Any:
         """A JSON value with every string in it replaced; keys of maps stay."""
         kind = type(value)
+        if kind is msgspec.Raw:  # a stored value on its way out, still JSON text
+            value = _decode(value)
+            kind = type(value)
+        if kind is dict:
+            hashed: dict[str, Any] = {}
+            text, tree = self.text, self.tree
+            for key, item in value.items():
+                kind = type(item)
+                hashed[key] = text(item) if kind is str else item if kind in _CLEAR else tree(item)
+            return hashed
         if kind is str:
             return self.text(value)
         if kind in _CLEAR:
             return value
-        if kind is dict:
-            hashed: dict[str, Any] = {}
-            for key, item in value.items():
-                kind = type(item)
-                hashed[key] = self.text(item) if kind is str else item if kind in _CLEAR else self.tree(item)
-            return hashed
-        if kind is msgspec.Raw:  # a stored value on its way out, still JSON text
-            return self.tree(_decode(value))
         return self._other(value)
 
     def _other(self, value: Any) -> Any:
@@ -155,7 +161,7 @@ def place(hasher: Hasher, request: Request) -> bytes:
         entry["mount_type"] = request.mount.kind
         entry["mount_accessor"] = request.mount.accessor
     if request.data:
-        entry["data"] = _data(hasher, request.mount, request.data, "audit_non_hmac_request_keys")
+        entry["data"] = _hidden(hasher, request.data, _shown(request.mount, _SHOWN_ASKED))
     if request.query:
         entry["query"] = hasher.tree(request.query)
     return _members(entry)
@@ -169,7 +175,7 @@ class FolderReads(msgspec.Struct, frozen=True):
     after: bytes
     outcome_before: bytes  # of outcome(): up to the data, and after them
     outcome_after: bytes
-    mount: Mount
+    shown: frozenset[str]  # fields whose strings stay as they are
 
     def place(self, name: str) -> bytes:
         """place() of a name that JSON has nothing to escape in."""
@@ -177,7 +183,7 @@ class FolderReads(msgspec.Struct, frozen=True):
 
     def outcome(self, data: dict[str, Any]) -> bytes:
         """outcome() of a 200 with nothing but data."""
-        hashed = encode(_data(self.hasher, self.mount, data, _CLEAR_ANSWERED))
+        hashed = encode(_hidden(self.hasher, data, self.shown))
         return b"%b%b%b" % (self.outcome_before, hashed, self.outcome_after)
 
 
@@ -187,7 +193,8 @@ def folder_reads(hasher: Hasher, request: Request, name: str) -> FolderReads:
     before, _, after = place(hasher, request).partition(name.encode())
     came = outcome(hasher, request, Response(data={name: None}))
     outcome_before, _, outcome_after = came.partition(encode({name: None}))
-    return FolderReads(hasher, before, after, outcome_before, outcome_after, request.mount)
+    shown = _shown(request.mount, _SHOWN_ANSWERED)
+    return FolderReads(hasher, before, after, outcome_before, outcome_after, shown)
 
 
 def request_record(asked: bytes, *, now_ns: int, error: str = "") -> bytes:
@@ -266,7 +273,7 @@ def _response(hasher: Hasher, request: Request, response: Response) -> dict[str,
         entry["auth"] = _issued(hasher, response.auth)
     if response.data is not None:
         bounded = _bounded(request, response.data)
-        entry["data"] = _data(hasher, request.mount, bounded, _CLEAR_ANSWERED)
+        entry["data"] = _hidden(hasher, bounded, _shown(request.mount, _SHOWN_ANSWERED))
     if response.wrap_info is not None:
         entry["wrap_info"] = _wrap_info(hasher, response.wrap_info)
     if response.warnings:
@@ -274,11 +281,15 @@ def _response(hasher: Hasher, request: Request, response: Response) -> dict[str,
     return entry
 
 
-def _data(hasher: Hasher, mount: Mount | None, data: dict[str, Any], setting: str) -> Any:
-    """The fields that were sent or are answered; those that the mount is tuned to show stay in clear."""
+def _shown(mount: Mount | None, setting: str) -> frozenset[str]:
+    """The fields that the mount is tuned to show as they are."""
     config = mount.details.get("config") if mount is not None else None
-    clear = frozenset(config.get(setting, ())) if config else frozenset()
-    return _except(hasher, data, clear) if clear else hasher.tree(data)
+    return frozenset(config.get(setting, ())) if config else frozenset()
+
+
+def _hidden(hasher: Hasher, data: dict[str, Any], shown: frozenset[str]) -> Any:
+    """The fields that were sent or are answered, as records have them."""
+    return _except(hasher, data, shown) if shown else hasher.tree(data)
 
 
 def _except(hasher: Hasher, value: Any, clear: frozenset[str]) -> Any:

@@ -33,7 +33,6 @@ STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
     errors.OutcomeUnknown: (504, "the outcome is not known yet"),
     errors.AuditFailed: (500, "no audit sink accepted the record"),
 }
-JSON_HEADERS: Mapping[str, str] = {"Content-Type": JSON}
 _NO_LEASE = Lease(duration_s=0)
 _RETRY_SOON = (errors.NotYet, errors.TooBusy, errors.NoQuorum, errors.NotPrimary)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consensus.disk import INLINE_SYNC_S_MAX, SLOW_SYNCS, DiskRunner
+from consensus.disk import INLINE_SYNC_S_MAX, SLOW_SYNCS, DiskHealth, DiskRunner
 
 
 class Disk:
@@ -61,3 +61,23 @@ async def test_a_failing_disk_is_not_hidden(takes: float) -> None:
 
 def _fail() -> None:
     raise OSError("no more")
+
+
+def test_a_sync_that_takes_too_long_is_a_stall_while_it_lasts() -> None:
+    now = 0.0
+    health = DiskHealth(
+        lambda: 1 << 40,
+        lambda: 1 << 40,
+        clock=lambda: now,
+        stall_s=2.0,
+        reserve_bytes=0,
+        state_reserve_bytes=0,
+    )
+    assert not health.stalled
+    health.begin()
+    now = 2.0
+    assert not health.stalled
+    now = 2.1
+    assert health.stalled
+    health.end()
+    assert not health.stalled

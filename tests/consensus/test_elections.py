@@ -1,12 +1,14 @@
 """When a member campaigns, and what makes a leader give up: a healthy leader stays, a dead one is replaced soon."""
 
 import asyncio
+import dataclasses
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
-from support.groups import Cluster, eventually, request_id
+from support.groups import FAST, Cluster, eventually, request_id
 from support.patience import PATIENCE_S
 from support.replicas import OneReplica, entries
 
@@ -171,6 +173,34 @@ async def test_a_failed_fsync_ends_the_process_and_is_not_tried_again(
         await cluster.groups.pop("n1").stop()
     assert len(calls) == 1
     cluster.fatal.clear()
+
+
+async def test_a_running_leader_whose_disk_hangs_is_replaced_and_comes_back_as_a_follower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(tmp_path, dataclasses.replace(FAST, disk_stall_s=0.2))
+    await cluster.boot()
+    await cluster.led()
+    await cluster.grow("n2", "n3")
+    old = await cluster.led()
+    real, answers = files.sync_data, threading.Event()
+
+    def hangs(fd: int) -> None:
+        if f"/{old}/" in os.readlink(f"/proc/self/fd/{fd}"):
+            answers.wait(60.0)
+        real(fd)
+
+    try:
+        monkeypatch.setattr(files, "sync_data", hangs)
+        write = asyncio.create_task(cluster.write(old, "k=1"))
+        await eventually(lambda: set(cluster.leaders()) - {old}, "another leader")
+        (other,) = (node_id for node_id in cluster.followers() if node_id not in (old, *cluster.leaders()))
+        await cluster.write(other, "k=2")
+    finally:
+        answers.set()
+    await write
+    await cluster.converged()
+    await cluster.close()
 
 
 async def test_a_low_disk_takes_no_writes_lets_reads_go_on_and_recovers(tmp_path: Path) -> None:

@@ -47,10 +47,12 @@ bench: $(READY) ## reads, writes, many clients and many secrets, beside OpenBao 
 
 API_CASES ?= 500
 API_PART  ?= $(shell seq 16)
+API_JOBS  ?= 2
 api-fuzz: $(READY) ## drawn requests for every operation of the OpenAPI document: no 5xx, no answer outside of it (API_PART="3 4": of 16)
-	@failed=0; for part in $(API_PART); do \
-	STRONGROOM_API_CASES=$(API_CASES) STRONGROOM_API_PART=$$part/16 \
-	$(BIN)/python -m pytest -q -s tests/system/test_openapi.py || failed=1; done; exit $$failed
+	@scratch=$$(mktemp -d); printf '%s\n' $(API_PART) | xargs -P $(API_JOBS) -I {} env \
+	STRONGROOM_API_CASES=$(API_CASES) STRONGROOM_API_PART={}/16 \
+	$(BIN)/python -m pytest -q -s --basetemp=$$scratch/{} tests/system/test_openapi.py; \
+	failed=$$?; rm -rf $$scratch; exit $$failed
 
 chaos: $(READY) ## break nodes, links and regions under load, and check every promise (docs/chaos.md)
 	@$(BIN)/python -m chaos.run --kills 50

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import ports
 from support.patience import PATIENCE_S
 from xdist.scheduler import LoadScopeScheduling
@@ -13,37 +14,59 @@ from node.cli import local_cluster
 
 IN_CI = os.environ.get("CI") == "true"
 
-# One of these runs at a time: each starts several servers, or measures what happens in which order.
-IN_TURN = ("tests/system/", "tests/chaos/", "tests/upgrade/")
-# Of them, those that have enough with a server or two: they run beside the others.
-BESIDE = frozenset(
-    f"tests/{name}.py"
-    for name in (
-        "chaos/test_checker", "chaos/test_fuzz", "chaos/test_power", "chaos/test_regions_checks",
-        "chaos/test_registers",
-        "system/test_dev_server", "system/test_diagnose", "system/test_engines_page",
-        "system/test_hvac_auth", "system/test_hvac_engines", "system/test_hvac_kv", "system/test_hvac_sys",
-        "system/test_kill_points", "system/test_openapi", "system/test_recorded",
-        "system/test_vault_configuration", "system/test_vault_keys", "upgrade/test_levels",
-    )
-)  # fmt: skip
+# With pytest -n, two chains of tests that start several servers run on one worker each: those of tests/system, which
+# share a cluster, and these, which start clusters of their own.
+OWN_CLUSTERS = frozenset({
+    "chaos/test_regions", "system/test_full_disk", "system/test_kill", "system/test_local_up",
+    "system/test_membership_changes", "system/test_region_links", "system/test_region_parting",
+    "system/test_regions", "system/test_regions_access", "system/test_regions_three", "system/test_rekey_cluster",
+    "system/test_snapshot_plans", "system/test_snapshots", "upgrade/test_former_releases",
+    "upgrade/test_mixed_cluster",
+})  # fmt: skip
+# Of tests/system, those that have enough with a server or two: as all other files, they run where there is room.
+SINGLE = frozenset({
+    "system/test_dev_server", "system/test_engines_page", "system/test_hvac_auth", "system/test_hvac_engines",
+    "system/test_hvac_kv", "system/test_hvac_sys", "system/test_kill_points", "system/test_openapi",
+    "system/test_recorded", "system/test_vault_configuration", "system/test_vault_keys",
+})  # fmt: skip
+LONG = ("tests/system/", "tests/upgrade/", "tests/consensus/")  # so they come before other files
 
 
-class InTurn(LoadScopeScheduling):
-    """For pytest -n: a file's tests stay together on one worker, and so do all files of IN_TURN."""
+def unit_of(nodeid: str) -> str:
+    """The tests that have this in common run on one worker, in their order."""
+    file = nodeid.partition("::")[0]
+    name = file.removeprefix("tests/").removesuffix(".py")
+    if name in OWN_CLUSTERS:
+        return "clusters of their own"
+    if name.startswith("system/") and name not in SINGLE:
+        return "the shared cluster"
+    return file
+
+
+class Units(LoadScopeScheduling):
+    """For pytest -n: units go to workers in the order of their first tests."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "in turn" if file.startswith(IN_TURN) and file not in BESIDE else file
+        return unit_of(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InTurn:
-    return InTurn(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Units:
+    config.option.loadscopereorder = False
+    return Units(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no worker is left alone with it at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: (unit_of(item.nodeid).endswith(".py"), not item.nodeid.startswith(LONG)))
 
 
 def pytest_configure() -> None:
     ports.give_to_local_clusters()
-    local_cluster.STOP_TIMEOUT_S = PATIENCE_S
+    local_cluster.STOP_TIMEOUT_S, local_cluster.ASK_TIMEOUT_S = PATIENCE_S, 5.0
+    patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+    settings.register_profile("patient", **patient)
+    settings.load_profile("patient")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -209,15 +210,16 @@ async def test_members_that_are_asked_at_once_do_not_take_each_others_files_away
 async def test_a_deadline_after_the_entry_may_be_in_a_log_is_unknown(
     three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = DictMachine.stage_reset
+    stage, over = DictMachine.stage_reset, threading.Event()
 
     def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> None:
-        time.sleep(2.0)
+        over.wait(PATIENCE_S)
         stage(self, path, index, request_id)
 
     monkeypatch.setattr(DictMachine, "stage_reset", slowly)
     with pytest.raises(OutcomeUnknown):
-        await three.groups["n1"].restore(backup, 1.0)
+        await three.groups["n1"].restore(backup, 3.0)
+    over.set()
     await eventually(lambda: all(m.values == OLD for m in three.machines.values()), "the restored state")
 
 

@@ -78,7 +78,7 @@ def test_a_path_with_more_than_one_reading_is_refused(target):
         parse(target)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet="/.%2eEfFab\\\0é ", max_size=30))
 def test_what_is_served_has_no_empty_or_relative_segment(text):
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.corefixture import ROOT_TOKEN, call, new_token, opened
+from support.patience import PATIENCE_S
 
 from consensus.memory import SoloGroup
 from node.auth.identity import TokenAuthority
@@ -57,7 +58,7 @@ async def alive(core: Core, token: str) -> bool:
 
 
 async def until_dead(core: Core, token: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while await alive(core, token):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)

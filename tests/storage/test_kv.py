@@ -319,4 +319,4 @@ class KvAgainstModel(RuleBasedStateMachine):
 
 
 TestKvAgainstModel = KvAgainstModel.TestCase
-TestKvAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestKvAgainstModel.settings = settings(max_examples=60, stateful_step_count=40)

@@ -1,6 +1,7 @@
 """Real three-node groups in one process: real TLS, real journals in a temporary directory, a tiny state machine."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from support.patience import PATIENCE_S
 from support.ports import free_ports
 
 from consensus.api import Member
+from consensus.errors import NoLeader, OutcomeUnknown
 from consensus.group import GroupConfig, Parts, RaftGroup, RaftOptions
 from consensus.identity import peer_contexts
 
@@ -97,7 +99,13 @@ class Cluster:
     async def grow(self, *node_ids: str) -> None:
         for node_id in node_ids:
             await self.join(node_id)
-            await self.leader().add_member(self.member(node_id), PATIENCE_S)
+            while node_id not in self._members():
+                await eventually(self.leaders, "a leader")
+                with contextlib.suppress(NoLeader, OutcomeUnknown):  # it may lose its office meanwhile
+                    await self.leader().add_member(self.member(node_id), PATIENCE_S)
+
+    def _members(self) -> set[str]:
+        return {member.id for each in self.leaders() for member in self.groups[each].status().members}
 
     async def reopen(self, node_id: str) -> RaftGroup:
         return await self._start(node_id, RaftGroup.open)

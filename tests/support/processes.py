@@ -18,6 +18,7 @@ from node.cli.http_connection import tls_context
 from node.cli.local_process import ClusterError, last_lines
 
 POLL_S = 0.05
+HEALTH_TIMEOUT_S = 15.0
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ class Server:
         return tls_context(ca_cert=self.ca)
 
     def health(self) -> int:
-        return self.request("GET", "sys/health", timeout=2.0).status
+        return self.request("GET", "sys/health", timeout=HEALTH_TIMEOUT_S).status
 
     def wait_health(self, *codes: int) -> None:
         """Until sys/health answers with one of these codes; at once an error if the process has ended."""

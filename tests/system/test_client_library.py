@@ -23,6 +23,7 @@ from strongroom import (
     Token,
     UserPass,
 )
+from support.patience import PATIENCE_S
 from support.processes import poll
 from support.regions import two_regions
 from support.targets import unique
@@ -115,7 +116,7 @@ def test_writers_outlive_the_death_of_the_leader_and_write_each_value_once(
         poll(lambda: len(acknowledged) > before + 20, what="writes after the kill")
     finally:
         stop.set()
-        writer.join(60)
+        writer.join(PATIENCE_S)
     assert [version for version, _ in acknowledged] == list(range(1, len(acknowledged) + 1)), (
         "none twice, none lost"
     )
@@ -196,7 +197,7 @@ def test_a_revoked_token_is_replaced_where_there_are_credentials(
 def test_the_cache_carries_over_an_outage(cluster: LocalCluster, mount: str) -> None:
     cached = Cache(fresh_s=0, stale_s=120)
     with Client(
-        nodes(cluster), Token(cluster.token), ca_file=cluster.ca_path, cache=cached, timeout_s=3
+        nodes(cluster), Token(cluster.token), ca_file=cluster.ca_path, cache=cached, timeout_s=8
     ) as made:
         kv = made.kv_v2(mount)
         kv.put("app", {"v": "1"})

@@ -99,4 +99,4 @@ def test_what_a_dead_leader_had_to_take_back_the_next_one_takes_back(
         return status == 200 and len(answer["data"]["keys"]) == count
 
     poll(revoked, timeout=90, what="the revocation of every certificate")
-    assert ask(cluster, other, "LIST", f"sys/leases/lookup/{path}")[0] == 404
+    poll(lambda: ask(cluster, other, "LIST", f"sys/leases/lookup/{path}")[0] == 404, what="no lease left")

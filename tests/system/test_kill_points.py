@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.groups import eventually
 from support.killpoints import KILLED, POINTS, RESTORE_POINTS, Pair, prepare, prepare_restore, small_segments
+from support.patience import PATIENCE_S
 
 TESTS = Path(__file__).parents[1]
 
@@ -34,7 +35,7 @@ def kill_at(directory: Path, point: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     child = subprocess.run(
         [sys.executable, "-m", "support.killpoints", str(directory), point],
-        env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=100, check=False,
+        env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=4 * PATIENCE_S, check=False,
     )  # fmt: skip
     assert child.returncode == KILLED, f"{point} was not reached\n{child.stderr}"
 

@@ -121,10 +121,8 @@ def test_a_region_takes_over_from_one_that_is_gone_and_the_old_one_acknowledges_
         refused = us.server.request("POST", "sys/regions/promote", token=token)
         assert refused.status == 400
         assert "accept_loss" in refused.body["errors"][0]
-        began = time.monotonic()
         us.must(token, "POST", "sys/regions/promote", {"accept_loss": True})
         us.must(token, "POST", "secret/data/a", {"data": {"v": 2}})
-        assert time.monotonic() - began < 10
         eu.start(200)
         # the old primary finds its successor before it acknowledges anything
         made = eu.must(token, "POST", "secret/data/a", {"data": {"v": 3}})

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from support.lines import Line
+from support.patience import PATIENCE_S
 from support.processes import poll
 
 from chaos.registers import Op, violations
 from node.cli.local_cluster import LocalCluster
 
-SECONDS = 20.0
+SECONDS, SECONDS_MAX = 20.0, 120.0
 KEYS = ("a", "b")
 FAULT_GAP_S = (0.1, 1.2)
 PAUSES_S = ((0.05, 0.4), (0.4, 2.5))  # within a lease, and beyond it
@@ -79,29 +80,29 @@ class Client:
         return self.rng.choice([node.id for node in self.cluster.nodes])
 
 
-def reader(client: Client, until: float, node: str) -> None:
-    while time.monotonic() < until:
+def reader(client: Client, goes_on: Callable[[], bool], node: str) -> None:
+    while goes_on():
         if client.read(node, client.rng.choice(KEYS)) is None:
             time.sleep(0.02)
 
 
-def writer(client: Client, until: float, key: str) -> None:
-    while time.monotonic() < until:
+def writer(client: Client, goes_on: Callable[[], bool], key: str) -> None:
+    while goes_on():
         client.write(client.node(), key)
         time.sleep(client.rng.uniform(0, 0.05))
 
 
-def swapper(client: Client, until: float, key: str) -> None:
-    while time.monotonic() < until:
+def swapper(client: Client, goes_on: Callable[[], bool], key: str) -> None:
+    while goes_on():
         seen = client.read(client.node(), key)
         if seen is not None:
             client.write(client.node(), key, expect=seen.version)
         time.sleep(client.rng.uniform(0, 0.05))
 
 
-def nemesis(cluster: LocalCluster, rng: random.Random, until: float) -> int:
+def nemesis(cluster: LocalCluster, rng: random.Random, goes_on: Callable[[], bool]) -> int:
     faults = 0
-    while time.monotonic() < until:
+    while goes_on():
         time.sleep(rng.uniform(*FAULT_GAP_S))
         victim = rng.choice(cluster.nodes).id
         if rng.random() < 0.7:
@@ -116,7 +117,11 @@ def nemesis(cluster: LocalCluster, rng: random.Random, until: float) -> int:
     return faults
 
 
-@pytest.mark.timeout(240)
+def reads_of(history: list[Op]) -> int:
+    return sum(op.kind == "read" for op in history)
+
+
+@pytest.mark.timeout(400)
 def test_no_node_answers_with_less_than_was_acknowledged_whoever_is_killed_or_paused(
     cluster: LocalCluster, mount: str
 ) -> None:
@@ -125,26 +130,31 @@ def test_no_node_answers_with_less_than_was_acknowledged_whoever_is_killed_or_pa
     rng = random.Random(seed)
     history: list[Op] = []
     clients: list[Client] = []
-    until = time.monotonic() + SECONDS
+    began = time.monotonic()
+
+    def goes_on() -> bool:
+        """For a while; where the machine has much else to do, until enough was read."""
+        passed = time.monotonic() - began
+        return passed < SECONDS or (passed < SECONDS_MAX and reads_of(history[:]) <= READS_MIN)
 
     def run(work: Callable[..., None], *more: Any) -> threading.Thread:
         client = Client(cluster, mount, history, random.Random(rng.random()))
         clients.append(client)
-        thread = threading.Thread(target=work, args=(client, until, *more), daemon=True)
+        thread = threading.Thread(target=work, args=(client, goes_on, *more), daemon=True)
         thread.start()
         return thread
 
     threads = [run(reader, node.id) for node in cluster.nodes for _ in range(2)]
     threads += [run(work, key) for key in KEYS for work in (writer, swapper)]
-    assert nemesis(cluster, rng, until) > 3
+    assert nemesis(cluster, rng, goes_on) > 3
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     for client in clients:
         client.close()
     found = violations(history)
     assert not found, "\n".join(found[:5])
-    assert sum(op.kind == "read" for op in history) > READS_MIN
+    assert reads_of(history) > READS_MIN
 
 
 def test_an_answer_that_may_be_old_says_how_old_and_keeps_to_its_bound(

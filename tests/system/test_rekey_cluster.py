@@ -16,7 +16,9 @@ from support.certs import Authority
 from support.ports import free_ports
 from support.processes import Server, configuration, poll
 
-from node.cli.client import Unreachable
+from node.cli.client import Answer, Unreachable
+
+ELSEWHERE = (307, 503)
 
 
 class Node(Server):
@@ -82,6 +84,8 @@ class Cluster:
 
     def voters(self) -> list[str]:
         answer = self.nodes[0].request("GET", "sys/cluster/nodes", token=self.token)
+        if answer.status != 200:
+            return []
         return [node["node_id"] for node in answer.body["data"]["nodes"] if node["voter"]]
 
     def leader(self, *among: Node) -> Node:
@@ -91,6 +95,17 @@ class Cluster:
         leading = poll(found, what="a leader")
         assert leading is not None
         return leading
+
+    def ask_leader(self, path: str, body: dict[str, Any]) -> Answer:
+        """What whoever leads says: not that it leads no longer, or not yet."""
+
+        def answered() -> Answer | None:
+            answer = self.leader().request("PUT", path, body, token=self.token)
+            return None if answer.status in ELSEWHERE else answer
+
+        found = poll(answered, what=path)
+        assert found is not None
+        return found
 
     def ask_again(self, keys: list[str], nonce: str) -> list[str]:
         """The answer that was lost, from whoever leads now."""
@@ -169,7 +184,7 @@ def test_a_crash_at_any_point_leaves_a_store_that_opens(nodes: list[Node]) -> No
         for node in nodes:
             node.wait_health(503)
             assert node.unseal(keys[1:]), "the shares of before, whatever became of the rekey"
-        committed = cluster.leader().request("PUT", "sys/rekey/update", {"key": keys[0], "nonce": nonce})
+        committed = cluster.ask_leader("sys/rekey/update", {"key": keys[0], "nonce": nonce})
         if committed.status != 200:
             assert not answered, "what was answered is in force"
             continue

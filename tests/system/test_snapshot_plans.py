@@ -1,7 +1,6 @@
 """Snapshots that the leader takes by itself: on its own disk, so many of them, with an age that can be watched."""
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,9 +122,7 @@ def test_a_plan_that_cannot_be_carried_out_says_why_and_is_tried_again(
     poll(failed, what="a failure that is told")
     assert "local_max_space" in cluster.must(leader, "GET", path)["data"]["last_snapshot_error"]
     assert metrics(cluster, leader)["strongroom_snapshot_failures_total"] >= 1
-    began = time.time()
     cluster.must("n1", "POST", f"{CONFIG}/tight", {"interval": "10s", "file_prefix": "t"})
     poll(lambda: list(shots.glob("t-*.snap")), what="a snapshot once there is room", timeout=90.0)
-    assert time.time() - began < 90
     cluster.must("n1", "DELETE", f"{CONFIG}/tight")
     assert not list(shots.glob(".*")), "no half file stays"

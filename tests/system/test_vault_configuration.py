@@ -12,6 +12,7 @@ from typing import Any
 import hvac
 import pytest
 from support.certs import Authority, self_signed
+from support.patience import PATIENCE_S
 from support.ports import free_ports
 from support.processes import Server, poll
 from support.targets import BAO, OURS, Bao, Target
@@ -143,7 +144,7 @@ def test_clients_must_show_a_certificate_where_it_is_said(tmp_path: Path) -> Non
     )
     with Server(tmp_path / "run", f"-config={path}", address=address, ca=tmp_path / "cert.pem") as server:
         server.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         own = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
         known = hvac.Client(address, verify=str(tmp_path / "cert.pem"), cert=own)
         while True:

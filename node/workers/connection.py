@@ -63,6 +63,14 @@ class Client(asyncio.Protocol):
     def is_passed_on(self) -> bool:
         return self._reader is None
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Something is on its way. To wait until the client has said goodbye could take for ever."""
+        if self.transport is None:
+            return False
+        passed_on = self.is_passed_on and (self._way is None or self._way.is_open)
+        return self.busy or passed_on or self.transport.get_write_buffer_size() > 0
+
     # ---- asyncio.Protocol ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -188,6 +196,10 @@ class Way(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._client.transport is not None:
             self._client.transport.resume_reading()
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:

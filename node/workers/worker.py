@@ -201,7 +201,7 @@ class Worker:
             client.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._all:  # noqa: ASYNC110 - it has no event
+                while any(client.is_unfinished for client in self._all):  # noqa: ASYNC110 - it has no event
                     await asyncio.sleep(PASS_POLL_S)
         self.ended.set()
 

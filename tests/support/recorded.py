@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from support.targets import BAO, Target, poll_until_answer
 
 FOLDER = Path(__file__).parent.parent / "recorded"
 DIFFERENCES = FOLDER / "differences.json"
+COMMANDS = FOLDER / "cli" / "differences.json"  # of support/recorded_cli.py
 DOCUMENT = FOLDER.parent.parent / "docs" / "differences.md"
 FRESH = frozenset({"lifecycle"})  # asked of a server of their own, which has no store yet
 RETRY_S = 30.0  # for steps that wait for a mount to come up
@@ -85,7 +87,7 @@ class Session:
             time.sleep(0.1)
         body = _parsed(response)
         for name, place in step.get("save", {}).items():
-            self._names[name] = str(_at(body, place))
+            self._names[name] = str(at_place(body, place))
         return response.status_code, normal(body, masked=frozenset(step.get("mask", ())))
 
     def _send(self, step: Step) -> requests.Response:
@@ -119,7 +121,8 @@ def _parsed(response: requests.Response) -> Any:
         return response.content.decode("utf-8", "replace")
 
 
-def _at(body: Any, place: str) -> Any:
+def at_place(body: Any, place: str) -> Any:
+    """What is at "name.0.name" of an answer. Raises LookupError, or TypeError where nothing can be inside."""
     for name in place.split("."):
         body = body[int(name) if isinstance(body, list) else name]
     return body
@@ -142,7 +145,8 @@ def normal(value: Any, key: str = "", *, masked: frozenset[str] = frozenset()) -
         if value in _UNIX:
             return "<unix>"
         if key in _REMAINING:
-            return -(-value // 60) * 60  # the seconds that a run takes do not count
+            step = 60 if value <= 600 else 600  # the time that a run takes does not count
+            return -(-value // step) * step
     return value
 
 
@@ -181,24 +185,33 @@ def is_meant(difference: dict[str, str], step: str, at: str) -> bool:
 # --- recording ---
 
 
-def record(wanted: set[str], *arguments: str, token: str = "") -> None:
-    """Ask every step of these groups of a real OpenBao of their own, and keep what is answered."""
+@contextmanager
+def openbao(*, token: str, dev: bool) -> Iterator[Target]:
+    """A real OpenBao: in development mode, or in memory with nothing initialised."""
     with tempfile.TemporaryDirectory() as folder:
         target = Target(f"http://127.0.0.1:{free_ports(1)[0]}", token, Path(folder), real=True)
-        flags = [f"-dev-listen-address={target.address[7:]}", "-dev-no-store-token"] if arguments else []
-        flags = flags or [f"-config={fresh_configuration(target)}"]
+        flags = [f"-config={fresh_configuration(target)}"]
+        if dev:
+            flags = ["-dev", f"-dev-root-token-id={token}", "-dev-no-store-token"]
+            flags.append(f"-dev-listen-address={target.address[7:]}")
         with (target.home / "server.log").open("wb") as log:
-            command = [str(BAO), "server", *arguments, *flags]
+            command = [str(BAO), "server", *flags]
             process = subprocess.Popen(command, stdout=log, stderr=log, env=target.environment(""))
         client = target.client()
         try:
             poll(lambda: poll_until_answer(client), what="an answer of OpenBao")
-            for group in sorted(wanted):
-                _record(group, target)
+            yield target
         finally:
             client.adapter.close()
             process.kill()
             process.wait(PATIENCE_S)
+
+
+def record(wanted: set[str], *, token: str, dev: bool) -> None:
+    """Ask every step of these groups of a real OpenBao of their own, and keep what is answered."""
+    with openbao(token=token, dev=dev) as target:
+        for group in sorted(wanted):
+            _record(group, target)
 
 
 def fresh_configuration(target: Target) -> Path:
@@ -215,14 +228,14 @@ def _record(group: str, target: Target) -> None:
         step | dict(zip(("status", "answer"), session.ask(step), strict=True)) for step in steps(group)
     ]
     session.close()
-    write(group, answered)
-    print(f"{group}: {len(answered)} steps")
+    write(group, answered, FOLDER)
 
 
-def write(group: str, answered: list[Step]) -> None:
+def write(group: str, answered: list[Step], folder: Path) -> None:
     """One step a line, so that a change of one is a change of one line."""
     lines = ",\n".join(json.dumps(step, ensure_ascii=False) for step in answered)
-    (FOLDER / f"{group}.json").write_text(f"[\n{lines}\n]\n")
+    (folder / f"{group}.json").write_text(f"[\n{lines}\n]\n")
+    print(f"{group}: {len(answered)} steps")
 
 
 def document() -> str:
@@ -234,26 +247,34 @@ def document() -> str:
         "These differ on purpose (`tests/recorded/differences.json`). A test fails on any other, and on one that is",
         "none any more.",
         "",
-        "| where | reason |",
-        "| --- | --- |",
+        *_table(differences()),
+        "",
+        "## Commands",
+        "Commands that were run with `bao` at a real OpenBao are run here with `bao` and with `strongroom`, and exit",
+        "codes and all that is printed compared (`tests/recorded/cli/differences.json`); how `strongroom` complains is",
+        "its own.",
+        "",
+        *_table(json.loads(COMMANDS.read_text())),
     ]
-    reasons: dict[str, list[str]] = {}
-    for each in differences():
-        reasons.setdefault(each["reason"], []).append(f"`{each['step']}`")
-    lines += [f"| {', '.join(dict.fromkeys(places))} | {reason} |" for reason, places in reasons.items()]
     return "\n".join(lines) + "\n"
+
+
+def _table(listed: list[dict[str, str]]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for each in listed:
+        only = f" ({each['command']} only)" if "command" in each else ""
+        reasons.setdefault(each["reason"], []).append(f"`{each['step']}`{only}")
+    rows = [f"| {', '.join(dict.fromkeys(places))} | {reason} |" for reason, places in reasons.items()]
+    return ["| where | reason |", "| --- | --- |", *rows]
 
 
 def main() -> None:
     if sys.argv[1:] == ["document"]:
         DOCUMENT.write_text(document())
         return
-    token = "root-of-the-recording"
-    record(
-        {each for each in groups() if each not in FRESH}, "-dev", f"-dev-root-token-id={token}", token=token
-    )
+    record({each for each in groups() if each not in FRESH}, token="root-of-the-recording", dev=True)
     for group in sorted(FRESH):
-        record({group})
+        record({group}, token="", dev=False)
 
 
 if __name__ == "__main__":

@@ -216,9 +216,10 @@ async def _update(core: Core, request: Request, target: str) -> Response:
         "pgp_fingerprints": made.fingerprints,
         "backup": rekey.backup,
         "verification_required": rekey.verify,
-        "verification_nonce": made.verification_nonce,
     }
-    if not rekey.verify:
+    if rekey.verify:
+        answer["verification_nonce"] = made.verification_nonce
+    else:
         await _put_in_force(core, rekey, made)
     return Response(data=answer)
 

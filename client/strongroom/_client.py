@@ -307,11 +307,13 @@ class AsyncClient(_Base):
 
     async def aclose(self) -> None:
         """End the task and the connections. The token stays valid."""
-        for each in self._tasks:
-            each.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await each
-        await self._driver.close()
+        try:
+            for each in self._tasks:
+                each.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await each
+        finally:
+            await self._driver.close()
 
     @property
     def kv(self) -> "AsyncKvV2":

@@ -59,8 +59,25 @@ def _answer(response: httpx.Response, content: bytes) -> Answer:
     return Answer(response.status_code, response.headers, body)
 
 
-def _too_long(request: Send) -> Failure:
-    return Failure(f"the answer to {request.method} is longer than {ANSWER_BYTES_MAX} bytes", sent=True)
+class _Body:
+    """The bytes of an answer as they come, within what one may have of bytes and of time."""
+
+    def __init__(self, request: Send) -> None:
+        self._method, self._bytes = request.method, bytearray()
+        self._ends = time.monotonic() + request.timeout_s
+
+    def refuses(self, piece: bytes) -> Failure | None:
+        """Takes one more piece, or says why not."""
+        self._bytes += piece
+        if len(self._bytes) > ANSWER_BYTES_MAX:
+            return Failure(f"the answer to {self._method} is longer than {ANSWER_BYTES_MAX} bytes", sent=True)
+        if time.monotonic() > self._ends:
+            return Failure(f"the answer to {self._method} came too slowly", sent=True)
+        return None
+
+    def answers(self, response: httpx.Response) -> Answer:
+        """All of it is here."""
+        return _answer(response, bytes(self._bytes))
 
 
 def _stream_timeout(request: OpenStream) -> httpx.Timeout:
@@ -183,6 +200,7 @@ class SyncDriver:
     def _send(self, request: Send) -> Answer | Failure:
         if self.closed.is_set():
             return CLOSED
+        body = _Body(request)
         try:
             with self._http.stream(
                 request.method,
@@ -191,12 +209,10 @@ class SyncDriver:
                 content=_content(request),
                 timeout=_timeout(request),
             ) as response:
-                content = bytearray()
                 for piece in response.iter_bytes():
-                    content += piece
-                    if len(content) > ANSWER_BYTES_MAX:
-                        return _too_long(request)
-                return _answer(response, bytes(content))
+                    if (refusal := body.refuses(piece)) is not None:
+                        return refusal
+                return body.answers(response)
         except httpx.HTTPError as error:
             return _failure(error)
 
@@ -292,6 +308,7 @@ class AsyncDriver:
     async def _send(self, request: Send) -> Answer | Failure:
         if self.closed:
             return CLOSED
+        body = _Body(request)
         try:
             async with self._http.stream(
                 request.method,
@@ -300,12 +317,10 @@ class AsyncDriver:
                 content=_content(request),
                 timeout=_timeout(request),
             ) as response:
-                content = bytearray()
                 async for piece in response.aiter_bytes():
-                    content += piece
-                    if len(content) > ANSWER_BYTES_MAX:
-                        return _too_long(request)
-                return _answer(response, bytes(content))
+                    if (refusal := body.refuses(piece)) is not None:
+                        return refusal
+                return body.answers(response)
         except httpx.HTTPError as error:
             return _failure(error)
 

@@ -1,8 +1,11 @@
 """What a caller sees when nodes fail, tokens end and answers get lost: the same with threads and with asyncio."""
 
 import asyncio
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -179,6 +182,38 @@ def test_a_call_ends_in_time(make: Make) -> None:
         with pytest.raises(Unavailable):
             client(lambda c: c.kv.get("app"))
         assert time.monotonic() - started < PATIENCE_S
+
+
+@contextmanager
+def trickling() -> Iterator[str]:
+    """The address of a server whose answer comes a byte at a time, for half as long as tests wait."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def answer() -> None:
+        with suppress(OSError):
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                ends = time.monotonic() + PATIENCE_S / 2
+                while not over.wait(0.02) and time.monotonic() < ends:
+                    connection.sendall(b" ")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        over.set()
+        listening.close()
+        thread.join()
+
+
+def test_an_answer_that_comes_byte_by_byte_takes_no_longer_than_a_call_may(make: Make) -> None:
+    with trickling() as address:
+        client = make(address, timeout_s=0.5, attempts_max=1)
+        with pytest.raises(Unreachable, match="too slowly"):
+            client(lambda c: c.kv.get("app"))
 
 
 def test_who_is_asked_to_wait_waits(make: Make) -> None:

@@ -19,6 +19,8 @@ from urllib.parse import quote, urlsplit
 import uvloop
 
 CONNECTING_MAX = 50
+TRIES_MAX = 10  # for each connection
+AGAIN_S = 0.5
 HEARD = re.compile(rb'"data_path":"[^"]*/(all|own)-(\d+)"[^}]*"current_version":"(\d+)"')
 OWN = 1_000_000  # added to the number of events that only some hear
 
@@ -37,7 +39,8 @@ class Listener(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.ready.done():
-            self.ready.set_exception(error or ConnectionResetError())
+            told = self._rest.partition(b"\r\n")[0].decode(errors="replace")
+            self.ready.set_exception(ConnectionResetError(f"answered {told!r} ({error})"))
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
@@ -75,11 +78,18 @@ class Swarm:
                 f"Host: bench\r\nAccept: text/event-stream\r\nX-Vault-Token: {order['token']}\r\n\r\n"
             )
             async with room:
-                _, made = await loop.create_connection(
-                    lambda: Listener(self, request.encode()), place.hostname, place.port, ssl=context
-                )
+                for left in reversed(range(TRIES_MAX)):
+                    try:
+                        _, made = await loop.create_connection(
+                            lambda: Listener(self, request.encode()), place.hostname, place.port, ssl=context
+                        )
+                        await made.ready
+                        break
+                    except OSError:  # a node that has much to do may say so
+                        if not left:
+                            raise
+                        await asyncio.sleep(AGAIN_S)
                 self.listeners.append(made)
-                await made.ready
 
         await asyncio.gather(*(one(number) for number in range(order["count"])))
 

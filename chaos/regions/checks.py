@@ -98,23 +98,32 @@ def set_aside_of(
     return found
 
 
-def without_losses(history: History, lost: Mapping[str, Promotion]) -> History:
+def without_losses(
+    history: History, lost: Mapping[str, Promotion], promotions: Sequence[Promotion]
+) -> History:
     """The history for the checker of a single region: what was set aside is open, and so is what was built on it.
 
-    A refusal of a check-and-set that follows a version which was set aside is right.
+    A refusal of a check-and-set that follows a version which was set aside is right. Of a write that two primaries
+    carried out, one of which set it aside, the position that was answered may be that of either.
     """
+    aside = {(entry.key, entry.version, entry.position) for each in promotions for entry in each.set_aside}
     writes, broken = [], set()
     for write in history.writes:
         if write.request_id in lost:
             broken.add(write.key)
-            writes.append(
-                replace(write, outcome=Outcome.INFO, completed_ns=None, version=None, index=None, status=None)
-            )
+            writes.append(_open(write))
+        elif (write.key, write.version, write.index) in aside:
+            writes.append(_open(write))
         elif write.key in broken and write.status == 400:
             writes.append(replace(write, status=None))
         else:
             writes.append(write)
     return replace(history, writes=tuple(writes))
+
+
+def _open(write: Write) -> Write:
+    """The same, as if nobody had learnt what became of it."""
+    return replace(write, outcome=Outcome.INFO, completed_ns=None, version=None, index=None, status=None)
 
 
 def check_promotions(

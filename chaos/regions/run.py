@@ -242,7 +242,7 @@ def _judge(run: Run, history: History, states: list[NodeState], applications: li
     lost = set_aside_of(history, found.promotions, found.replays, states)
     violations = list(found.violations)
     if states:
-        violations += check(without_losses(history, lost), states).violations
+        violations += check(without_losses(history, lost, found.promotions), states).violations
         violations += check_promotions(history, found.promotions, lost, found.replays, states)
     for seconds in first_writes(history, found.promotions, lost):
         found.took(FIRST_WRITE, seconds)

@@ -84,7 +84,7 @@ def kinds(
     found = states(held)
     lost = set_aside_of(history, [promotion], replays, found)
     violations = [
-        *check(without_losses(history, lost), found).violations,
+        *check(without_losses(history, lost, [promotion]), found).violations,
         *check_promotions(history, [promotion], lost, replays, found),
     ]
     return {each.kind for each in violations}
@@ -137,6 +137,16 @@ def test_a_primary_that_was_cut_off_goes_on_until_it_learns_of_its_successor_and
 def test_a_write_that_its_client_repeated_in_the_new_history_was_not_lost() -> None:
     again = replace(LOST[0], completed_ns=16 * SECOND, attempts=2)
     assert kinds([*BEFORE, again, LOST[1], *AFTER], [*KEPT, again]) == set()
+
+
+def test_a_write_that_both_primaries_carried_out_has_the_position_of_either() -> None:
+    """The client was answered by the old primary, and a repetition of his had reached the new one before."""
+    both = replace(LOST[1], key="u/101", version=1, attempts=2)
+    entry = replace(ENTRIES[1], key="u/101", version=1, position=101)
+    earlier = replace(AFTER[0], index=100, invoked_ns=12 * SECOND)  # began later, at a lower position
+    split = replace(PROMOTION, set_aside=(ENTRIES[0], entry, ENTRIES[2]))
+    written = [*BEFORE, LOST[0], both, earlier]
+    assert kinds(written, [*BEFORE, both, earlier], promotion=split) == set()
 
 
 def test_a_loss_that_is_older_than_was_announced_is_seen() -> None:

@@ -44,7 +44,6 @@ SCRIPT = [
     "operator members -format=json",
     "operator raft list-peers",
     "operator raft list-peers -format=json",
-    "operator raft autopilot state -format=json",
     "operator raft autopilot get-config",
     "operator raft remove-peer",
     "operator raft remove-peer none",

@@ -1,5 +1,8 @@
 """Packed values by themselves: found by their place, bounded, sealed. Beside the store: tests/node/test_kv_cache.py."""
 
+import os
+import random
+
 import pytest
 
 from storage import packed
@@ -14,6 +17,7 @@ from storage.packed import (
 from storage.rows import KvVersion
 
 CANARY = b"canary-of-this-test"
+SEED = int(os.environ.get("SEED", "0")) or random.randrange(1 << 32)
 
 
 def row(version: int = 1, deletion_ns: int = 0, custom: dict[str, str] | None = None) -> KvVersion:
@@ -69,6 +73,31 @@ def test_what_is_put_again_is_among_the_latest() -> None:
         if number % 100 == 0:
             cache.put("m", "again", row(number), bytes(100))
         assert number < 100 or cache.get("m", "again") is not None
+
+
+@pytest.mark.parametrize("hash_bits", [3, 60])
+def test_what_is_found_is_what_was_put_last(monkeypatch, hash_bits: int) -> None:
+    """As a dict says, with places that share a hash and without: a value may be missing, but is never an older one."""
+    print("seed", SEED)
+    rng, found = random.Random(SEED), 0
+    monkeypatch.setattr(packed, "hash", lambda place: hash(place) % (1 << hash_bits), raising=False)
+    cache, model = PackedCache(1 << 16), dict[tuple[str, str], tuple[KvVersion, bytes]]()
+    for step in range(5000):
+        where = rng.choice(["m1", "m2"]), f"{rng.randrange(20)}"
+        if rng.random() < 0.3:
+            kept = model[where] = row(step, rng.choice([0, step])), rng.randbytes(rng.randrange(400))
+            cache.put(*where, *kept)
+        elif rng.random() < 0.1:
+            model.pop(where, None)
+            cache.forget(*where)
+        elif rng.random() < 0.002:
+            model.clear()
+            cache.clear()
+        got = cache.get(*where)
+        assert got is None or got == model[where]
+        found += got is not None
+        assert 0 <= cache.size_bytes <= 1 << 16
+    assert found > 500, "too few to mean anything"
 
 
 def test_forgetting_gives_room_back() -> None:

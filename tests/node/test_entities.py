@@ -56,6 +56,10 @@ async def test_an_entity_is_found_by_id_and_by_name_however_spelled(tmp_path) ->
         renamed = await ask.get("identity/entity/name/ann")
         assert (renamed["id"], renamed["disabled"], renamed["policies"]) == (made, True, ["p1", "p2"])
         assert isinstance(await ask.refused("identity/entity/name/alice", Operation.READ), NotFound)
+        assert (await ask.post("identity/entity/name/Ann", id=made, policies="p3")).status == 204
+        assert (await ask.get("identity/entity/name/ann"))["policies"] == ["p3"]
+        for name, given in (("ann", "nope"), ("bea", made)):
+            assert "not that of" in (await ask.refused(f"identity/entity/name/{name}", id=given)).message
         assert await ask.keys("identity/entity/id") == [made]
         assert await ask.keys("identity/entity/name") == ["Ann"]
         await ask.delete("identity/entity/name/ANN")
@@ -222,6 +226,8 @@ async def test_groups_do_not_contain_themselves_and_leave_no_trace(tmp_path) -> 
         assert (await ask.refused(f"identity/group/id/{inner}", name="OUTER")).message == (
             "group name is already in use"
         )
+        assert "not that of" in (await ask.refused("identity/group/name/outer", id=inner)).message
+        assert (await ask.post("identity/group/name/outer", id=outer)).status == 204
         assert (await ask.refused(f"identity/group/id/{inner}", type="external")).message == (
             "group type cannot be changed"
         )

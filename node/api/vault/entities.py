@@ -193,7 +193,11 @@ async def _write_by_id(core: Core, request: Request, params: dict[str, str]) -> 
 
 
 async def _write_by_name(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return await _change(core, request, "", said.name({"name": params["name"]}))
+    name, entity_id = said.name({"name": params["name"]}), fields.text(request.data.get("id"), "id")
+    known = changes.by_name(Draft(core.unsealed), name) if entity_id else None
+    if entity_id and (known is None or known.id != entity_id):  # what a policy allows is the name in the path
+        raise InvalidRequest("the id is not that of the entity with this name")
+    return await _change(core, request, "", name)
 
 
 @retried

@@ -162,7 +162,11 @@ async def _write_by_id(core: Core, request: Request, params: dict[str, str]) -> 
 
 
 async def _write_by_name(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return await _change(core, request, "", said.name({"name": params["name"]}))
+    name, group_id = said.name({"name": params["name"]}), fields.text(request.data.get("id"), "id")
+    known = _by_name(Draft(core.unsealed), name) if group_id else None
+    if group_id and (known is None or known.id != group_id):  # what a policy allows is the name in the path
+        raise InvalidRequest("the id is not that of the group with this name")
+    return await _change(core, request, "", name)
 
 
 @retried

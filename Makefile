@@ -22,8 +22,8 @@ lock: ## pin every dependency again, with hashes (needs uv)
 	uv pip compile pyproject.toml --group dev --generate-hashes --no-header -q -o requirements-dev.lock
 	printf 'hatchling\neditables\nsetuptools\n' | uv pip compile - --generate-hashes --no-header --no-annotate -c requirements-dev.lock -q -o requirements-build.lock
 
-WORKERS ?= auto
-test: $(READY) ## all tests, on as many cores as there are, up to four (WORKERS=0: one after the other, in this process)
+WORKERS ?= $(shell expr $$(nproc) + 1)
+test: $(READY) ## all tests, on one process more than there are cores, up to four (WORKERS=0: one after the other)
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4
 
 check: $(READY)

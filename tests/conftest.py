@@ -27,7 +27,8 @@ OWN_CLUSTERS = frozenset({
 SINGLE = frozenset({
     "system/test_dev_server", "system/test_engines_page", "system/test_hvac_auth", "system/test_hvac_engines",
     "system/test_hvac_kv", "system/test_hvac_sys", "system/test_kill_points", "system/test_openapi",
-    "system/test_recorded", "system/test_vault_configuration", "system/test_vault_keys",
+    "system/test_read_workers", "system/test_recorded", "system/test_recorded_cli",
+    "system/test_vault_configuration", "system/test_vault_keys",
 })  # fmt: skip
 LONG = ("tests/system/", "tests/upgrade/", "tests/consensus/")  # so they come before other files
 

@@ -98,7 +98,7 @@ def test_workers_end_with_their_server_however_it_ends(alone: LocalCluster) -> N
     alone.kill("n1")
     alone.start("n1")  # at once: those of before have its port and its lock
     poll(lambda: alone.health("n1") == 200, what="an open node")
-    assert not running(first)
+    poll(lambda: not running(first), what="the end of the workers of before")
     lines = serving(alone)
     assert {read(line) for line in lines} == {1}
     assert lines[0].ask("POST", PATH, {"data": {"n": 2}})[0] == 200
@@ -118,8 +118,12 @@ def test_rotated_audit_files_and_signals_for_all_are_for_the_server_to_handle(al
     write(alone, 1)
     close(serving(alone))
     before = workers(alone)
-    paths = list(alone.nodes[0].audit_path.parent.glob("audit*"))
-    assert len(paths) == 1 + WORKERS
+
+    def files() -> list[Path]:
+        return list(alone.nodes[0].audit_path.parent.glob("audit*"))
+
+    poll(lambda: len(files()) == 1 + WORKERS, what="a file of each")
+    paths = files()
     for path in paths:
         path.rename(path.with_name(f"rotated-{path.name}"))
     for pid in [*before, *(alone.pid(node.id) for node in alone.nodes)]:

@@ -212,8 +212,10 @@ def trickling() -> Iterator[str]:
 def test_an_answer_that_comes_byte_by_byte_takes_no_longer_than_a_call_may(make: Make) -> None:
     with trickling() as address:
         client = make(address, timeout_s=0.5, attempts_max=1)
-        with pytest.raises(Unreachable, match="too slowly"):
+        started = time.monotonic()
+        with pytest.raises(Unreachable):
             client(lambda c: c.kv.get("app"))
+        assert time.monotonic() - started < PATIENCE_S / 3
 
 
 def test_who_is_asked_to_wait_waits(make: Make) -> None:

@@ -36,6 +36,7 @@ _ADDRESS = re.compile(r"https?://127\.0\.0\.1:\d+")
 _COUNTED = frozenset({"encryptions"})
 _NAMES_OF_THE_RUN = frozenset({"cluster_name", "Cluster Name", "encryptions"})
 _MARKS = (
+    (re.compile(r"vault:v(\d+):[A-Za-z0-9+/=_-]+"), r"<vault:v\1>"),  # before ids: parts of it look like some
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| \+0000 UTC)"), "<time>"),
     (re.compile(r"\d\d? \w{3} \d\d \d\d:\d\d UTC"), "<time>"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<uuid>"),
@@ -46,7 +47,6 @@ _MARKS = (
     (re.compile(r"\b1[6-9]\d{8}\b"), "<unix>"),
     (re.compile(r"(?<=Encryption Count  )  \d+"), "<n>"),
     (re.compile(r"(?<=migration ID )\S+"), "<migration>"),
-    (re.compile(r"vault:v(\d+):[A-Za-z0-9+/=_-]+"), r"<vault:v\1>"),
     (re.compile(r"\bv?\d+\.\d+\.\d+(-\w+)?(\+builtin(\.bao)?|\+strongroom\.[\d.]+)?\b"), "<version>"),
 )
 _DURATION = re.compile(r"(?<![\w.-])(?:(\d+)h)?(?:(\d+)m)?(\d+)s(?![\w.-])")

@@ -107,3 +107,17 @@ def _differences(command: str, step: Step, done: dict[str, Any]) -> Iterator[tup
         if part == "complaint" and command != "bao":
             expected, found = bool(expected), bool(found)
         yield from recorded.compare(expected, found, part)
+
+
+@pytest.mark.parametrize(
+    ("printed", "kept"),
+    [
+        (f"ciphertext  vault:v1:{'x' * 24}+{'y' * 19}=", "ciphertext  <vault:v1>"),
+        ("ttl 59m59s", "ttl 1h"),
+        ("ttl 45s", "ttl 45s"),
+        ("in auth_token_0123abcd", "in auth_token_<hex>"),
+        (f"accessor {'a1' * 12}", "accessor <id>"),
+    ],
+)
+def test_marks_stand_for_what_no_two_runs_share(printed: str, kept: str) -> None:
+    assert recorded_cli.normal_text(printed) == kept

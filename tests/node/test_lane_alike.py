@@ -39,6 +39,7 @@ INDEX = "eyJjbHVzdGVyIjoiIiwidmFsdWUiOiIxIn0="
 
 PATHS = [
     *("secret/data/a", "secret/data/b", "secret/data/team/c", "secret/data/deep/er/d") * 25,
+    *("secret/data/team/b",) * 25,
     *("secret/data/none", "secret/data/gone", "secret/data/dead", "secret/data/soon", "secret/data/a/", "secret/data/"),
     *("secret/data/a?version=1", "secret/data/a?version=2", "secret/data/a?version=0", "secret/data/b?version=99"),
     *("secret/data/a?version=-1", "secret/data/a?version=x", "secret/data/a?version=", "secret/data/a?version=01"),
@@ -172,7 +173,7 @@ def watch(site: Site, name: str, taken: Counter[str]) -> None:
 
 async def prepare(ways: Ways) -> None:
     core, write = ways.core, Operation.UPDATE
-    for name in ("a", "b", "team/c", "deep/er/d", "gone", "dead", "soon"):
+    for name in ("a", "b", "team/b", "team/c", "deep/er/d", "gone", "dead", "soon"):
         for n in range(2):
             await call(
                 core, write, f"secret/data/{name}", {"data": {"n": n, "text": 'é\\n"', "deep": {"x": [1.50]}}}
@@ -184,8 +185,8 @@ async def prepare(ways: Ways) -> None:
     await call(core, write, "sys/mounts/plain", {"type": "kv", "options": {"version": "1"}})
     await call(core, write, "other/data/a", {"data": {"n": 1}})
     await call(core, write, "plain/a", {"n": 1})
-    reader = (
-        'path "secret/*" { capabilities = ["read", "list"] } path "secret/data/b" { capabilities = ["deny"] }'
+    reader = 'path "secret/*" { capabilities = ["read", "list"] }' + "".join(
+        f'path "secret/data/{name}" {{ capabilities = ["deny"] }}' for name in ("b", "team/b")
     )
     wrapped = 'path "secret/*" { capabilities = ["read"] min_wrapping_ttl = "1s" }'
     asking = 'path "secret/*" { capabilities = ["read"] required_parameters = ["x"] }'

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from consensus.options import RaftOptions
 from node.backup.anew import BEGINNING, RESTORED
 from node.config import Settings
 from node.diagnose.finding import Finding, Findings, fail, ok, skipped, warn
@@ -100,6 +101,8 @@ def _is_open(path: Path) -> bool:
 def _room(directory: Path) -> Finding:
     usage = shutil.disk_usage(directory)
     message = f"{usage.free >> 20} MiB free of {usage.total >> 20} MiB at {directory}"
+    if usage.free < RaftOptions().disk_reserve_bytes:
+        return fail("disk space", message, "with so little left the node takes no writes: make room")
     if usage.free < FREE_BYTES_MIN or usage.free < usage.total * FREE_FRACTION_MIN:
         return warn(
             "disk space", message, "a snapshot needs as much again as the state: make room, or a larger disk"

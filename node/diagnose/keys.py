@@ -48,7 +48,16 @@ def seal(settings: Settings, layout: Layout) -> Findings:
         yield ok("seal", f"{key_file} holds a key; there is no store to try it on")
         return
     try:
-        SealFile.read(layout.seal).unwrap(key.reveal())
+        sealed = SealFile.read(layout.seal)
+    except StorageError as error:
+        yield fail(
+            "seal",
+            f"{layout.seal} cannot be read: {error}",
+            "copy it from another node of this cluster: it is the same on all of them",
+        )
+        return
+    try:
+        sealed.unwrap(key.reveal())
     except StorageError as error:
         yield fail(
             "seal",
@@ -144,7 +153,10 @@ def names_of(pem: bytes) -> set[str]:
 
 
 def _expiry(name: str, pem: bytes, advice: str) -> Finding:
-    certificate = x509.load_pem_x509_certificate(pem)
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        return fail(name, "its file holds no certificate", "copy it again from where it came from")
     now, ends, begins = datetime.now(UTC), certificate.not_valid_after_utc, certificate.not_valid_before_utc
     if now < begins:
         return fail(

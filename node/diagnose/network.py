@@ -4,24 +4,21 @@ import socket
 import ssl
 import time
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from consensus.identity import peer_name
 from node import pki
 from node.config import Settings
 from node.diagnose import keys
+from node.diagnose.content import STATE_BYTES_MAX, state_copy
 from node.diagnose.disk import in_use
 from node.diagnose.finding import Finding, Findings, fail, ok, skipped, warn
 from node.identity import Identity, Layout
 from storage.errors import StorageError
-from storage.keyring import DATABASE
-from storage.machine import Machine
 from storage.rows import Node
 
 TIMEOUT_S = 3.0
 CLOCK_WARN_S, CLOCK_FAIL_S = 2.0, 30.0
-STATE_BYTES_MAX = 1 << 30  # a larger one is not copied to look up the other nodes
 HEAD_BYTES_MAX = 8192
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, in order to connect to
 
@@ -79,26 +76,14 @@ def _port(name: str, host: str, port: int, *, running: bool) -> Finding:
 
 def known_nodes(settings: Settings, layout: Layout) -> list[Node]:
     """The registered nodes, from a copy of the database: a running node is not disturbed."""
-    import shutil
-    import tempfile
-
     root = keys.root_key(settings, layout)
     if root is None or not layout.database.exists() or layout.database.stat().st_size > STATE_BYTES_MAX:
         return []
-    with tempfile.TemporaryDirectory(prefix="strongroom-diagnose-") as directory:
-        copy = Path(directory) / layout.database.name
-        try:
-            for suffix in ("-wal", ""):
-                source = layout.database.with_name(layout.database.name + suffix)
-                if source.exists():
-                    shutil.copyfile(source, copy.with_name(copy.name + suffix))
-            machine = Machine.open(copy, key=root.derive(DATABASE))
-        except (StorageError, OSError):
-            return []  # it was written to while it was copied
-        try:
+    try:
+        with state_copy(layout, root) as machine:
             return machine.reads.nodes()
-        finally:
-            machine.close()
+    except (StorageError, OSError):
+        return []  # it was written to while it was copied
 
 
 def _raft_link(identity: Identity, node: Node) -> Finding:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from node.config import ConfigError, load
-from node.diagnose import disk, keys, machine, network
+from node.diagnose import content, disk, keys, machine, network
 from node.diagnose.finding import Finding, fail, ok, warn
 
 
@@ -19,7 +19,7 @@ def diagnose(configs: Sequence[Path], environ: Mapping[str, str]) -> list[Findin
     found += machine.check()
     if settings.storage != "raft":
         return found
-    for checks in (disk.check, keys.check, network.check):
+    for checks in (disk.check, keys.check, content.check, network.check):
         try:
             found += checks(settings)
         except OSError as error:

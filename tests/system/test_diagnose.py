@@ -99,6 +99,29 @@ def _lost_database(config: Path) -> None:
     (config.parent / "data" / "state.db").unlink()
 
 
+def _damaged_database(config: Path) -> None:
+    _flip(config.parent / "data" / "state.db", 2000)
+
+
+def _damaged_log(config: Path) -> None:
+    (segment,) = (config.parent / "data" / "raft" / "log").glob("*.wal")
+    _flip(segment, len(segment.read_bytes().rstrip(b"\0")) // 2)
+
+
+def _damaged_identity(config: Path) -> None:
+    _flip(config.parent / "data" / "identity.sealed", 100)
+
+
+def _damaged_seal(config: Path) -> None:
+    (config.parent / "data" / "seal.json").write_text("{")
+
+
+def _flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 0xFF
+    file.write_bytes(data)
+
+
 def _other_id(config: Path) -> None:
     config.write_text(json.dumps(told(config) | {"node_id": "n9"}))
 
@@ -123,6 +146,10 @@ def _no_snapshot_directory(config: Path) -> None:
         (_open_seal_key, "seal", "chmod 600"),
         (_public_file, "permissions", "state.db"),
         (_lost_database, "store", "state.db is missing"),
+        (_damaged_database, "state", "does not authenticate"),
+        (_damaged_log, "log", "one of them was lost"),
+        (_damaged_identity, "identity", "altered"),
+        (_damaged_seal, "seal", "another node of this cluster"),
         (_other_id, "identity", "that of node n1"),
         (_no_place_for_audit, "audit", "cannot be written"),
         (_unknown_key, "configuration", "sael"),
@@ -134,9 +161,9 @@ def test_what_is_planted_is_found(
 ) -> None:
     plant(stopped)
     code, found = findings(stopped)
-    failed = {each["name"]: each["message"] for each in found["fail"]}
+    failed = {each["name"]: each for each in found["fail"]}
     assert code == 1
-    assert words in failed[check]
+    assert words in failed[check]["message"] + failed[check]["advice"]
     assert "[ failure ]" in diagnose(stopped).stdout
 
 

@@ -173,7 +173,7 @@ def _reaches(pattern: list[str], parts: list[str]) -> bool:
             return True
         if not want.startswith("{") and want != part:
             return False
-    return len(pattern) > len(parts)
+    return len(pattern) > len(parts) and pattern[len(parts)] != ""  # no name is empty
 
 
 def _bind(pattern: list[str], parts: list[str]) -> dict[str, str] | None:

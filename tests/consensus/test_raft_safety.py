@@ -339,6 +339,15 @@ def test_an_installed_snapshot_replaces_the_log_and_acknowledges_its_own_index(n
     assert node.last(wire.Ack).match == 1000
 
 
+def test_an_installed_snapshot_brings_its_members_along(node: OneReplica) -> None:
+    """A node that was away does not go on with those who were members when it went."""
+    node.append("n2", 1, (0, 0), *entries(1, 10, 1))
+    node.frame("n3", offer(5, 1000, 4))
+    assert node.replica.follower.begin_install(Base(1000, 4, (*node.members[:2], Member("n9", "h9:1"))))
+    assert set(node.replica.members) == {"n1", "n2", "n9"}
+    assert set(node.replica.others) == {"n2", "n9"}
+
+
 def test_a_new_beginning_of_the_log_is_not_acknowledged_before_it_is_on_disk(node: OneReplica) -> None:
     node.append("n2", 1, (0, 0), *entries(1, 10, 1))
     assert node.replica.follower.begin_install(Base(1000, 4, node.members))

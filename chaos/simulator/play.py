@@ -30,6 +30,7 @@ SAFETY_S = 10.0
 CLIENTS = 5
 LIVENESS_S = 15.0
 CONVERGE_S = 20.0
+COMPLETE_S = 60.0
 LOOK_S = 0.1
 MEMORY_DIRECTORY = Path("/dev/shm")
 STORE_EVERY, FIVE_EVERY = 16, 5  # of so many seeds, one runs the store's machine, one has five nodes
@@ -116,7 +117,10 @@ async def _run(world: World, seconds: float) -> None:
     await _wait(world, end, lambda: False)
     faults.mend()
     await _wait(world, world.loop.now + CONVERGE_S, lambda: not faults.reshaping and _converged(world))
-    await faults.complete()
+    completing = world.start(faults.complete())
+    await _wait(world, world.loop.now + COMPLETE_S, completing.done)
+    if not completing.done():
+        raise world.fail("not everybody could be made a member again")
     await _liveness(world, clients, faults)
     faults.mend()
     await _wait(world, world.loop.now + CONVERGE_S, lambda: all(task.done() for task in working))

@@ -189,10 +189,9 @@ def test_certificates_that_ended_or_name_another_host_are_found(
     _, found = findings(stopped)
     assert any("is not good for 127.0.0.1" in each["message"] for each in found["warn"])
 
-    monkeypatch.setattr(pki, "LEAF_LIFETIME", timedelta(days=-1))
     ca = pki.new_ca("x")
     monkeypatch.setattr(pki, "CLOCK_SKEW_ALLOWED", timedelta(days=3))
-    ended = pki.credentials(ca, pki.listener_names(["127.0.0.1"]))
+    ended = pki.credentials(ca, pki.listener_names(["127.0.0.1"]), timedelta(days=-1))
     file = tmp_path / "ended.pem"
     file.write_bytes(ended.certificate + ended.key.reveal())
     files = {"tls_cert_file": str(file), "tls_key_file": str(file)}

@@ -135,6 +135,7 @@ class Engine:
     async def start(self) -> None:
         """Listen, and take part. Raises OSError if the address cannot be bound."""
         self._set_peers()
+        self.upkeep.compact_up_to(self.restoring.last_applied())
         self.running = True
         await self.net.start()
         works = (("clock", self._clockwork()), ("sync", self.syncing.work()), ("upkeep", self.upkeep.work()))
@@ -193,6 +194,7 @@ class Engine:
             self.disk.look()
             if self.replica.leading:
                 self.replica.handover.look()
+                self.restoring.look()
             self.tick()
 
     def _thread(self, name: str) -> Run:

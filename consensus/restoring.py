@@ -3,9 +3,9 @@
 The member that is asked copies the file to every member that it reaches. Only then is an entry with the file's
 digest appended, and a follower takes that entry into its log only with the file on its disk: so whoever commits
 it holds what it names, and it survives any minority like every other entry. Applying it pauses until the
-state is laid ready beside the loop; then the state is swapped. A member without the file stays before the entry
-until the leader, whose log is compacted up to it at once, sends it a snapshot. Applied twice it restores once: the
-state machine remembers the request id.
+state is laid ready beside the loop; then the state is swapped. A member without the file stays before the entry: the
+leader offers it the file until the entry is applied, and from then on a snapshot, since its log is compacted up to
+the entry, at once or at its next start. Applied twice it restores once: the state machine remembers the request id.
 """
 
 import asyncio
@@ -65,8 +65,8 @@ class _Spread:
     """A file on its way from here to everybody."""
 
     order: Order
-    source: HeldFile
-    held_by: set[str] = field(default_factory=set)
+    held_by: set[str]
+    readers: set[str] = field(default_factory=set)  # who has asked for a piece
 
 
 class Local(Protocol):
@@ -121,11 +121,15 @@ class Restoring:
         self._laying = 0  # ... or about to be
         self._busy = asyncio.Lock()
         self.restored = 0
-        snapshots.release_held(self.held())
+        self._looked = float("-inf")
+        # What is held at a start stays until it is old (upkeep.py): this member has said that it holds it, so a leader
+        # may be about to append the entry that names it.
 
     def held(self, but: "Order | None" = None) -> set[bytes]:
         """The digests of the files that must stay: in the log and not applied, or on their way. `but` is done with."""
-        orders = self._in_log() if self._spread is None else [*self._in_log(), self._spread.order]
+        orders = list(self._in_log().values())
+        if self._spread is not None:
+            orders.append(self._spread.order)
         return {order.sha256 for order in orders if order != but}
 
     def _release(self, done: Order) -> None:
@@ -133,11 +137,17 @@ class Restoring:
         if done.sha256 not in self.held(but=done):
             self._snapshots.release(done.sha256)
 
-    def _in_log(self) -> list[Order]:
-        """The orders that the log holds beyond what is applied."""
+    def _in_log(self) -> dict[int, Order]:
+        """The orders that the log holds beyond what is applied, by index."""
         replica = self._local.replica
         start = replica.core.applied_index - replica.log.base.index + 1
-        return [Order.of(entry) for entry in replica.log[max(1, start) :] if entry[0][0] == RESTORE]
+        return {entry[1]: Order.of(entry) for entry in replica.log[max(1, start) :] if entry[0][0] == RESTORE}
+
+    def last_applied(self) -> int:
+        """The index of the log's last order that is applied here, so that its file is gone; 0: there is none."""
+        replica = self._local.replica
+        end = replica.core.applied_index - replica.log.base.index + 1
+        return max((entry[1] for entry in replica.log[1:end] if entry[0][0] == RESTORE), default=0)
 
     # ---- the member that is asked
 
@@ -151,8 +161,7 @@ class Restoring:
                 async with asyncio.timeout(timeout):
                     size_bytes, sha256 = await self._run(self._snapshots.hold_copy, path)
                     order = Order(self._rng.randbytes(REQUEST_ID_BYTES), sha256, size_bytes)
-                    source = HeldFile(self._snapshots.open_held(sha256, size_bytes))
-                    self._spread = _Spread(order, source, {self._local.replica.me})
+                    self._spread = _Spread(order, {self._local.replica.me})
                     await self._distribute(self._spread)
                     asked = True
                     await self._carry_out(order)
@@ -163,9 +172,7 @@ class Restoring:
             except SnapshotRefused as error:
                 raise RestoreRefused(str(error)) from None
             finally:
-                if self._spread is not None:
-                    self._spread.source.close()
-                    self._spread = None
+                self._spread = None
 
     async def _distribute(self, spread: _Spread) -> None:
         """Until everybody who can be reached holds it, and a majority at least."""
@@ -180,14 +187,13 @@ class Restoring:
             if majority and (not reachable or (waited and not self._moving(spread, reachable))):
                 return
             for peer in sorted(reachable):
-                frame = wire.FileOffer(local.term, order.sha256, order.size_bytes)
-                local.send(peer, wire.encode(frame))
+                self._offer(peer, order)
             await asyncio.sleep(local.replica.options.heartbeat_s)
 
     @staticmethod
     def _moving(spread: _Spread, peers: set[str]) -> bool:
         """Whether any of them has asked for a piece at all."""
-        return bool(peers & spread.source.readers)
+        return bool(peers & spread.readers)
 
     async def _carry_out(self, order: Order) -> None:
         while not self._is_applied(order):
@@ -204,10 +210,11 @@ class Restoring:
     def source_for(self, peer: str, sha256: bytes) -> HeldFile | None:
         """What this peer may ask for."""
         spread = self._spread
-        if spread is None or spread.order.sha256 != sha256:
-            return None
-        spread.source.readers.add(peer)
-        return spread.source
+        if spread is not None and spread.order.sha256 == sha256:
+            spread.readers.add(peer)
+            return HeldFile(self._snapshots, sha256, spread.order.size_bytes)
+        order = next((order for order in self._in_log().values() if order.sha256 == sha256), None)
+        return None if order is None else HeldFile(self._snapshots, sha256, order.size_bytes)
 
     def on_held(self, peer: str, frame: wire.FileHeld) -> None:
         if self._spread is not None and self._spread.order.sha256 == frame.sha256:
@@ -219,10 +226,30 @@ class Restoring:
         """As the leader: append the entry, unless it is there. Returns why not, or ""."""
         if not self._snapshots.held(order.sha256):
             return "the leader could not be given the file"
-        known = self._is_applied(order) or any(o.request_id == order.request_id for o in self._in_log())
+        in_log = self._in_log().values()
+        known = self._is_applied(order) or any(o.request_id == order.request_id for o in in_log)
         if not known:
             self._local.replica.append(order.payload())
         return ""
+
+    def look(self) -> None:
+        """As the leader, from time to time: whoever stays before an order that is not applied is offered its file.
+
+        Its holders may be gone, or no members any more, and those who are left be needed for a majority.
+        """
+        local, replica = self._local, self._local.replica
+        if self._clock() - self._looked < replica.options.heartbeat_s:
+            return
+        self._looked = self._clock()
+        for index, order in self._in_log().items():
+            for peer in sorted(local.connected()):
+                progress = replica.replicator.progress.get(peer)
+                if progress is not None and progress.match < index:
+                    self._offer(peer, order)
+
+    def _offer(self, peer: str, order: Order) -> None:
+        frame = wire.FileOffer(self._local.term, order.sha256, order.size_bytes)
+        self._local.send(peer, wire.encode(frame))
 
     # ---- the others
 
@@ -230,6 +257,8 @@ class Restoring:
         if self._snapshots.held(frame.sha256):
             self._say_held(peer, frame.sha256)
             return
+        if self._pull is not None and (peer, frame.sha256) != self._offered[:2] and not self._is_silent():
+            return  # one after the other, or two that are offered in turn would both begin again for ever
         self._offered = (peer, frame.sha256, self._clock())
         if self._pull is None:
             self._pull = self._pull_of(peer, frame)
@@ -240,15 +269,13 @@ class Restoring:
             self._pull.piece(frame)
 
     def _pull_of(self, peer: str, frame: wire.FileOffer) -> Pull:
-        patience_s = self._local.replica.options.election_max_s
 
         def ask(offset: int) -> None:
             wanted = wire.FileWanted(self._local.term, frame.sha256, offset)
             self._local.send(peer, wire.encode(wanted))
 
         def silent() -> bool:
-            by, what, when = self._offered
-            return (by, what) != (peer, frame.sha256) or self._clock() - when > 2 * patience_s
+            return (peer, frame.sha256) != self._offered[:2] or self._is_silent()
 
         return Pull(
             self._holder,
@@ -256,9 +283,13 @@ class Restoring:
             sha256=frame.sha256,
             ask=ask,
             run=self._run,
-            patience_s=patience_s,
+            patience_s=self._local.replica.options.election_max_s,
             silent=silent,
         )
+
+    def _is_silent(self) -> bool:
+        """The last offer was not made again."""
+        return self._clock() - self._offered[2] > 2 * self._local.replica.options.election_max_s
 
     async def _fetch(self, peer: str, sha256: bytes, pull: Pull) -> None:
         try:

@@ -4,6 +4,7 @@ The receiver sets the pace (intake.py), so a transfer costs the sender one windo
 the file and the speed of the link.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Protocol
@@ -11,7 +12,7 @@ from typing import Protocol
 from consensus import wire
 from consensus.errors import Corrupt
 from consensus.intake import PIECE_BYTES, REFUSED_PAUSE_S, WINDOW_BYTES, Run, Spawn
-from consensus.snapshot import Sender, SnapshotMeta
+from consensus.snapshot import Sender, SnapshotFiles, SnapshotMeta
 
 _log = logging.getLogger(__name__)
 
@@ -70,24 +71,22 @@ class Source(Protocol):
 
 
 class HeldFile:
-    """A file that this member holds, on its way to any peer (restoring.py)."""
+    """A file that this member holds (restoring.py), opened for each window: it may be gone by the next."""
 
-    def __init__(self, sender: Sender) -> None:
-        self._sender = sender
-        self.readers: set[str] = set()  # who has asked for a piece
+    def __init__(self, snapshots: SnapshotFiles, sha256: bytes, size_bytes: int) -> None:
+        self._snapshots, self._sha256, self._size_bytes = snapshots, sha256, size_bytes
 
     @property
     def sha256(self) -> bytes:
-        return self._sender.meta.sha256
+        return self._sha256
 
     def read(self, offset: int, bytes_max: int) -> bytes:
-        return self._sender.read(offset, bytes_max)
+        """Blocking. Raises FileNotFoundError: it was restored meanwhile."""
+        with contextlib.closing(self._snapshots.open_held(self._sha256, self._size_bytes)) as sender:
+            return sender.read(offset, bytes_max)
 
     def spoil(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._sender.close()
+        """Nothing to do: it is offered for as long as it is there."""
 
 
 class Way(Protocol):

@@ -184,12 +184,6 @@ class SnapshotFiles:
         """Forget one held file."""
         self.held_path(sha256).unlink(missing_ok=True)
 
-    def release_held(self, keep: Collection[bytes]) -> None:
-        """Forget the held files, but those of these digests."""
-        for path in self._directory.glob(_HELD):
-            if path not in {self.held_path(sha256) for sha256 in keep}:
-                path.unlink()
-
     def arrived(self, part: Path, meta: SnapshotMeta) -> Path:
         """Blocking: what Receiver.finish() gave is the snapshot to install from now on. Returns its path."""
         self._commit(_INCOMING, part, meta)

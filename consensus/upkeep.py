@@ -125,8 +125,6 @@ class Upkeep:
         short = beyond_tail <= options.compact_entries and log.bytes <= options.compact_bytes
         if short and self._at_least <= log.base.index:
             return False
-        if log.changes and log.changes[-1].index > self._replica.core.applied_index:
-            return False
         return self._last_droppable() > log.base.index
 
     def _last_droppable(self) -> int:

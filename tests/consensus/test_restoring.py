@@ -13,11 +13,12 @@ from support.machines import DictMachine
 from support.patience import PATIENCE_S
 from support.replicas import OneReplica, entries
 
-from consensus import wire
+from consensus import membership, wire
 from consensus.errors import OutcomeUnknown, RestoreRefused
 from consensus.intake import WINDOW_BYTES
 from consensus.membership import RESTORE
 from consensus.restoring import Order
+from consensus.upkeep import Upkeep
 
 OLD = {"old": "x" * (WINDOW_BYTES + 1000)}
 
@@ -221,6 +222,72 @@ async def test_a_deadline_after_the_entry_may_be_in_a_log_is_unknown(
         await three.groups["n1"].restore(backup, 3.0)
     over.set()
     await eventually(lambda: all(m.values == OLD for m in three.machines.values()), "the restored state")
+
+
+async def test_whoever_is_needed_for_a_majority_gets_the_file_from_the_leader(
+    three: Cluster, backup: Path
+) -> None:
+    """Those who held it are gone: only the leader is left of them."""
+    leader = await three.led()
+    gone, poor = three.followers()
+    await three.stop(gone)
+    engine = three.groups[leader]._engine
+    size_bytes, sha256 = engine.restoring._snapshots.hold_copy(backup)
+    assert engine.restoring.append(Order(b"r" * 16, sha256, size_bytes)) == ""
+    await eventually(lambda: three.machines[poor].values == OLD, "the state of the file")
+    await three.write(poor, "after=1")
+
+
+async def test_a_leader_that_restarts_has_a_snapshot_for_whoever_stays_before_the_entry(
+    three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is still in its log, and the file is not there any more."""
+    away = three.followers()[0]
+    await three.stop(away)
+    with monkeypatch.context() as crashed:
+        crashed.setattr(Upkeep, "compact_up_to", lambda upkeep, index: None)
+        await three.groups[next(iter(three.groups))].restore(backup, PATIENCE_S)
+        await three.converged()
+    for node_id in list(three.groups):
+        await three.stop(node_id)
+    for node_id in ("n1", "n2", "n3"):
+        await three.reopen(node_id)
+    await eventually(lambda: three.machines[away].values == OLD, "the restored state")
+    await three.write(away, "after=1")
+    await three.converged()
+
+
+async def test_a_member_that_holds_a_file_does_so_after_a_restart(three: Cluster, backup: Path) -> None:
+    """It said so to whoever asked for the restore, and the entry may be on its way."""
+    leader = await three.led()
+    follower = three.followers()[0]
+    size_bytes, sha256 = three.groups[leader]._engine.restoring._snapshots.hold_copy(backup)
+    for node_id in three.followers():
+        three.groups[node_id]._engine.restoring._snapshots.hold_copy(backup)
+    await three.stop(follower)
+    await three.reopen(follower)
+    assert three.groups[follower]._engine.restoring._snapshots.held(sha256)
+    assert three.groups[leader]._engine.restoring.append(Order(b"r" * 16, sha256, size_bytes)) == ""
+    await eventually(lambda: all(m.values == OLD for m in three.machines.values()), "the restored state")
+
+
+async def test_a_log_is_compacted_although_a_change_of_members_waits(
+    three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change may wait for the very member that only a snapshot brings on."""
+    away, stays = three.followers()
+    leader = await three.led()
+    await three.stop(away)
+    with monkeypatch.context() as crashed:
+        crashed.setattr(Upkeep, "compact_up_to", lambda upkeep, index: None)
+        await three.groups[leader].restore(backup, PATIENCE_S)
+    engine = three.groups[leader]._engine
+    await three.stop(stays)
+    engine.replica.append(membership.payload_of(three.member(stays), adding=False))
+    engine.upkeep.compact_up_to(engine.restoring.last_applied())
+    await three.reopen(away)
+    await eventually(lambda: three.machines[away].values == OLD, "the restored state")
+    await three.write(away, "after=1")
 
 
 # ---- one member ----

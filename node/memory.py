@@ -25,7 +25,7 @@ from node.errors import InvalidRequest, NotInitialized
 from node.genesis import genesis
 from node.housekeeping import Housekeeping
 from node.store import Store
-from node.telemetry.logs import where
+from node.telemetry.logs import name_of, where
 from storage.cache import ValueCache
 from storage.keyring import AUDIT_HMAC, Keyring, RootKey
 from storage.machine import Machine
@@ -189,7 +189,7 @@ class MemoryLifecycle:
 
     def _chores_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("housekeeping failed", error=type(error).__name__, where=where(error))
+            log.critical("housekeeping failed", error=name_of(error), where=where(error))
             self._on_failure()
 
     async def seal(self) -> None:

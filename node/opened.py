@@ -23,7 +23,7 @@ from node.raft import Start, open_group
 from node.regions.copies import Copies
 from node.regions.worker import RegionsWorker
 from node.store import Store
-from node.telemetry.logs import where
+from node.telemetry.logs import name_of, where
 from storage.cache import ValueCache
 from storage.keyring import DATABASE, Keyring, RootKey
 from storage.machine import Machine
@@ -147,7 +147,5 @@ class Opener:
         if not task.cancelled() and (error := task.exception()) is not None:
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
-            log.critical(
-                "a chore failed", task=task.get_name(), error=type(error).__name__, where=where(error)
-            )
+            log.critical("a chore failed", task=task.get_name(), error=name_of(error), where=where(error))
             self.on_failure()

@@ -28,7 +28,7 @@ from node.front import Entrance
 from node.hardening import harden, raise_descriptor_limit
 from node.reload import CertificateError, ListenerFiles, reload
 from node.telemetry import logs
-from node.telemetry.logs import where
+from node.telemetry.logs import name_of, where
 from storage.errors import StorageError
 from storage.secret import Secret
 
@@ -271,7 +271,7 @@ class _Running:
         if isinstance(error, OSError | ssl.SSLError):  # a client's connection, gone at a bad moment
             log.info("connection lost", error=type(error).__name__)
             return
-        log.critical("unhandled", error=type(error).__name__, where=where(error) if error is not None else [])
+        log.critical("unhandled", error=name_of(error), where=where(error) if error is not None else [])
         self.fail()
 
 

@@ -15,7 +15,7 @@ from node.api.vault.render import Rendered
 from node.audit.log import AuditLog, Prepared
 from node.audit.record import Asker
 from node.core.request import Operation
-from node.telemetry.logs import where
+from node.telemetry.logs import name_of, where
 from node.telemetry.metrics import now
 
 READS_A_WRITE_MAX = 256  # of one write to the audit file
@@ -107,7 +107,7 @@ class Answers:
     def _withheld(error: Exception) -> Rendered:
         if isinstance(error, errors.AuditFailed):
             return render.failure(error)
-        _log.error("reads failed", error=type(error).__name__, where=where(error))
+        _log.error("reads failed", error=name_of(error), where=where(error))
         return render.message(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
     def _send(self, read: _Read, status: int, answer: bytes) -> None:

@@ -40,7 +40,7 @@ from node.core.router import Match
 from node.regions import forwarding
 from node.regions.authority import admit_link, peer_region
 from node.regions.placing import belongs_to_the_primary
-from node.telemetry.logs import where
+from node.telemetry.logs import name_of, where
 from node.telemetry.metrics import now
 from storage.cache import CachedValue
 
@@ -116,7 +116,7 @@ class Gateway:
                     await response.write(piece)
             await response.write_eof()
         except Exception as error:  # noqa: BLE001 - the answer has begun: it can only be cut off
-            _log.warning("an answer was cut off", error=type(error).__name__, where=where(error))
+            _log.warning("an answer was cut off", error=name_of(error), where=where(error))
             if raw.transport is not None:
                 raw.transport.abort()
         finally:
@@ -131,9 +131,7 @@ class Gateway:
         try:
             return lane.begin(raw, done)
         except Exception as error:  # noqa: BLE001 - the boundary: nothing has happened yet
-            _log.error(
-                "lane failed", lane=type(lane).__name__, error=type(error).__name__, where=where(error)
-            )
+            _log.error("lane failed", lane=type(lane).__name__, error=name_of(error), where=where(error))
             return False
 
     def answered_from(self, raw: PlainRequest) -> tuple[Caller, CachedValue, Exchange] | None:
@@ -180,7 +178,7 @@ class Gateway:
             call.close = True  # the client is gone; this goes nowhere
             rendered = render.message(HTTPStatus.BAD_REQUEST, "")
         except Exception as error:  # noqa: BLE001 - the boundary: a bug must not take the connection's answer with it
-            _log.error("request failed", request_id=call.id, error=type(error).__name__, where=where(error))
+            _log.error("request failed", request_id=call.id, error=name_of(error), where=where(error))
             rendered = render.message(HTTPStatus.INTERNAL_SERVER_ERROR, f"internal error (request {call.id})")
         finally:
             core.metrics.request_finished()

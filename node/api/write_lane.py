@@ -36,7 +36,7 @@ from node.core.request import Operation, Request, Response
 from node.core.router import Begun, Match
 from node.regions import forwarding
 from node.store import WRITE_TIMEOUT_S, Store
-from node.telemetry.logs import where
+from node.telemetry.logs import name_of, where
 from node.telemetry.metrics import now
 from storage.rows import Mount
 
@@ -286,7 +286,7 @@ class WriteLane:
             self._send(write, render.failure(error))
             return
         request_id = write.request.id
-        _log.error("request failed", request_id=request_id, error=type(error).__name__, where=where(error))
+        _log.error("request failed", request_id=request_id, error=name_of(error), where=where(error))
         text = f"internal error (request {request_id})"
         self._send(write, render.message(HTTPStatus.INTERNAL_SERVER_ERROR, text))
 

@@ -64,6 +64,12 @@ def reset_level(name: str) -> None:
 _plain = structlog.dev.plain_traceback
 
 
+def name_of(error: BaseException | None) -> str:
+    """Its type, and SQLite's name of the code where it has one; never its message, which may quote a secret."""
+    code = getattr(error, "sqlite_errorname", "")
+    return f"{type(error).__name__} {code}".strip()
+
+
 def where(error: BaseException) -> list[str]:
     """The traceback as file:line, without any value: messages of unknown errors may quote a secret."""
     trace, frames = error.__traceback__, []

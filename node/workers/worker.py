@@ -28,7 +28,7 @@ from node.hardening import harden, raise_descriptor_limit
 from node.pki import Credentials, listener_context, load_credentials
 from node.reload import CertificateError, ListenerFiles, ask_for_certificates
 from node.telemetry import logs
-from node.telemetry.logs import where
+from node.telemetry.logs import name_of, where
 from node.workers import messages
 from node.workers.board import Board, Cell
 from node.workers.connection import Client, Way
@@ -262,7 +262,7 @@ def _on_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
     if isinstance(error, OSError | ssl.SSLError):
         return
-    _log.critical("unhandled", error=type(error).__name__, where=where(error) if error is not None else [])
+    _log.critical("unhandled", error=name_of(error), where=where(error) if error is not None else [])
     os._exit(1)
 
 

@@ -9,6 +9,7 @@ import ssl
 
 import pytest
 import structlog
+from sqlcipher3 import dbapi2 as sqlcipher
 from support.certs import Authority
 from support.httpfixture import dev_core, request, serve
 from support.patience import PATIENCE_S
@@ -124,9 +125,24 @@ def test_every_error_has_a_status():
     assert known == set(STATUS)
 
 
-async def test_a_bug_is_a_500_that_tells_nothing(site, wire):
+def raise_of_our_own():
+    raise RuntimeError("canary-in-the-message")
+
+
+def ask_of_a_database_that_is_not_there():
+    sqlcipher.connect("/canary-in-the-path/of-a-file")
+
+
+@pytest.mark.parametrize(
+    ("bug", "name"),
+    [
+        (raise_of_our_own, "RuntimeError"),
+        (ask_of_a_database_that_is_not_there, "OperationalError SQLITE_CANTOPEN"),
+    ],
+)
+async def test_a_bug_is_a_500_that_tells_nothing(site, wire, bug, name):
     async def broken(core, request, params):
-        raise RuntimeError("canary-in-the-message")
+        bug()
 
     route = site.core.engines["kv-v2"].match("data/a").route
     handlers = dict.fromkeys(route.handlers, broken)
@@ -136,7 +152,7 @@ async def test_a_bug_is_a_500_that_tells_nothing(site, wire):
     assert answer.status == 500
     assert b"canary" not in answer.body
     failed = [each for each in logs if each["event"] == "request failed"]
-    assert failed[0]["error"] == "RuntimeError"
+    assert failed[0]["error"] == name
     assert failed[0]["request_id"] in answer.json["errors"][0]
     assert "canary" not in repr(logs)
     assert (await wire.ask("GET", "/v1/sys/health")).status == 200

@@ -45,6 +45,22 @@ listener "tcp" {
   # Where the Raft listener is bound, if that is not what the others are told.
   # cluster_address = "127.0.0.1:8201"
 
+  # The older protocol may be allowed; the newer one cannot be forbidden.
+  # tls_min_version = "tls13"
+  # tls_max_version = "tls13"
+
+  # Certificates of clients: of which authorities, whether every client must show one, and that none is asked for.
+  # tls_client_ca_file                 = ""
+  # tls_require_and_verify_client_cert = false
+  # tls_disable_client_certs           = false
+
+  # Of one request: bytes of its body, and how long it may take. The smallest that a listener says holds for all.
+  # max_request_size     = 33554432
+  # max_request_duration = "90s"
+
+  # true: no sys/rekey and no sys/generate-root without a token.
+  # disable_unauthed_rekey_endpoints = false
+
   # Plain HTTP; refused on anything but a loopback address.
   # tls_disable = false
 }
@@ -83,11 +99,25 @@ raft {
 # Memory for the current values of all others, which stay encrypted; a million small ones fit. 0 keeps none.
 # packed_cache_mib = 512
 
-# Plain KV v2 reads are answered on the spot; false sends them the ordinary way, with the same answers.
+# How many may listen to events on this node at once.
+# event_subscribers_max = 12288
+
+# Plain KV v2 reads are answered on the spot and plain writes taken many at a time; false sends both the ordinary way,
+# with the same answers.
 # read_lane = true
 
 # Processes beside the server that answer plain reads on more cores; 0: none.
 # read_workers = 0
+
+# Lifetimes of tokens and leases, where nothing else is said.
+# default_lease_ttl = "768h"
+# max_lease_ttl     = "768h"
+
+# Where this node, when it leads, keeps the snapshots that are taken by themselves. Default: nowhere.
+# snapshot_dir = ""
+
+# Holds the number of the process as long as it runs. Default: none.
+# pid_file = ""
 
 # debug, info, warning or error.
 # log_level = "info"

@@ -255,6 +255,7 @@ class Restoring:
 
     def on_offer(self, peer: str, frame: wire.FileOffer) -> None:
         if self._snapshots.held(frame.sha256):
+            self._snapshots.keep(frame.sha256)  # it may be old, and whoever is told counts on it
             self._say_held(peer, frame.sha256)
             return
         if self._pull is not None and (peer, frame.sha256) != self._offered[:2] and not self._is_silent():

@@ -10,6 +10,7 @@ machine.restore(path) -> done_install(). At start, a journal whose base is above
 a pending install at or above that base, means: finish the restore.
 """
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -172,6 +173,11 @@ class SnapshotFiles:
 
     def held(self, sha256: bytes) -> bool:
         return self.held_path(sha256).exists()
+
+    def keep(self, sha256: bytes) -> None:
+        """What is held counts as new from now on, for tidy(); nothing if it has gone meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.held_path(sha256))
 
     def held_path(self, sha256: bytes) -> Path:
         return self._directory / f"held-{sha256.hex()}.snap"

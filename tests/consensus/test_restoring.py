@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -17,8 +18,8 @@ from consensus import membership, wire
 from consensus.errors import OutcomeUnknown, RestoreRefused
 from consensus.intake import WINDOW_BYTES
 from consensus.membership import RESTORE
-from consensus.restoring import Order
-from consensus.upkeep import Upkeep
+from consensus.restoring import Order, _Spread
+from consensus.upkeep import KEPT_S, Upkeep
 
 OLD = {"old": "x" * (WINDOW_BYTES + 1000)}
 
@@ -269,6 +270,22 @@ async def test_a_member_that_holds_a_file_does_so_after_a_restart(three: Cluster
     assert three.groups[follower]._engine.restoring._snapshots.held(sha256)
     assert three.groups[leader]._engine.restoring.append(Order(b"r" * 16, sha256, size_bytes)) == ""
     await eventually(lambda: all(m.values == OLD for m in three.machines.values()), "the restored state")
+
+
+async def test_a_file_that_is_offered_again_is_not_tidied_away_as_an_old_one(
+    three: Cluster, backup: Path
+) -> None:
+    """Of an attempt that failed an hour ago, say: its holders have just said that they hold it."""
+    leader, (follower, _) = await three.led(), three.followers()
+    snapshots = three.groups[follower]._engine.restoring._snapshots
+    size_bytes, sha256 = snapshots.hold_copy(backup)
+    os.utime(snapshots.held_path(sha256), (0, 0))
+    offered = three.groups[leader]._engine.restoring
+    offered._spread = _Spread(Order(b"r" * 16, sha256, size_bytes), set())
+    offered._offer(follower, offered._spread.order)
+    await eventually(lambda: offered._spread.held_by == {follower}, "its word")
+    snapshots.tidy(sending=False, held=(), age_s=KEPT_S)
+    assert snapshots.held(sha256)
 
 
 async def test_a_log_is_compacted_although_a_change_of_members_waits(

@@ -24,7 +24,7 @@ RATIOS: Mapping[str, tuple[str, bool, float]] = {
     "read_1m_vs_1k": ("reads/s of a hot set among a million, divided by among a thousand", True, 0.85),
     "read_1m_uniform_vs_hot": ("reads/s of random secrets of a million, divided by the hot set's", True, 0.5),
     "region_lag_p99_ms": (
-        "p99 until a write shows in a region that is 100 ms (round trip) away",
+        "p99 until a write shows in a region that is 70 ms (round trip) away",
         False,
         1000.0,
     ),

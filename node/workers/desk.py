@@ -60,6 +60,7 @@ class Desk:
         self._passing = passing
         self.channel = messages.Channel(messages.ToMain, self._take, lost)
         self.serving = False
+        self.heard = 0  # frames
         self._met: dict[int, tuple[Gateway, PlainReader]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -74,6 +75,7 @@ class Desk:
     # ---- plain requests ----
 
     def _take(self, frame: Any) -> None:
+        self.heard += 1
         if isinstance(frame, messages.Ask):
             self._answer(frame)
         elif isinstance(frame, messages.Met):
@@ -86,7 +88,7 @@ class Desk:
             self._met[frame.connection] = (cast("Gateway", server.gateway), reader)
         elif isinstance(frame, messages.Gone):
             self._met.pop(frame.connection, None)
-        else:
+        elif isinstance(frame, messages.Ready):
             self.serving = True
 
     def _answer(self, ask: messages.Ask) -> None:
@@ -150,9 +152,12 @@ class Desk:
                 return
             except OSError:
                 told, descriptors = b"", []
-            if not told or not descriptors:
+            if not told:
                 self._loop.remove_reader(self._passing)  # the worker is gone
                 return
+            if not descriptors:  # none was free here: the kernel has closed this one, so the worker knows
+                _log.warning("cannot take over connections for now")
+                continue
             way = socket.socket(fileno=descriptors[0])
             way.setblocking(False)
             task = self._loop.create_task(self._serve(messages.decode_passed(told), way), name="way")

@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 
 LENGTH_BYTES = 4
+ALIVE_EVERY_S = 1.0
 PASSED_BYTES_MAX = 64 * 1024  # of what is told along with a connection that is handed over
 
 
@@ -77,6 +78,10 @@ class Ready(msgspec.Struct, tag="ready", array_like=True):
     """The worker accepts clients from now on."""
 
 
+class Alive(msgspec.Struct, tag="alive", array_like=True):
+    """The worker's loop turns; said every ALIVE_EVERY_S."""
+
+
 class Met(msgspec.Struct, tag="met", array_like=True):
     """A connection asks for the first time."""
 
@@ -108,7 +113,7 @@ class Passed(msgspec.Struct, array_like=True):
 
 
 ToWorker = Setup | Told | Certificate | HangUp | Drain
-ToMain = Ready | Met | Ask | Gone
+ToMain = Ready | Alive | Met | Ask | Gone
 
 encode = msgspec.msgpack.Encoder().encode
 decode_passed = msgspec.msgpack.Decoder(Passed).decode

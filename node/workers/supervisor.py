@@ -33,6 +33,8 @@ KILL_AFTER_S = 2.0  # more
 RESTART_FIRST_S, RESTART_MAX_S = 0.5, 30.0
 STEADY_S = 60.0  # who has run for so long is replaced at once
 LOOK_EVERY_S = 1.0
+SILENT_LOOKS_MAX = 15  # a worker that has said nothing for so many looks is hung, and killed
+STARTING_LOOKS_MAX = 120  # ... and so many for one that is still loading
 
 _log = structlog.get_logger("workers")
 
@@ -223,15 +225,36 @@ class _Crew:
                     pass_fds=[*inherited.numbers, *self._kept],
                     stdin=asyncio.subprocess.DEVNULL,
                 )
+            if self._closing.is_set():  # it would begin to accept clients of a sealed store
+                process.kill()
+                return await process.wait()
             self.pids[number] = process.pid
             await asyncio.get_running_loop().create_unix_connection(lambda: desk.channel, sock=ours)
             desk.channel.send(self._setup(number))
             self._desks[number] = desk
-            return await self._until_ended(process, silent)
+            watch = asyncio.create_task(self._watch(number, desk, process), name="worker-watch")
+            try:
+                return await self._until_ended(process, silent)
+            finally:
+                watch.cancel()
         finally:
             self._desks.pop(number, None)
             self.pids.pop(number, None)
             desk.close()
+
+    async def _watch(self, number: int, desk: Desk, process: asyncio.subprocess.Process) -> None:
+        """Kill a worker that hangs: it holds connections, and the listeners give it more.
+
+        Counted in looks, not seconds: if this process was stopped, what workers said meanwhile is read first.
+        """
+        heard, silent = desk.heard, 0
+        while silent < (SILENT_LOOKS_MAX if desk.serving else STARTING_LOOKS_MAX):
+            await asyncio.sleep(LOOK_EVERY_S)
+            silent = silent + 1 if desk.heard == heard else 0
+            heard = desk.heard
+        _log.error("read worker hangs", worker=number)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
 
     async def _until_ended(self, process: asyncio.subprocess.Process, silent: asyncio.Event) -> int:
         """It may end by itself; when the store closes it has a while; one that does not speak is killed."""

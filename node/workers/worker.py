@@ -89,17 +89,24 @@ class Worker:
         self._automatic.append(context)
         return context
 
-    async def serve(self) -> None:
-        """Until the main process says that it is over."""
+    def start(self) -> None:
+        """Accept clients."""
         for acceptor in self._acceptors:
             acceptor.start()
         self._channel.send(messages.Ready())
+
+    async def serve(self) -> None:
+        """Until the main process says that it is over."""
         async with collector.tuned(self._activity):
+            looked_at = asyncio.get_running_loop().time()
             while not self.ended.is_set():
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY_S):
+                    async with asyncio.timeout(messages.ALIVE_EVERY_S):
                         await self.ended.wait()
-                self._close_idle()
+                self._channel.send(messages.Alive())
+                if asyncio.get_running_loop().time() - looked_at >= LOOK_EVERY_S:
+                    looked_at = asyncio.get_running_loop().time()
+                    self._close_idle()
 
     def _activity(self) -> int:
         return self._cell.answered + sum(acceptor.accepted for acceptor in self._acceptors)
@@ -147,21 +154,29 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     async def _hand_over(self, client: Client) -> None:
+        """Who cannot be handed over, for want of descriptors perhaps, is cut off: nobody would ever answer it."""
+        try:
+            client.handed_over(await self._way_of(client))
+        except (OSError, TimeoutError) as error:
+            _log.warning("a connection cannot be handed over", error=type(error).__name__)
+            if client.transport is not None:
+                client.transport.abort()
+
+    async def _way_of(self, client: Client) -> Way:
+        """Raises OSError or TimeoutError."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            ours.setblocking(False)
-            told = messages.encode(messages.Passed(client.listener, client.remote, client.chain))
-            try:
+        try:
+            with theirs:
+                ours.setblocking(False)
+                told = messages.encode(messages.Passed(client.listener, client.remote, client.chain))
                 async with asyncio.timeout(PASS_WAIT_S):
                     while not self._passed(told, theirs):  # noqa: ASYNC110 - the socket is hardly ever full
                         await asyncio.sleep(PASS_POLL_S)
-            except (OSError, TimeoutError):
-                ours.close()
-                if client.transport is not None:
-                    client.transport.abort()
-                return
-        _, way = await asyncio.get_running_loop().create_unix_connection(lambda: Way(client), sock=ours)
-        client.handed_over(way)
+            _, way = await asyncio.get_running_loop().create_unix_connection(lambda: Way(client), sock=ours)
+        except BaseException:
+            ours.close()
+            raise
+        return way
 
     def _passed(self, told: bytes, theirs: socket.socket) -> bool:
         try:
@@ -231,12 +246,15 @@ async def _run(descriptors: Descriptors) -> int:
         loop.add_signal_handler(number, lambda: None)  # the main process says what is to be done
     setup: asyncio.Future[messages.Setup] = loop.create_future()
     worker: Worker | None = None
+    early: list[Any] = []  # what came with the setup, while this process was loading; all are orders, so few
 
     def take(frame: Any) -> None:
         if isinstance(frame, messages.Setup):
             setup.set_result(frame)
         elif worker is not None:
             worker.take(frame)
+        else:
+            early.append(frame)
 
     channel = messages.Channel(messages.ToWorker, take, lambda: os._exit(0))
     await loop.create_unix_connection(lambda: channel, sock=descriptors.channel)
@@ -253,6 +271,9 @@ async def _run(descriptors: Descriptors) -> int:
         )
         return 1
     _log.info("read worker serves", worker=first.number)
+    worker.start()
+    for frame in early:
+        worker.take(frame)
     await worker.serve()
     return 0
 

@@ -6,6 +6,8 @@ test_lane_alike.py.
 
 import asyncio
 import os
+import resource
+import signal
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +26,8 @@ from support.readworkers import workers_of
 from node.config import Listener
 from node.core.core import Core
 from node.core.request import Operation
+from node.pki import Credentials, credentials, listener_names, new_ca
+from node.workers import supervisor
 from node.workers.supervisor import Workers
 from node.workers.worker import audit_path
 
@@ -240,6 +244,98 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_counts_go_on(served: 
     assert served.answered() == before
     (wire,) = await served.wires(1)
     await served.known(wire)
+
+
+async def test_a_worker_that_hangs_is_replaced(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds connections, and the kernel gives it more."""
+    monkeypatch.setattr(supervisor, "SILENT_LOOKS_MAX", 3)
+    await served.put("a", n=1)
+    wires = await served.wires(READERS)
+    for wire in wires:
+        await served.known(wire)
+    hung = served.workers.pids
+    for pid in hung:
+        os.kill(pid, signal.SIGSTOP)
+    for wire in wires:
+        assert await wire.closed(PATIENCE_S)
+    await eventually(
+        lambda: len(served.workers.serving) == WORKERS and not set(hung) & set(served.workers.pids),
+        "others in their place",
+        PATIENCE_S,
+    )
+    (wire,) = await served.wires(1)
+    await served.known(wire)
+
+
+async def test_who_cannot_be_taken_over_is_cut_off_and_later_ones_are_served(tmp_path: Path) -> None:
+    """The main process has no descriptor free."""
+    async with opened(tmp_path) as core, workers_of(core, token=ROOT_TOKEN) as (site, _):
+        unlucky, lucky = await site.connect(ROOT_TOKEN), await site.connect(ROOT_TOKEN)
+        listed = request("LIST", "/v1/sys/mounts", headers={"X-Vault-Token": ROOT_TOKEN})
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            await unlucky.send(listed[:20])
+            assert await unlucky.closed(PATIENCE_S)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await lucky.send(listed[:20])
+        await lucky.send(listed[20:])
+        assert (await lucky.answer(timeout=PATIENCE_S)).status in (200, 404, 405)
+
+
+async def test_a_worker_that_is_still_loading_hears_that_the_store_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would accept clients until it is killed."""
+    codes: list[int] = []
+    until_ended = supervisor._Crew._until_ended
+
+    async def noted(*arguments: Any) -> int:
+        codes.append(await until_ended(*arguments))
+        return codes[-1]
+
+    monkeypatch.setattr(supervisor._Crew, "_until_ended", noted)
+    async with opened(tmp_path) as core, workers_of(core, serving=False) as (_, workers):
+        crew = workers._crew
+        assert crew is not None
+        await eventually(lambda: crew._desks, "a worker that is loading", PATIENCE_S)
+        workers.close(PATIENCE_S)
+        await workers.drain()
+    assert codes == [0], "it was killed"
+
+
+async def test_workers_show_a_certificate_that_was_renewed(tmp_path: Path) -> None:
+    ca = new_ca("test")
+    shown = [certificate_of(ca)]
+    context = ssl.create_default_context(cadata=ca.certificate.decode())
+    listener = Listener(host="127.0.0.1", port=1)
+    async with (
+        opened(tmp_path) as core,
+        workers_of(core, count=WORKERS, listener=listener, own=lambda: shown[-1]) as (site, workers),
+    ):
+        site.tls = context
+        before = workers.pids
+
+        async def seen() -> bytes:
+            wire = await site.connect("")
+            found: bytes = wire.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            await wire.close()
+            return found
+
+        assert await seen() == ssl.PEM_cert_to_DER_cert(shown[0].certificate.decode())
+        shown.append(certificate_of(ca))
+        renewed = ssl.PEM_cert_to_DER_cert(shown[-1].certificate.decode())
+        async with asyncio.timeout(PATIENCE_S):
+            while {await seen() for _ in range(4 * WORKERS)} != {renewed}:
+                pass
+        assert workers.pids == before
+
+
+def certificate_of(ca: Credentials) -> Credentials:
+    return credentials(ca, listener_names(["127.0.0.1"]))
 
 
 async def test_the_certificate_that_a_client_has_shown_gets_to_the_core(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from node.errors import InvalidRequest, NoQuorum, TooBusy
 from node.regions.links import Interrupted, Links, Unreachable
+from node.telemetry.logs import name_of
 
 SNAPSHOT = "/v1/sys/regions/link/snapshot"
 SCRATCH = "region-scratch.db"
@@ -32,6 +34,8 @@ PIECE_PAUSE_S = 0.5
 COPY_TIMEOUT_S = 3600.0  # for the copy to be made
 ASK_TIMEOUT_S = 60.0
 COPY_WAIT_S = 30.0  # how long one question waits for that
+
+_log = structlog.get_logger("regions")
 
 
 @dataclass(slots=True)
@@ -50,19 +54,28 @@ class Copies:
     take: Callable[[Path], Awaitable[int]]  # StateCopies.take
     _copies: dict[str, _Copy] = field(default_factory=dict)
     _making: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _begun_by: dict[str, str] = field(default_factory=dict)  # by askers: the id of the copy that each began
     _scratch: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         for left in self.directory.glob("region-*.db*"):
             left.unlink()
 
-    def begin(self) -> str:
-        """The id of a copy of what is applied now, which is being made. Raises NoQuorum if there are too many."""
+    def begin(self, asker: str = "") -> str:
+        """The id of a copy of what is applied now, which is being made. Raises NoQuorum if there are too many.
+
+        `asker`: who asks again by the same name, since the answer was lost, gets the same copy; "": nobody's.
+        """
         self.expire(time.monotonic() - COPY_LIFETIME_S)
+        if asker in self._begun_by:
+            return self._begun_by[asker]
         if len(self._copies) + len(self._making) >= COPIES_MAX:
             raise NoQuorum("too many copies of the state wait to be fetched; try again later")
         identity = secrets.token_hex(8)
-        self._making[identity] = asyncio.create_task(self._make(identity), name="copy for a region")
+        task = self._making[identity] = asyncio.create_task(self._make(identity), name="copy for a region")
+        task.add_done_callback(_note_failure)
+        if asker:
+            self._begun_by[asker] = identity
         return identity
 
     async def _make(self, identity: str) -> None:
@@ -138,6 +151,14 @@ class Copies:
             del self._making[identity]  # nobody asked again: its copy, if there is one, has its own time
         for identity in [key for key, copy in self._copies.items() if copy.used_at < used_before]:
             self.forget(identity)
+        there = self._making.keys() | self._copies.keys()
+        self._begun_by = {asker: each for asker, each in self._begun_by.items() if each in there}
+
+
+def _note_failure(making: "asyncio.Task[None]") -> None:
+    """Whoever asked for the copy may be gone, and then nobody else looks."""
+    if not making.cancelled() and (error := making.exception()) is not None:
+        _log.warning("a copy of the state could not be made", error=name_of(error))
 
 
 def _described(path: Path) -> _Copy:
@@ -159,6 +180,7 @@ class Arrival:
     def __init__(self, target: Path) -> None:
         """`target`: the file that it becomes."""
         self._target = target
+        self._asker = secrets.token_hex(8)  # so that a lost answer leaves no copy behind that nobody fetches
         self._source: tuple[str, tuple[str, ...]] = ("", ())
         self._identity = ""  # of the copy; "" until one is made
         self._bytes, self._sha256 = 0, ""
@@ -189,7 +211,7 @@ class Arrival:
         await self._done(links)
 
     async def _begin(self, links: Links, region: str, addresses: tuple[str, ...]) -> None:
-        self._source, described = await _begin(links, region, addresses)
+        self._source, described = await _begin(links, region, addresses, self._asker)
         self._bytes, self._sha256 = described["bytes"], described["sha256"]
         self._size, self._digest = 0, hashlib.sha256()
         self._identity, self.moved_at = described["id"], time.monotonic()
@@ -231,14 +253,14 @@ class Arrival:
 
 
 async def _begin(
-    links: Links, region: str, addresses: tuple[str, ...]
+    links: Links, region: str, addresses: tuple[str, ...], asker: str
 ) -> tuple[tuple[str, tuple[str, ...]], dict[str, Any]]:
     """Have a copy made: it lies on the one node that answers, so the pieces are asked of that one."""
     problem = f"{region} has no address"
     for address in addresses:
         source = (region, (address,))
         try:
-            told = msgspec.json.decode(await _ask(links, source, {}, ASK_TIMEOUT_S))
+            told = msgspec.json.decode(await _ask(links, source, {"asker": asker}, ASK_TIMEOUT_S))
             ends = time.monotonic() + COPY_TIMEOUT_S
             while "sha256" not in told and time.monotonic() < ends:
                 told = msgspec.json.decode(await _patiently(links, source, {"id": told["id"]}, ASK_TIMEOUT_S))

@@ -1,6 +1,7 @@
 """Copies of a state that regions fetch: made in their own time, handed out in pieces, few at once."""
 
 import asyncio
+import gc
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class Link:
 
     def __init__(self, copies: Copies) -> None:
         self.copies, self.breaks_at = copies, -1
+        self.loses = 0  # so many answers to who has a copy made
         self.pieces: list[int] = []
 
     async def ask(
@@ -84,10 +86,13 @@ class Link:
             return Answer(400, {}, b"{}")
 
     async def _answer(self, asked: dict[str, Any], offset: int | None) -> bytes:
-        identity = asked.get("id") or self.copies.begin()
+        identity = asked.get("id") or self.copies.begin(asked["asker"])
         if asked.get("done"):
             self.copies.forget(identity)
             return b"{}"
+        if self.loses and "id" not in asked:
+            self.loses -= 1
+            raise Interrupted("the answer is lost")
         if offset is None:
             return msgspec.json.encode(await self.copies.described(identity))
         piece = self.copies.piece(identity, offset)
@@ -120,6 +125,34 @@ async def test_a_copy_goes_on_where_its_link_was_cut(tmp_path: Path, link: Link)
     assert link.pieces == [0, PIECE_BYTES], "no piece travelled twice"
     assert told == [PIECE_BYTES, len(STATE)]
     assert list((tmp_path / "there").iterdir()) == [], "its source is told that it arrived"
+
+
+async def test_lost_answers_leave_no_copies_behind(tmp_path: Path, link: Link) -> None:
+    """Each would take the place of another one until it is old."""
+    arrival, link.loses = Arrival(tmp_path / "here.db"), 2 * COPIES_MAX
+    for _ in range(link.loses):
+        with pytest.raises(Interrupted, match="lost"):
+            await fetched(arrival, link, [])
+    await fetched(arrival, link, [])
+    assert (tmp_path / "here.db").read_bytes() == STATE
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+async def test_a_copy_that_fails_when_nobody_listens_any_more_is_no_bug(tmp_path: Path) -> None:
+    """What reaches nobody stops the node."""
+    bugs: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
+    disk = Disk()
+    copies = Copies(tmp_path, disk.take)
+    _ = copies.begin()
+    (making,) = copies._making.values()
+    disk.problem = True
+    disk.go.set()
+    await asyncio.wait({making})
+    del making
+    copies.expire(0.0)
+    gc.collect()
+    assert bugs == []
 
 
 async def test_a_copy_that_its_source_has_forgotten_begins_anew(tmp_path: Path, link: Link) -> None:

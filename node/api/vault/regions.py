@@ -382,11 +382,13 @@ async def pull(core: Core, request: Request, params: dict[str, str]) -> Response
 
 
 async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """{}: make a copy of the state; {id}: whether it is made; {id, offset}: a piece of it; {id, done}: it can go."""
+    """{asker}: make a copy of the state; {id}: is it made? {id, offset}: a piece of it; {id, done}: it can go."""
     copies = core.copies
     if copies is None:
         raise InvalidRequest("a server in memory takes no part in regions")
-    identity = values.text(request.data.get("id"), "id") or copies.begin()
+    identity = values.text(request.data.get("id"), "id") or copies.begin(
+        values.text(request.data.get("asker"), "asker")
+    )
     if values.boolean(request.data.get("done"), "done"):
         copies.forget(identity)
         return Response(body=b"{}", headers={"Content-Type": "application/json"})

@@ -96,7 +96,7 @@ raft {
 
 # Memory for decrypted values that are read often; 0 keeps none.
 # value_cache_mib = 64
-# Memory for the current values of all others, which stay encrypted; a million small ones fit. 0 keeps none.
+# Memory for the current values of others, of 4 KiB at most, which stay encrypted; a million small ones fit. 0 keeps none.
 # packed_cache_mib = 512
 
 # How many may listen to events on this node at once.

@@ -1,8 +1,8 @@
 """What read leases cost writes, and give reads: `python -m bench.leases`, on the simulator's virtual time.
 
-Three members on links of 0.25 ms and disks whose sync takes 1 ms on the average; one writer on the leader, one reader
-on every member, who never pause. One follower is then slow, or dies in the middle. Latencies are those of writes;
-`alone` is the share of reads that were answered without a message or a wait.
+Three members on links of 0.25 ms and disks whose sync takes 1 ms on the average; one writer on the leader, who never
+pauses, and one reader on every member, with a millisecond between reads. One follower is then slow, or dies in the
+middle. Latencies are those of writes; `alone` is the share of reads that were answered without a message or a wait.
 """
 
 import asyncio

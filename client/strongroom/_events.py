@@ -139,6 +139,14 @@ class Subscription:
         """Whether a server holds the subscription now; it is false only when the client is closed."""
         return self._stream is not None or (yield from self._connect())
 
+    def begun(self) -> Program[bool]:
+        """connect(), until `cursor` tells where the subscription begins: servers say so before anything else."""
+        while not (self.cursor or self._waiting):
+            if self._stream is None and not (yield from self._connect()):
+                return False
+            yield from self._read()
+        return True
+
     def end(self) -> Program[None]:
         """Leave the server."""
         yield from self._leave()
@@ -262,23 +270,25 @@ class Push:
 
     def run(self) -> Program[None]:
         """Until the client is closed."""
-        cache, cursor = self._core.cache, ""
+        cache = self._core.cache
         while True:
-            held = self._subscription = Subscription(self._core, "kv*", "", cursor, self._note)
+            held = self._subscription = Subscription(self._core, "kv*", "", "", self._note)
             try:
                 if not (yield from held.connect()):
                     return
-                if not cursor:
-                    cache.clear()  # what changed before nobody will tell
+                cache.clear()
+                if not (yield from held.begun()):
+                    return
+                cache.clear(
+                    held.cursor
+                )  # what changed before nobody will tell, and other nodes may be behind
                 while (event := (yield from held.next())) is not None:
-                    cursor = event.cursor
                     if event.reread:
-                        cache.clear(cursor)
+                        cache.clear(event.cursor)
                     else:
-                        cache.invalidate(event.mount, event.secret, cursor)
+                        cache.invalidate(event.mount, event.secret, event.cursor)
                 return
             except StrongroomError:
-                cursor = ""
                 self._subscription = None
                 if not (yield Pause(self.AGAIN_S)):
                     return

@@ -86,6 +86,9 @@ class Session:
 
     def log_out(self) -> Program[None]:
         """Revoke the token. What was logged in for ends; a token that was given is revoked too."""
+        yield Exclusive(_LOGIN, self._log_out)  # a login that is under way would leave a token behind
+
+    def _log_out(self) -> Program[None]:
         if not self._token:
             return
         ask = Ask("POST", "auth/token/revoke-self")

@@ -1,15 +1,18 @@
 """When a token is renewed and when it is had anew. The session is a program: the test answers it, and has the time."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
-from strongroom import AppRole, Token, Unavailable
+from strongroom import AppRole, Client, Forbidden, Token, Unavailable
 from strongroom._core import Core, Settings
 from strongroom._effects import Answer, Exclusive, Failure, Pause, Program, Send
 from strongroom._endpoints import Endpoints
 from strongroom._requests import Limits, Requests
 from strongroom._session import Session
+from support.patience import PATIENCE_S
 
 HOUR = 3600.0
 
@@ -208,3 +211,42 @@ def test_a_call_that_is_refused_while_another_has_the_token_replaced_goes_on_wit
     again = step(second, denied)
     assert (again.url, again.headers["X-Vault-Token"]) == ("https://n1:1/v1/x", "s.2")
     assert tokens == []
+
+
+def test_nothing_is_left_of_a_login_that_was_under_way_when_the_client_logged_out() -> None:
+    issued: list[str] = []
+    revoked: list[str] = []
+    logging_in, go_on, told = threading.Event(), threading.Event(), threading.Event()
+
+    def server(request: httpx.Request) -> httpx.Response:
+        token = request.headers.get("X-Vault-Token", "")
+        if request.url.path.endswith("/login"):
+            if issued:
+                logging_in.set()
+                assert go_on.wait(PATIENCE_S)
+            issued.append(f"s.{len(issued)}")
+            auth = {"client_token": issued[-1], "lease_duration": HOUR, "renewable": True}
+            return httpx.Response(200, json={"auth": auth})
+        if request.url.path.endswith("/revoke-self"):
+            revoked.append(token)
+            told.set()
+            return httpx.Response(204)
+        return httpx.Response(403, json={"errors": ["permission denied"]})
+
+    client = Client("https://n1:1", AppRole("r", "s"), transport=httpx.MockTransport(server))
+
+    def read() -> None:
+        with pytest.raises(Forbidden):  # the first token is not known any more, so there is another login
+            client.read("secret/data/a")
+
+    reads, leaves = threading.Thread(target=read), threading.Thread(target=client.log_out)
+    reads.start()
+    assert logging_in.wait(PATIENCE_S)
+    leaves.start()
+    told.wait(0.3)
+    go_on.set()
+    for thread in (reads, leaves):
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert revoked[-1:] == issued[-1:], "a token that nobody revokes"
+    client.close()

@@ -21,6 +21,9 @@ NUMBER_CHARACTERS_MAX = 1024
 _INVALID = "failed to decode JSON input: "
 # A string that does not end runs to the end of the text, so that no byte is looked at twice.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z|\\\Z)|[\[{]|[\]}]|,', re.DOTALL)
+_HALF = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_OTHER_HALF = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPED = re.compile(rb"%b%b|(?P<half>%b|%b)|\\." % (_HALF, _OTHER_HALF, _HALF, _OTHER_HALF), re.DOTALL)
 
 
 class BodyReader:
@@ -113,9 +116,20 @@ def parse(data: bytes, *, depth_max: int) -> dict[str, Any]:
     try:
         return _decoder.decode(data)
     except msgspec.DecodeError as error:  # its text names positions and types, never content
-        raise InvalidRequest(_INVALID + str(error)) from None
+        raise InvalidRequest(_INVALID + (_half_pair(data) or str(error))) from None
     except (ValueError, RecursionError):
         raise InvalidRequest(_INVALID + "invalid text or number") from None
+
+
+def _half_pair(data: bytes) -> str:
+    """What is wrong with the first escaped half of a surrogate pair: the decoder takes it for a text that ends early.
+
+    It stands for no character. Go puts U+FFFD in its place; a secret is kept as it was sent, or refused.
+    """
+    for found in _ESCAPED.finditer(data):
+        if found["half"]:
+            return f"half of a surrogate pair is no character (byte {found.start()})"
+    return ""
 
 
 def check_shape(data: bytes, *, depth_max: int) -> None:

@@ -219,7 +219,7 @@ def staleness(request: Request) -> dict[str, str]:
 
 def parse_index(header: str) -> tuple[str, int]:
     """(cluster id, index) of an X-Vault-Index header. Raises InvalidRequest."""
-    garbage = errors.InvalidRequest(f"error parsing {INDEX} header")
+    garbage = errors.InvalidRequest(f'failed to decode "{INDEX}"')
     if len(header) > INDEX_CHARACTERS_MAX:
         raise garbage
     try:

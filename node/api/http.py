@@ -194,6 +194,8 @@ class Gateway:
         if target.path is None:
             return render.message(HTTPStatus.NOT_FOUND, "")
         request = _request(call, target)
+        if request.operation is Operation.PATCH and not self._is_raw(request):
+            _check_patch_type(call.raw)
         if request.operation in _WITH_BODY:
             await self._take_body(call, request)
         if self._link:
@@ -235,6 +237,11 @@ class Gateway:
             if request.operation in _READS:
                 raise errors.TooBusy("the request took too long") from None
             raise errors.OutcomeUnknown from None
+
+    def _is_raw(self, request: Request) -> bool:
+        """Whether the path has no envelope: no such path takes PATCH, and it says that before anything else."""
+        match = self._core.system.match(request.path)
+        return match is not None and match.route.shape is Shape.RAW
 
     async def _take_body(self, call: "_Call", request: Request) -> None:
         if request.path.endswith("/"):
@@ -286,8 +293,6 @@ def _request(call: _Call, target: paths.Target) -> Request:
     read_head(call.raw)  # a bad header is told before a method that is not offered
     operation = operation_of(call.raw.method, target)
     call.operation = operation.value
-    if operation is Operation.PATCH:
-        _check_patch_type(call.raw)
     request = call.request = request_of(call.raw, target, operation, call.id)
     if operation is Operation.READ and request.path.startswith(events.PATH):
         headers = call.raw.headers
@@ -301,8 +306,12 @@ def _check_patch_type(raw: Raw) -> None:
     given = raw.headers.get(hdrs.CONTENT_TYPE)
     if not given:
         raise errors.InvalidRequest("mime: no media type")
-    if given.partition(";")[0].strip().lower() != MERGE_PATCH:
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"PATCH requires Content-Type of {MERGE_PATCH}")
+    media_type = given.partition(";")[0].strip().lower()
+    if media_type != MERGE_PATCH:
+        raise Refused(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"PATCH requires Content-Type of {MERGE_PATCH}, provided {media_type}",
+        )
 
 
 async def _wait_for_index(core: Core, raw: Raw) -> None:

@@ -40,15 +40,18 @@ _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
 
 
 def duration_ns(value: Any, field: str) -> int:
-    """A Go duration ("1h30m"), days ("2d") or seconds (3600, "3600", 1.5) as nanoseconds, never negative."""
+    """A Go duration ("1h30m"), days ("2d") or whole seconds (3600, "3600") as nanoseconds, never negative.
+
+    A JSON number with a fraction is none, as in Vault, which takes it for a text without its unit.
+    """
     if value is None:
         return 0
     if isinstance(value, str):
         nanoseconds = _parse_duration(value.strip(), field) if value else 0
-    elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        if not math.isfinite(value) or not -DURATION_NS_MAX <= value <= DURATION_NS_MAX:
-            raise InvalidRequest(f'invalid duration for field "{field}"')
-        nanoseconds = int(value * SECOND_NS)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        nanoseconds = value * SECOND_NS
+    elif isinstance(value, float | Decimal):
+        raise InvalidRequest(f'invalid duration for field "{field}": a number with a fraction needs a unit')
     else:
         raise InvalidRequest(f'error converting input for field "{field}": expected a duration')
     if nanoseconds < 0:

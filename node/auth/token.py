@@ -321,7 +321,7 @@ def auth_block(row: Token, *, client_token: str, ttl_ns: int, extra: Sequence[st
         "client_token": client_token,
         "accessor": row.accessor,
         "policies": sorted({*row.policies, *extra}),
-        "token_policies": list(row.policies),
+        **({"token_policies": list(row.policies)} if row.policies else {}),
         **identity,
         "metadata": row.metadata,
         "lease_duration": (ttl_ns + SECOND_NS // 2) // SECOND_NS,
@@ -371,7 +371,7 @@ def lookup_data(row: Token, *, token: str, now_ns: int, extra: Sequence[str] = (
         data["bound_cidrs"] = list(row.bound_cidrs)
     if row.role and not row.issuer:
         data["role"] = row.role
-    if row.period_ns:
+    if row.period_ns and row.renewable:
         data["period"] = row.period_ns // SECOND_NS
     if row.last_renewal_ns:
         data["last_renewal"] = fields.rfc3339(row.last_renewal_ns)

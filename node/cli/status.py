@@ -108,6 +108,11 @@ _WHEN_KNOWN = (
 )
 
 
+def _told(version: Mapping[str, Any]) -> tuple[Any, Any]:
+    """When it was installed, and made: `commit_date` is OpenBao's name for that, `build_date` Vault's."""
+    return version.get("timestamp_installed"), version.get("commit_date") or version.get("build_date")
+
+
 @click.command("version-history", cls=Command)
 @click.argument("ignored", nargs=-1, metavar="")
 @remote(Prints.FORMATS)
@@ -117,10 +122,7 @@ def version_history(client: Client, out: Output, ignored: tuple[str, ...]) -> in
     found = client.call("GET", "sys/version-history", query={"list": "true"}, doing=doing)
     data = needed(found, "data")
     about = data.get("key_info") or {}
-    rows = [
-        [version, about.get(version, {}).get("timestamp_installed"), about.get(version, {}).get("build_date")]
-        for version in data.get("keys") or ()
-    ]
+    rows = [[version, *_told(about.get(version, {}))] for version in data.get("keys") or ()]
     headings = ("Version", "Installation Time", "Commit Date")
     out.show(envelope(found), table(headings, rows, gap="  "))
     click.echo("Note: only the version that runs now is known, and since when there is a store.", err=True)

@@ -288,7 +288,7 @@ def _lifetime(value: Any) -> int:
     """Nanoseconds; at a mount a negative lifetime means that no version of it is ever deleted by age."""
     if isinstance(value, str) and value.strip().startswith("-"):
         return -duration_ns(value.strip()[1:], "delete_version_after")
-    if isinstance(value, int | float) and value < 0:
+    if isinstance(value, int) and value < 0:
         return -duration_ns(-value, "delete_version_after")
     return duration_ns(value, "delete_version_after")
 

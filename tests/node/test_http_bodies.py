@@ -45,6 +45,13 @@ async def test_a_patch_names_its_media_type(wire):
         assert answer.status == status
 
 
+async def test_what_has_no_envelope_takes_no_patch_of_any_type(wire):
+    for path in ("health", "seal-status", "leader", "init", "unseal"):
+        for headers in ({}, {"Content-Type": "application/merge-patch+json"}):
+            answer = await wire.ask("PATCH", f"/v1/sys/{path}", headers=headers)
+            assert (answer.status, answer.json) == (405, {"errors": []})
+
+
 async def test_an_empty_body_is_legal(wire):
     assert (await wire.ask("POST", "/v1/secret/metadata/a")).status == 204
     await wire.send(
@@ -86,6 +93,26 @@ async def test_null_is_a_body_with_no_fields(wire):
     for data in (b"null", b" null\n"):
         answer = await wire.ask("POST", "/v1/auth/token/create", data)
         assert (answer.status, answer.json["auth"]["policies"]) == (200, ["root"])
+
+
+@pytest.mark.parametrize(
+    ("data", "at"),
+    [
+        (rb'{"a":"\ud800"}', 6),
+        (rb'{"a":"\uDFFF"}', 6),
+        (rb'{"\udc00":"x"}', 2),
+        (rb'{"a":"\ud800x"}', 6),
+        (rb'{"a":"\ud83d\ude00\ud83d"}', 18),
+        (rb'{"a":"\\ud800\ud800\ud800"}', 13),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_as_such(data, at):
+    with pytest.raises(InvalidRequest, match=rf"half of a surrogate pair is no character \(byte {at}\)"):
+        parse(data, depth_max=16)
+
+
+def test_whole_surrogate_pairs_and_what_only_looks_like_half_of_one_are_text():
+    assert parse(rb'{"a":"\ud83d\ude00","b":"\\ud800"}', depth_max=16) == {"a": "\U0001f600", "b": r"\ud800"}
 
 
 def test_of_duplicate_keys_the_last_wins():

@@ -72,7 +72,7 @@ async def test_the_leader_replaces_a_term_that_is_due(core: Core) -> None:
     await call(core, UPDATE, "sys/rotate/config", {"max_operations": 1_000_000, "interval": "24h"})
     assert await read(core, "sys/rotate/config") == {
         "enabled": True,
-        "interval": 24 * 3600,
+        "interval": "24h0m0s",
         "max_operations": 1_000_000,
     }
     core.unsealed._machine._wraps.count = 1_000_000
@@ -89,6 +89,6 @@ async def test_limits_of_the_configuration(core: Core) -> None:
     assert told.warnings
     assert await read(core, "sys/rotate/config") == {
         "enabled": False,
-        "interval": 90 * 24 * 3600,
+        "interval": "2160h0m0s",
         "max_operations": WRAPS_PER_TERM_MAX,
     }

@@ -226,7 +226,7 @@ async def _configuration(core: Core, request: Request, params: dict[str, str]) -
 async def _versions(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Only the running one is known; the store's first key term tells since when there is a store."""
     installed = rfc3339(core.unsealed.reads.key_terms()[0].created_ns)
-    info = {"previous_version": None, "build_date": "", "timestamp_installed": installed}
+    info = {"previous_version": None, "commit_date": "", "timestamp_installed": installed}
     return Response(data={"keys": [API_VERSION], "key_info": {API_VERSION: info}})
 
 

@@ -9,8 +9,8 @@ from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest
 
-_FROM_CONFIGURATION = (
-    "cannot enable audit device via API; name its file in the configuration instead"  # as OpenBao words it
+_FROM_CONFIGURATION = (  # as OpenBao words it
+    "cannot enable audit device via API; use declarative, config-based audit device management instead"
 )
 _PATH = in_path("path", "The name of an audit device.")
 

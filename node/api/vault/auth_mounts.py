@@ -64,7 +64,7 @@ def routes(lockout: Lockout) -> list[Route]:
         ),
         Route(
             "sys/mounts/auth/{path...}",
-            {read: _get, update: _tune_only},
+            {read: _get, update: _tune_only, delete: _not_here},
             twin="sys/auth/{path...}",
             shape=Shape.DOUBLE,
             summary="Shows and tunes an auth method.",
@@ -156,6 +156,11 @@ async def _tune_only(core: Core, request: Request, params: dict[str, str]) -> Re
     if not path.endswith(TUNE):
         raise InvalidRequest(f'cannot mount "{AUTH}{folder(path)}"')
     return await _tune(core, request, path.removesuffix(TUNE))
+
+
+async def _not_here(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """An auth method is disabled at sys/auth."""
+    raise InvalidRequest(f'cannot unmount "{AUTH}{folder(params["path"])}"')
 
 
 async def _enable(core: Core, request: Request, path: str) -> Response:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from node import key_rotation
-from node.auth.fields import SECOND_NS, boolean, duration_ns, integer, rfc3339
+from node.auth.fields import SECOND_NS, boolean, duration_ns, go_duration, integer, rfc3339
 from node.core.core import Core
 from node.core.fields import Field, Kind
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
@@ -16,6 +16,10 @@ _CONFIG = (
     Field("enabled", Kind.BOOLEAN, "Whether the key is replaced by itself."),
     Field("interval", Kind.DURATION, "After how long; 0 for never by age."),
     Field("max_operations", Kind.INTEGER, "After how many encryptions."),
+)
+_CONFIGURED = (
+    Field("interval", Kind.STRING, 'A duration, as in "48h0m0s"; 0 for never by age.'),
+    *_CONFIG[::2],
 )
 _STATUS = (
     Field("term", Kind.INTEGER, "The number of the key that encrypts."),
@@ -37,7 +41,7 @@ def routes() -> list[Route]:
             sudo=True,
             summary="When the key is replaced by itself.",
             fields=_CONFIG,
-            answers={read: _CONFIG},
+            answers={read: _CONFIGURED},
         ),
         Route(
             "sys/rotate/keyring/config",
@@ -45,7 +49,7 @@ def routes() -> list[Route]:
             sudo=True,
             summary="When the key is replaced by itself.",
             fields=_CONFIG,
-            answers={read: _CONFIG},
+            answers={read: _CONFIGURED},
         ),
         Route(
             "sys/key-status",
@@ -75,7 +79,7 @@ async def _read_config(core: Core, request: Request, params: dict[str, str]) -> 
     return Response(
         data={
             "enabled": found.enabled,
-            "interval": found.interval_s,
+            "interval": go_duration(found.interval_s * SECOND_NS) if found.interval_s else 0,
             "max_operations": found.operations_max,
         }
     )

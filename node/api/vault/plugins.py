@@ -44,7 +44,14 @@ def routes() -> list[Route]:
             fresh=False,
             summary="One of them.",
             fields=(_TYPE, _NAME),
-            answers={read: (*_ABOUT, *named(Kind.STRING, "command sha256"), Field("args", Kind.STRINGS))},
+            answers={
+                read: (
+                    *_ABOUT,
+                    *named(Kind.STRING, "command sha256"),
+                    *named(Kind.BOOLEAN, "declarative oci"),
+                    Field("args", Kind.STRINGS),
+                )
+            },
         ),
     ]
 
@@ -87,7 +94,9 @@ async def _one(core: Core, request: Request, params: dict[str, str]) -> Response
         raise NotFound
     told = _told(kind, name)
     del told["type"]
-    return Response(data=told | {"args": None, "command": "", "sha256": ""})
+    return Response(
+        data=told | {"args": None, "command": "", "declarative": False, "oci": False, "sha256": ""}
+    )
 
 
 async def _refuse(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -119,6 +119,11 @@ def _handler(step: Step, target: str, is_open: bool) -> Handler:
 # --- beginning, cancelling ---------------------------------------------------------------------------------
 
 
+def _name(request: Request) -> str:
+    """What the path that was asked calls it: with a token it is a rotation."""
+    return KIND if request.token_row is None else "rotation"
+
+
 async def _status(core: Core, request: Request, target: str) -> Response:
     return Response(data=_described(core, target, show_nonce=await openly.vouched(core, request)))
 
@@ -163,7 +168,7 @@ def _nothing(core: Core) -> dict[str, Any]:
 
 async def _begin(core: Core, request: Request, target: str) -> Response:
     if target in core.ceremonies.rekeys:
-        raise InvalidRequest("rekey already in progress")
+        raise InvalidRequest(f"{_name(request)} already in progress")
     data = request.data
     shares = await wanted(
         data,
@@ -201,7 +206,7 @@ async def _cancel(core: Core, request: Request, target: str) -> Response:
 
 async def _update(core: Core, request: Request, target: str) -> Response:
     share, nonce = _offered(request)
-    rekey = core.ceremonies.rekeys.get(target) or _resumed(core, target, nonce)
+    rekey = core.ceremonies.rekeys.get(target) or _resumed(core, target, request, nonce)
     if rekey.made is not None and rekey.made.verifier is not None:
         raise InvalidRequest("the new keys are made and wait for their verification")
     store = core.unsealed
@@ -268,7 +273,7 @@ def _backup(rekey: Rekey, made: NewSeal) -> dict[str, Any]:
     return kept
 
 
-def _resumed(core: Core, target: str, nonce: str) -> Rekey:
+def _resumed(core: Core, target: str, request: Request, nonce: str) -> Rekey:
     """The rekey that was completed under this nonce a while ago. Raises InvalidRequest if there is none."""
     item = View(core.unsealed, seals.VIEW).get(f"{seals.ANSWER}-{target}")
     if item is not None and secrets.compare_digest(nonce.encode(), item.value["nonce"].encode()):
@@ -276,7 +281,7 @@ def _resumed(core: Core, target: str, nonce: str) -> Rekey:
         if rekey is not None:
             core.ceremonies.rekeys[target] = rekey
             return rekey
-    raise InvalidRequest("no rekey in progress")
+    raise InvalidRequest(f"no {_name(request)} in progress")
 
 
 def _offered(request: Request) -> tuple[str, str]:

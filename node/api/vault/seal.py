@@ -15,7 +15,7 @@ from node.errors import InvalidRequest
 from node.pgp import Recipient
 from storage.secret import Secret
 
-BUILD_DATE = ""
+COMMIT_DATE = ""  # not known of an installed package
 _INIT = (
     Field("secret_shares", Kind.INTEGER, "How many unseal keys to make, where people open the store."),
     Field("secret_threshold", Kind.INTEGER, "How many of them it takes."),
@@ -49,7 +49,7 @@ _STATUS = (
     Field("progress", Kind.INTEGER, "How many are in."),
     Field("nonce", Kind.STRING, "Of this attempt to open the store."),
     Field("version", Kind.STRING, "Of the server."),
-    Field("build_date", Kind.STRING, "Of the server."),
+    Field("commit_date", Kind.STRING, "Always empty: it is not known."),
     Field("migration", Kind.BOOLEAN, "Always false."),
     Field("cluster_name", Kind.STRING, "Once the store is open."),
     Field("cluster_id", Kind.STRING, "Once the store is open."),
@@ -121,7 +121,7 @@ def _status(core: Core) -> dict[str, Any]:
         "initialized": core.lifecycle.initialized,
         "sealed": core.store is None,
         "version": API_VERSION,
-        "build_date": BUILD_DATE,
+        "commit_date": COMMIT_DATE,
         "migration": False,
         "storage_type": core.settings.storage,
     }

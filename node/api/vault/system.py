@@ -33,7 +33,6 @@ _HEALTH = (
     Field("initialized", Kind.BOOLEAN, "Whether this node has a store."),
     Field("sealed", Kind.BOOLEAN, "Whether it is closed."),
     Field("standby", Kind.BOOLEAN, "Whether another node leads."),
-    Field("performance_standby", Kind.BOOLEAN, "Always false: every node answers everything."),
     Field("replication_performance_mode", Kind.STRING, "disabled, or unknown while sealed."),
     Field(
         "replication_dr_mode",
@@ -59,8 +58,6 @@ _LEADER = (
     Field("active_time", Kind.STRING, "Since when it leads, if it does."),
     Field("leader_address", Kind.STRING, "Where the leader serves clients."),
     Field("leader_cluster_address", Kind.STRING, "Where the leader replicates."),
-    Field("performance_standby", Kind.BOOLEAN, "Always false."),
-    Field("performance_standby_last_remote_wal", Kind.INTEGER, "Always 0."),
     Field("raft_committed_index", Kind.INTEGER, "What a majority holds, as far as this node knows."),
     Field("raft_applied_index", Kind.INTEGER, "What this node has applied."),
 )
@@ -129,7 +126,6 @@ async def _health(core: Core, request: Request, params: dict[str, str]) -> Respo
         "initialized": core.lifecycle.initialized,
         "sealed": core.store is None,
         "standby": standby,
-        "performance_standby": False,
         "replication_performance_mode": mode,
         "replication_dr_mode": mode if core.store is None else _MODES[core.store.region_role()],
         "server_time_utc": int(time.time()),
@@ -179,8 +175,6 @@ async def _leader(core: Core, request: Request, params: dict[str, str]) -> Respo
     return Response(
         data=body
         | {
-            "performance_standby": False,
-            "performance_standby_last_remote_wal": 0,
             "raft_committed_index": status.commit_index,
             "raft_applied_index": status.applied_index,
         }

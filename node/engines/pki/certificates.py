@@ -26,6 +26,11 @@ CURVES: dict[int, type[ec.EllipticCurve]] = {
     384: ec.SECP384R1,
     521: ec.SECP521R1,
 }
+_DIGESTS: dict[int, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = {
+    256: hashes.SHA256,
+    384: hashes.SHA384,
+    512: hashes.SHA512,
+}
 DEFAULT_BITS = {"rsa": 2048, "ec": 256, "ed25519": 0, "any": 0}
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -303,12 +308,26 @@ def make_crl(
     return builder.sign(signer, _hash(signer))
 
 
+def signature_algorithm(certificate: x509.Certificate) -> str:
+    """How the holder of a certificate's key signs revocation lists, as Go names it."""
+    key = certificate.public_key()
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "Ed25519"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"ECDSAWithSHA{_digest_bits(key.key_size)}"
+    return "SHA256WithRSA"
+
+
 def _hash(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None:
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return None
-    if isinstance(key, ec.EllipticCurvePrivateKey) and key.key_size > 256:
-        return hashes.SHA384() if key.key_size == 384 else hashes.SHA512()
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return _DIGESTS[_digest_bits(key.key_size)]()
     return hashes.SHA256()
+
+
+def _digest_bits(curve_bits: int) -> int:
+    return 256 if curve_bits <= 256 else 384 if curve_bits == 384 else 512
 
 
 # --- forms ---

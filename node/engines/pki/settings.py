@@ -143,7 +143,7 @@ def _shown(view: Shelf, issuer: authority.Issuer) -> dict[str, Any]:
         "leaf_not_after_behavior": issuer.leaf_not_after_behavior,
         "manual_chain": None,
         "ocsp_servers": [],
-        "revocation_signature_algorithm": "",
+        "revocation_signature_algorithm": c.signature_algorithm(issuer.certificate),
         "revoked": issuer.revoked_ns > 0,
         "usage": ",".join(issuer.usage),
         **(revoked if issuer.revoked_ns else {}),

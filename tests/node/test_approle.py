@@ -200,7 +200,7 @@ async def test_uses_run_out_however_many_ask_at_once(tmp_path) -> None:
 async def test_a_secret_id_ends_with_its_ttl(tmp_path) -> None:
     async with opened(tmp_path) as core:
         ask = await with_role(core)
-        made = await make(ask, ttl="1s")
+        made = await make(ask, ttl="3s")
         await login(ask, made["secret_id"])
         async with asyncio.timeout(PATIENCE_S):
             while (await ask.post(f"{ROLE}/secret-id/lookup", secret_id=made["secret_id"])).status == 200:

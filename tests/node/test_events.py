@@ -214,8 +214,8 @@ async def test_a_revoked_token_hears_nothing_more_and_its_stream_ends(site, wire
 
 
 async def test_a_token_that_ends_ends_its_stream_unless_it_was_renewed(site, wire):
-    short = await token_of(wire, READER, ttl="1s")
-    renewed = await token_of(wire, READER, name="q", ttl="1s")
+    short = await token_of(wire, READER, ttl="4s")
+    renewed = await token_of(wire, READER, name="q", ttl="4s")
     async with (
         listening(site.url, short, "kv*") as brief,
         listening(site.url, renewed, "kv*") as long,

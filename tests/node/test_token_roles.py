@@ -241,7 +241,7 @@ async def test_a_batch_token_dies_with_its_parent_and_an_orphan_does_not(tmp_pat
 async def test_a_batch_token_ends(tmp_path) -> None:
     async with opened(tmp_path) as core:
         ask = Asker(core)
-        token = Secret((await batch_token(ask, ttl="1s")).encode())
+        token = Secret((await batch_token(ask, ttl="3s")).encode())
         assert core.tokens.find(core.unsealed, token) is not None
         async with asyncio.timeout(PATIENCE_S):
             while core.tokens.find(core.unsealed, token) is not None:

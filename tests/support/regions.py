@@ -81,8 +81,14 @@ class RegionOfOne:
         poll(lambda: self.regions(token)["role"] == role, what=f"{self.name} is {role}")
 
     def wait_level(self, token: str, position: int) -> None:
-        """Until this region holds the history up to `position`."""
-        poll(lambda: self.regions(token)["position"] >= position, what=f"{self.name} at {position}")
+        """Until this region holds the history up to `position`, and has heard that it was level."""
+
+        def is_level() -> bool:
+            told = self.regions(token)
+            own = next(each for each in told["regions"] if each["name"] == self.name)
+            return told["position"] >= position and own["lag_seconds"] is not None
+
+        poll(is_level, what=f"{self.name} at {position}")
 
 
 @contextlib.contextmanager

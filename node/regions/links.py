@@ -59,6 +59,7 @@ class Links:
         """
         preferred = self._preferred.get(region, "")
         for address in sorted(addresses, key=lambda each: each != preferred):
+            self._check_open()
             try:
                 answer = await self._ask(region, address, path, method, body, headers or {}, timeout_s)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
@@ -79,6 +80,7 @@ class Links:
         """
         preferred = self._preferred.get(region, "")
         for address in sorted(addresses, key=lambda each: each != preferred):
+            self._check_open()
             timeout = aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
             try:
                 async with self._request(region, address, path, "POST", body, {}, timeout) as answer:
@@ -143,6 +145,11 @@ class Links:
             allow_redirects=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
+
+    def _check_open(self) -> None:
+        """Who asks several times may find that this node has parted from the others meanwhile."""
+        if self._session.closed:
+            raise Unreachable("this node's links to other regions are closed")
 
     async def close(self) -> None:
         await self._session.close()

@@ -12,10 +12,10 @@ import math
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -338,7 +338,26 @@ class RegionsWorker:
             count = await divergence.set_aside(self._store, batch.at, own.epoch)
             log.warning("commands set aside", first=batch.at, count=count, source=source.name)
         self.stuck = f"taking the whole state of {source.name}"
-        await self._resettle(source)
+        await self._as_secondary(self._resettle(source), source)
+
+    async def _as_secondary(self, taking: Coroutine[Any, Any, None], source: Region) -> None:
+        """Take another region's state for as long as this one follows: what it orders after a promotion is not to be
+        replaced by what it took over from, and neither a promotion nor a departure waits for the rest of a state.
+
+        Raises Interrupted.
+        """
+        task = asyncio.create_task(taking, name="resettle")
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=RETRY_S)
+                if not task.done() and self._store.region_role() != roles.SECONDARY:
+                    raise Interrupted(f"the state of {source.name} is not wanted any more")
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # looked at, also where why we end counts for more
+        task.result()
 
     async def _resettle(self, source: Region) -> None:
         """Take the other region's state as a whole, on every node of this one: what is wanted is not kept there,
@@ -357,7 +376,8 @@ class RegionsWorker:
         try:
             await asyncio.to_thread(self._mark, path)
             await self._store.copies.check(path)
-            await self._store.copies.replace(path)
+            if self._store.region_role() == roles.SECONDARY:
+                await self._store.copies.replace(path)
         finally:
             path.unlink(missing_ok=True)
         log.warning(

@@ -419,7 +419,9 @@ class AsyncEvents:
 
 
 class AsyncEventStream:
-    """An iterator without end, for one task; see EventStream."""
+    """An iterator without end, for one task; see EventStream. Who is cancelled while he waits for an event, by a
+    timeout say, can go on to wait.
+    """
 
     def __init__(self, driver: AsyncDriver, subscription: Subscription) -> None:
         self._driver, self._subscription = driver, subscription

@@ -105,7 +105,36 @@ class _AsyncStream(Stream):
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
-        self.lines: AsyncIterator[str] = response.aiter_lines()
+        self._lines: AsyncIterator[str] = response.aiter_lines()
+        self._reading: asyncio.Task[str | None] | None = None
+
+    async def line(self) -> str | None:
+        """The next one; None at the end. Raises what httpx raises.
+
+        Who is cancelled while he waits leaves the read to whoever asks next: broken off, it would break the stream.
+        """
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._next(), name="strongroom-line")
+            self._reading.add_done_callback(_looked_at)
+        reading = self._reading
+        await asyncio.wait({reading})
+        self._reading = None
+        return None if reading.cancelled() else reading.result()
+
+    async def _next(self) -> str | None:
+        return await anext(self._lines, None)
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+        await self.response.aclose()
+
+
+def _looked_at(reading: "asyncio.Task[str | None]") -> None:
+    """An error of a stream that nobody reads any more is nobody's."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 class SyncDriver:
@@ -281,7 +310,7 @@ class AsyncDriver:
             case ReadStream(stream=_AsyncStream() as stream):
                 return await self._read(stream)
             case CloseStream(stream=_AsyncStream() as stream):
-                return await stream.response.aclose()
+                return await stream.close()
         raise AssertionError("a stream of another driver")
 
     async def _open(self, request: OpenStream) -> Answer | Failure | Stream:
@@ -300,7 +329,7 @@ class AsyncDriver:
 
     async def _read(self, stream: _AsyncStream) -> list[str] | Failure:
         try:
-            line = await anext(stream.lines, None)
+            line = await stream.line()
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             return Failure(type(error).__name__, sent=True)
         return Failure("the stream has ended", sent=True) if line is None else [line]

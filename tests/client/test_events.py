@@ -164,6 +164,22 @@ async def test_with_asyncio_too() -> None:
         assert script.asked == ["", "c1"]
 
 
+async def test_whoever_waits_for_a_while_only_stays_at_the_same_server_and_misses_nothing() -> None:
+    script = Script(": ping\nid: c0\n\n")
+    script.later = event(1)
+    with serving(script) as url:
+        client = AsyncClient(url, Token("s.t"))
+        async with client.events.subscribe("kv*") as events:
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(events), 0.1)
+            script.more.set()
+            assert (await asyncio.wait_for(anext(events), PATIENCE_S)).id == "1"
+            assert script.asked == [""]
+        script.end.set()
+        await client.aclose()
+
+
 def filled(client: Client, script: Script, *names: str) -> None:
     """The cache was emptied for a new subscription, and holds what is at least as new as its beginning.
 

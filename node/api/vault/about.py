@@ -131,7 +131,7 @@ def routes() -> list[Route]:
         *_both("sys/namespaces", _empty, summary="Namespaces: there is one, the root."),
         Route(
             "sys/namespaces/{path...}",
-            {read: _absent, update: _refuse_namespace, delete: _nothing},
+            {read: _absent, update: _refuse_namespace, delete: _no_namespace},
             summary="Namespaces: there is one, the root.",
             fields=(in_path("path", "Of a namespace."),),
         ),
@@ -269,6 +269,10 @@ async def _refuse_quota(core: Core, request: Request, params: dict[str, str]) ->
 
 async def _refuse_namespace(core: Core, request: Request, params: dict[str, str]) -> Response:
     raise InvalidRequest("namespaces are not offered: there is one, the root")
+
+
+async def _no_namespace(core: Core, request: Request, params: dict[str, str]) -> Response:
+    return Response(warnings=["requested namespace does not exist"])
 
 
 async def _empty(core: Core, request: Request, params: dict[str, str]) -> Response:

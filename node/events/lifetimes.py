@@ -27,6 +27,7 @@ class Lifetimes:
         self._store, self._mounts = store, mounts
         self._expiries = Expiries()
         self._begun_ns = self._passed_ns = store.now_ns()
+        self._looked_back = False  # at what expired before the beginning
 
     @property
     def known_ns(self) -> int:
@@ -47,6 +48,11 @@ class Lifetimes:
         self._expiries.restart()
         self._expiries.horizon_ns = 0  # it has to be looked through
         self._begun_ns = self._passed_ns = self._store.now_ns()
+        self._looked_back = False
+
+    def overlooked(self) -> None:
+        """Versions may have been written that were not noted."""
+        self._expiries.horizon_ns = 0
 
     @property
     def are_unknown(self) -> bool:
@@ -56,13 +62,15 @@ class Lifetimes:
     async def learn(self) -> None:
         """Look through all versions for those that have a lifetime."""
         self._expiries.restart()
-        after, since_ns = 0, min(self._passed_ns, self.known_ns)
+        after = 0
+        since_ns = self.told_ns if self._looked_back else min(self._passed_ns, self.known_ns)
         while True:
             found, after = self._store.reads.kv_expiring(after, since_ns, SCANNED_ROWS_MAX)
             for due_ns, mount_id, path, version in found:
                 if due_ns > self._passed_ns or self._was_to_expire(mount_id, path, version, due_ns):
                     self._expiries.add(due_ns, mount_id, path, version)
             if not after:
+                self._looked_back = self._expiries.horizon_ns > 0  # else it began anew meanwhile
                 return
             await asyncio.sleep(SCAN_PAUSE_S)
 
@@ -86,4 +94,4 @@ class Lifetimes:
                 at = self._store.position
                 yield Event(at, 0, at, due_ns, mounts[mount_id], EXPIRED, path, version)
         if len(due) < EXPIRED_MAX:
-            self._passed_ns = max(self._passed_ns, now_ns)
+            self._passed_ns = max(self._passed_ns, min(now_ns, self._expiries.horizon_ns - 1))

@@ -97,6 +97,7 @@ class Stream:
         taken, self._applied = self._applied, []
         if self._gap:
             self._gap = False
+            self._lifetimes.overlooked()
             self.audience.everybody_out_of_date()
             self._all_read_again(WINDOW)
         for position, command, outcome in taken:

@@ -53,12 +53,13 @@ class Upkeep:
         self._replica, self._machine, self._snapshots = replica, machine, snapshots
         self._close_batch, self._run, self._clock = close_batch, run, clock
         self._wake = asyncio.Event()
-        self._wanted = False
+        self._wanted = self._busy = False
         self._at_least = 0  # the log is to begin here, whatever the limits say
         self.compactions = self.snapshots_taken = 0
 
     def poke(self) -> None:
-        if self._cramped():
+        """Ask whether there is work, which is not free; while some is done the next poke will do."""
+        if self._busy or self._cramped():
             return
         if self._wanted or self._tidying_due() or self._compaction_due():
             self._wake.set()
@@ -87,12 +88,14 @@ class Upkeep:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._busy = True
             if self._wanted:
                 await self._take_snapshot()
             if self._tidying_due():
                 await self._tidy()
             if self._compaction_due():
                 await self._compact()
+            self._busy = False
 
     async def _tidy(self) -> None:
         self._tidied_at = self._clock()
@@ -130,9 +133,12 @@ class Upkeep:
     def _last_droppable(self) -> int:
         """Applied, and neither in the tail that is kept nor needed behind a snapshot that is on its way."""
         replica = self._replica
-        limit = min(max(self._before_tail(), self._at_least), replica.core.applied_index)
-        floor = replica.replicator.snapshot_floor
-        return limit if floor is None or self._too_long() else min(limit, floor)
+        limit, floor = replica.core.applied_index, replica.replicator.snapshot_floor
+        if floor is not None and not self._too_long():
+            limit = min(limit, floor)
+        if limit <= replica.log.base.index:
+            return limit
+        return min(max(self._before_tail(), self._at_least), limit)
 
     def _before_tail(self) -> int:
         """The last index before the newest entries that are kept: so many, or so many bytes."""

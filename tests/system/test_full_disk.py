@@ -114,7 +114,7 @@ def test_a_leader_whose_disk_is_full_lets_another_lead_and_catches_up_when_there
     assert cluster.wait_leader(other_than="n1") in ("n2", "n3")
     for value in range(1, 101):
         poll(lambda value=value: write("n2", value) == 200, what="a write through another node")
-    assert write("n1", 101) == 507
+    assert write("n1", 101) in (503, 507), "it knows that it is behind, or that it has no room"
     assert cluster.request("n1", "GET", path)[0] in (200, 503)
     old = cluster.request("n1", "GET", path, headers={"X-Strongroom-Consistency": "stale-ok"})
     assert old[0] == 200

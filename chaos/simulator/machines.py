@@ -7,6 +7,7 @@ a policy. Both keep in a directory what a crash leaves of them.
 import json
 import os
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,6 +79,7 @@ class LightMachine:
 
     def __init__(self, path: Path, witness: Witness | None = None) -> None:
         self.path, self._witness = path, witness
+        self._writing = threading.Lock()  # a checkpoint may be under way in a thread when restore() writes
         self.values: dict[str, str] = {}
         self.history: list[tuple[int, str]] = []
         self.outcomes: dict[str, tuple[int, Any]] = {}
@@ -172,11 +174,12 @@ class LightMachine:
 
     def _write(self, path: Path) -> int:
         """The index of what was written: outside the simulator this runs beside apply()."""
-        fields = {"index": self.index, "history": self.history, "outcomes": self.outcomes}
-        dump = json.dumps(fields | {"values": self.values})
-        tmp = path.with_name(path.name + ".writing")
-        tmp.write_text(dump)
-        os.replace(tmp, path)
+        with self._writing:
+            fields = {"index": self.index, "history": self.history, "outcomes": self.outcomes}
+            dump = json.dumps(fields | {"values": self.values})
+            tmp = path.with_name(path.name + ".writing")
+            tmp.write_text(dump)
+            os.replace(tmp, path)
         return int(json.loads(dump)["index"])
 
 

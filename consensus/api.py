@@ -124,11 +124,23 @@ class StateMachine(Protocol):
         """
         ...
 
-    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> bool:
         """As stage(), for a copy of any age: restore(path) makes it the state at `index`, of whose outcomes
         none is remembered but that of `request_id`. It keeps what names the group's members. A function of the
         copy and of the state at index - 1, which commit() has closed.
+
+        False, also a function of these two: that state is not to be replaced by that copy.
         """
+        ...
+
+    def decline(self, index: int, request_id: bytes) -> None:
+        """The entry at `index` is a restore for which stage_reset() returned False: only applied_index moves, and
+        outcome(request_id) is remembered.
+        """
+        ...
+
+    def declined(self, request_id: bytes) -> bool:
+        """Whether the remembered outcome of a restore is that it changed nothing."""
         ...
 
     def unstage(self) -> None:

@@ -6,6 +6,7 @@ it holds what it names, and it survives any minority like every other entry. App
 state is laid ready beside the loop; then the state is swapped. A member without the file stays before the entry: the
 leader offers it the file until the entry is applied, and from then on a snapshot, since its log is compacted up to
 the entry, at once or at its next start. Applied twice it restores once: the state machine remembers the request id.
+Whether its state is still to be replaced when the entry's turn comes, the state machine says; all say the same.
 """
 
 import asyncio
@@ -119,6 +120,7 @@ class Restoring:
         self._offered: tuple[str, bytes, float] = ("", b"", 0.0)  # by whom, what, when
         self._ready = 0  # the index of the entry whose state is laid ready
         self._laying = 0  # ... or about to be
+        self._wanted = False  # that state replaces the present one; else the entry changes nothing
         self._busy = asyncio.Lock()
         self.restored = 0
         self._looked = float("-inf")
@@ -165,6 +167,10 @@ class Restoring:
                     await self._distribute(self._spread)
                     asked = True
                     await self._carry_out(order)
+                if self._machine.declined(order.request_id):
+                    raise RestoreRefused(
+                        "what the state has become meanwhile is not to be replaced by this one"
+                    )
             except TimeoutError:
                 if asked:
                     raise OutcomeUnknown("the deadline passed while the group was restoring") from None
@@ -321,10 +327,15 @@ class Restoring:
             self._machine.skip(index)
             return True
         if self._ready == index:
-            self._machine.restore(self._snapshots.held_path(order.sha256))
+            if self._wanted:
+                self._machine.restore(self._snapshots.held_path(order.sha256))
+                self.restored += 1
+                self._release(order)
+            else:
+                # The file stays until it is old (upkeep.py): unlike a restored state this one is not durable yet, so
+                # after a crash it may be asked once more.
+                self._machine.decline(index, order.request_id)
             self._ready = self._laying = 0
-            self.restored += 1
-            self._release(order)
             self._local.state_replaced(index)
             return True
         if self._laying != index:
@@ -349,7 +360,7 @@ class Restoring:
         path = self._snapshots.held_path(order.sha256)
         while self._local.replica.core.applied_index < index:
             try:
-                await self._run(self._machine.stage_reset, path, index, order.request_id)
+                self._wanted = await self._run(self._machine.stage_reset, path, index, order.request_id)
                 return True
             except OSError as error:  # a full disk: the entry is committed, so there is no way but to wait
                 _log.error("the state to restore cannot be laid ready: %s", error)

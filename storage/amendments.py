@@ -13,7 +13,7 @@ from typing import Any
 from storage import cluster, data_keys, regions
 from storage.command import OWN_VIEWS, NodePut
 from storage.database import Database
-from storage.errors import Incompatible
+from storage.errors import Incompatible, NotWanted
 
 _OF_GROUP = ("nodes", "join_tokens", "system_secrets")
 _OF_REGIONS = ("region", "regions", "epochs")
@@ -24,12 +24,19 @@ _OWN_FIELDS = "view, path, revision, created_ns, updated_ns, expires_ns, owner, 
 def reset(copy: Any, present: Any, index: int, request_id: bytes, outcome: bytes) -> None:
     """Make `copy` the state at `index`; `request_id` is what asked for it. Both are SQLite connections.
 
-    Raises Incompatible if it is another store's.
+    Raises Incompatible if it is another store's, NotWanted if what this one has become by now is not to be replaced
+    by it: another region's state is for who follows, a backup for who has no regions. Whoever asked may have seen
+    something else, and what was ordered since is not for him to undo.
     """
     own_name = "SELECT cluster_id FROM cluster"
     if copy.execute(own_name).fetchall() != present.execute(own_name).fetchall():
         raise Incompatible("the copy belongs to another store")
-    if copy.execute("SELECT role FROM region").fetchone()[0] == regions.ARRIVING:
+    own_role = "SELECT role FROM region"
+    arriving = copy.execute(own_role).fetchone()[0] == regions.ARRIVING
+    role = present.execute(own_role).fetchone()[0]
+    if role != (regions.SECONDARY if arriving else regions.ALONE):
+        raise NotWanted(f"the cluster is {role} by now: its state is not to be replaced by that copy")
+    if arriving:
         _settle(copy, present, index, request_id)
         return
     _keep(copy, present, _OF_GROUP + _OF_REGIONS)

@@ -6,6 +6,7 @@ StorageError
  +- Corrupt           stored bytes are not what was written: altered, cut, or from another place
  +- Incompatible      written by a version of the format that this build does not read
  +- SealUnavailable   the seal cannot be asked now (key file missing or unreadable)
+ +- NotWanted         what the state has become meanwhile is not to be replaced by that copy
 """
 
 
@@ -31,3 +32,7 @@ class Incompatible(StorageError):
 
 class SealUnavailable(StorageError):
     """The seal cannot be asked now."""
+
+
+class NotWanted(StorageError):
+    """The state is not to be replaced by that copy any more."""

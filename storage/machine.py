@@ -17,7 +17,7 @@ from storage.cache import ValueCache
 from storage.command import Done, Outcome, Reason, Rejected
 from storage.database import Amendment, Database, SlotMemory
 from storage.digest import OWN, SHARED, Pause, digest
-from storage.errors import Incompatible
+from storage.errors import Incompatible, NotWanted
 from storage.handling import HANDLINGS, NOT_IN_BATCHES, OF_ONE_KEY, TOPICS
 from storage.history import History
 from storage.marks import Marks
@@ -177,6 +177,8 @@ class Machine:
         """What became of a command, if it was applied and is not yet forgotten."""
         encoded = self._outcomes.get(request_id)
         if encoded is None:
+            if self.declined(request_id):
+                return Remembered(self._applied_index, Rejected(Reason.REGION_ROLE))
             return Remembered(self._applied_index, Done()) if request_id == self._settled_by else None
         return Remembered(self._applied_index, c.outcome_decode(encoded))
 
@@ -238,10 +240,27 @@ class Machine:
         self._db.stage(path, _READ_INDEX, at_least=self._applied_index)
         self._look_at_staged()
 
-    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
-        """As stage(), for a snapshot of any age, which becomes the state at `index`. See amendments.py."""
-        self._db.stage(path, _READ_INDEX, at_least=0, amend=_reset(index, request_id))
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> bool:
+        """As stage(), for a snapshot of any age, which becomes the state at `index`. See amendments.py.
+
+        False: this state is not to be replaced by it; nothing is laid ready, and decline() is what is left.
+        """
+        try:
+            self._db.stage(path, _READ_INDEX, at_least=0, amend=_reset(index, request_id))
+        except NotWanted:
+            return False
         self._look_at_staged()
+        return True
+
+    def decline(self, index: int, request_id: bytes) -> None:
+        """The entry at `index` asked for a state that this one is not to be replaced by: that is remembered."""
+        self._advance(index)
+        self._mixed = True
+        self._settled_by = regions.decline(self._db, request_id)
+
+    def declined(self, request_id: bytes) -> bool:
+        """Whether that request was the last one of the kind, and declined."""
+        return self._settled_by == request_id + regions.DECLINED
 
     def _look_at_staged(self) -> None:
         try:

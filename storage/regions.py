@@ -29,6 +29,7 @@ ALONE, PRIMARY, LEAVING, SECONDARY, CALLED = "alone", "primary", "leaving", "sec
 ARRIVING = "arriving"  # in a copy of another region's state, on its way to become this one's
 FOLLOWS = frozenset({SECONDARY, CALLED})
 REGIONS_MAX = 32
+DECLINED = b"-"  # behind the request in settled_by: it changed nothing
 SETTLED_INDEX = (
     1  # a new region's log begins behind its first state, so that nobody joins it without that state
 )
@@ -137,6 +138,13 @@ def settle(db: Database, name: str) -> None:
 def arrive(db: Database) -> None:
     """Mark a copy of another region's state: it is to become that of a region that has nodes already."""
     _become(db, ARRIVING, own(db)[0])
+
+
+def decline(db: Database, request_id: bytes) -> bytes:
+    """Note that this request for another state changed nothing; returns what settled_by() is from now on."""
+    noted = request_id + DECLINED
+    db.run("UPDATE region SET settled_by = ?", (noted,))
+    return noted
 
 
 def settled_by(db: Database) -> bytes:

@@ -21,7 +21,7 @@ CREATE TABLE region (
     name       TEXT NOT NULL,
     role       TEXT NOT NULL,
     level      INTEGER NOT NULL,
-    settled_by BLOB NOT NULL -- the request by which it last took another region's state for its own
+    settled_by BLOB NOT NULL -- the request by which it last took another region's state for its own, or declined a copy
 ) STRICT;
 INSERT INTO region VALUES (1, '', 'alone', 1, x'');
 

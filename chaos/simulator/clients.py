@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from chaos.simulator.machines import KEYS, Backup
+from chaos.simulator.machines import KEYS, PIN, PINNED, Backup
 from chaos.simulator.world import CLOCK_DRIFT, Node, World
 from consensus.api import Applied
 from consensus.errors import ConsensusError
@@ -16,6 +16,7 @@ THINK_S = 1 / 6
 PATIENCE_S = 10.0
 RESTORE_S = 8.0
 RESTORING_SHARE = 0.4  # of all histories
+PINNED_SHARE = 0.3  # of all restores: the state is pinned while the file is on its way
 
 
 class Clients:
@@ -23,7 +24,7 @@ class Clients:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._floors: dict[str, list[tuple[float, int]]] = {key: [(0.0, 0)] for key in KEYS}
+        self._floors: dict[str, list[tuple[float, int]]] = {key: [(0.0, 0)] for key in (*KEYS, PIN)}
         self._number = 0
 
     async def live(self, until: float) -> None:
@@ -36,11 +37,11 @@ class Clients:
             else:
                 await self.read(rng.choice(KEYS))
 
-    async def write(self, key: str, until: float, nodes: list[str] | None = None) -> bool:
+    async def write(self, key: str, until: float, nodes: list[str] | None = None, ending: str = ".") -> bool:
         """Whether it was acknowledged before `until`."""
         world = self.world
         self._number += 1
-        value, request = f"v{self._number}.", world.rng.randbytes(16)
+        value, request = f"v{self._number}{ending}", world.rng.randbytes(16)
         command = b""
 
         async def act(node: Node) -> Applied:
@@ -119,12 +120,21 @@ class Clients:
                 continue
             world.backups.append(backup)
             await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 3)]))
+            pinning = world.start(self._pin(until)) if rng.random() < PINNED_SHARE else None
             known = set(world.restored_at)
             if await self.at_some_node(lambda node, path=path: _restore(node, path)):  # type: ignore[misc]
                 world.seen["restores"] += 1
                 world.trace("restored", path.name)
                 for key in KEYS:
                     self._told(key, self._first_since(known))
+            if pinning is not None:
+                await pinning
+                await self.write(PIN, until + PATIENCE_S, ending=".no")
+
+    async def _pin(self, until: float) -> None:
+        """Others decide meanwhile that the state is to stay."""
+        await asyncio.sleep(self.world.rng.uniform(0, 0.5))
+        await self.write(PIN, until + PATIENCE_S, ending=PINNED)
 
     def _first_since(self, known: set[int]) -> int:
         """The earliest restore that is not among the `known` ones: that one at least has been."""

@@ -132,10 +132,15 @@ def _commit_without_holders(self: Leasing) -> None:
 _stage_reset = LightMachine.stage_reset
 
 
-def _forget_who_asked(self: LightMachine, path: Path, index: int, request_id: bytes) -> None:
-    _stage_reset(self, path, index, request_id)
+def _forget_who_asked(self: LightMachine, path: Path, index: int, request_id: bytes) -> bool:
+    wanted = _stage_reset(self, path, index, request_id)
     if self.reset is not None:
         self.reset["outcomes"] = {request_id.hex(): (index, None)}
+    return wanted
+
+
+def _never_declined(self: LightMachine, request_id: bytes) -> bool:
+    return False
 
 
 def _take_everything(self: Restoring, entry: Any) -> bool:
@@ -205,6 +210,10 @@ DEFECTS = {
     "restore-without-file": Defect(
         "a follower takes an entry into its log that names a file which it lacks",
         ((Restoring, "takes", _take_everything),),
+    ),
+    "restore-declined-silently": Defect(
+        "whoever asked for a restore that changed nothing is told that it was done",
+        ((LightMachine, "declined", _never_declined),),
     ),
     "restore-keeps-state": Defect(
         "a restore is acknowledged and changes nothing", ((LightMachine, "restore", _keep_the_state),)

@@ -21,6 +21,11 @@ from storage.machine import Machine
 
 KEY = b"k" * 32
 KEYS = ("r0", "r1", "r2")
+PIN, PINNED = (
+    "pin",
+    ".yes",
+)  # a register whose text may end so: then no backup takes the place of the light state
+DECLINED = "declined"
 History = list[tuple[int, str]]
 
 
@@ -33,6 +38,10 @@ class Witness(Protocol):
 
     def restored(self, index: int, machine: "Registers") -> None:
         """The entry at `index` put a backup in place of the whole state."""
+        ...
+
+    def declined(self, index: int) -> None:
+        """The entry at `index` would have done so, had the state not been pinned."""
         ...
 
 
@@ -129,13 +138,26 @@ class LightMachine:
     def stage(self, path: Path) -> None:
         json.loads(path.read_bytes())
 
-    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> bool:
         fields = json.loads(path.read_bytes())
+        if self.values.get(PIN, "").endswith(PINNED):
+            return False
         self.reset = {
             **fields,
             "index": index,
             "outcomes": fields["outcomes"] | {request_id.hex(): (index, None)},
         }
+        return True
+
+    def decline(self, index: int, request_id: bytes) -> None:
+        self.skip(index)
+        self.outcomes[request_id.hex()] = (index, DECLINED)
+        if self._witness is not None:
+            self._witness.declined(index)
+
+    def declined(self, request_id: bytes) -> bool:
+        known = self.outcome(request_id)
+        return known is not None and known.result == DECLINED
 
     def unstage(self) -> None:
         self.reset = None
@@ -209,9 +231,9 @@ class StoreMachine(Machine):
         shutil.copyfile(self._path, self._kept)
         return index
 
-    def stage_reset(self, path: Path, index: int, request_id: bytes) -> None:
-        super().stage_reset(path, index, request_id)
-        self._reset = True
+    def stage_reset(self, path: Path, index: int, request_id: bytes) -> bool:
+        self._reset = super().stage_reset(path, index, request_id)
+        return self._reset
 
     def unstage(self) -> None:
         self._reset = False

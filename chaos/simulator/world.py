@@ -132,6 +132,7 @@ class World:
     )  # where it was applied, the last time if a restore undid it
     backups: list[Backup] = field(default_factory=list)
     restored_at: dict[int, Backup] = field(default_factory=dict)
+    declined_at: set[int] = field(default_factory=set)
     acknowledged: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
     options: RaftOptions = OPTIONS
@@ -367,8 +368,15 @@ class World:
             self.restored_at[index] = known
             for key, value in values.items():
                 self._note(key, value, index)
-        if known.values != values or index in self.history:
+        if known.values != values or index in self.history or index in self.declined_at:
             raise self.fail(f"{node_id} restored {values} at {index}, where another has something else")
+
+    def declined(self, index: int) -> None:
+        """See machines.Witness."""
+        self.seen["declined"] += 1
+        self.declined_at.add(index)
+        if index in self.restored_at:
+            raise self.fail(f"the restore at {index} was declined, and carried out by another")
 
     def _note(self, key: str, value: str | None, index: int) -> None:
         positions = self.positions.setdefault((key, value), [])
@@ -422,6 +430,9 @@ class NodeWitness:
 
     def restored(self, index: int, machine: Registers) -> None:
         self.world.restored(self.node_id, index, machine)
+
+    def declined(self, index: int) -> None:
+        self.world.declined(index)
 
 
 def _restores(frame: wire.Frame) -> bool:

@@ -376,8 +376,9 @@ class RegionsWorker:
         try:
             await asyncio.to_thread(self._mark, path)
             await self._store.copies.check(path)
-            if self._store.region_role() == roles.SECONDARY:
-                await self._store.copies.replace(path)
+            await self._store.copies.replace(
+                path
+            )  # declined where the entry's turn comes after a promotion's
         finally:
             path.unlink(missing_ok=True)
         log.warning(

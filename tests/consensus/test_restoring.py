@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.groups import Cluster, eventually
-from support.machines import DictMachine
+from support.machines import PIN, PINNED, DictMachine
 from support.patience import PATIENCE_S
 from support.replicas import OneReplica, entries
 
@@ -127,10 +127,10 @@ async def test_the_leader_dies_while_the_group_restores(
     started = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> None:
+    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> bool:
         loop.call_soon_threadsafe(started.set)
         time.sleep(0.5)
-        stage(self, path, index, request_id)
+        return stage(self, path, index, request_id)
 
     monkeypatch.setattr(DictMachine, "stage_reset", slowly)
     leader = await three.led()
@@ -151,9 +151,9 @@ async def test_heartbeats_go_on_while_the_state_is_laid_ready(
 ) -> None:
     stage = DictMachine.stage_reset
 
-    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> None:
+    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> bool:
         time.sleep(4 * three.options.election_max_s)
-        stage(self, path, index, request_id)
+        return stage(self, path, index, request_id)
 
     leader, term = await three.led(), three.leader().status().term
     monkeypatch.setattr(DictMachine, "stage_reset", slowly)
@@ -182,6 +182,46 @@ async def test_a_restore_that_is_asked_for_twice_happens_once(
     await three.converged()
     assert set(three.machines["n3"].values) == {"old", "after", "later"}
     assert not three.fatal
+
+
+async def test_a_state_that_is_not_to_be_replaced_by_then_stays_on_every_member(
+    three: Cluster, backup: Path
+) -> None:
+    """It became so while the file was on its way: who asks is told, and who was away learns of it without the file."""
+    away = three.followers()[0]
+    await three.stop(away)
+    asked = three.followers()[0]
+    await three.write(asked, f"{PIN}=1{PINNED}")
+    with pytest.raises(RestoreRefused, match="meanwhile"):
+        await three.groups[asked].restore(backup, PATIENCE_S)
+    await three.write(asked, "after=1")
+    await three.reopen(away)
+    await three.converged()
+    assert all(set(machine.values) == {PIN, "after"} for machine in three.machines.values())
+    await three.write(away, f"{PIN}=no")
+    await three.groups[asked].restore(backup, PATIENCE_S)
+    await three.converged()
+    assert all(machine.values == OLD for machine in three.machines.values())
+
+
+async def test_a_restore_that_was_declined_is_declined_again_after_a_power_cut(
+    three: Cluster, backup: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it was durable but the log: whoever comes to the entry again needs the file again."""
+    await three.write("n1", f"{PIN}=1{PINNED}")
+    with monkeypatch.context() as crashed:
+        crashed.setattr(Upkeep, "compact_up_to", lambda upkeep, index: None)
+        with pytest.raises(RestoreRefused):
+            await three.groups["n1"].restore(backup, PATIENCE_S)
+        await three.converged()
+        for node_id in list(three.groups):
+            await three.stop(node_id)
+    for node_id in ("n1", "n2", "n3"):
+        (three.directory / node_id / "state").unlink(missing_ok=True)
+        await three.reopen(node_id)
+    await three.write("n2", "after=1")
+    await three.converged()
+    assert all(set(machine.values) == {PIN, "after"} for machine in three.machines.values())
 
 
 async def test_two_restores_at_once_are_refused(three: Cluster, backup: Path) -> None:
@@ -214,9 +254,9 @@ async def test_a_deadline_after_the_entry_may_be_in_a_log_is_unknown(
 ) -> None:
     stage, over = DictMachine.stage_reset, threading.Event()
 
-    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> None:
+    def slowly(self: DictMachine, path: Path, index: int, request_id: bytes) -> bool:
         over.wait(PATIENCE_S)
-        stage(self, path, index, request_id)
+        return stage(self, path, index, request_id)
 
     monkeypatch.setattr(DictMachine, "stage_reset", slowly)
     with pytest.raises(OutcomeUnknown):

@@ -1,6 +1,7 @@
 """Regions: one history in all of them, one region that orders it, and nothing ordered by two."""
 
 import random
+from pathlib import Path
 
 import pytest
 from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log, sealed
@@ -8,6 +9,7 @@ from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log,
 from storage import command as c
 from storage import history
 from storage.command import Done, Reason, Rejected
+from storage.errors import NotWanted
 from storage.machine import Machine
 
 
@@ -190,16 +192,10 @@ def test_a_region_that_went_astray_takes_the_history_of_the_one_that_orders_and_
     primary.ok(c.RegionDemote(T0))
     primary.ok(c.NodePut(T0, "eu-1", "eu", "https://eu-1", "eu-1:8201"))
     primary.ok(c.EntryPut(T0, "own:divergence", "a", sealed()))
-    copy = tmp_path / "copy.db"
-    follower.machine.commit()
-    follower.machine.snapshot(copy)
-    marked = Machine.open(copy, key=KEY)
-    marked.arrive()
-    marked.checkpoint()
-    marked.close()
+    copy = marked_copy(follower, tmp_path / "copy.db")
     primary.machine.commit()
     index = primary.machine.applied_index + 1
-    primary.machine.stage_reset(copy, index, b"s" * 16)
+    assert primary.machine.stage_reset(copy, index, b"s" * 16)
     primary.machine.restore(copy)
     assert primary.machine.applied_index == index
     assert primary.machine.history_digest() == follower.machine.history_digest()
@@ -211,6 +207,52 @@ def test_a_region_that_went_astray_takes_the_history_of_the_one_that_orders_and_
     follower.ok(put("later", 1))
     assert isinstance(relay(follower, primary), Done)
     assert primary.machine.history_digest() == follower.machine.history_digest()
+
+
+def marked_copy(node: Node, path: Path) -> Path:
+    """The state of `node`, on its way to become another region's."""
+    node.machine.commit()
+    node.machine.snapshot(path)
+    copy = Machine.open(path, key=KEY)
+    copy.arrive()
+    copy.checkpoint()
+    copy.close()
+    return path
+
+
+def test_a_region_that_was_promoted_before_the_entry_keeps_what_it_has_ordered_since(primary, tmp_path):
+    """The promotion was in the log when the other region's state was put behind it."""
+    follower = follower_of(primary, tmp_path)
+    copy = marked_copy(primary, tmp_path / "copy.db")
+    follower.ok(c.RegionPromote(T0, 2))
+    follower.ok(put("acknowledged", 1))
+    before, index = follower.machine.history_digest(), follower.machine.applied_index + 1
+    follower.machine.commit()
+    with pytest.raises(NotWanted):
+        follower.machine.verify(copy)
+    assert follower.machine.stage_reset(copy, index, b"s" * 16) is False
+    follower.machine.decline(index, b"s" * 16)
+    follower.machine.close()
+    follower.machine = Machine.open(tmp_path / "us.db", key=KEY)
+    assert (follower.machine.applied_index, follower.reads.region()) == (index, ("us", "primary"))
+    assert follower.machine.history_digest() == before
+    assert follower.machine.declined(b"s" * 16)
+    assert follower.machine.outcome(b"s" * 16).result == Rejected(Reason.REGION_ROLE)
+    assert not follower.machine.declined(b"t" * 16)
+    follower.ok(put("later", 1))
+
+
+def test_a_backup_is_no_state_of_a_store_that_regions_follow_by_then(primary, tmp_path):
+    """Nor of one that follows: they would not have one history any more."""
+    follower = follower_of(primary, tmp_path)
+    backup = tmp_path / "backup.db"
+    primary.machine.snapshot(backup)
+    for node in (primary, follower):
+        node.machine.commit()
+        before = node.machine.state_digest()
+        assert node.machine.stage_reset(backup, node.machine.applied_index + 1, b"r" * 16) is False
+        assert node.machine.state_digest() == before
+        node.machine.checkpoint()  # nothing waits for a state that is not laid ready
 
 
 def test_a_region_that_leaves_keeps_the_store_and_orders_its_own_writes(primary, tmp_path):

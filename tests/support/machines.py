@@ -1,6 +1,6 @@
 """State machine and cipher of tests: those that the simulator runs."""
 
+from chaos.simulator.machines import PIN, PINNED, NoCipher
 from chaos.simulator.machines import LightMachine as DictMachine
-from chaos.simulator.machines import NoCipher
 
-__all__ = ["DictMachine", "NoCipher"]
+__all__ = ["PIN", "PINNED", "DictMachine", "NoCipher"]

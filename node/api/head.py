@@ -65,7 +65,7 @@ LISTINGS = frozenset({Operation.LIST, Operation.SCAN})
 _HEAD_PATHS = frozenset({"sys/health"})
 _LENGTH = b"Content-Length: %d\r\n"
 _ALWAYS = {"Cache-Control": "no-store", "Server": "strongroom"}
-_HSTS = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
+_HSTS = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}  # RFC 6797: never without TLS
 
 Raw = web.BaseRequest | PlainRequest
 
@@ -252,13 +252,18 @@ class IndexHeader:
 PHRASES = {int(status): status.phrase for status in HTTPStatus}  # a caller may ask for a status of its own
 
 
+def _lines(headers: Mapping[str, str]) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+
 class AnswerHead:
-    """The heads of a listener's answers."""
+    """The heads of a listener's answers. What start() gives is the same on all listeners, so that others may keep it."""
 
     def __init__(self, place: Callable[[], tuple[str, int] | None], *, tls: bool) -> None:
         """`place`: the store's id and how far its state is, None while there is no store."""
         self._place = place
-        self._always = _ALWAYS | (_HSTS if tls else {})
+        self._own = _HSTS if tls else {}
+        self._own_lines = _lines(self._own)
         self._index = IndexHeader()
         self._tops: dict[tuple[object, ...], bytes] = {}
         self._json = self.start(HTTPStatus.OK, {hdrs.CONTENT_TYPE: JSON}, None)
@@ -267,7 +272,7 @@ class AnswerHead:
 
     def fields(self, headers: Mapping[str, str]) -> dict[str, str]:
         """All headers of an answer but those that aiohttp adds."""
-        fields = self._always | dict(headers)
+        fields = _ALWAYS | self._own | dict(headers)
         place = self._place()
         if place is not None and INDEX not in headers:
             fields[INDEX] = self._index.value(*place)
@@ -290,18 +295,20 @@ class AnswerHead:
         if top is None:
             if len(self._tops) >= TOPS_CACHED_MAX:
                 self._tops.clear()
-            lines = [f"{name}: {value}\r\n" for name, value in (self._always | dict(headers)).items()]
-            top = f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n{''.join(lines)}".encode()
+            top = f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n{_lines(_ALWAYS | dict(headers))}".encode()
             self._tops[known] = top
         return top
 
     def end(self, told: str = "") -> bytes:
-        """What changes with the time and the state, and the end of the head. `told`: an index that is not our own."""
+        """What is the listener's own, or changes with the time and the state, and the end of the head.
+
+        `told`: an index that is not our own.
+        """
         if told:
-            return f"{INDEX}: {told}\r\nDate: {rfc822_formatted_time()}\r\n\r\n".encode()
+            return f"{self._own_lines}{INDEX}: {told}\r\nDate: {rfc822_formatted_time()}\r\n\r\n".encode()
         place, second = self._place(), int(time.time())
         if self._moment != (second, place):
             line = "" if place is None else f"{INDEX}: {self._index.value(*place)}\r\n"
             self._moment = (second, place)
-            self._moving = f"{line}Date: {rfc822_formatted_time()}\r\n\r\n".encode()
+            self._moving = f"{self._own_lines}{line}Date: {rfc822_formatted_time()}\r\n\r\n".encode()
         return self._moving

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from support.certs import Authority
 from support.corefixture import ROOT_TOKEN, audit_records, call, new_token, opened
 from support.httpfixture import Answer, Site, Wire, request, serve
 
@@ -332,3 +334,17 @@ async def test_nobody_s_token_stays_with_a_remembered_answer(lane: Lane) -> None
         lane.core.audit.hash(lane.token),
         lane.core.audit.hash(other),
     ]
+
+
+async def test_what_is_remembered_of_one_listener_is_right_for_the_other(lane: Lane, tmp_path) -> None:
+    """A browser that is told over TLS to stay there must not be told without it (RFC 6797, 7.2)."""
+    authority = Authority(tmp_path / "ca")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(authority.issue("node", ["localhost"]))
+    client = ssl.create_default_context(cafile=str(authority.ca))
+    client.check_hostname = False
+    async with serve(lane.core, server_tls=server, client_tls=client) as site:
+        secure, plain = await site.connect(), await lane.site.connect()
+        for wire in (secure, plain, secure, plain, plain, secure):
+            headers = (await lane.get(wire, taken=True)).headers
+            assert ("strict-transport-security" in headers) is (wire is secure)

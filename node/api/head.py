@@ -257,7 +257,7 @@ def _lines(headers: Mapping[str, str]) -> str:
 
 
 class AnswerHead:
-    """The heads of a listener's answers. What start() gives is the same on all listeners, so that others may keep it."""
+    """The heads of a listener's answers. What start() gives is the same on all: it is kept for all."""
 
     def __init__(self, place: Callable[[], tuple[str, int] | None], *, tls: bool) -> None:
         """`place`: the store's id and how far its state is, None while there is no store."""

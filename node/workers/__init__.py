@@ -6,4 +6,7 @@ depends on: the value's mark, the epoch of everything else, when the token and t
 same to the same caller for as long as the marks in shared memory (board.py) stand, and the node's state is fresh.
 The main process moves a mark while it applies a change, so before anybody is told of it, and shows until when its
 state is fresh before it sends anything to another node (consensus.api.Group.watch).
+
+What one end has sent and the other has not read is bounded (messages.Channel): a worker then listens to nobody who
+could ask more, the main process answers nobody there until its answers are taken.
 """

@@ -139,6 +139,15 @@ class Client(asyncio.Protocol):
             held, self._held = self._held, b""
             self._pass_on(held)  # a client that pipelines
 
+    def wait(self, held: bool) -> None:
+        """Whether what comes is to wait in the kernel: the main process has enough to read."""
+        if self.transport is None or self.is_passed_on:
+            return
+        if held:
+            self.transport.pause_reading()
+        elif not self._held:
+            self.transport.resume_reading()
+
     def close(self) -> None:
         """Once the request that is being answered has its answer."""
         self._closing = True
@@ -163,11 +172,11 @@ class Client(asyncio.Protocol):
             way.close()
             return
         self._way = way
-        way.write(self._held)
-        self._held = b""
         if self._blocked:
             way.pause()
         self.transport.resume_reading()
+        held, self._held = self._held, b""
+        way.write(held)  # after that: it may pause the reading
 
 
 class Way(asyncio.Protocol):

@@ -17,6 +17,7 @@ from node.api import client_chain
 from node.api.http import Gateway
 from node.api.plain import PlainReader, PlainRequest
 from node.api.protocol import Server
+from node.pki import Credentials
 from node.policy.acl import ACL
 from node.workers import messages
 from node.workers.board import Board
@@ -60,6 +61,7 @@ class Desk:
         self._passing = passing
         self.channel = messages.Channel(messages.ToMain, self._take, lost)
         self.serving = False
+        self.shown: Credentials | None = None  # what the worker's listeners without files show
         self.heard = 0  # frames
         self._met: dict[int, tuple[Gateway, PlainReader]] = {}
         self._tasks: set[asyncio.Task[None]] = set()

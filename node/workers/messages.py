@@ -12,9 +12,18 @@ import msgspec
 LENGTH_BYTES = 4
 ALIVE_EVERY_S = 1.0
 PASSED_BYTES_MAX = 64 * 1024  # of what is told along with a connection that is handed over
+UNTAKEN_BYTES_MAX = (
+    4 << 20
+)  # that an end has sent and the other has not read: from there on it sends little more
 
 
-class Setup(msgspec.Struct, tag="setup", array_like=True):
+class _Frame(msgspec.Struct, array_like=True):
+    def __repr__(self) -> str:
+        """There are keys, tokens and values in them."""
+        return f"<{type(self).__name__}>"
+
+
+class Setup(_Frame, tag="setup"):
     """The first frame to a worker."""
 
     number: int
@@ -24,7 +33,7 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
     key: bytes
 
 
-class Answerer(msgspec.Struct, tag="answerer", array_like=True):
+class Answerer(_Frame, tag="answerer"):
     """Who asked, for as long as the connection repeats its header block."""
 
     epoch: int
@@ -34,7 +43,7 @@ class Answerer(msgspec.Struct, tag="answerer", array_like=True):
     members: bytes
 
 
-class Entry(msgspec.Struct, tag="entry", array_like=True):
+class Entry(_Frame, tag="entry"):
     """An answer without its id and times, and what it depends on."""
 
     slot: int
@@ -47,7 +56,7 @@ class Entry(msgspec.Struct, tag="entry", array_like=True):
     outcome: bytes
 
 
-class Told(msgspec.Struct, tag="told", array_like=True):
+class Told(_Frame, tag="told"):
     """The answer to what a connection asked; with the two, the worker may give it again by itself."""
 
     connection: int
@@ -57,32 +66,32 @@ class Told(msgspec.Struct, tag="told", array_like=True):
     entry: Entry | None = None
 
 
-class Certificate(msgspec.Struct, tag="certificate", array_like=True):
+class Certificate(_Frame, tag="certificate"):
     """Listeners without files show this from now on."""
 
     certificate: bytes
     key: bytes
 
 
-class HangUp(msgspec.Struct, tag="hang-up", array_like=True):
+class HangUp(_Frame, tag="hang-up"):
     """As SIGHUP: open audit files and certificates anew."""
 
 
-class Drain(msgspec.Struct, tag="drain", array_like=True):
+class Drain(_Frame, tag="drain"):
     """Forget every answer, accept nobody more, finish what is being answered within `seconds`, end."""
 
     seconds: float
 
 
-class Ready(msgspec.Struct, tag="ready", array_like=True):
+class Ready(_Frame, tag="ready"):
     """The worker accepts clients from now on."""
 
 
-class Alive(msgspec.Struct, tag="alive", array_like=True):
+class Alive(_Frame, tag="alive"):
     """The worker's loop turns; said every ALIVE_EVERY_S."""
 
 
-class Met(msgspec.Struct, tag="met", array_like=True):
+class Met(_Frame, tag="met"):
     """A connection asks for the first time."""
 
     connection: int
@@ -91,20 +100,20 @@ class Met(msgspec.Struct, tag="met", array_like=True):
     chain: tuple[bytes, ...]  # the certificates that the client has shown, verified
 
 
-class Ask(msgspec.Struct, tag="ask", array_like=True):
+class Ask(_Frame, tag="ask"):
     """One plain request, as it came."""
 
     connection: int
     data: bytes
 
 
-class Gone(msgspec.Struct, tag="gone", array_like=True):
+class Gone(_Frame, tag="gone"):
     """A connection that was met is over."""
 
     connection: int
 
 
-class Passed(msgspec.Struct, array_like=True):
+class Passed(_Frame):
     """Told along with the end of a socket, over which all that a client sends comes from now on."""
 
     listener: int
@@ -120,33 +129,68 @@ decode_passed = msgspec.msgpack.Decoder(Passed).decode
 
 
 class Channel(asyncio.Protocol):
-    """One end. `take` gets every frame, `lost` is called when the other end is gone."""
+    """One end. `take` gets every frame, `lost` is called when the other end is gone.
 
-    def __init__(self, kind: Any, take: Callable[[Any], None], lost: Callable[[], None]) -> None:
+    While the other end does not read what this one sends, `hold` is called with True, and with False when it does
+    again; who gives none takes no frames meanwhile, so nothing is answered that nobody takes. Of the two ends one
+    must go on reading, or both would wait for ever.
+    """
+
+    def __init__(
+        self,
+        kind: Any,
+        take: Callable[[Any], None],
+        lost: Callable[[], None],
+        hold: Callable[[bool], None] | None = None,
+    ) -> None:
         """`kind`: the union of what may come. What does not decode is a bug, and raises."""
         self._decode = msgspec.msgpack.Decoder(kind).decode
-        self._take, self._lost = take, lost
-        self._rest = b""
+        self._take, self._lost, self._hold = take, lost, hold
+        self._came = bytearray()
+        self._waits = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(UNTAKEN_BYTES_MAX)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._lost()
 
     def data_received(self, data: bytes) -> None:
-        data = self._rest + data if self._rest else data
-        at, end = 0, len(data)
-        while end - at >= LENGTH_BYTES:
-            length = int.from_bytes(data[at : at + LENGTH_BYTES], "big")
-            if end - at - LENGTH_BYTES < length:
-                break
-            at += LENGTH_BYTES
-            self._take(self._decode(memoryview(data)[at : at + length]))
-            at += length
-        self._rest = data[at:]
+        self._came += data
+        self._take_whole()
+
+    def _take_whole(self) -> None:
+        """The frames that are here as a whole."""
+        at, end = 0, len(self._came)
+        with memoryview(self._came) as came:
+            while not self._waits and end - at >= LENGTH_BYTES:
+                begin = at + LENGTH_BYTES
+                length = int.from_bytes(came[at:begin], "big")
+                if end - begin < length:
+                    break
+                at = begin + length
+                self._take(self._decode(came[begin:at]))
+        del self._came[:at]
+
+    def pause_writing(self) -> None:
+        if self._hold is not None:
+            self._hold(True)
+            return
+        self._waits = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._hold is not None:
+            self._hold(False)
+            return
+        self._waits = False
+        asyncio.get_running_loop().call_soon(self._take_whole)  # not while a frame is being taken
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def send(self, frame: ToWorker | ToMain) -> None:
         """Nothing, if the other end is gone: whoever owns it knows."""

@@ -151,7 +151,6 @@ class _Crew:
         self._servers: list[Server] = [server for _, server in shared]
         self._board = Board.create()
         self._acls = AclNumbers()
-        self._shown: Credentials | None = None
         self._desks: dict[int, Desk] = {}
         self._closing = asyncio.Event()
         self._patience_s = KILL_AFTER_S
@@ -230,7 +229,8 @@ class _Crew:
                 return await process.wait()
             self.pids[number] = process.pid
             await asyncio.get_running_loop().create_unix_connection(lambda: desk.channel, sock=ours)
-            desk.channel.send(self._setup(number))
+            desk.shown = self._own()
+            desk.channel.send(self._setup(number, desk.shown))
             self._desks[number] = desk
             watch = asyncio.create_task(self._watch(number, desk, process), name="worker-watch")
             try:
@@ -270,8 +270,7 @@ class _Crew:
             for task in told:
                 task.cancel()
 
-    def _setup(self, number: int) -> messages.Setup:
-        own = self._shown = self._own()
+    def _setup(self, number: int, own: Credentials | None) -> messages.Setup:
         certificate, key = (b"", b"") if own is None else (own.certificate, own.key.reveal())
         return messages.Setup(number, encode_settings(self._settings), self._cluster_id, certificate, key)
 
@@ -284,9 +283,10 @@ class _Crew:
                 seen = answered
                 self._store.fresh_now()
             own = self._own()
-            if own is not None and own is not self._shown:
-                self._shown = own
-                self.tell(messages.Certificate(own.certificate, own.key.reveal()))
+            for desk in self._desks.values():  # one that has been replaced meanwhile began with it
+                if own is not None and desk.shown is not own:
+                    desk.shown = own
+                    desk.channel.send(messages.Certificate(own.certificate, own.key.reveal()))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._closing.wait()

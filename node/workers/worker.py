@@ -63,6 +63,7 @@ class Worker:
         self._clients: dict[int, Client] = {}
         self._all: set[Client] = set()
         self._numbers = 0
+        self._is_held = False  # the main process is behind with reading what is asked
         self._tasks: set[asyncio.Task[None]] = set()
         self._remembered: list[Remembered] = []
         self._acceptors: list[Acceptor] = []
@@ -126,8 +127,16 @@ class Worker:
     def begin(self, client: Client, raw: PlainRequest) -> bool:
         return self._remembered[client.listener].begin(raw, client.answered)
 
+    def hold(self, held: bool) -> None:
+        """While the main process does not read what it is asked, nobody is listened to who could ask more."""
+        self._is_held = held
+        for client in self._all:
+            client.wait(held)
+
     def came(self, client: Client) -> None:
         self._all.add(client)
+        if self._is_held:
+            client.wait(True)
         self._cell.connected(1)
 
     def went(self, client: Client) -> None:
@@ -256,7 +265,11 @@ async def _run(descriptors: Descriptors) -> int:
         else:
             early.append(frame)
 
-    channel = messages.Channel(messages.ToWorker, take, lambda: os._exit(0))
+    def hold(held: bool) -> None:
+        if worker is not None:
+            worker.hold(held)
+
+    channel = messages.Channel(messages.ToWorker, take, lambda: os._exit(0), hold)
     await loop.create_unix_connection(lambda: channel, sock=descriptors.channel)
     first = await setup
     settings = decode_settings(first.settings)

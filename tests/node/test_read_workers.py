@@ -319,19 +319,60 @@ async def test_workers_show_a_certificate_that_was_renewed(tmp_path: Path) -> No
         site.tls = context
         before = workers.pids
 
-        async def seen() -> bytes:
-            wire = await site.connect("")
-            found: bytes = wire.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-            await wire.close()
-            return found
-
-        assert await seen() == ssl.PEM_cert_to_DER_cert(shown[0].certificate.decode())
+        assert await certificate_shown(site) == ssl.PEM_cert_to_DER_cert(shown[0].certificate.decode())
         shown.append(certificate_of(ca))
         renewed = ssl.PEM_cert_to_DER_cert(shown[-1].certificate.decode())
         async with asyncio.timeout(PATIENCE_S):
-            while {await seen() for _ in range(4 * WORKERS)} != {renewed}:
+            while {await certificate_shown(site) for _ in range(4 * WORKERS)} != {renewed}:
                 pass
         assert workers.pids == before
+
+
+async def test_a_worker_that_begins_with_the_renewed_certificate_does_not_keep_it_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first to see it."""
+    ca = new_ca("test")
+    shown, renewed = [certificate_of(ca)], certificate_of(ca)
+    replacing: list[asyncio.Task[Any] | None] = []
+    run = supervisor._Crew._run
+
+    async def noted(crew: Any, number: int) -> int:
+        replacing.append(asyncio.current_task())
+        return await run(crew, number)
+
+    def own() -> Credentials:
+        if asyncio.current_task() in replacing:
+            shown.append(renewed)
+        return shown[-1]
+
+    async with (
+        opened(tmp_path) as core,
+        workers_of(core, count=WORKERS, listener=Listener(host="127.0.0.1", port=1), own=own) as (
+            site,
+            workers,
+        ),
+    ):
+        monkeypatch.setattr(supervisor._Crew, "_run", noted)
+        site.tls = ssl.create_default_context(cadata=ca.certificate.decode())
+        first = workers.pids
+        os.kill(first[0], signal.SIGKILL)
+        await eventually(
+            lambda: len(workers.serving) == WORKERS and first[0] not in workers.pids, "another", PATIENCE_S
+        )
+        expected = ssl.PEM_cert_to_DER_cert(renewed.certificate.decode())
+        async with asyncio.timeout(PATIENCE_S):
+            while {await certificate_shown(site) for _ in range(16 * WORKERS)} != {
+                expected
+            }:  # of each, surely
+                pass
+
+
+async def certificate_shown(site: Site) -> bytes:
+    wire = await site.connect("")
+    found: bytes = wire.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    await wire.close()
+    return found
 
 
 def certificate_of(ca: Credentials) -> Credentials:

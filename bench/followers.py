@@ -21,17 +21,26 @@ from bench.load import Load
 from bench.processes import SystemFailedError, cpu_seconds
 from bench.strongroom import Strongroom
 from bench.web import Unreachable
+from consensus.options import RaftOptions
 
 WRITERS, READERS = 16, 64
 DELAY_S = 0.05
 STRIKES_AFTER_S = 1.0
 READ_PAUSE_S = 0.05
 SETTLE_S = 2.0
-# Promised: a slow follower does not set the pace, nor does a dead one.
-P99_MS_MAX, P99_RATIO_MAX = 50.0, 2.0  # the greater of this and of so many times the p99 with all nodes whole
 READ_RATIO_MIN = 0.9  # promised: of reads at a follower to reads at the leader
 
 WHOLE, SLOWED, KILLED = "whole", "slowed", "killed"
+
+# Promised: a slow follower does not set the pace, nor does a dead one. So the median is that of whole nodes. The
+# tail is what read leases cost: a commit waits for every holder. A slow one acknowledges an entry later, by its
+# way there and the way back, until it is found too slow and its lease has ended (consensus/leases.py). A dead one
+# acknowledges nothing until its lease has ended, once, and the leader looks again with a heartbeat at the latest.
+# wrk counts a wait for all that would have been asked meanwhile: so such a wait shows in the p99 of ten seconds.
+OPTIONS = RaftOptions()
+WAIT_MS_MAX = {SLOWED: 2e3 * DELAY_S, KILLED: 1e3 * (OPTIONS.read_lease_s + OPTIONS.heartbeat_s)}
+# Beyond that: the greater of this and of so many times the value of whole nodes.
+NOISE_MS, NOISE_RATIO = 50.0, 2.0
 
 
 class Visitor:
@@ -157,15 +166,16 @@ def _ratio(leader: Reads, follower: Reads) -> float:
 
 def broken(found: dict[str, list[Load]], leader: Reads, follower: Reads) -> list[str]:
     """Which promises are broken."""
-    p99 = {scene: median(row.p99_ms for row in rows) for scene, rows in found.items()}
-    limit = max(P99_MS_MAX, P99_RATIO_MAX * p99[WHOLE])
-    late = [
-        f"writes with a {scene} follower: p99 {p99[scene]:.1f} ms is over {limit:.1f} ms"
-        for scene in (SLOWED, KILLED)
-        if p99[scene] > limit
-    ]
-    few = f"reads at a follower are under {READ_RATIO_MIN} of those at the leader"
-    return [*late, *([few] if _ratio(leader, follower) < READ_RATIO_MIN else [])]
+    wrong = []
+    for scene, wait_ms in WAIT_MS_MAX.items():
+        for name, implied_ms in (("p50_ms", 0.0), ("p99_ms", wait_ms)):
+            whole, seen = (median(getattr(row, name) for row in found[each]) for each in (WHOLE, scene))
+            limit = implied_ms + max(NOISE_MS, NOISE_RATIO * whole)
+            if seen > limit:
+                wrong.append(f"writes with a {scene} follower: {name} {seen:.1f} is over {limit:.1f}")
+    if _ratio(leader, follower) < READ_RATIO_MIN:
+        wrong.append(f"reads at a follower are under {READ_RATIO_MIN} of those at the leader")
+    return wrong
 
 
 def main() -> int:

@@ -96,10 +96,10 @@ def dead(servers: list[Server], settings: Settings) -> Server | None:
     The voters never become fewer than min_quorum, and those that are left must hold a healthy majority.
     """
     voters = [server for server in servers if server.voter]
-    if not settings.cleanup_dead_servers or len(voters) - 1 < max(settings.min_quorum, 1):
+    if not settings.cleanup_dead_servers or len(voters) - 1 < settings.min_quorum:
         return None
     limit_s = settings.dead_server_last_contact_threshold
-    silent = [server for server in voters if not server.leader and server.silent_s > limit_s]
+    silent = [server for server in voters if server.silent_s > limit_s]  # never the leader
     if not silent:
         return None
     victim = max(silent, key=lambda server: server.silent_s)

@@ -14,7 +14,7 @@ from consensus import membership
 from consensus.api import Member, Role
 from consensus.errors import Corrupt, MembershipRefused
 from consensus.group import RaftGroup
-from consensus.membership import Change
+from consensus.membership import LEARNERS_MAX, VOTERS_MAX, Change
 
 
 @pytest.fixture
@@ -169,6 +169,20 @@ def test_additions_that_would_mislead_are_refused() -> None:
         membership.check_add({"a": A}, Member("b", ""))
     with pytest.raises(MembershipRefused, match="no such"):
         membership.check_remove({"a": A, "b": B}, "c")
+
+
+def test_a_group_has_so_many_voters_and_joiners_at_a_time_and_no_more() -> None:
+    """Each voter is one more whom a commit may have to wait for; each joiner gets the whole state."""
+    many = {f"n{i}": Member(f"n{i}", f"h:{i}") for i in range(max(VOTERS_MAX, LEARNERS_MAX))}
+    voters, learners = (dict(list(many.items())[:limit]) for limit in (VOTERS_MAX, LEARNERS_MAX))
+    new = Member("new", "h:new")
+    membership.check_add(dict(list(voters.items())[1:]), new)
+    with pytest.raises(MembershipRefused, match=f"at most {VOTERS_MAX} voters"):
+        membership.check_add(voters, new)
+    membership.check_learner(dict(list(learners.items())[1:]), new)
+    membership.check_learner(learners, learners["n0"])
+    with pytest.raises(MembershipRefused, match=f"at most {LEARNERS_MAX} nodes can join"):
+        membership.check_learner(learners, new)
 
 
 async def test_a_removal_that_would_leave_no_majority_is_refused_on_every_node(three: Cluster) -> None:

@@ -1,5 +1,7 @@
 """Three nodes are upgraded one after another at work: the release after this one is this one, told to know more."""
 
+import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -11,9 +13,9 @@ from support.groups import FAST, eventually
 from support.patience import PATIENCE_S
 from support.ports import free_ports
 
-from consensus.api import Member
+from consensus.api import Member, Role
 from consensus.group import GroupConfig, Parts, RaftGroup
-from node.errors import NotEnabled
+from node.errors import NodeError, NotEnabled
 from node.store import CommandRejected, Store
 from storage import command as c
 from storage.errors import Incompatible
@@ -108,31 +110,112 @@ async def three(tmp_path: Path) -> AsyncIterator[Nodes]:
         await nodes.stop(node_id)
 
 
+async def lead(nodes: Nodes, node_id: str) -> None:
+    """Have the leader hand over to this node: of two that hold as much, an operator cannot choose."""
+    others = [other for other in nodes.stores if other != node_id]
+    async with asyncio.timeout(2 * PATIENCE_S):
+        while nodes.stores[node_id].status().role is not Role.LEADER:
+            for store in nodes.stores.values():
+                group: RaftGroup = store.group  # type: ignore[assignment]
+                handover = group._engine.replica.handover
+                if store.status().role is Role.LEADER:
+                    handover.transferring = True
+                    await group._hand_over_once(others)
+                    handover.transferring = False
+                    group._engine.proposals.try_again()
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def at_work(nodes: Nodes) -> AsyncIterator[list[str]]:
+    """Somebody writes at every node that runs; the list grows by what was acknowledged."""
+    written: list[str] = []
+    over = asyncio.Event()
+
+    async def work(node_id: str) -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            with contextlib.suppress(
+                KeyError, NodeError
+            ):  # it is being replaced, or what came of it is not known
+                await write(nodes, node_id, f"{node_id}-at-work-{number}")
+                written.append(f"{node_id}-at-work-{number}")
+            await asyncio.sleep(0.02)
+
+    async with asyncio.TaskGroup() as tasks:
+        for node_id in list(nodes.stores):
+            tasks.create_task(work(node_id))
+        yield written
+        for node_id in nodes.stores:
+            before = sum(name.startswith(f"{node_id}-at-work") for name in written)
+            await eventually(
+                lambda node_id=node_id, before=before: (
+                    sum(name.startswith(f"{node_id}-at-work") for name in written) > before
+                ),
+                f"{node_id} takes writes after all",
+            )
+        over.set()
+
+
 async def write(nodes: Nodes, node_id: str, name: str) -> None:
     store = nodes.stores[node_id]
     await store.submit(c.PolicyPut(store.now_ns(), name, f"# {os.urandom(4).hex()}"))
 
 
-async def test_nodes_are_upgraded_one_after_another_and_new_things_come_last(three: Nodes) -> None:
-    for done, node_id in enumerate(("n3", "n2"), 1):
-        await three.upgrade(node_id)
-        for writer in three.stores:
-            await write(three, writer, f"{writer}-{done}")
-        with pytest.raises(CommandRejected, match=c.Reason.LEVEL_UNKNOWN):
-            await three.stores[node_id].submit(c.LevelRaise(three.stores[node_id].now_ns(), NEW))
-        with pytest.raises(NotEnabled):
-            await three.stores[node_id].submit(c.LevelProbe(three.stores[node_id].now_ns()))
-        await three.alike()
-    await three.upgrade("n1")
-    raiser = three.stores["n2"]
-    await raiser.submit(c.LevelRaise(raiser.now_ns(), NEW))
-    for node_id, store in three.stores.items():
-        await store.fresh()
-        await store.submit(c.LevelProbe(store.now_ns()))
-        await write(three, node_id, f"{node_id}-last")
+@pytest.mark.parametrize("order", ["followers first", "leader first"])
+async def test_nodes_are_upgraded_one_after_another_at_work_and_new_things_come_last(
+    three: Nodes, order: str
+) -> None:
+    """Leaders of either release have followers of both; nobody's acknowledged write is lost, whoever took it."""
+    node_ids = ("n3", "n2", "n1") if order == "followers first" else ("n1", "n2", "n3")
+    async with at_work(three) as written:
+        for node_id in node_ids[:2]:
+            await three.upgrade(node_id)
+            for leader in three.stores:
+                await lead(three, leader)
+                for writer in three.stores:
+                    await write(three, writer, f"{writer}-{node_id}-{leader}")
+                    written.append(f"{writer}-{node_id}-{leader}")
+            store = three.stores[node_id]
+            with pytest.raises(CommandRejected, match=c.Reason.LEVEL_UNKNOWN):
+                await store.submit(c.LevelRaise(store.now_ns(), NEW))
+            with pytest.raises(NotEnabled):
+                await store.submit(c.LevelProbe(store.now_ns()))
+        await three.upgrade(node_ids[2])
+        raiser = three.stores[node_ids[1]]
+        await raiser.submit(c.LevelRaise(raiser.now_ns(), NEW))
+        for store in three.stores.values():
+            await store.fresh()
+            await store.submit(c.LevelProbe(store.now_ns()))
     await three.alike()
     assert {machine.level for machine in three.machines.values()} == {NEW}
-    assert len(three.machines["n1"].reads.policies()) == 9
+    assert set(written) <= set(three.machines["n1"].reads.policies())
+
+
+@pytest.mark.parametrize("leader", ["old", "new"])
+async def test_a_node_that_fell_behind_gets_the_state_from_one_of_another_release(
+    three: Nodes, leader: str
+) -> None:
+    """As a snapshot, in either direction: what it lacks is not in anybody's log any more."""
+    newer, away = ("n3", "n2") if leader == "new" else ("n3", "n3")
+    await three.upgrade(newer)
+    await three.stop(away)
+    await lead(three, "n3" if leader == "new" else "n1")
+    for node_id in three.stores:
+        await write(three, node_id, f"{node_id}-missed")
+    await three.alike()
+    for store in three.stores.values():
+        engine = store.group._engine  # type: ignore[attr-defined]
+        engine.upkeep.compact_up_to(engine.replica.core.applied_index)
+        await eventually(lambda log=engine.replica.log: log.base.index > 1, "a log without what was missed")
+    store = await three.start(away, OLD if leader == "new" else NEW)
+    await write(three, away, "back")
+    await three.alike()
+    assert store.group.counters().snapshots_installed == 1
+    assert {f"{node_id}-missed" for node_id in three.stores if node_id != away} | {"back"} <= set(
+        three.machines[away].reads.policies()
+    )
 
 
 async def test_what_is_proposed_too_early_all_the_same_does_no_harm(three: Nodes) -> None:

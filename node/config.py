@@ -26,6 +26,13 @@ from node.config_listener import (
     listener,
     next_port,
 )
+from node.config_numbers import (
+    cache_bytes,
+    event_subscribers,
+    lease_ttls,
+    raft_timing,
+    request_limits,
+)
 from node.config_regions import (
     region_address,
     region_bandwidth_bytes_per_s,
@@ -35,7 +42,6 @@ from node.config_regions import (
 from node.config_schema import (
     AuditBlock,
     ConfigError,
-    Duration,
     FileSettings,
     Raft,
     SealBlock,
@@ -43,14 +49,12 @@ from node.config_schema import (
     Tcp,
 )
 
-__all__ = ["ConfigError", "Listener", "SealSettings", "Settings", "dev_settings", "load", "seconds"]
+__all__ = ["ConfigError", "Listener", "SealSettings", "Settings", "dev_settings", "load"]
 
 SealKind = Literal["static", "shamir"]
 StorageKind = Literal["raft", "inmem"]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DATA_DIR = "/var/lib/strongroom"
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _LOG_LEVEL_NAMES = {"warn": "warning", "trace": "debug", "err": "error", "notice": "info"}
@@ -68,9 +72,7 @@ _ENVIRONMENT = {
     "STRONGROOM_LOG_LEVEL": "log_level",
     "STRONGROOM_LOG_FORMAT": "log_format",
 }
-EVENT_SUBSCRIBERS_MAX = 1_000_000
 OTHER_CONNECTIONS_MAX = 4096  # than those of subscribers
-CACHE_MIB_MAX = 64 * 1024
 READ_WORKERS_MAX = 64
 _OVERRIDABLE = frozenset(_ENVIRONMENT.values())
 DEV_CA_FILE = "strongroom-ca.pem"  # what `-dev-tls` leaves in its directory for clients
@@ -180,6 +182,7 @@ def dev_settings(
     told = _overlay(environ or {}, overrides)
     kept = {key: told[key] for key in _DEV_KEYS if key in told}
     file = msgspec.convert({"node_id": "dev", "log_format": "standard"} | kept, FileSettings)
+    host_port(listen, where="-dev-listen-address")
     only = listener(Tcp(address=listen, tls_disable=not tls), where="-dev-listen-address")
     _check_names(file)
     return Settings(
@@ -223,14 +226,8 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
     blocks = [block.tcp for block in file.listener] or [Tcp()]
     listeners = tuple(listener(tcp, where=f"listener[{i}]") for i, tcp in enumerate(blocks))
     raft = file.raft[0] if file.raft else Raft()
-    heartbeat_s = seconds(raft.heartbeat, where="raft.heartbeat")
-    election_timeout_s = seconds(raft.election_timeout, where="raft.election_timeout")
-    if not 0 < heartbeat_s * 3 <= election_timeout_s:
-        raise ConfigError(
-            "raft.election_timeout must be at least three heartbeats, and both more than zero: a follower "
-            "that gives up after one lost heartbeat never lets a leader work."
-        )
-    default_ttl_s, max_ttl_s = _lease_ttls(file)
+    heartbeat_s, election_timeout_s = raft_timing(raft)
+    default_ttl_s, max_ttl_s = lease_ttls(file)
     settings = Settings(
         node_id=file.node_id or _host_name(),
         region=file.region,
@@ -262,15 +259,15 @@ def _settings(file: FileSettings, notices: list[str]) -> Settings:
         read_leases=raft.read_leases,
         log_level=_log_level(file.log_level),
         log_format=file.log_format,
-        value_cache_bytes_max=_cache_bytes(file.value_cache_mib, "value_cache_mib"),
-        packed_cache_bytes_max=_cache_bytes(file.packed_cache_mib, "packed_cache_mib"),
-        event_subscribers_max=_event_subscribers(file.event_subscribers_max),
+        value_cache_bytes_max=cache_bytes(file.value_cache_mib, "value_cache_mib"),
+        packed_cache_bytes_max=cache_bytes(file.packed_cache_mib, "packed_cache_mib"),
+        event_subscribers_max=event_subscribers(file.event_subscribers_max),
         connections_max=file.event_subscribers_max + OTHER_CONNECTIONS_MAX,
         read_lane=file.read_lane,
         read_workers=file.read_workers,
     )
     _check_workers(settings)
-    return replace(settings, **_request_limits(blocks))
+    return replace(settings, **request_limits(blocks))
 
 
 def _place_storage(file: FileSettings, storage: StorageBlock) -> None:
@@ -289,14 +286,6 @@ def _place_storage(file: FileSettings, storage: StorageBlock) -> None:
         raise ConfigError('storage "raft" needs a path.')
 
 
-def _lease_ttls(file: FileSettings) -> tuple[int, int]:
-    default_s = int(seconds(file.default_lease_ttl, where="default_lease_ttl"))
-    max_s = int(seconds(file.max_lease_ttl, where="max_lease_ttl"))
-    if not 0 < default_s <= max_s:
-        raise ConfigError("default_lease_ttl must be more than zero and at most max_lease_ttl.")
-    return default_s, max_s
-
-
 def _metrics_unauthenticated(file: FileSettings, blocks: list[Tcp]) -> bool:
     key = "unauthenticated_metrics_access"
     if file.telemetry and flag(file.telemetry[0].unauthenticated_metrics_access, f"telemetry.{key}"):
@@ -305,30 +294,6 @@ def _metrics_unauthenticated(file: FileSettings, blocks: list[Tcp]) -> bool:
     if len(said) > 1:
         raise ConfigError(f"{key} must be the same in every listener: the listeners serve the same paths.")
     return said.pop()
-
-
-def _request_limits(blocks: list[Tcp]) -> dict[str, Any]:
-    """The smallest of what the listeners say, where any does."""
-    sizes = [_size_bytes(tcp.max_request_size) for tcp in blocks]
-    durations = [seconds(tcp.max_request_duration, where="max_request_duration") for tcp in blocks]
-    limits: dict[str, Any] = {}
-    if any(sizes):
-        limits["body_bytes_max"] = min(size for size in sizes if size)
-    if any(durations):
-        limits["request_timeout_s"] = min(duration for duration in durations if duration)
-    return limits
-
-
-def _size_bytes(value: int | str) -> int:
-    if (isinstance(value, str) and not value.isascii()) or not str(value).isdigit():
-        raise ConfigError(f'max_request_size is "{value}"; it must be a number of bytes.')
-    return int(value)
-
-
-def _event_subscribers(count: int) -> int:
-    if not 0 <= count <= EVENT_SUBSCRIBERS_MAX:
-        raise ConfigError(f"event_subscribers_max is {count}; it must be 0 to {EVENT_SUBSCRIBERS_MAX}.")
-    return count
 
 
 def _check_workers(settings: Settings) -> None:
@@ -352,26 +317,6 @@ def _check_workers(settings: Settings) -> None:
                 f'audit "file" is {path}, which is no regular file: with read_workers it must be one,'
                 " because each worker keeps its own records beside it."
             )
-
-
-def _cache_bytes(mib: int, name: str) -> int:
-    if not 0 <= mib <= CACHE_MIB_MAX:
-        raise ConfigError(f"{name} is {mib}; it must be 0 (keep none) to {CACHE_MIB_MAX}.")
-    return mib * 1024 * 1024
-
-
-def seconds(value: Duration, *, where: str) -> float:
-    """A duration in seconds: a number, or text such as "100ms", "30s", "1h30m". Raises ConfigError."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return float(value)
-    if isinstance(value, str):
-        parts = _DURATION_PART.findall(value)
-        if parts and "".join(number + unit for number, unit in parts) == value:
-            return sum(float(number) * _DURATION_S[unit] for number, unit in parts)
-        raise ConfigError(f'{where} is "{value}"; a duration is written "100ms", "30s" or "1h30m".')
-    if value < 0:
-        raise ConfigError(f"{where} is {value}, but a duration cannot be negative.")
-    return float(value)
 
 
 def _check_names(file: FileSettings) -> None:

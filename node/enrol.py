@@ -9,13 +9,16 @@ import base64
 import hmac
 import secrets
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+from cryptography import x509
 
+from consensus.api import Member
 from node import pki
 from node.core.core import Core
 from node.errors import InvalidRequest, NoQuorum, PermissionDenied
@@ -137,24 +140,12 @@ async def admit(
     InvalidRequest if the id belongs to a member (whose disk may have been lost: remove it first).
     """
     store = core.unsealed
-    status = store.status()
+    members = store.status().members
     cluster = store.reads.cluster()
     if cluster is None:
         raise NoQuorum("this node has not caught up with the cluster yet")
     cluster_id = cluster[0]
-    try:
-        names = pki.peer_names(request.node_id, cluster_id)
-    except ValueError as error:
-        raise InvalidRequest(f"node id: {error}") from None
-    if any(member.id == request.node_id for member in status.members):
-        raise InvalidRequest(
-            f"{request.node_id} is a member already; if its disk was lost, remove it first (operator remove-peer)"
-        )
-    if request.level < store.level:
-        raise InvalidRequest(
-            f"{request.node_id} runs a release ({request.software}) that knows feature level {request.level}: this"
-            f" cluster is at {store.level}, so it needs a newer one"
-        )
+    names = _admissible(request, cluster_id, members, store.level)
     await spend_ticket(
         core,
         request.secret,
@@ -182,8 +173,28 @@ async def admit(
         "peer_certificate": peer.decode(),
         "listener_certificate": listener.decode(),
         "seal_file": seal_file,
-        "members": [[member.id, member.address] for member in status.members],
+        "members": [[member.id, member.address] for member in members],
     }
+
+
+def _admissible(
+    request: JoinRequest, cluster_id: str, members: Iterable[Member], level: int
+) -> list[x509.GeneralName]:
+    """What its certificate will say. Raises InvalidRequest if it cannot be a new member of this cluster."""
+    try:
+        names = pki.peer_names(request.node_id, cluster_id)
+    except ValueError as error:
+        raise InvalidRequest(f"node id: {error}") from None
+    if any(member.id == request.node_id for member in members):
+        raise InvalidRequest(
+            f"{request.node_id} is a member already; if its disk was lost, remove it first (operator remove-peer)"
+        )
+    if request.level < level:
+        raise InvalidRequest(
+            f"{request.node_id} runs a release ({request.software}) that knows feature level {request.level}: this"
+            f" cluster is at {level}, so it needs a newer one"
+        )
+    return names
 
 
 # --- the joining node's side -------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ The files under tls/ must be readable before the root key is known, so they are 
 derived from the static seal key. A node with shamir shares has no such key, and brings its own files.
 """
 
+import contextlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,14 @@ class Layout:
         """Create what is missing, private to this user."""
         for directory in (self.root, self.tls):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def clear_unfinished(self) -> None:
+        """Without seal.json nobody was ever told of what is here: it can go."""
+        self.identity.unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):
+            self.database.with_name(self.database.name + suffix).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.raft)
 
 
 def write_identity(path: Path, key: bytes, identity: Identity) -> None:

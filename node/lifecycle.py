@@ -5,9 +5,7 @@ what a crash leaves without it is the rest of an attempt that nobody was told of
 """
 
 import asyncio
-import contextlib
 import dataclasses
-import shutil
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -31,12 +29,11 @@ from node.raft import Start
 from node.regions import enrol as enrol_region
 from node.renewal import renew
 from node.seal_keeper import SealKeeper
-from storage.command import NodeRemove
+from storage.command import AnyCommand, NodeRemove
 from storage.errors import WrongKey
 from storage.keyring import AUDIT_HMAC, DATABASE, PEER_IDENTITY, Keyring, RootKey
 from storage.machine import Machine
-from storage.seal import SealFile, create_static
-from storage.seal.static import read_key_file
+from storage.seal import SealFile
 
 log = structlog.get_logger("lifecycle")
 
@@ -56,7 +53,7 @@ class NodeLifecycle:
         self._on_failure = on_failure  # housekeeping ended by an exception: the node must stop
         self._transition = asyncio.Lock()
         self._unsealed: Unsealed | None = None
-        self._seal = SealKeeper(layout)
+        self._seal = SealKeeper(layout, settings.seal)
         self._admitted: Admitted | None = None
         self.core: Core  # set by the composition root, which needs this object to make it
 
@@ -138,23 +135,23 @@ class NodeLifecycle:
         if await asyncio.to_thread(anew.finish, self._layout):
             log.info("an interrupted restore was finished")
         if not self.initialized:
-            self._clear_unfinished()
+            self._layout.clear_unfinished()
             log.info("node is not initialised: `operator init` makes a new store, `operator join` enters one")
             return
         if self._settings.seal.kind != "static":
             log.info("node is sealed: `operator unseal` opens it")
             return
         async with self._transition:
-            await self._open(self._static_root())
+            await self._open(self._seal.root_by_key_file())
 
     async def initialize(self, *, seal: Shares, recovery: Shares | None) -> Initialized:
         """Make a new store with this node as its only member. See Lifecycle.initialize."""
         async with self._transition:
             if self.initialized:
                 raise InvalidRequest("Vault is already initialized")
-            self._clear_unfinished()
+            self._layout.clear_unfinished()
             root, cluster_id = RootKey.generate(), str(uuid.uuid4())
-            file, keys = await asyncio.to_thread(self._new_seal, root, cluster_id, seal)
+            file, keys = await asyncio.to_thread(self._seal.make, root, cluster_id, seal)
             reserve: SealFile | None = None
             recovery_keys: list[bytes] = []
             if recovery is not None:
@@ -163,27 +160,16 @@ class NodeLifecycle:
             identity = self._new_identity(root, cluster_id, ca)
             opened = await self._opener.open(root, identity, start=Start.CREATE)
             minted = self.core.tokens.root_token_commands(opened.store)
-            try:
-                await opened.store.submit(
-                    genesis(
-                        settings=self._settings,
-                        now_ns=opened.store.now_ns(),
-                        cluster_id=cluster_id,
-                        keyring=Keyring(root, cluster_id),
-                        ca_key=ca.key,
-                        root_token=minted.command,
-                        recovery=reserve,
-                    )
-                )
-                await self._seal.keep(file)
-            except BaseException:
-                await opened.close()
-                raise
-            self._tls.forget_authority()
-            if file.type == "shamir":
-                await opened.close()
-            else:
-                self._serve(opened)
+            beginning = genesis(
+                settings=self._settings,
+                now_ns=opened.store.now_ns(),
+                cluster_id=cluster_id,
+                keyring=Keyring(root, cluster_id),
+                ca_key=ca.key,
+                root_token=minted.command,
+                recovery=reserve,
+            )
+            await self._begin(opened, beginning, file)
             log.info("store initialised", cluster_id=cluster_id, seal=file.type)
             return Initialized(minted.token, keys, recovery_keys)
 
@@ -199,7 +185,7 @@ class NodeLifecycle:
                 raise InvalidRequest(
                     "this node has a store already: a region begins to follow with an empty one"
                 )
-            self._clear_unfinished()
+            self._layout.clear_unfinished()
             enrolment = await enrol_region.enrol(
                 ticket,
                 region=settings.region,
@@ -207,25 +193,14 @@ class NodeLifecycle:
                 links=[settings.link_address],
             )
             root, cluster_id = enrolment.root, enrolment.cluster_id
-            file, keys = await asyncio.to_thread(self._new_seal, root, cluster_id, seal)
+            file, keys = await asyncio.to_thread(self._seal.make, root, cluster_id, seal)
             ca = self._tls.take_authority()
             identity = self._new_identity(root, cluster_id, ca)
             await enrol_region.fetch_state(enrolment, self._layout.database, source=settings.link_source)
             await asyncio.to_thread(self._settle, root)
             opened = await self._opener.open(root, identity, start=Start.CREATE, term=FIRST_TERM)
-            try:
-                await opened.store.submit(
-                    settlement(settings, opened.store.now_ns(), opened.store.keyring, ca.key)
-                )
-                await self._seal.keep(file)
-            except BaseException:
-                await opened.close()
-                raise
-            self._tls.forget_authority()
-            if file.type == "shamir":
-                await opened.close()
-            else:
-                self._serve(opened)
+            beginning = settlement(settings, opened.store.now_ns(), opened.store.keyring, ca.key)
+            await self._begin(opened, beginning, file)
             log.info("this region follows", region=settings.region, source=enrolment.source)
             return keys
 
@@ -302,13 +277,13 @@ class NodeLifecycle:
         async with self._transition:
             if self._seal.on_disk:
                 raise InvalidRequest("this node belongs to a cluster already")
-            self._clear_unfinished()
+            self._layout.clear_unfinished()
             admitted = await admission(self._settings, self._tls, ticket, leader_api_address)
             self._seal.hold(admitted.seal)
             self._admitted = admitted
             log.info("admitted", cluster_id=admitted.cluster_id)
             if admitted.seal.type == "static":
-                await self._enter(admitted, self._static_root())
+                await self._enter(admitted, self._seal.root_by_key_file())
 
     async def remove(self, node_id: str, timeout: float) -> None:
         """Take a node out: unregister it (so that nobody adds it again), then take its vote away."""
@@ -339,9 +314,23 @@ class NodeLifecycle:
             self._seal.replaced()
             log.info("store replaced by a snapshot", cluster_id=contents.meta.cluster_id)
             if self._settings.seal.kind == "static":
-                await self._open(self._static_root())
+                await self._open(self._seal.root_by_key_file())
 
     # --- steps ---
+
+    async def _begin(self, opened: Unsealed, beginning: AnyCommand, file: SealFile) -> None:
+        """A new store: its first command is in force, then its seal is on disk; people's shares close it again."""
+        try:
+            await opened.store.submit(beginning)
+            await self._seal.keep(file)
+        except BaseException:
+            await opened.close()
+            raise
+        self._tls.forget_authority()
+        if file.type == "shamir":
+            await opened.close()
+        else:
+            self._serve(opened)
 
     async def _enter(self, admitted: Admitted, root: RootKey) -> None:
         """The second half of join: keep what the cluster gave, and start as a learner."""
@@ -416,21 +405,3 @@ class NodeLifecycle:
         )
         write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
         return identity
-
-    def _new_seal(self, root: RootKey, cluster_id: str, shares: Shares) -> tuple[SealFile, list[bytes]]:
-        if self._settings.seal.kind == "shamir":
-            return shares.seal(root, cluster_id)
-        assert self._settings.seal.key_file is not None
-        return create_static(root, cluster_id=cluster_id, key_file=self._settings.seal.key_file), []
-
-    def _static_root(self, seal: SealFile | None = None) -> RootKey:
-        assert self._settings.seal.key_file is not None
-        return (seal or self.seal_file).unwrap(read_key_file(self._settings.seal.key_file).reveal())
-
-    def _clear_unfinished(self) -> None:
-        """Without seal.json nobody was ever told of what is here: it can go."""
-        self._layout.identity.unlink(missing_ok=True)
-        for suffix in ("", "-wal", "-shm"):
-            self._layout.database.with_name(self._layout.database.name + suffix).unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._layout.raft)

@@ -6,14 +6,18 @@ it, somebody seals it on purpose, or FORMER_S have passed in which it ran on.
 """
 
 import asyncio
+from pathlib import Path
 
 import structlog
 
 from node import seals
+from node.ceremonies import Shares
+from node.config import SealSettings
 from node.errors import InvalidRequest
 from node.identity import Layout
 from storage.keyring import RootKey
-from storage.seal import SealFile, Unsealer
+from storage.seal import SealFile, Unsealer, create_static
+from storage.seal.static import read_key_file
 
 FORMER_S = 60.0
 
@@ -23,8 +27,9 @@ log = structlog.get_logger("lifecycle")
 class SealKeeper:
     """One node's seal."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, settings: SealSettings) -> None:
         self._layout = layout
+        self._settings = settings
         self._file: SealFile | None = None  # as it was last read, written or given
         self._unsealers: list[Unsealer] = []  # of the file, and of the former one
         self._settling: asyncio.TimerHandle | None = None
@@ -68,7 +73,22 @@ class SealKeeper:
         self._settle_later()
         log.info("seal replaced", generation=file.generation, shares=file.shares, threshold=file.threshold)
 
+    def make(self, root: RootKey, cluster_id: str, shares: Shares) -> tuple[SealFile, list[bytes]]:
+        """The seal of a new store, and the shares to hand out. Blocking."""
+        if self._settings.kind == "shamir":
+            return shares.seal(root, cluster_id)
+        return create_static(root, cluster_id=cluster_id, key_file=self._key_file), []
+
     # --- opening ---
+
+    def root_by_key_file(self) -> RootKey:
+        """What the key file of a static seal opens. Raises SealUnavailable, WrongKey."""
+        return self.file.unwrap(read_key_file(self._key_file).reveal())
+
+    @property
+    def _key_file(self) -> Path:
+        assert self._settings.key_file is not None
+        return self._settings.key_file
 
     @property
     def progress(self) -> int:

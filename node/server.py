@@ -49,7 +49,7 @@ from node.backup.automatic import Automatic
 from node.backup.take import Taking
 from node.config import Settings
 from node.core.core import Core
-from node.core.router import Table
+from node.core.router import Route, Table
 from node.engines import catalog, cubbyhole
 from node.entities.directory import Directory
 from node.events.hub import Hub
@@ -85,6 +85,36 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
     automatic = Automatic(taking, settings.snapshot_dir)
     metrics.registry.register(SnapshotState(automatic))
     metrics.registry.register(EventState(hub.measured))
+    core = Core(
+        settings=settings,
+        lifecycle=lifecycle,
+        audit=audit,
+        policies=PolicyCache(),
+        tokens=TokenAuthority(directory),
+        directory=directory,
+        metrics=metrics,
+        system=Table(_system_routes(settings, lockout, taking, automatic, autopilot)),
+        revokers=catalog.revokers(),
+        engines=catalog.tables() | {kind: method.table for kind, method in methods.items()},
+        methods=methods,
+        events=hub,
+        loops=(autopilot.run, automatic.run, warming.run),
+    )
+
+    def serving() -> Core:
+        """The core that answers: what is made here may be taken over by one that answered before it was there."""
+        return getattr(lifecycle, "core", core)
+
+    metrics.registry.register(RegionState(lambda: control.measured(serving())))
+    metrics.registry.register(LeaseState(lambda: _leases_behind(serving())))
+    metrics.registry.register(CacheState(lambda: _cached(serving())))
+    return core
+
+
+def _system_routes(
+    settings: Settings, lockout: Lockout, taking: Taking, automatic: Automatic, autopilot: Autopilot
+) -> list[Route]:
+    """The paths that lie in no mount."""
     routes = [
         *system.routes(),
         *seal.routes(),
@@ -123,30 +153,7 @@ def compose(settings: Settings, lifecycle: "NodeLifecycle | MemoryLifecycle") ->
     if settings.metrics_unauthenticated:
         routes = [route for route in routes if route.pattern != "sys/metrics"]
         routes.append(system.open_metrics_route())
-    core = Core(
-        settings=settings,
-        lifecycle=lifecycle,
-        audit=audit,
-        policies=PolicyCache(),
-        tokens=TokenAuthority(directory),
-        directory=directory,
-        metrics=metrics,
-        system=Table(routes),
-        revokers=catalog.revokers(),
-        engines=catalog.tables() | {kind: method.table for kind, method in methods.items()},
-        methods=methods,
-        events=hub,
-        loops=(autopilot.run, automatic.run, warming.run),
-    )
-
-    def serving() -> Core:
-        """The core that answers: what is made here may be taken over by one that answered before it was there."""
-        return getattr(lifecycle, "core", core)
-
-    metrics.registry.register(RegionState(lambda: control.measured(serving())))
-    metrics.registry.register(LeaseState(lambda: _leases_behind(serving())))
-    metrics.registry.register(CacheState(lambda: _cached(serving())))
-    return core
+    return routes
 
 
 def _cached(core: Core) -> dict[str, int] | None:

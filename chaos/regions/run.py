@@ -23,7 +23,7 @@ from chaos.regions.checks import (
 from chaos.regions.sdk import Applications
 from chaos.regions.world import NotInTimeError, World
 from chaos.workload import Workload
-from node.cli.client import Unreachable
+from node.cli.http_exchange import Unreachable
 from node.cli.local_cluster import ClusterError
 
 PROGRESS_WRITES = 100

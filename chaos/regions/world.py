@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.workload import Endpoint
-from node.cli.client import Unreachable
+from node.cli.http_exchange import Unreachable
 from node.cli.local_regions import LocalRegions
 
 COMMAND_TIMEOUT_S = 60.0

@@ -189,11 +189,10 @@ class FolderReads(msgspec.Struct, frozen=True):
 
 def folder_reads(hasher: Hasher, request: Request, name: str) -> FolderReads:
     """From the read of one name, which occurs nowhere else in the request, and which its mount answers."""
-    assert request.mount is not None
     before, _, after = place(hasher, request).partition(name.encode())
     came = outcome(hasher, request, Response(data={name: None}))
     outcome_before, _, outcome_after = came.partition(encode({name: None}))
-    shown = _shown(request.mount, _SHOWN_ANSWERED)
+    shown = _shown(request.served_by, _SHOWN_ANSWERED)
     return FolderReads(hasher, before, after, outcome_before, outcome_after, shown)
 
 

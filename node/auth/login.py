@@ -61,7 +61,7 @@ async def log_in(core: Core, request: Request, prove: Callable[[], Awaitable[Log
 
     Raises what `prove` does, PermissionDenied for a disabled entity or a foreign network, InvalidRequest.
     """
-    mount = _mount(request)
+    mount = request.served_by
     for attempt in range(TRIES_MAX):
         login = await prove()
         if login.params.bound_cidrs and not inside(request.remote, login.params.bound_cidrs):
@@ -180,7 +180,7 @@ def spare(core: Core, request: Request, params: TokenParams | None) -> None:
     """
     if core.unsealed.orders or request.alone:
         return
-    if params is None or not is_batch(params, _mount(request)):
+    if params is None or not is_batch(params, request.served_by):
         raise NotPrimary("a service token is kept where writes are ordered")
 
 
@@ -228,8 +228,3 @@ def is_batch(params: TokenParams, mount: Mount) -> bool:
 def _source(mount: Mount) -> str:
     """What display names begin with: the mount's path, slashes as dashes."""
     return mount.path.removeprefix("auth/").removesuffix("/").replace("/", "-")
-
-
-def _mount(request: Request) -> Mount:
-    assert request.mount is not None, "a login is a path of a mount"
-    return request.mount

@@ -4,169 +4,39 @@ Starting a command must cost little, so no third-party HTTP library is loaded he
 """
 
 import http.client
-import json
 import os
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from node.cli.dry_run import DryRun, policy
 from node.cli.http_connection import Connections, Proxies, open_connection
+from node.cli.http_exchange import (
+    ANSWER_BYTES_MAX,
+    TIMEOUT_S,
+    WRITES,
+    Answer,
+    Unreachable,
+    connect,
+    loaded,
+    reason,
+    request,
+)
 from node.cli.output import LocalError, RemoteError
-from node.cli.values import Duration, dumps, loads
+from node.cli.values import Duration, dumps
 
 LINE_BYTES_MAX = 1024 * 1024
-ANSWER_BYTES_MAX = 32 * 1024 * 1024
-TIMEOUT_S = 60.0
 RETRY_WAIT_MIN_S = 1.0
 RETRY_WAIT_MAX_S = 1.5
 REDIRECTS = frozenset({301, 302, 307, 308})
-WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 MAY_BE_DONE = frozenset({500, 502, 504})
 _NOT_KNOWN = " Whether the write was made is not known."
 _BY_POLICY = "1 error occurred:\n\t* permission denied"  # a token that is not valid is refused in other words
 PATH_SAFE = "/:@!$&'()*+,;=~-._"
-
-
-class Unreachable(Exception):
-    """No usable answer: refused, cut off, too slow, not trusted. sent: the request had left, and may have been done."""
-
-    def __init__(self, message: str, *, sent: bool = True) -> None:
-        super().__init__(message)
-        self.sent = sent
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer. body: parsed JSON, or None when there was none; content: the bytes, parsed or not."""
-
-    status: int
-    body: Any
-    headers: Mapping[str, str]
-    content: bytes = b""
-
-    @property
-    def errors(self) -> str:
-        """What the server says went wrong, on one line."""
-        lines = [" ".join(str(error).split()) for error in self.told]
-        return "; ".join(lines) or http.client.responses.get(self.status, "no reason given")
-
-    @property
-    def told(self) -> list[Any]:
-        """The server's own list of what went wrong."""
-        found = self.body.get("errors") if isinstance(self.body, dict) else None
-        return found if isinstance(found, list) else []
-
-
-def request(
-    address: str,
-    method: str,
-    path: str,
-    *,
-    content: bytes | None = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: float = TIMEOUT_S,
-    context: ssl.SSLContext | None = None,
-    server_name: str | None = None,
-    proxies: Proxies | None = None,
-    connections: Connections | None = None,
-) -> Answer:
-    """Send one request to `address` (http[s]://host:port) and return its answer as bytes, whatever its status.
-
-    `path` begins with a slash and is sent as it is. `timeout`: seconds, per socket operation. Raises Unreachable.
-    """
-    sent = {"X-Vault-Request": "true"} | dict(headers or {})
-    connection, target = open_connection(
-        address, path, timeout=timeout, context=context, server_name=server_name, proxies=proxies
-    )
-    used = connections.take(address) if connections is not None else None
-    if used is not None:
-        try:
-            return _converse(used, method, target, content, sent, _keeper(connections, address))
-        except (OSError, http.client.HTTPException) as e:
-            if method in WRITES:  # the server may have it: only a read is simply asked again
-                raise Unreachable(f"{address} did not answer: {_reason(e)}") from e
-    left = False
-    try:
-        connection.connect()
-        left = True
-        return _converse(connection, method, target, content, sent, _keeper(connections, address))
-    except ssl.SSLCertVerificationError as e:
-        raise Unreachable(
-            f"the certificate of {address} is not trusted: {e.verify_message}", sent=left
-        ) from e
-    except TimeoutError as e:
-        raise Unreachable(f"{address} did not answer within {timeout:g} s", sent=left) from e
-    except (OSError, http.client.HTTPException) as e:
-        what = "did not answer" if left else "cannot be reached"
-        raise Unreachable(f"{address} {what}: {_reason(e)}", sent=left) from e
-    finally:
-        if not left:
-            connection.close()
-
-
-def _converse(
-    connection: http.client.HTTPConnection,
-    method: str,
-    target: str,
-    content: bytes | None,
-    headers: Mapping[str, str],
-    keep: Callable[[http.client.HTTPConnection], None],
-) -> Answer:
-    """One exchange over an open connection, which is closed or kept afterwards."""
-    kept = False
-    try:
-        connection.request(method, target, body=content, headers=dict(headers))
-        response = connection.getresponse()
-        raw = response.read(ANSWER_BYTES_MAX)
-        answer_headers = {name.lower(): value for name, value in response.getheaders()}
-        kept = response.isclosed() and not response.will_close
-        return Answer(response.status, None, answer_headers, raw)
-    finally:
-        if kept:
-            keep(connection)
-        else:
-            connection.close()
-
-
-def _loaded(content: bytes) -> Any:
-    try:
-        return loads(content) if content.strip() else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _keeper(connections: Connections | None, address: str) -> Callable[[http.client.HTTPConnection], None]:
-    return http.client.HTTPConnection.close if connections is None else partial(connections.keep, address)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def exchange(
-    address: str,
-    method: str,
-    path: str,
-    *,
-    body: Any = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: float = TIMEOUT_S,
-    context: ssl.SSLContext | None = None,
-) -> Answer:
-    """The same with JSON both ways. Raises Unreachable, also when the answer is something else."""
-    content = None if body is None else json.dumps(body).encode()
-    sent = {"Content-Type": "application/json"} | dict(headers or {})
-    answer = request(address, method, path, content=content, headers=sent, timeout=timeout, context=context)
-    try:
-        return replace(answer, body=json.loads(answer.content) if answer.content else None)
-    except ValueError as e:
-        raise Unreachable(f"{address} answered something that is not JSON") from e
 
 
 def payload(body: Any) -> dict[str, Any]:
@@ -252,15 +122,16 @@ class Client:
             proxies=self.proxies,
         )
         try:
+            connect(connection, self.address, silence_s)
             connection.request("GET", target, headers=sent)
             response = connection.getresponse()
             if response.status != HTTPStatus.OK:
                 raw = response.read(ANSWER_BYTES_MAX)
-                self.checked(Answer(response.status, _loaded(raw), {}, raw), "GET", path)
+                self.checked(Answer(response.status, loaded(raw), {}, raw), "GET", path)
             while line := response.readline(LINE_BYTES_MAX):
                 yield line.decode("utf-8", "replace").rstrip("\r\n")
         except (OSError, http.client.HTTPException) as e:
-            raise Unreachable(f"{self.address} does not answer any more: {_reason(e)}") from e
+            raise Unreachable(f"{self.address} does not answer any more: {reason(e)}") from e
         finally:
             connection.close()
 
@@ -341,7 +212,7 @@ class Client:
             proxies=self.proxies,
             connections=self.connections,
         )
-        return replace(answer, body=_loaded(answer.content))
+        return replace(answer, body=loaded(answer.content))
 
     def call(
         self,

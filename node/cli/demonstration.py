@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from node.cli.client import Unreachable
+from node.cli.http_exchange import Unreachable
 from node.cli.local_cluster import ClusterError, LocalCluster
 from node.cli.progress import step
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import click
 
-from node.cli.client import Answer, Unreachable, request
 from node.cli.demonstration import PATH, expect, write
 from node.cli.http_connection import Connections, tls_context
+from node.cli.http_exchange import Answer, Unreachable, request
 from node.cli.local_cluster import ClusterError
 from node.cli.local_regions import LocalRegions
 from node.cli.local_shown import listed

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import click
 
-from node.cli.client import Client, Unreachable
+from node.cli.client import Client
 from node.cli.flags import DURATION, Group, flag
+from node.cli.http_exchange import Unreachable
 from node.cli.output import Output, RemoteError
 from node.cli.paths import API_PATH
 from node.cli.remote import Prints, remote

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from node.cli import local_process as process
-from node.cli.client import Answer, Unreachable, exchange, payload
+from node.cli.client import payload
 from node.cli.http_connection import tls_context
+from node.cli.http_exchange import Answer, Unreachable, exchange
 from node.cli.local_layout import Layout, LocalNode, LocalRegion, read_marker, write_private
 from node.cli.local_process import ClusterError
 

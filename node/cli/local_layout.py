@@ -205,14 +205,18 @@ class Layout:
 
 def read_marker(directory: Path) -> dict[str, Any] | None:
     """What cluster.json says, None if the directory is not ours. Raises ClusterError if it is damaged."""
-    path = directory / "cluster.json"
+    return read_json(directory / "cluster.json", FORMAT)
+
+
+def read_json(path: Path, form: str) -> dict[str, Any] | None:
+    """What a file of ours says; None if there is none, or it has another format. Raises ClusterError."""
     try:
         told = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as e:
         raise ClusterError(f"{path} is damaged: {e}.") from e
-    return told if isinstance(told, dict) and told.get("format") == FORMAT else None
+    return told if isinstance(told, dict) and told.get("format") == form else None
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from node.cli import local_layout
 from node.cli.local_cluster import ClusterError, LocalCluster, LocalNode, LocalRegion, Unreachable
-from node.cli.local_layout import write_private
+from node.cli.local_layout import read_json, write_private
 from node.cli.local_wan import LocalWan
 from node.wan.orders import Door, Ways
 
@@ -226,14 +226,7 @@ class LocalRegions:
 
 def read_marker(directory: Path) -> dict[str, Any] | None:
     """What regions.json says, None if the directory holds no regions. Raises ClusterError if it is damaged."""
-    path = _marker(directory)
-    try:
-        told = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as e:
-        raise ClusterError(f"{path} is damaged: {e}.") from e
-    return told if isinstance(told, dict) and told.get("format") == FORMAT else None
+    return read_json(_marker(directory), FORMAT)
 
 
 def _marker(directory: Path) -> Path:

@@ -83,6 +83,12 @@ class Request(msgspec.Struct):
     token_row: Token | None = None
     audited: object = None  # what node/audit/ keeps between the record of the request and that of the answer
 
+    @property
+    def served_by(self) -> Mount:
+        """The mount that the request goes to. For its own engine or method only: others have none."""
+        assert self.mount is not None, "a path of a mount"
+        return self.mount
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

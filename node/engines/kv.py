@@ -1,7 +1,8 @@
 """The KV engine, version 2: versions of secrets under data/, and what may be done to a version.
 
 Paths, shapes and texts are those of Vault's kv-v2 API. Values travel as JSON text from the store into the
-answer; only a patch and subkeys look inside. Metadata, lists and the mount's configuration: kv_metadata.py.
+answer; only a patch and subkeys look inside. How they get into the log: kv_writes.py; how they are found:
+kv_reads.py. Metadata, lists and the mount's configuration: kv_metadata.py.
 """
 
 import os
@@ -9,19 +10,19 @@ from typing import Any
 
 import msgspec
 
-from node.auth.fields import integer, rfc3339, strings
+from node.auth.fields import integer, strings
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path, in_query
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route
 from node.engines import kv_metadata
-from node.engines.kv_values import decode, encode
-from node.engines.kv_writes import CAS_MISMATCH, BegunPut, Writer, place, submit
+from node.engines.kv_reads import find, metadata, version_metadata
+from node.engines.kv_values import decode, encode, merge_patch, without_leaves
+from node.engines.kv_writes import CAS_MISMATCH, BegunPut, Writer, submit
 from node.errors import InvalidRequest, NodeError, NotFound
 from node.store import Store
 from storage.cache import CachedValue
 from storage.command import KvDelete, KvDestroy, KvUndelete
-from storage.rows import KvVersion
 
 REQUEST_ID_BYTES = 16
 VERSION_MAX = 2**53  # no key has more versions; larger numbers from a client name none
@@ -127,7 +128,11 @@ class _Data:
     def begin_put(self, core: Core, request: Request, params: dict[str, str]) -> BegunPut | None:
         """put() in steps, where its first one needs no waiting. Raises what put() raises before it proposes."""
         value, cas = encode(_data(request)), _cas(request.data)
-        mount_id, path, value_bytes_max = mount_of(request), params["path"], core.settings.value_bytes_max
+        mount_id, path, value_bytes_max = (
+            request.served_by.mount_id,
+            params["path"],
+            core.settings.value_bytes_max,
+        )
         if len(value) > value_bytes_max or not self._writer.claim(mount_id, path):
             return None
         request_id = request.request_id or os.urandom(REQUEST_ID_BYTES)
@@ -148,10 +153,10 @@ class _Data:
     async def patch(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """JSON merge patch (RFC 7396) of the latest version."""
         path, changes = params["path"], _data(request)
-        store, mount_id = core.unsealed, mount_of(request)
+        store, mount_id = core.unsealed, request.served_by.mount_id
 
         def value() -> bytes:
-            found = _find(store, mount_id, path, 0)
+            found = find(store, mount_id, path, 0)
             if not isinstance(found, CachedValue):
                 raise _Answer(Response(status=404, data=version_metadata(found)))
             current = decode(found.value)
@@ -169,7 +174,7 @@ class _Data:
     ) -> Response:
         made = await self._writer.put(
             core.unsealed,
-            mount_id=mount_of(request),
+            mount_id=request.served_by.mount_id,
             path=path,
             request_id=request.request_id,
             cas=_cas(request.data),
@@ -182,7 +187,7 @@ class _Data:
 
 def _written(made: dict[str, Any]) -> Response:
     """The answer to a write, from what the machine tells of the new version."""
-    return Response(data=_metadata(**made))
+    return Response(data=metadata(**made))
 
 
 class _Answer(Exception):
@@ -194,7 +199,7 @@ class _Answer(Exception):
 
 
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
-    found = _find(core.unsealed, mount_of(request), params["path"], _version(request))
+    found = find(core.unsealed, request.served_by.mount_id, params["path"], _version(request))
     if isinstance(found, CachedValue):
         return Response(data=_data_of(found))
     return Response(status=404, data={"data": None, "metadata": version_metadata(found)})
@@ -205,7 +210,7 @@ def _read_at_once(
 ) -> tuple[CachedValue, dict[str, Any]] | None:
     """_read(), where there is something to read."""
     try:
-        found = _find(store, mount_of(request), params["path"], _version(request))
+        found = find(store, request.served_by.mount_id, params["path"], _version(request))
     except NodeError:
         return None
     return (found, _data_of(found)) if isinstance(found, CachedValue) else None
@@ -217,10 +222,10 @@ def _data_of(found: CachedValue) -> dict[str, Any]:
 
 async def _subkeys(core: Core, request: Request, params: dict[str, str]) -> Response:
     depth = number(request.query.get("depth"), "depth")
-    found = _find(core.unsealed, mount_of(request), params["path"], _version(request))
+    found = find(core.unsealed, request.served_by.mount_id, params["path"], _version(request))
     if not isinstance(found, CachedValue):
         return Response(status=404, data={"metadata": version_metadata(found), "subkeys": None})
-    keys = _without_leaves(decode(found.value), depth)
+    keys = without_leaves(decode(found.value), depth)
     return Response(data={"metadata": version_metadata(found.row), "subkeys": keys})
 
 
@@ -253,7 +258,9 @@ async def _change(
         raise InvalidRequest("cannot delete a path ending in '/'")
     if versions is not None:
         store = core.unsealed
-        change = command(time_ns=store.now_ns(), mount_id=mount_of(request), path=path, versions=versions)
+        change = command(
+            time_ns=store.now_ns(), mount_id=request.served_by.mount_id, path=path, versions=versions
+        )
         await submit(store, change, request_id=request.request_id)
     return Response(status=NO_CONTENT)
 
@@ -276,12 +283,6 @@ async def _versionless(core: Core, request: Request, params: dict[str, str]) -> 
 
 
 # --- what clients send ---
-
-
-def mount_of(request: Request) -> str:
-    """The id of the mount that the pipeline found."""
-    assert request.mount is not None
-    return request.mount.mount_id
 
 
 def number(value: Any, name: str) -> int:
@@ -338,76 +339,3 @@ def _object(value: Any, name: str) -> dict[str, Any] | None:
         f"error converting input for field \"{name}\": '' expected type 'map[string]interface {{}}',"
         f" got unconvertible type '{kind}'"
     )
-
-
-# --- what the store holds ---
-
-
-def _find(store: Store, mount_id: str, path: str, version: int) -> CachedValue | KvVersion:
-    """A version (0: the current one) with its value, or its row if there is nothing to read. Raises NotFound."""
-    found = store.values.get(mount_id, path, version)
-    if found is not None and not found.row.is_deleted(store.now_ns()):
-        return found
-    packed = None if version else store.values.packed.get(mount_id, path)
-    if packed is None:
-        row = store.reads.kv_version(mount_id, path, version)
-        if row is None:
-            raise NotFound
-        if row.value is None or row.is_deleted(store.now_ns()):
-            return row
-        plaintext = store.open(place(mount_id, path, row.version), row.value)
-        row = row.without_value()
-        if not version:
-            store.values.packed.put(mount_id, path, row, plaintext)
-    else:
-        row, plaintext = packed
-        if row.is_deleted(store.now_ns()):
-            return row
-    fresh = CachedValue(row, plaintext)
-    store.values.put(mount_id, path, version, fresh)
-    return fresh
-
-
-def version_metadata(version: KvVersion) -> dict[str, Any]:
-    """A version's metadata as it stands in answers."""
-    return _metadata(
-        version.version, version.created_ns, version.deletion_ns, version.destroyed, version.custom_metadata
-    )
-
-
-def _metadata(
-    version: int,
-    created_ns: int,
-    deletion_ns: int,
-    destroyed: bool,
-    custom_metadata: dict[str, str] | None,
-) -> dict[str, Any]:
-    return {
-        "created_time": rfc3339(created_ns),
-        "custom_metadata": custom_metadata,
-        "deletion_time": rfc3339(deletion_ns) if deletion_ns else "",
-        "destroyed": destroyed,
-        "version": version,
-    }
-
-
-def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7396: the target with the patch's members put in, and those that are null taken out."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = merge_patch(merged.get(name), value)
-    return merged
-
-
-def _without_leaves(value: Any, depth: int) -> Any:
-    """The object's keys, values replaced by null; `depth` levels of them, 0 for all."""
-    if not isinstance(value, dict):
-        return None
-    if depth == 1 or depth < 0:
-        return dict.fromkeys(value)
-    return {name: _without_leaves(item, depth - 1 if depth else 0) for name, item in value.items()}

@@ -103,7 +103,7 @@ def routes() -> list[Route]:
 
 def exists(core: Core, request: Request, params: dict[str, str]) -> bool:
     """Whether a write to this key would be an update."""
-    return core.unsealed.kv_key(_mount_id(request), params["path"]) is not None
+    return core.unsealed.kv_key(request.served_by.mount_id, params["path"]) is not None
 
 
 async def _root(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -118,7 +118,7 @@ async def _nothing(core: Core, request: Request, params: dict[str, str]) -> Resp
 
 
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
-    store, mount_id = core.unsealed, _mount_id(request)
+    store, mount_id = core.unsealed, request.served_by.mount_id
     key = store.reads.kv_key(mount_id, params["path"])
     if key is None:
         raise NotFound
@@ -158,7 +158,7 @@ async def _put(core: Core, request: Request, params: dict[str, str]) -> Response
 
 
 async def _patch(core: Core, request: Request, params: dict[str, str]) -> Response:
-    key = core.unsealed.reads.kv_key(_mount_id(request), params["path"])
+    key = core.unsealed.reads.kv_key(request.served_by.mount_id, params["path"])
     current = (key.custom_metadata if key is not None else None) or {}
     custom = _custom_metadata(request.data)
     if custom is not None:
@@ -180,7 +180,7 @@ async def _submit(
     lifetime = data.get("delete_version_after")
     command = KvMetadataPut(
         time_ns=store.now_ns(),
-        mount_id=_mount_id(request),
+        mount_id=request.served_by.mount_id,
         path=path,
         max_versions=_versions_kept(data),
         cas_required=boolean(data["cas_required"], "cas_required") if "cas_required" in data else None,
@@ -203,7 +203,7 @@ async def _delete(core: Core, request: Request, params: dict[str, str]) -> Respo
     store, path = core.unsealed, params["path"]
     if path.endswith("/"):
         raise InvalidRequest("cannot delete a path ending in '/'")
-    command = KvMetadataDelete(time_ns=store.now_ns(), mount_id=_mount_id(request), path=path)
+    command = KvMetadataDelete(time_ns=store.now_ns(), mount_id=request.served_by.mount_id, path=path)
     await submit(store, command, request_id=request.request_id)
     return Response(status=NO_CONTENT)
 
@@ -228,7 +228,7 @@ async def _scan_detailed(core: Core, request: Request, params: dict[str, str]) -
 
 
 def _detailed(core: Core, request: Request, params: dict[str, str], *, deep: bool) -> Response:
-    store, mount_id = core.unsealed, _mount_id(request)
+    store, mount_id = core.unsealed, request.served_by.mount_id
     names = _keys(core, request, params, deep=deep, keys_max=DETAILED_KEYS_MAX)
     folder = _folder(params)
     info: dict[str, Any] = {}
@@ -243,7 +243,7 @@ def _keys(
 ) -> list[str]:
     """The names under a folder. Raises NotFound if there are none."""
     find = core.unsealed.reads.kv_scan if deep else core.unsealed.reads.kv_list
-    mount_id, folder = _mount_id(request), _folder(params)
+    mount_id, folder = request.served_by.mount_id, _folder(params)
     return page(core, request, lambda after, limit: find(mount_id, folder, after, limit), keys_max=keys_max)
 
 
@@ -256,7 +256,7 @@ def _folder(params: dict[str, str]) -> str:
 
 
 async def _read_config(core: Core, request: Request, params: dict[str, str]) -> Response:
-    config = core.unsealed.reads.kv_config(_mount_id(request))
+    config = core.unsealed.reads.kv_config(request.served_by.mount_id)
     return Response(
         data={
             "cas_required": config.cas_required,
@@ -273,7 +273,7 @@ async def _put_config(core: Core, request: Request, params: dict[str, str]) -> R
         raise InvalidRequest("check-and-set of metadata is not offered")
     command = KvConfigPut(
         time_ns=store.now_ns(),
-        mount_id=_mount_id(request),
+        mount_id=request.served_by.mount_id,
         max_versions=_versions_kept(data),
         cas_required=boolean(data["cas_required"], "cas_required") if "cas_required" in data else None,
         delete_version_after_ns=(
@@ -294,11 +294,6 @@ def _lifetime(value: Any) -> int:
 
 
 # --- what clients send ---
-
-
-def _mount_id(request: Request) -> str:
-    assert request.mount is not None
-    return request.mount.mount_id
 
 
 def _versions_kept(data: dict[str, Any]) -> int | None:

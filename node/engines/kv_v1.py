@@ -56,7 +56,7 @@ class _Values:
         value = encode(request.data)
         await self._writer.put(
             core.unsealed,
-            mount_id=_mount(request).mount_id,
+            mount_id=request.served_by.mount_id,
             path=params["path"],
             request_id=request.request_id,
             cas=None,
@@ -67,7 +67,7 @@ class _Values:
 
 
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
-    store, mount, path = core.unsealed, _mount(request), params["path"]
+    store, mount, path = core.unsealed, request.served_by, params["path"]
     version = store.reads.kv_version(mount.mount_id, path)
     if version is None or version.value is None:
         raise NotFound
@@ -77,7 +77,9 @@ async def _read(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
     store = core.unsealed
-    command = KvMetadataDelete(time_ns=store.now_ns(), mount_id=_mount(request).mount_id, path=params["path"])
+    command = KvMetadataDelete(
+        time_ns=store.now_ns(), mount_id=request.served_by.mount_id, path=params["path"]
+    )
     await submit(store, command, request_id=request.request_id)
     return Response(status=NO_CONTENT)
 
@@ -92,11 +94,6 @@ async def _nothing_to_do(core: Core, request: Request, params: dict[str, str]) -
 
 async def _no_path(core: Core, request: Request, params: dict[str, str]) -> Response:
     raise InvalidRequest("missing path")
-
-
-def _mount(request: Request) -> Mount:
-    assert request.mount is not None
-    return request.mount
 
 
 def _lease_duration_s(core: Core, mount: Mount, data: dict[str, Any]) -> int:

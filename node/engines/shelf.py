@@ -38,5 +38,4 @@ def listed(core: Core, request: Request, folder: str) -> list[str]:
 
 def shelf(core: Core, request: Request) -> Shelf:
     """The entries of the mount that a request goes to."""
-    assert request.mount is not None
-    return Shelf(core.unsealed, request.mount.mount_id)
+    return Shelf(core.unsealed, request.served_by.mount_id)

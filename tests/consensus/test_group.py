@@ -1,7 +1,6 @@
 """Whole groups: three nodes, real TLS, real journals. What a caller of api.Group would notice."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +13,6 @@ from consensus.api import COMMAND_BYTES_MAX, Role
 from consensus.errors import Corrupt, NoLeader, OutcomeUnknown, ReadNotConfirmed, Shutdown, TooLarge
 from consensus.group import RaftGroup
 from consensus.memory import SoloGroup
-
-
-@pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    await cluster.boot()
-    await cluster.led()
-    await cluster.grow("n2", "n3")
-    yield cluster
-    await cluster.close()
 
 
 async def test_a_write_through_any_node_is_applied_there_when_it_returns(three: Cluster) -> None:

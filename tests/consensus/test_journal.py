@@ -23,19 +23,11 @@ from support.journals import (
     fill,
     reopen,
     segments,
-    write_journal,
 )
 from support.patience import PATIENCE_S
 
 from consensus.journal import Base, HardState, Journal, Recovered
 from consensus.recovery import segment_name
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> tuple[Path, int]:
-    """A closed journal of ALL in term 1, then a vote in term 4; and where its last frame ends."""
-    return write_journal(tmp_path)
-
 
 # ---- what was written is there again
 

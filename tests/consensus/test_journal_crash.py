@@ -18,20 +18,12 @@ from support.journals import (
     fill,
     reopen,
     segments,
-    write_journal,
 )
 
 from consensus import files
 from consensus.errors import Corrupt
 from consensus.journal import Base, Entry, HardState, Journal, Recovered
 from consensus.recovery import encode_head
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> tuple[Path, int]:
-    """A closed journal of ALL in term 1, then a vote in term 4; and where its last frame ends."""
-    return write_journal(tmp_path)
-
 
 # ---- what a crash may leave
 

@@ -7,20 +7,13 @@ from pathlib import Path
 
 import pytest
 from support.ciphers import AesCipher
-from support.journals import ALL, OWNER, ZERO, create, entry, fill, reopen, segments, write_journal
+from support.journals import ALL, OWNER, ZERO, create, entry, fill, reopen, segments
 
 from consensus.errors import Corrupt
 from consensus.journal import HardState, Recovered
 from consensus.records import encode_entry, encode_opening
 from consensus.recovery import segment_name
 from consensus.segments import decode_header, encode_frame, read_frames
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> tuple[Path, int]:
-    """A closed journal of ALL in term 1, then a vote in term 4; and where its last frame ends."""
-    return write_journal(tmp_path)
-
 
 # ---- what only damage, tampering or a mistake leaves
 

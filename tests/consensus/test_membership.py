@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,6 @@ from consensus.api import Member, Role
 from consensus.errors import Corrupt, MembershipRefused
 from consensus.group import RaftGroup
 from consensus.membership import LEARNERS_MAX, VOTERS_MAX, Change
-
-
-@pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    await cluster.boot()
-    await cluster.led()
-    await cluster.grow("n2", "n3")
-    yield cluster
-    await cluster.close()
 
 
 async def test_a_joiner_is_a_learner_until_it_is_added(tmp_path: Path) -> None:

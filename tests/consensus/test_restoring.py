@@ -5,7 +5,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,6 @@ from consensus.restoring import Order, _Spread
 from consensus.upkeep import KEPT_S, Upkeep
 
 OLD = {"old": "x" * (WINDOW_BYTES + 1000)}
-
-
-@pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    await cluster.boot()
-    await cluster.led()
-    await cluster.grow("n2", "n3")
-    yield cluster
-    await cluster.close()
 
 
 @pytest.fixture

@@ -1,13 +1,6 @@
 """Cubbyhole: one token's own values, which nobody else reads and which go with it."""
 
 import pytest
-from support.httpfixture import dev_core, serve
-
-
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
 
 
 @pytest.fixture

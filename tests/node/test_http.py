@@ -21,17 +21,6 @@ from node.errors import NodeError
 from storage.command import MountPut
 
 
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
-
-
-@pytest.fixture
-async def wire(site):
-    return await site.connect()
-
-
 def index_header(cluster: str, value: str) -> str:
     return base64.b64encode(json.dumps({"cluster": cluster, "value": value}).encode()).decode()
 

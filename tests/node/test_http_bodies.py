@@ -13,17 +13,6 @@ from node.api.body import check_shape, parse
 from node.errors import InvalidRequest
 
 
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
-
-
-@pytest.fixture
-async def wire(site):
-    return await site.connect()
-
-
 @pytest.mark.parametrize(
     "content_type", ["", "application/json", "text/plain", "application/x-www-form-urlencoded"]
 )

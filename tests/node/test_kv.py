@@ -8,33 +8,11 @@ from pathlib import Path
 
 import hvac
 import pytest
-from support.httpfixture import dev_core, serve
 
-from node.engines.kv import merge_patch
+from node.engines.kv_values import merge_patch
 
 PATCH = {"Content-Type": "application/merge-patch+json"}
 NO_VERSION = "No version number provided"
-
-
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
-
-
-@pytest.fixture
-async def wire(site):
-    return await site.connect()
-
-
-@pytest.fixture
-def kv(wire):
-    """Ask for a path of the mount secret/."""
-
-    async def ask(method, path, body=None, *, headers=None):
-        return await wire.ask(method, f"/v1/secret/{path}", body, headers=headers)
-
-    return ask
 
 
 # --- values ---

@@ -6,27 +6,6 @@ from support.httpfixture import dev_core, serve
 PATCH = {"Content-Type": "application/merge-patch+json"}
 
 
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
-
-
-@pytest.fixture
-async def wire(site):
-    return await site.connect()
-
-
-@pytest.fixture
-def kv(wire):
-    """Ask for a path of the mount secret/."""
-
-    async def ask(method, path, body=None, *, headers=None):
-        return await wire.ask(method, f"/v1/secret/{path}", body, headers=headers)
-
-    return ask
-
-
 async def test_metadata(kv):
     await kv("POST", "data/a", {"data": {}})
     assert (

@@ -1,15 +1,8 @@
 """KV version 1: a path holds what was written there, and nothing of what was there before."""
 
 import pytest
-from support.httpfixture import dev_core, serve
 
 MERGE = {"Content-Type": "application/merge-patch+json"}
-
-
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
 
 
 @pytest.fixture

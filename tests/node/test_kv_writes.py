@@ -6,7 +6,7 @@ import os
 import random
 
 import pytest
-from support.httpfixture import dev_core, request, serve
+from support.httpfixture import request
 
 from consensus.errors import OutcomeUnknown
 from consensus.memory import SoloGroup
@@ -16,27 +16,6 @@ from node.engines.kv_writes import RACE_RETRIES_MAX, Writer
 from storage.command import KvPut, decode, encode
 
 PATCH = {"Content-Type": "application/merge-patch+json"}
-
-
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
-
-
-@pytest.fixture
-async def wire(site):
-    return await site.connect()
-
-
-@pytest.fixture
-def kv(wire):
-    """Ask for a path of the mount secret/."""
-
-    async def ask(method, path, body=None, *, headers=None):
-        return await wire.ask(method, f"/v1/secret/{path}", body, headers=headers)
-
-    return ask
 
 
 class Interfering(SoloGroup):

@@ -67,11 +67,6 @@ async def site(tmp_path, lender):
             yield site
 
 
-@pytest.fixture
-async def wire(site):
-    return await site.connect()
-
-
 async def borrow(wire, name="x", query=""):
     answer = await wire.ask("GET", f"/v1/lend/creds/{name}{query}")
     assert answer.status == 200, answer.body

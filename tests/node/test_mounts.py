@@ -13,17 +13,6 @@ from node.core.request import Operation
 MOUNT = {"type": "kv-v2"}
 
 
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
-
-
-@pytest.fixture
-async def wire(site):
-    return await site.connect()
-
-
 async def limited(site, wire, policy: str):
     await wire.ask("POST", "/v1/sys/policies/acl/limited", {"policy": policy})
     body = {"policies": ["limited"], "no_default_policy": True}

@@ -8,18 +8,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store
-from support.httpfixture import dev_core, serve
 
 from node.errors import NoQuorum
 
 EC = {"key_type": "ec", "key_bits": 256}
 WEB = EC | {"allowed_domains": "example.com", "allow_subdomains": True, "ttl": "1h", "max_ttl": "2h"}
-
-
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 
 import pytest
 from support.corefixture import audit_records
-from support.httpfixture import dev_core, serve
 
 from node.core import wrapping
 from node.errors import InvalidRequest
@@ -14,12 +13,6 @@ from storage.secret import Secret
 WRAP = {"X-Vault-Wrap-TTL": "60"}
 INVALID = {"errors": ["wrapping token is not valid or does not exist"]}
 DENIED = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
-
-
-@pytest.fixture
-async def site(tmp_path):
-    async with dev_core(tmp_path) as (core, token), serve(core, token=token) as site:
-        yield site
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from node.cli.local_process import is_free
 
 PORTS = range(9_000, 32_000)
 PORTS_APART = 50  # that lie between where two runs on one machine begin
+REPLACEMENTS_MAX = 4  # workers of pytest-xdist that follow crashed ones, under numbers of their own
 
 
 def free_ports(count: int, *, but: Collection[int] = ()) -> list[int]:
@@ -34,10 +35,10 @@ def give_to_local_clusters() -> None:
 
 
 def _lane() -> range:
-    """The ports of this worker of pytest-xdist; all, if there are no others."""
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    each = len(PORTS) // workers
+    """The ports of this worker of pytest-xdist, if it is one."""
+    lanes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) + REPLACEMENTS_MAX
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % lanes
+    each = len(PORTS) // lanes
     return PORTS[number * each : (number + 1) * each]
 
 

@@ -13,8 +13,8 @@ from typing import Any, Self, TypeVar
 
 from support.patience import PATIENCE_S
 
-from node.cli.client import Answer, Unreachable, exchange, request
 from node.cli.http_connection import tls_context
+from node.cli.http_exchange import Answer, Unreachable, exchange, request
 from node.cli.local_process import ClusterError, last_lines
 
 POLL_S = 0.05

@@ -7,7 +7,7 @@ from typing import Any
 
 from support.processes import poll
 
-from node.cli.client import Unreachable
+from node.cli.http_exchange import Unreachable
 from node.cli.local_cluster import LocalCluster
 
 WRITERS = 4

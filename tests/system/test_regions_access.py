@@ -10,7 +10,7 @@ import pytest
 from support.processes import poll
 from support.regions import RegionOfOne, two_regions
 
-from node.cli.client import Answer
+from node.cli.http_exchange import Answer
 
 READER = """
 path "secret/data/*" { capabilities = ["read"] }

@@ -16,7 +16,7 @@ from support.certs import Authority
 from support.ports import free_ports
 from support.processes import Server, configuration, poll
 
-from node.cli.client import Answer, Unreachable
+from node.cli.http_exchange import Answer, Unreachable
 
 ELSEWHERE = (307, 503)
 

@@ -17,7 +17,7 @@ from support.ports import free_ports
 from support.processes import Server, poll
 from support.targets import BAO, OURS, Bao, Target
 
-from node.cli.client import Unreachable
+from node.cli.http_exchange import Unreachable
 
 
 def vault_configuration(directory: Path, *, tls: bool = True, **more: Any) -> tuple[Path, str]:

@@ -10,7 +10,7 @@ from typing import Any
 from node import seals
 from node.api.vault import openly
 from node.api.vault.leader import elsewhere
-from node.api.vault.shares import recipient
+from node.api.vault.shares import OFFERED, recipient
 from node.auth.fields import text
 from node.auth.identity import RANDOM_CHARACTERS, random_base62
 from node.ceremonies import RootGeneration
@@ -32,10 +32,6 @@ _BEGIN_FIELDS = (
         "otp", Kind.STRING, f"A one-time pad of {PAD_CHARACTERS} characters; one is made if none is given."
     ),
     Field("pgp_key", Kind.STRING, "A PGP public key in base64, to encrypt the token for instead."),
-)
-_SHARE_FIELDS = (
-    Field("key", Kind.STRING, "One share, in base64 or hexadecimal.", required=True),
-    Field("nonce", Kind.STRING, "The nonce of this operation.", required=True),
 )
 _ANSWER = (
     Field("nonce", Kind.STRING, "Of the operation; empty for callers without a token."),
@@ -60,7 +56,7 @@ def routes() -> list[Route]:
         begin = {Operation.READ: _status, Operation.UPDATE: _begin, Operation.DELETE: _cancel}
         table += [
             _route(f"{prefix}/attempt", is_open, begin, "Make a new root token.", _BEGIN_FIELDS),
-            _route(f"{prefix}/update", is_open, {Operation.UPDATE: _update}, "Offer a share.", _SHARE_FIELDS),
+            _route(f"{prefix}/update", is_open, {Operation.UPDATE: _update}, "Offer a share.", OFFERED),
         ]
     return table
 

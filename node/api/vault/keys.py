@@ -33,23 +33,20 @@ def routes() -> list[Route]:
     read, update = Operation.READ, Operation.UPDATE
     again = "Encrypt with a new key from now on; what was encrypted stays readable."
     return [
-        Route("sys/rotate", {update: _rotate}, sudo=True, summary=again),
-        Route("sys/rotate/keyring", {update: _rotate}, sudo=True, summary=again),
-        Route(
-            "sys/rotate/config",
-            {read: _read_config, update: _write_config},
-            sudo=True,
-            summary="When the key is replaced by itself.",
-            fields=_CONFIG,
-            answers={read: _CONFIGURED},
+        *(
+            Route(path, {update: _rotate}, sudo=True, summary=again)
+            for path in ("sys/rotate", "sys/rotate/keyring")
         ),
-        Route(
-            "sys/rotate/keyring/config",
-            {read: _read_config, update: _write_config},
-            sudo=True,
-            summary="When the key is replaced by itself.",
-            fields=_CONFIG,
-            answers={read: _CONFIGURED},
+        *(
+            Route(
+                path,
+                {read: _read_config, update: _write_config},
+                sudo=True,
+                summary="When the key is replaced by itself.",
+                fields=_CONFIG,
+                answers={read: _CONFIGURED},
+            )
+            for path in ("sys/rotate/config", "sys/rotate/keyring/config")
         ),
         Route(
             "sys/key-status",

@@ -12,7 +12,7 @@ from typing import Any
 from node import seals
 from node.api.vault import openly
 from node.api.vault.leader import elsewhere
-from node.api.vault.shares import wanted
+from node.api.vault.shares import OFFERED, wanted
 from node.auth.fields import SECOND_NS, boolean, text
 from node.ceremonies import Attempt, NewSeal, Rekey
 from node.core.core import Core
@@ -43,10 +43,6 @@ _INIT_FIELDS = (
         "require_verification", Kind.BOOLEAN, "Put the new shares in force only when they were shown once."
     ),
 )
-_SHARE_FIELDS = (
-    Field("key", Kind.STRING, "One share, in base64 or hexadecimal.", required=True),
-    Field("nonce", Kind.STRING, "The nonce of this operation.", required=True),
-)
 _STATUS = (
     Field("nonce", Kind.STRING, "Of the operation; empty for callers without a token."),
     Field("started", Kind.BOOLEAN, "Whether an operation is under way."),
@@ -71,8 +67,8 @@ def routes() -> list[Route]:
         for prefix, is_open in ((openly_at, True), (with_token_at, False)):
             table += [
                 _route(f"{prefix}/init", target, is_open, _INIT, "Replace the shares.", _INIT_FIELDS),
-                _route(f"{prefix}/update", target, is_open, _UPDATE, "Offer a present share.", _SHARE_FIELDS),
-                _route(f"{prefix}/verify", target, is_open, _VERIFY, "Show a new share.", _SHARE_FIELDS),
+                _route(f"{prefix}/update", target, is_open, _UPDATE, "Offer a present share.", OFFERED),
+                _route(f"{prefix}/verify", target, is_open, _VERIFY, "Show a new share.", OFFERED),
             ]
         for path in (_BACKUPS[target], f"{with_token_at}/backup"):
             table.append(_backup_route(path, target))

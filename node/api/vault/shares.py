@@ -1,13 +1,19 @@
-"""What clients say of shares to be made: how many, and for whose keys. The same words in init and in rekeys."""
+"""What clients say of shares: of those to be made, how many, and for whose keys; of one that they bring, which."""
 
 import asyncio
 from typing import Any
 
 from node.auth.fields import integer, strings
 from node.ceremonies import Shares
+from node.core.fields import Field, Kind
 from node.errors import InvalidRequest
 from node.pgp import Recipient
 from storage.seal.shamir import SHARES_MAX
+
+OFFERED = (
+    Field("key", Kind.STRING, "One share, in base64 or hexadecimal.", required=True),
+    Field("nonce", Kind.STRING, "The nonce of this operation.", required=True),
+)
 
 _INVALID = "invalid seal configuration: "
 

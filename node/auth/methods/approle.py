@@ -15,7 +15,7 @@ from node.auth.login import Login, first_here, log_in
 from node.auth.methods import approle_role, approle_secret_ids
 from node.auth.methods.approle_role import Role
 from node.auth.methods.approle_secret_ids import SecretIds
-from node.auth.methods.method import Method, mount_of, refused
+from node.auth.methods.method import Method, refused
 from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
@@ -80,7 +80,7 @@ def _single_field(path: str, name: Field) -> Route:
     field, default = approle_role.SINGLE_FIELDS[path]
 
     async def show(core: Core, request: Request, params: dict[str, str]) -> Response:
-        role = find(core.unsealed, mount_of(request), params["role"])
+        role = find(core.unsealed, request.served_by, params["role"])
         if role is None:
             raise NotFound
         return Response(data={approle_role.OLD_PATHS.get(path, field): approle_role.data(role)[field]})
@@ -130,7 +130,7 @@ def find(store: Store, mount: Mount, name: str) -> Role | None:
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = View(core.unsealed, mount_of(request).mount_id).children(
+    names = View(core.unsealed, request.served_by.mount_id).children(
         "role/", limit=core.settings.list_keys_max
     )
     if not names:
@@ -140,13 +140,13 @@ async def _list(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 def _exists(core: Core, request: Request, params: dict[str, str]) -> bool:
     try:
-        return find(core.unsealed, mount_of(request), params["role"]) is not None
+        return find(core.unsealed, request.served_by, params["role"]) is not None
     except InvalidRequest:
         return False
 
 
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
-    role = find(core.unsealed, mount_of(request), params["role"])
+    role = find(core.unsealed, request.served_by, params["role"])
     if role is None:
         raise NotFound
     return Response(data=approle_role.data(role))
@@ -159,7 +159,7 @@ async def _write(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 
 async def _read_role_id(core: Core, request: Request, params: dict[str, str]) -> Response:
-    role = find(core.unsealed, mount_of(request), params["role"])
+    role = find(core.unsealed, request.served_by, params["role"])
     if role is None:
         raise NotFound
     return payload(role_id=role.role_id)
@@ -175,7 +175,7 @@ async def _write_role_id(core: Core, request: Request, params: dict[str, str]) -
 @retried
 async def _change(core: Core, request: Request, name: str, said: dict[str, Any], *, creating: bool) -> None:
     """Change a role; one that is not there yet only if `creating`. No two roles share a role id."""
-    mount, name = mount_of(request), approle_role.canonical(name)
+    mount, name = request.served_by, approle_role.canonical(name)
     draft = Draft(core.unsealed, mount.mount_id, request)
     known = draft.get(_path(name), Role)
     if known is None and not creating:
@@ -198,7 +198,7 @@ async def _change(core: Core, request: Request, name: str, said: dict[str, Any],
 @retried
 async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:
     """With its secret ids. An absent role is a success."""
-    mount, name = mount_of(request), approle_role.canonical(params["role"])
+    mount, name = request.served_by, approle_role.canonical(params["role"])
     draft = Draft(core.unsealed, mount.mount_id, request)
     known = draft.get(_path(name), Role)
     if known is None:
@@ -219,7 +219,7 @@ async def _login(core: Core, request: Request, params: dict[str, str]) -> Respon
     if not role_id:
         raise InvalidRequest("missing role_id")
     secret_id = fields.text(request.data.get("secret_id"), "secret_id")
-    store, mount = core.unsealed, mount_of(request)
+    store, mount = core.unsealed, request.served_by
 
     async def prove() -> Login:
         role = _by_id(store, mount, role_id)

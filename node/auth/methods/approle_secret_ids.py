@@ -20,7 +20,7 @@ from node.auth import fields
 from node.auth.cidr import as_written, inside, networks, subset
 from node.auth.fields import SECOND_NS, rfc3339
 from node.auth.methods.approle_role import Role, uses
-from node.auth.methods.method import mount_of, refused
+from node.auth.methods.method import refused
 from node.core.core import Core
 from node.core.fields import Field, Kind, named
 from node.core.request import NO_CONTENT, Operation, Request, Response
@@ -325,7 +325,7 @@ class _Handlers:
 
     async def list(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         try:
-            role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
+            role, ids = self._role(core, request, params), SecretIds(core.unsealed, request.served_by)
         except NotFound as error:
             raise InvalidRequest(error.message) from None  # a 404 says that a role has none
         accessors = await ids.accessors(role.name, core.settings.list_keys_max)
@@ -334,7 +334,7 @@ class _Handlers:
         return payload(keys=accessors)
 
     async def make(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, request.served_by)
         return await self._make(core, request, params, ids.drawn(role.name, request))
 
     async def make_custom(self, core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -348,7 +348,7 @@ class _Handlers:
         if not role.bind_secret_id:
             raise InvalidRequest("bind_secret_id is not set on the role")
         about = wanted(role, request.data, core.unsealed.now_ns(), accessor=drawn_id(request, "accessor"))
-        await SecretIds(core.unsealed, mount_of(request)).add(request, role.name, secret_id, about)
+        await SecretIds(core.unsealed, request.served_by).add(request, role.name, secret_id, about)
         return payload(
             secret_id=secret_id,
             secret_id_accessor=about.accessor,
@@ -359,14 +359,14 @@ class _Handlers:
     async def look_up(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """What is not there is no error: an empty answer."""
         secret_id = _text(request, "secret_id")
-        role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, request.served_by)
         found = ids.find(role.name, ids.digest(role.name, secret_id))
         return Response(NO_CONTENT) if found is None else Response(data=_shown(found))
 
     async def destroy(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """What is not there is destroyed already."""
         secret_id = _text(request, "secret_id")
-        role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, request.served_by)
         await ids.destroy(request, role.name, ids.digest(role.name, secret_id))
         return Response(NO_CONTENT)
 
@@ -394,11 +394,11 @@ class _Handlers:
         self, core: Core, request: Request, params: dict[str, str]
     ) -> tuple[Role, SecretIds, str | None]:
         accessor = _text(request, "secret_id_accessor")
-        role, ids = self._role(core, request, params), SecretIds(core.unsealed, mount_of(request))
+        role, ids = self._role(core, request, params), SecretIds(core.unsealed, request.served_by)
         return role, ids, ids.behind(role.name, accessor)
 
     def _role(self, core: Core, request: Request, params: dict[str, str]) -> Role:
-        role = self._find(core.unsealed, mount_of(request), params["role"])
+        role = self._find(core.unsealed, request.served_by, params["role"])
         if role is None:
             raise NotFound(f'role "{params["role"]}" does not exist')
         return role

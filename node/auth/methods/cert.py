@@ -13,7 +13,7 @@ from node.auth import fields
 from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods import cert_role
 from node.auth.methods.cert_role import Role
-from node.auth.methods.method import Method, keep, mount_of
+from node.auth.methods.method import Method, keep
 from node.auth.methods.roles import Roles
 from node.auth.token import Renewal
 from node.auth.ttl import limits
@@ -112,7 +112,7 @@ def _config(store: Store, mount: Mount) -> Config:
 
 
 async def _read_config(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return payload(**msgspec.to_builtins(_config(core.unsealed, mount_of(request))))
+    return payload(**msgspec.to_builtins(_config(core.unsealed, request.served_by)))
 
 
 async def _write_config(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -155,7 +155,7 @@ def _chain(request: Request) -> list[x509.Certificate]:
 
 async def _admitting(core: Core, request: Request, chain: list[x509.Certificate], wanted: str) -> Role:
     """The role that lets a chain in: the one that is wanted, or the first by name. Raises InvalidRequest."""
-    async for role in _candidates(core, mount_of(request), wanted):
+    async for role in _candidates(core, request.served_by, wanted):
         if cert_role.admits(role, chain):
             return role
     raise InvalidRequest(

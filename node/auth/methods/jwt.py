@@ -16,7 +16,7 @@ from node.auth.methods import jwt_claims, jwt_role
 from node.auth.methods.fetching import FetchError
 from node.auth.methods.jwt_keys import ALGORITHMS, Fetcher, Key, Source, fetch, from_pem
 from node.auth.methods.jwt_role import Role
-from node.auth.methods.method import Method, keep, mount_of
+from node.auth.methods.method import Method, keep
 from node.auth.methods.roles import Roles
 from node.auth.token import Renewal
 from node.auth.ttl import limits
@@ -171,7 +171,7 @@ class _Jwt:
         self._fetcher = Fetcher()
 
     async def read_config(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        config = _config(core.unsealed, mount_of(request))
+        config = _config(core.unsealed, request.served_by)
         if config is None:
             raise NotFound
         shown = msgspec.to_builtins(config) | {"status": "valid"}
@@ -190,7 +190,7 @@ class _Jwt:
         return Response(NO_CONTENT)
 
     async def login(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        store, mount = core.unsealed, mount_of(request)
+        store, mount = core.unsealed, request.served_by
         token = fields.text(request.data.get("jwt"), "jwt")
         config = _config(store, mount)
         if config is None:

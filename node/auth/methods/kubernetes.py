@@ -15,7 +15,7 @@ from node.auth.globs import matches
 from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods.jwt_keys import from_pem
 from node.auth.methods.kubernetes_review import Account, Config, claimed, review
-from node.auth.methods.method import Method, keep, mount_of
+from node.auth.methods.method import Method, keep
 from node.auth.methods.roles import Roles
 from node.auth.params import TokenParams
 from node.auth.token import Renewal
@@ -144,7 +144,7 @@ def configured(data: Mapping[str, Any]) -> Config:
 
 
 async def _read_config(core: Core, request: Request, path: dict[str, str]) -> Response:
-    config = _config(core.unsealed, mount_of(request))
+    config = _config(core.unsealed, request.served_by)
     if config is None:
         raise NotFound
     shown = msgspec.to_builtins(config)
@@ -227,7 +227,7 @@ _ROLES = Roles(Role, parameter="role", changed=changed, shown=_shown, folded=Tru
 
 
 async def _login(core: Core, request: Request, path: dict[str, str]) -> Response:
-    store, mount = core.unsealed, mount_of(request)
+    store, mount = core.unsealed, request.served_by
     name, token = (fields.text(request.data.get(each), each) for each in ("role", "jwt"))
     if not name or not token:
         raise InvalidRequest("missing role" if not name else "missing jwt")

@@ -33,16 +33,10 @@ def no_renewals(core: Core, mount: Mount, row: Token) -> Renewal:
     raise InvalidRequest("lease is not renewable")
 
 
-def mount_of(request: Request) -> Mount:
-    """The mount that a path of a method lies in."""
-    assert request.mount is not None, "a path of a mount"
-    return request.mount
-
-
 async def keep(core: Core, request: Request, path: str, value: msgspec.Struct) -> None:
     """Write what a mount keeps at a path, over what is there now. Raises what refused() gives."""
     store = core.unsealed
-    view = View(store, mount_of(request).mount_id)
+    view = View(store, request.served_by.mount_id)
     command = view.put(path, msgspec.json.encode(value), expect=view.revision(path))
     try:
         await store.submit(command, request_id=request.request_id)

@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from node.auth.methods.method import keep, mount_of
+from node.auth.methods.method import keep
 from node.core.core import Core
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, payload
@@ -73,13 +73,13 @@ class Roles(Generic[T]):
         return _FOLDER + self._spelled(name)
 
     async def _list(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        names = self.names(core, mount_of(request))
+        names = self.names(core, request.served_by)
         if not names:
             raise NotFound
         return payload(keys=names)
 
     async def _read(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        role = self.find(core.unsealed, mount_of(request), params[self._parameter])
+        role = self.find(core.unsealed, request.served_by, params[self._parameter])
         if role is None:
             raise NotFound
         return Response(data=self._shown(role))
@@ -91,12 +91,12 @@ class Roles(Generic[T]):
             raise InvalidRequest(
                 "invalid role name: letters, digits and . - _, the first and the last no punctuation"
             )
-        known = self.find(core.unsealed, mount_of(request), name)
+        known = self.find(core.unsealed, request.served_by, name)
         role: Any = self._changed(known or self._kind(name), request.data)
         await keep(core, request, self._path(name), role)
         return Response(NO_CONTENT)
 
     async def _delete(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        command = View(core.unsealed, mount_of(request).mount_id).delete(self._path(params[self._parameter]))
+        command = View(core.unsealed, request.served_by.mount_id).delete(self._path(params[self._parameter]))
         await core.unsealed.submit(command, request_id=request.request_id)
         return Response(NO_CONTENT)

@@ -8,7 +8,7 @@ import msgspec
 from node.auth import fields, params
 from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods.lockout import Lockout
-from node.auth.methods.method import Method, mount_of, refused
+from node.auth.methods.method import Method, refused
 from node.auth.methods.passwords import Passwords
 from node.auth.params import TokenParams
 from node.auth.token import Renewal
@@ -111,16 +111,16 @@ class _Userpass:
         self._passwords, self._lockout = Passwords(), lockout
 
     async def list(self, core: Core, request: Request, path: dict[str, str]) -> Response:
-        names = View(core.unsealed, mount_of(request).mount_id).children("user/")
+        names = View(core.unsealed, request.served_by.mount_id).children("user/")
         if not names:
             raise NotFound
         return payload(keys=names[: core.settings.list_keys_max])
 
     def exists(self, core: Core, request: Request, path: dict[str, str]) -> bool:
-        return _find(core.unsealed, mount_of(request), path["username"].lower()) is not None
+        return _find(core.unsealed, request.served_by, path["username"].lower()) is not None
 
     async def read(self, core: Core, request: Request, path: dict[str, str]) -> Response:
-        user = _find(core.unsealed, mount_of(request), _name(path))
+        user = _find(core.unsealed, request.served_by, _name(path))
         if user is None:
             raise NotFound
         return Response(data=dict(sorted(params.data(user.params).items())))
@@ -156,13 +156,13 @@ class _Userpass:
         return Response(NO_CONTENT)
 
     async def delete(self, core: Core, request: Request, path: dict[str, str]) -> Response:
-        view = View(core.unsealed, mount_of(request).mount_id)
+        view = View(core.unsealed, request.served_by.mount_id)
         await core.unsealed.submit(view.delete(_path(_name(path))), request_id=request.request_id)
         return Response(NO_CONTENT)
 
     async def login(self, core: Core, request: Request, path: dict[str, str]) -> Response:
         """A token, or "no" in the same words and at the same cost whatever was wrong."""
-        store, mount = core.unsealed, mount_of(request)
+        store, mount = core.unsealed, request.served_by
         password = fields.text(request.data.get("password"), "password")
         if not password:
             raise InvalidRequest("missing password")
@@ -195,7 +195,7 @@ class _Userpass:
 
 def _load(core: Core, request: Request, name: str) -> tuple[User | None, int]:
     """A user with the revision to write over; 0 if there is none."""
-    item = View(core.unsealed, mount_of(request).mount_id).get(_path(name))
+    item = View(core.unsealed, request.served_by.mount_id).get(_path(name))
     return (msgspec.json.decode(item.raw, type=User), item.revision) if item else (None, 0)
 
 
@@ -209,7 +209,7 @@ def _known(core: Core, request: Request, name: str) -> tuple[User, int]:
 async def _save(core: Core, request: Request, name: str, user: User, revision: int) -> None:
     """Write over `revision` and nothing newer. Raises InvalidRequest."""
     store = core.unsealed
-    command = View(store, mount_of(request).mount_id).put(
+    command = View(store, request.served_by.mount_id).put(
         _path(name), msgspec.json.encode(user), expect=revision
     )
     try:

@@ -138,9 +138,8 @@ def _ca_template(
 ) -> tuple[c.Template, list[str]]:
     data = request.data
     leaf.refuse_unsupported(data)
-    assert request.mount is not None
     now_ns = core.unsealed.now_ns()
-    ttl_ns, warnings = leaf.lifetime(limits(core.settings, request.mount), {"ttl": 0, "max_ttl": 0}, data)
+    ttl_ns, warnings = leaf.lifetime(limits(core.settings, request.served_by), {"ttl": 0, "max_ttl": 0}, data)
     length = data.get("max_path_length")
     depth = -1 if length is None else integer(length, "max_path_length")
     template = c.Template(

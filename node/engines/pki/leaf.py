@@ -160,9 +160,8 @@ def _order(
         )
     names.check(role, wanted)
     refuse_unsupported(request.data)
-    assert request.mount is not None
     now_ns = core.unsealed.now_ns()
-    ttl_ns, warnings = lifetime(limits(core.settings, request.mount), role, request.data)
+    ttl_ns, warnings = lifetime(limits(core.settings, request.served_by), role, request.data)
     signer = authority.find_signer(shelf(core, request), params.get("issuer") or role["issuer_ref"])
     template = c.Template(
         subject=subject if subject is not None else names.subject(wanted.common_name, role),
@@ -223,7 +222,7 @@ async def _hand_out(
         issued = manager.issue(
             view.store,
             request,
-            limits(core.settings, request.mount),
+            limits(core.settings, request.served_by),
             asked_ns=order.ttl_ns,
             longest_ns=order.ttl_ns,
             renewable=False,

@@ -126,8 +126,10 @@ async def listening_sockets(host: str, port: int) -> list[socket.socket]:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             opened.bind(address)
             opened.listen(BACKLOG)
-    except BaseException:
+    except BaseException as error:
         for opened in sockets:
             opened.close()
+        if isinstance(error, OSError):  # says itself what went wrong, but not where
+            raise OSError(error.errno, f"{error.strerror}: {host}:{port}") from error
         raise
     return sockets

@@ -168,7 +168,9 @@ def unpack(source: Path, directory: Path) -> Contents:
         with gzip.open(source, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             small, digests = _read(archive, state, GROWTH_MAX * source.stat().st_size + PART_BYTES_MAX)
             _to_the_end(stream)
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except gzip.BadGzipFile:
+        raise BadArchive("failed to read snapshot: it is not compressed as snapshots are (gzip)") from None
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise BadArchive(f"failed to read snapshot: {str(error) or type(error).__name__}") from None
     missing = [name for name in _PARTS if name not in digests]
     if missing:

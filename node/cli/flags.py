@@ -14,6 +14,7 @@ from node.cli.values import Duration, InvalidDuration, parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 HELP_NAMES = ("h", "help")
+SENTENCE_CHARS_MAX = 240  # of a command, in the list of its group
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
@@ -198,7 +199,8 @@ class Command(click.Command):
         shared = self.shared()
         own = [param for param in self.get_params(ctx) if param not in shared]
         for title, params in (("Options", own), ("Server and output", shared)):
-            records = [record for param in params if (record := param.get_help_record(ctx)) is not None]
+            flags = [param for param in params if isinstance(param, click.Option)]
+            records = [record for param in flags if (record := param.get_help_record(ctx)) is not None]
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
@@ -226,10 +228,24 @@ class Group(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What each command does, in its whole first sentence, on as many lines as that takes."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        shown = [(name, command) for name, command in found if command is not None and not command.hidden]
+        if shown:
+            with formatter.section("Commands"):
+                formatter.write_dl(
+                    [(name, command.get_short_help_str(SENTENCE_CHARS_MAX)) for name, command in shown]
+                )
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """-help is one word here, not -h -e -l -p."""
         if args and args[0].lstrip("-") in HELP_NAMES and args[0].startswith("-"):
             args = ["--help", *args[1:]]
+        name = args[0].lstrip("-").partition("=")[0] if args and args[0].startswith("-") else ""
+        known = {opt.lstrip("-") for param in self.get_params(ctx) for opt in param.opts}
+        if name and name not in known and not ctx.resilient_parsing:
+            raise FlagError(f"flag provided but not defined: -{name} (flags follow the command)", ctx)
         return super().parse_args(ctx, args)
 
 

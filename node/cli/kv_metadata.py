@@ -106,7 +106,7 @@ def _settings(
     if custom_metadata:
         body["custom_metadata"] = dict(custom_metadata)
     if delete_version_after is not None and delete_version_after >= 0:
-        body["delete_version_after"] = str(delete_version_after)
+        body["delete_version_after"] = delete_version_after
     if max_versions > UNSAID:
         body["max_versions"] = max_versions
     return body

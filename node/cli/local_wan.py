@@ -75,6 +75,10 @@ class LocalWan:
         return self._ask(Ways(here, there, one_way, conditions))
 
     def _ask(self, order: Ways) -> list[dict[str, Any]]:
+        if not self._control.exists():
+            raise ClusterError(
+                f"There is no network between regions in {self._control.parent}: it is not running."
+            )
         try:
             return ask(self._control, order)
         except Refused as error:

@@ -131,8 +131,8 @@ def enable_body(kind: str, said: Mapping[str, Any], *, force_no_cache: bool = Fa
     """What enabling sends; `said`: the flags."""
     config = {
         "options": None,
-        "default_lease_ttl": str(said["default_lease_ttl"] or Duration(0)),
-        "max_lease_ttl": str(said["max_lease_ttl"] or Duration(0)),
+        "default_lease_ttl": said["default_lease_ttl"] or Duration(0),
+        "max_lease_ttl": said["max_lease_ttl"] or Duration(0),
         "force_no_cache": force_no_cache,
     }
     return {
@@ -150,7 +150,7 @@ def tune_body(said: Mapping[str, Any]) -> dict[str, Any]:
     """What tuning sends: "" for a lifetime that stays, no description unless one was said."""
     lifetimes = {name: said[name] for name in ("default_lease_ttl", "max_lease_ttl")}
     body: dict[str, Any] = {"options": _options(said)}
-    body |= {name: "" if value is None else str(value) for name, value in lifetimes.items()}
+    body |= {name: "" if value is None else value for name, value in lifetimes.items()}
     body["force_no_cache"] = False
     if said["description"] is not None:
         body["description"] = said["description"]

@@ -222,10 +222,5 @@ _CONFIG = (
 @remote()
 def set_config(client: Client, **said: Any) -> int:
     """Change it; what is not named stays."""
-    body = {
-        name: value if isinstance(value, bool) or name in ("min_quorum", "max_trailing_logs") else str(value)
-        for name, value in said.items()
-        if value is not None
-    }
-    client.call("PUT", CONFIGURATION, body)
+    client.call("PUT", CONFIGURATION, {name: value for name, value in said.items() if value is not None})
     return 0

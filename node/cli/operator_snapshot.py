@@ -13,6 +13,7 @@ import click
 from node.cli.client import Client
 from node.cli.flags import Command, Group, flag, switch
 from node.cli.http_connection import open_connection
+from node.cli.http_exchange import Answer, Unreachable, connect, loaded, reason
 from node.cli.output import LocalError, Output, RemoteError, pairs
 from node.cli.prompt import secret_line
 from node.cli.remote import remote
@@ -39,6 +40,8 @@ def snapshot() -> None:
 @remote()
 def save(client: Client, file: Path) -> None:
     """Write a snapshot to FILE, which is there only if it is whole."""
+    if not file.parent.is_dir():
+        raise LocalError(f"{file.parent} is not a directory.")
     part = tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.name + ".", delete=False)  # noqa: SIM115
     try:
         with part:
@@ -93,16 +96,19 @@ def _exchange(
     if body is not None:
         headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
     try:
+        connect(connection, client.address, TIMEOUT_S)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have refused, and said so
             connection.request(method, target, body=body, headers=headers)
         response = connection.getresponse()
         if response.status >= 300:
-            raw = response.read(ANSWER_BYTES_MAX).decode("utf-8", "replace")
-            raise RemoteError(f"{doing}: {client.address} answered {response.status}: {raw}")
+            raw = response.read(ANSWER_BYTES_MAX)
+            refused = Answer(response.status, loaded(raw), {}, raw)
+            client.checked(refused, method, path.removeprefix("/v1/"), doing=doing)
         yield response
+    except Unreachable as e:
+        raise RemoteError(f"{doing}: {e}.") from e
     except (OSError, http.client.HTTPException) as e:
-        reason = getattr(e, "strerror", None) or str(e) or type(e).__name__
-        raise RemoteError(f"{doing}: {client.address}: {reason}") from e
+        raise RemoteError(f"{doing}: {client.address} did not answer: {reason(e)}.") from e
     finally:
         connection.close()
 

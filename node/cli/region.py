@@ -9,6 +9,7 @@ from node.cli.flags import DURATION, PAIR, Group, flag, switch
 from node.cli.output import Output, table
 from node.cli.prompt import secret_line
 from node.cli.remote import Prints, remote
+from node.cli.values import Duration
 
 JOIN_TIMEOUT_S = 4 * 3600.0  # the whole state travels meanwhile
 
@@ -30,12 +31,13 @@ def create(client: Client) -> int:
 
 
 @region.command()
-@flag("ttl", DURATION, default="10m", help="For how long it is good.")
+@flag("ttl", DURATION, default="10m", help="For how long it is good.  [default: 10m]")
 @remote(Prints.FIELDS)
-def ticket(client: Client, out: Output, ttl: str) -> int:
+def ticket(client: Client, out: Output, ttl: Duration) -> int:
     """Print a one-time ticket for a region that wants to follow."""
-    data = needed(client.call("POST", "sys/regions/ticket", {"ttl": ttl}), "data")
-    out.show(data, data["ticket"])
+    body = client.call("POST", "sys/regions/ticket", {"ttl": ttl})
+    text = needed(body, "data", "ticket")
+    out.show(body["data"], text)
     return 0
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from node.cli.client import TIMEOUT_S, Client
+from node.cli.client import Client
 from node.cli.dry_run import DryRun
 from node.cli.environment import environment, switched_on
 from node.cli.flags import DURATION, PAIR, Flag, make_flag, make_switch, sharing
 from node.cli.http_connection import Connections, Proxies, tls_context
+from node.cli.http_exchange import TIMEOUT_S
 from node.cli.output import FORMATS, LocalError, Output
 from node.cli.paths import complete_form
 from node.cli.token_helper import current_token
@@ -105,7 +106,11 @@ def _server_flags() -> tuple[Flag, ...]:
         make_switch(
             "tls-skip-verify", help="Trust any certificate: for tests only.  [STRONGROOM_SKIP_VERIFY]"
         ),
-        make_flag("namespace", aliases=["ns"], help="[STRONGROOM_NAMESPACE]"),
+        make_flag(
+            "namespace",
+            aliases=["ns"],
+            help="Which namespace; this server has none but the root.  [STRONGROOM_NAMESPACE]",
+        ),
         make_flag("header", PAIR, multiple=True, help="A header to send; repeatable."),
         make_flag("wrap-ttl", DURATION, help="Wrap the answer in a one-time token.  [STRONGROOM_WRAP_TTL]"),
         make_switch("disable-redirects", help="Follow no redirect.  [STRONGROOM_DISABLE_REDIRECTS]"),

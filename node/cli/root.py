@@ -70,7 +70,7 @@ def strongroom() -> None:
     \b
     strongroom server -dev                   try it out in one process
     strongroom local up                      try it out with three nodes
-    strongroom server -config strongroom.hcl
+    strongroom server -config strongroom.hcl run a node
     """
 
 

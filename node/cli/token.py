@@ -48,7 +48,7 @@ def create(client: Client, out: Output, **said: Any) -> int:
 def _create_body(said: dict[str, Any]) -> dict[str, Any]:
     body: dict[str, Any] = {"policies": list(said["policy"])} if said["policy"] else {}
     for name in ("ttl", "explicit_max_ttl", "period"):
-        body[name] = str(said[name] or Duration(0))
+        body[name] = said[name] or Duration(0)
     body |= {"display_name": said["display_name"], "num_uses": said["use_limit"]}
     body |= {"renewable": said["renewable"], "type": said["type"], "entity_alias": said["entity_alias"]}
     optional = {

@@ -155,13 +155,15 @@ def loads(text: str | bytes) -> Any:
 
 
 def dumps(value: Any, *, indent: int | None = 2) -> str:
-    """JSON as Go writes it: characters of HTML escaped, keys in the order given."""
+    """JSON as Go writes it: characters of HTML escaped, keys in the order given; a Duration is its text."""
     return _json(value, indent, "\n")
 
 
 def _json(value: Any, indent: int | None, newline: str) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).translate(_HTML)
+    if isinstance(value, Duration):
+        return json.dumps(str(value))
     if isinstance(value, Literal):
         return value.text
     if isinstance(value, Mapping):

@@ -129,6 +129,8 @@ WRITES: list[tuple[str, str, str, Any]] = [
     ("operator raft autopilot set-config -min-quorum=3 -cleanup-dead-servers -last-contact-threshold=5s", "PUT",
      "sys/storage/raft/autopilot/configuration",
      {"min_quorum": 3, "cleanup_dead_servers": True, "last_contact_threshold": "5s"}),
+    ("region ticket", "POST", "sys/regions/ticket", {"ttl": "10m0s"}),
+    ("region ticket -ttl=1h", "POST", "sys/regions/ticket", {"ttl": "1h0m0s"}),
 ]  # fmt: skip
 
 

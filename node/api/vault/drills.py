@@ -3,7 +3,6 @@
 from typing import Any
 
 from node.api.vault.leader import elsewhere
-from node.api.vault.snapshots import on_disk
 from node.auth import fields as values
 from node.autopilot.loop import Autopilot
 from node.backup.automatic import Automatic
@@ -97,7 +96,7 @@ class Drills:
 
     async def plan(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """Only the leader knows its members; a follower sends the client there."""
-        on_disk(core)
+        _some_nodes(core)
         if (there := elsewhere(core, request)) is not None:
             return there
         told = await readiness.plan(core, self._automatic, self._autopilot)
@@ -112,7 +111,7 @@ class Drills:
         return Response(data=told)
 
     async def node(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        on_disk(core)
+        _some_nodes(core)
         return Response(data=await readiness.of_this_node(core, self._automatic, self._autopilot))
 
     async def listed(self, core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -135,3 +134,9 @@ class Drills:
     async def remove_probe(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         await probes.remove(core, request, params["name"])
         return Response(status=NO_CONTENT)
+
+
+def _some_nodes(core: Core) -> None:
+    """Raises InvalidRequest where nothing can be rehearsed."""
+    if core.settings.storage != "raft":
+        raise InvalidRequest("a store in memory has one node, and no snapshots: there is nothing to rehearse")

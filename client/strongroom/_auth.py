@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import quote
 
 
 class Credentials(Protocol):
     """Something that a token can be had for."""
 
     def login(self) -> tuple[str, dict[str, Any]] | None:
-        """(path of the API, body) of the login, or None: there is nothing but the token."""
+        """(path of the API, in clear; body) of the login, or None: there is nothing but the token."""
         ...
 
 
@@ -32,7 +31,7 @@ class UserPass:
     mount: str = "userpass"
 
     def login(self) -> tuple[str, dict[str, Any]]:
-        return f"auth/{self.mount}/login/{quote(self.username, safe='')}", {"password": self.password}
+        return f"auth/{self.mount}/login/{self.username}", {"password": self.password}
 
 
 @dataclass(frozen=True, slots=True)

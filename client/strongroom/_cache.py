@@ -14,10 +14,12 @@ from typing import Any
 
 from strongroom._consistency import STALE_OK, Consistency
 from strongroom._effects import Exclusive, Program
-from strongroom._errors import ConfigurationError, Forbidden, NotFound, Unavailable, Unreachable
+from strongroom._errors import ApiError, ConfigurationError, Forbidden, NotFound, Unavailable, Unreachable
+from strongroom._requests import HURRIED_S
 
 ENTRIES_MAX = 10_000
 PUSH_DOWN_FRESH_S = 30.0
+ASK_AGAIN_S = 1.0  # while nobody can be asked, one call in so many seconds tries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,8 @@ class Cache:
     """How reads of secrets are cached.
 
     fresh_s: an answer is given again for so many seconds without asking. stale_s: while no node can be asked, it
-    is given for so many seconds after it was had. entries_max: the least recently used go first.
+    is given for so many seconds after it was had; then one call in a second tries to ask, for three seconds at most,
+    and the others do not wait. entries_max: the least recently used go first.
     push: in a `with` block, listen to the servers' events and drop at once what is changed anywhere. fresh_s can be
     long then: while nobody can be listened to, an answer is given again for PUSH_DOWN_FRESH_S at most. It bounds how
     long a value outlives the right to read it. The policy has to allow reading sys/events/subscribe/kv*; where the
@@ -83,6 +86,7 @@ class Store:
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._keys: dict[Name, set[Key]] = {}  # of the entries
         self._fetching: dict[Name, set[object]] = {}  # answers on their way that may be kept
+        self._ask_again_at = 0.0  # 0: nodes answer
 
     def invalidate(self, mount: str, path: str, index: str = "") -> None:
         """Forget a secret. index: an answer must be at least as new, whichever node gives it."""
@@ -106,10 +110,13 @@ class Store:
         """The index that the next answer must have come to; "" for any."""
         return self._changed_at.get((mount, path), self._floor)
 
-    def read(self, key: Key, fetch: Callable[[], Program[Any]]) -> Program[Found]:
-        """From the cache, else by `fetch`, once for all who ask at the same time."""
+    def read(self, key: Key, fetch: Callable[[bool], Program[Any]]) -> Program[Found]:
+        """From the cache, else by `fetch`, once for all who ask at the same time.
+
+        fetch is told whether to hurry: because there is an old answer.
+        """
         if self._settings is None:
-            return Found((yield from fetch()))
+            return Found((yield from fetch(False)))
         if key.consistency not in (None, STALE_OK):
             return Found((yield from self._ask(key.name, fetch)))
         if (hit := self._fresh(key)) is not None:
@@ -123,14 +130,20 @@ class Store:
         found: Found = yield Exclusive(("cache", key), program)
         return found
 
-    def _fetch(self, key: Key, fetch: Callable[[], Program[Any]]) -> Program[Found]:
-        this, asked_at = object(), self._clock()
+    def _fetch(self, key: Key, fetch: Callable[[bool], Program[Any]]) -> Program[Found]:
+        this, asked_at, old = object(), self._clock(), self._usable(key)
+        if old is not None and self._ask_again_at:
+            if asked_at < self._ask_again_at:
+                return old
+            self._ask_again_at = asked_at + HURRIED_S  # this one finds out for all
         self._fetching.setdefault(key.name, set()).add(this)
         try:
-            value = yield from self._ask(key.name, fetch)
+            value = yield from self._ask(key.name, fetch, hurried=old is not None)
+            self._ask_again_at = 0.0
             if this in self._fetching.get(key.name, ()):
                 self._keep(key, _Entry(value, asked_at))
         except (Unavailable, Unreachable):
+            self._ask_again_at = self._clock() + ASK_AGAIN_S
             if (old := self._usable(key)) is not None:
                 return old
             raise
@@ -144,12 +157,16 @@ class Store:
                     del self._fetching[key.name]
         return Found(value)
 
-    def _ask(self, name: Name, fetch: Callable[[], Program[Any]]) -> Program[Any]:
+    def _ask(
+        self, name: Name, fetch: Callable[[bool], Program[Any]], *, hurried: bool = False
+    ) -> Program[Any]:
         """Who may not read a secret any more does not read any version of it from here."""
         try:
-            return (yield from fetch())
-        except Forbidden:
-            self._forget(name)
+            return (yield from fetch(hurried))
+        except ApiError as error:
+            self._ask_again_at = 0.0
+            if isinstance(error, Forbidden):
+                self._forget(name)
             raise
 
     def _keep(self, key: Key, entry: _Entry) -> None:

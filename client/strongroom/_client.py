@@ -1,7 +1,6 @@
 """The clients: `Client` for threads, `AsyncClient` for asyncio. They differ only in how they wait."""
 
 import asyncio
-import contextlib
 import os
 import ssl
 import threading
@@ -310,8 +309,8 @@ class AsyncClient(_Base):
         try:
             for each in self._tasks:
                 each.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await each
+            if self._tasks:
+                await asyncio.wait(self._tasks)
         finally:
             await self._driver.close()
 

@@ -9,7 +9,7 @@ from strongroom._auth import Credentials
 from strongroom._cache import Cache, Store
 from strongroom._consistency import STALE_OK, Consistency
 from strongroom._effects import Answer, Pause, Program
-from strongroom._endpoints import MEASURE_EVERY_S, Endpoints
+from strongroom._endpoints import Endpoints
 from strongroom._errors import ConfigurationError, StrongroomError, api_error
 from strongroom._events import Push
 from strongroom._requests import Ask, Limits, Requests
@@ -18,6 +18,7 @@ from strongroom._session import Session
 TIMEOUT_S_MAX = 200.0  # below the four minutes for which a cluster remembers a write's request id
 DISCOVER_EVERY_S = 60.0
 REGIONS = "sys/regions"
+UPKEEP_EVERY_S = 2.0  # who failed and is to be measured again is looked for so often
 UPKEEP_AFTER_TROUBLE_S = 5.0
 UPKEEP_MIN_S = 0.2
 
@@ -77,12 +78,15 @@ class Core:
         query: Mapping[str, str] | None = None,
         consistency: Consistency | None = None,
         repeatable: bool = False,
-        index: str = "",
+        index: Callable[[], str] | None = None,
+        hurried: bool = False,
     ) -> Program[Any]:
         """The JSON of a successful answer (None if it was empty). Raises StrongroomError."""
         wanted = (consistency or self._consistency) if method == "GET" else None
-        ask = Ask(method, path, body, query or {}, wanted, repeatable=repeatable, index=index)
-        yield from self.session.ready()
+        ask = Ask(
+            method, path, body, query or {}, wanted, repeatable=repeatable, index=index, hurried=hurried
+        )
+        yield from self.session.ready(hurried=hurried)
         yield from self._discover_if_due()
         headers = self.session.headers()
         answer = yield from self.requests.send(ask, headers)
@@ -107,7 +111,7 @@ class Core:
         self._discover_at = self._clock() + DISCOVER_EVERY_S  # nobody else asks meanwhile
         try:
             answer = yield from self.requests.send(
-                Ask("GET", REGIONS, consistency=STALE_OK), self.session.headers()
+                Ask("GET", REGIONS, consistency=STALE_OK, hurried=True), self.session.headers()
             )
         except StrongroomError:
             return
@@ -121,10 +125,10 @@ class Core:
         """Until the client is closed: measure endpoints and renew the token, so that no call waits for that."""
         self.requests.measured_elsewhere = True
         while True:
-            pause = MEASURE_EVERY_S
+            pause = UPKEEP_EVERY_S
             try:
                 yield from self.requests.measure()
-                yield from self.session.ready()
+                yield from self.session.ready(hurried=True)
                 yield from self._discover_if_due()
                 due = self.session.due_in_s()
                 pause = pause if due is None else min(pause, max(due, UPKEEP_MIN_S))

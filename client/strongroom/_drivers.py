@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Hashable, Iterator
@@ -27,7 +28,7 @@ from strongroom._effects import (
     Stream,
 )
 from strongroom._secret import revealed
-from strongroom._transport import CONNECT_TIMEOUT_S
+from strongroom._transport import CONNECT_TIMEOUT_S, CONNECTIONS_MAX
 
 T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -39,7 +40,14 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 
 def _failure(error: httpx.HTTPError) -> Failure:
     """What an exception of httpx means. Its text names addresses, never headers or bodies."""
-    return Failure(f"{type(error).__name__}: {error}".rstrip(": "), sent=not isinstance(error, _NOT_SENT))
+    if isinstance(error, httpx.PoolTimeout):
+        return Failure(
+            f"this client has {CONNECTIONS_MAX} requests and streams under way already", sent=False
+        )
+    told, cause = f"{type(error).__name__}: {error}".rstrip(": "), error.__cause__
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return Failure(told, sent=not isinstance(error, _NOT_SENT), untrusted=cause is not None)
 
 
 def _content(request: Send) -> bytes | None:

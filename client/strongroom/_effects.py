@@ -55,10 +55,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Nothing came back. sent: the request may have reached the server."""
+    """Nothing came back. sent: the request may have reached the server. untrusted: its certificate was refused."""
 
     reason: str
     sent: bool
+    untrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

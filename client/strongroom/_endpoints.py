@@ -1,8 +1,8 @@
 """Which node to ask: the nearest of those that work, by measured round trips. Pure; the caller brings the time.
 
-An endpoint that fails is left alone for a while that doubles each time; then it is asked again, and if it is nearer
-than the one in use it is used again. To go back and forth between two that are about as near is of no use: the one in
-use stays.
+An endpoint that fails is left alone for a while that doubles each time. Then it is measured, and used again if it
+works and is nearer than the one in use; before that it is asked only if no other one works. To go back and forth
+between two that are about as near is of no use: the one in use stays.
 """
 
 from collections.abc import Sequence
@@ -94,7 +94,9 @@ class Endpoints:
         endpoint.failures, endpoint.away_until = 0, 0.0
 
     def choose(self, now: float, tried: Sequence[Endpoint] = ()) -> Endpoint:
-        """The one to ask next: not yet tried before tried ones, available before others, near before far ones."""
+        """The one to ask next: not yet tried before tried ones, available before others, those that worked last
+        before those that failed, near before far ones.
+        """
         best = min(self.all, key=lambda each: self._rank(each, now, tried))
         used = self._used
         if used is not None and used is not best and self._stays(used, best, now, tried):
@@ -102,18 +104,21 @@ class Endpoints:
         self._used = best
         return best
 
-    def _rank(self, each: Endpoint, now: float, tried: Sequence[Endpoint]) -> tuple[int, bool, float, float]:
+    def _rank(
+        self, each: Endpoint, now: float, tried: Sequence[Endpoint]
+    ) -> tuple[int, bool, float, bool, float]:
         distance = each.round_trip_s if each.round_trip_s is not None else float("inf")
         return (
             tried.count(each),
             not each.available(now),
             each.away_until if not each.available(now) else 0,
+            each.failures > 0,
             distance,
         )
 
     @staticmethod
     def _stays(used: Endpoint, best: Endpoint, now: float, tried: Sequence[Endpoint]) -> bool:
-        if used in tried or not used.available(now) or used.round_trip_s is None:
+        if used in tried or not used.available(now) or used.failures or used.round_trip_s is None:
             return False
         return best.round_trip_s is None or best.round_trip_s > NEARER * used.round_trip_s
 

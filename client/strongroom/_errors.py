@@ -88,6 +88,14 @@ class ServerError(ApiError):
     """5xx."""
 
 
+def unexpected(status: int, method: str, path: str) -> ApiError:
+    """The error for a success that does not say what one of the API says."""
+    told = (
+        "the answer is not the API's: is this endpoint a server, and the mount a KV engine of this version?"
+    )
+    return ApiError(status, [told], method, path)
+
+
 _BY_STATUS: dict[int, type[ApiError]] = {400: InvalidRequest, 403: Forbidden, 404: NotFound, 429: RateLimited}
 
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from strongroom._effects import Answer, CloseStream, Failure, OpenStream, Pause, Program, ReadStream, Stream
 from strongroom._endpoints import Endpoint
 from strongroom._errors import StrongroomError, api_error
-from strongroom._requests import BACKOFF_MAX_S, BACKOFF_MIN_S, DOUBLINGS_MAX, ELSEWHERE, LATER, Ask
+from strongroom._requests import (
+    BACKOFF_MAX_S,
+    BACKOFF_MIN_S,
+    DOUBLINGS_MAX,
+    ELSEWHERE,
+    LATER,
+    Ask,
+    distrusted,
+)
 from strongroom._session import AWAY
 
 if TYPE_CHECKING:
@@ -73,6 +81,14 @@ def event_of(document: Mapping[str, Any], cursor: str) -> Event:
         reread=document.get("type") == REREAD,
         metadata=metadata,
     )
+
+
+def event_in(data: str, cursor: str) -> Event | None:
+    """From the data of a server-sent event; None if it is no CloudEvent."""
+    try:
+        return event_of(json.loads(data), cursor)
+    except (ValueError, AttributeError):
+        return None
 
 
 class Lines:
@@ -152,7 +168,7 @@ class Subscription:
         yield from self._leave()
 
     def _connect(self) -> Program[bool]:
-        core, tried = self._core, list[Endpoint]()
+        core, tried, untrusted = self._core, list[Endpoint](), 0
         while True:
             if not (yield Pause(0)):
                 return False
@@ -171,6 +187,10 @@ class Subscription:
                 again = yield from self._refused(endpoint, answer, headers)
                 if not again:
                     tried.append(endpoint)
+                if isinstance(answer, Failure) and answer.untrusted:
+                    untrusted += 1
+                    if untrusted == len(tried) >= len(core.endpoints.all):
+                        raise distrusted(endpoint, answer)
             except AWAY:
                 again = True  # nobody can say now whether the token is good
             if again or len({id(each) for each in tried}) == len(core.endpoints.all):
@@ -217,8 +237,11 @@ class Subscription:
                 yield from self._lost(blame=_reason(done[1]).startswith(OF_THE_NODE))
                 return
             if done is not None:
-                document = json.loads(done[1])
-                self._waiting.append(event_of(document, self._lines.cursor))
+                event = event_in(done[1], self._lines.cursor)
+                if event is None:
+                    yield from self._lost(blame=True)
+                    return
+                self._waiting.append(event)
         if not self._waiting and self._lines.between and self._lines.cursor:
             self.cursor = self._lines.cursor
             self._failures = 0

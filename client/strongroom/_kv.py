@@ -1,6 +1,6 @@
 """KV engines of both versions, as programs; and what they answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ from strongroom._cache import Key
 from strongroom._consistency import Consistency
 from strongroom._core import Core
 from strongroom._effects import Program
-from strongroom._errors import NotFound
+from strongroom._errors import NotFound, unexpected
 from strongroom._secret import Secret, SecretMap
 
 
@@ -63,6 +63,14 @@ def version_info(found: Mapping[str, Any], version: int | None = None) -> Versio
     )
 
 
+def _data(body: Any, method: str, path: str, *names: str) -> Mapping[str, Any]:
+    """What an answer says, with these members at least. Raises ApiError: it is none of the API."""
+    found = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(found, dict) or not all(name in found for name in names):
+        raise unexpected(200, method, path)
+    return found
+
+
 class KvCore:
     """One mount."""
 
@@ -73,33 +81,34 @@ class KvCore:
     def _at(self, part: str, path: str) -> str:
         return "/".join(piece for piece in (self.mount, part, path.strip("/")) if piece)
 
+    def _index(self, name: str) -> Callable[[], str]:
+        """How new an answer must be, by what is known when it is asked for."""
+        return lambda: self._core.cache.index(self.mount, name)
+
     def keys(self, part: str, path: str, consistency: Consistency | None) -> Program[list[str]]:
         """The names in a folder; none if it does not exist."""
-        query = {"list": "true"}
+        query, at = {"list": "true"}, self._at(part, path)
         try:
-            body = yield from self._core.call(
-                "GET", self._at(part, path), query=query, consistency=consistency
-            )
+            body = yield from self._core.call("GET", at, query=query, consistency=consistency)
         except NotFound as error:
             if error.errors:
                 raise  # not an empty folder, but no engine
             return []
-        return [str(key) for key in body["data"]["keys"]]
+        return [str(key) for key in _data(body, "GET", at, "keys")["keys"]]
 
 
 class KvV2Core(KvCore):
     """Version 2."""
 
     def get(self, path: str, version: int | None, consistency: Consistency | None) -> Program[SecretVersion]:
-        name = path.strip("/")
+        name, at = path.strip("/"), self._at("data", path)
         query = {"version": str(version)} if version is not None else {}
 
-        def fetch() -> Program[Any]:
-            index = self._core.cache.index(self.mount, name)
+        def fetch(hurried: bool) -> Program[Any]:
             body = yield from self._core.call(
-                "GET", self._at("data", name), query=query, consistency=consistency, index=index
+                "GET", at, query=query, consistency=consistency, index=self._index(name), hurried=hurried
             )
-            return body["data"]
+            return _data(body, "GET", at, "data", "metadata")
 
         found = yield from self._core.cache.read(Key((self.mount, name), version, consistency), fetch)
         data = SecretMap(found.value["data"])
@@ -115,7 +124,7 @@ class KvV2Core(KvCore):
 
     def _write(self, method: str, part: str, path: str, body: Any) -> Program[VersionInfo]:
         answer = yield from self._changing(method, part, path, body)
-        return version_info(answer["data"])
+        return version_info(_data(answer, method, self._at(part, path), "version"))
 
     def _changing(self, method: str, part: str, path: str, body: Any = None) -> Program[Any]:
         """A write; what is cached of the secret goes before it and after it, however it ends."""
@@ -139,8 +148,9 @@ class KvV2Core(KvCore):
         yield from self._changing("PUT", "destroy", path, {"versions": list(versions)})
 
     def metadata(self, path: str, consistency: Consistency | None) -> Program[Metadata]:
-        body = yield from self._core.call("GET", self._at("metadata", path), consistency=consistency)
-        found = body["data"]
+        at = self._at("metadata", path)
+        body = yield from self._core.call("GET", at, consistency=consistency)
+        found = _data(body, "GET", at, "versions", "current_version")
         versions = {
             int(number): version_info(each, int(number)) for number, each in found["versions"].items()
         }
@@ -167,12 +177,13 @@ class KvV1Core(KvCore):
     """Version 1."""
 
     def get(self, path: str, consistency: Consistency | None) -> Program[SecretVersion]:
-        name = path.strip("/")
+        name, at = path.strip("/"), self._at("", path)
 
-        def fetch() -> Program[Any]:
-            index = self._core.cache.index(self.mount, name)
-            body = yield from self._core.call("GET", self._at("", name), consistency=consistency, index=index)
-            return body["data"]
+        def fetch(hurried: bool) -> Program[Any]:
+            body = yield from self._core.call(
+                "GET", at, consistency=consistency, index=self._index(name), hurried=hurried
+            )
+            return _data(body, "GET", at)
 
         found = yield from self._core.cache.read(Key((self.mount, name), None, consistency), fetch)
         return SecretVersion(name, SecretMap(found.value), None, found.age_s, found.stale)

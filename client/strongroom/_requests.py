@@ -10,12 +10,13 @@ from urllib.parse import quote, urlencode
 from strongroom._consistency import Consistency
 from strongroom._effects import Answer, Failure, Pause, Program, Send, SendAll
 from strongroom._endpoints import Endpoint, Endpoints
-from strongroom._errors import OutcomeUnknown, Unavailable, Unreachable
+from strongroom._errors import ConfigurationError, InvalidRequest, OutcomeUnknown, Unavailable, Unreachable
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 UNSURE = frozenset({500, 502, 504})  # of a write: it may have happened
 ELSEWHERE = frozenset({500, 502, 503, 504})  # another node may serve
-LATER = frozenset({412, 429})  # the same node, a little later
+BEHIND = 412  # the node has not come as far as the index that was asked for; another one may have
+LATER = frozenset({BEHIND, 429})  # the node works; a little later, perhaps
 HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
 PROBE_TIMEOUT_S = 1.0
 READ_ATTEMPTS_MAX = 8
@@ -23,6 +24,9 @@ BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 2.0
 DOUBLINGS_MAX = 16
 RETRY_AFTER_MAX_S = 10.0
+SHOWN_CHARACTERS_MAX = 200
+HURRIED_S = 3.0
+TARGET_CHARACTERS_MAX = 16_384  # no server takes more
 PATH_SAFE = "/:@!$&'()*+,;=~-._"
 
 
@@ -31,7 +35,8 @@ class Ask:
     """One request to /v1/`path`. request_id: the identity under which a write is applied at most once.
 
     repeatable: a repetition is answered as the first time. Of other writes the second may be refused because of the
-    first (what it would make is there already). index: how far the node must have come.
+    first (what it would make is there already). index: how far the node must have come by then. hurried: whoever asks
+    has something else to go on with, so all endpoints are asked once, and within HURRIED_S.
     """
 
     method: str
@@ -41,7 +46,8 @@ class Ask:
     consistency: Consistency | None = None
     with_token: bool = True
     repeatable: bool = False
-    index: str = ""
+    index: Callable[[], str] | None = None
+    hurried: bool = False
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
@@ -50,6 +56,20 @@ class Ask:
 
     @property
     def target(self) -> str:
+        """Raises InvalidRequest: what is not sent, as HTTP libraries would make the path of something else of it."""
+        problem = ""
+        if not {".", ".."}.isdisjoint(self.path.split("/")):
+            problem = 'a path has no segments "." and ".."'
+        elif any("\ud800" <= each <= "\udfff" for each in self.path):
+            problem = "a path has no halves of characters"
+        target = "" if problem else self._quoted()
+        if len(target) > TARGET_CHARACTERS_MAX:
+            problem = f"the path is longer than {TARGET_CHARACTERS_MAX} characters"
+        if problem:
+            raise InvalidRequest(400, [problem], self.method, self.path[:SHOWN_CHARACTERS_MAX])
+        return target
+
+    def _quoted(self) -> str:
         path = f"/v1/{quote(self.path.strip('/'), safe=PATH_SAFE)}"
         return f"{path}?{urlencode(sorted(self.query.items()))}" if self.query else path
 
@@ -68,9 +88,15 @@ class Limits:
 
     def rounds(self, ask: Ask) -> float:
         """How often all endpoints are asked."""
+        if ask.hurried:
+            return 1
         if self.attempts_max is None:
             return float("inf") if ask.writes else READ_ATTEMPTS_MAX
         return self.attempts_max
+
+    def seconds(self, ask: Ask) -> float:
+        """How long, with all attempts."""
+        return min(self.timeout_s, HURRIED_S) if ask.hurried else self.timeout_s
 
 
 @dataclass(slots=True)
@@ -81,6 +107,7 @@ class _Tries:
     unsure: str = ""  # why a write may have happened
     refused: str = ""  # what a node said that cannot serve
     unreached: str = ""  # why a node could not be asked
+    untrusted: int = 0  # how often that was its certificate
 
 
 class Requests:
@@ -95,20 +122,19 @@ class Requests:
     def send(self, ask: Ask, headers: Mapping[str, str]) -> Program[Answer]:
         """The answer, whatever its status, of a node that serves.
 
-        Raises Unreachable, Unavailable, OutcomeUnknown.
+        Raises Unreachable, Unavailable, OutcomeUnknown; ConfigurationError if no endpoint has a certificate that is
+        trusted; InvalidRequest.
         """
-        tries = _Tries()
+        tries, target = _Tries(), ask.target
         result: Answer | Failure = Failure("not asked", sent=False)
-        deadline = self._clock() + self._limits.timeout_s
+        deadline = self._clock() + self._limits.seconds(ask)
         rounds = 0
         while True:
             yield from self.measure_if_needed()
             now = self._clock()
             endpoint = self.endpoints.choose(now, tries.tried)
             timeout = max(min(self._limits.attempt_timeout_s, deadline - now), 0.001)
-            sending = Send(
-                endpoint.url + ask.target, ask.method, self._headers(ask, headers), ask.body, timeout
-            )
+            sending = Send(endpoint.url + target, ask.method, self._headers(ask, headers), ask.body, timeout)
             result = yield sending
             if isinstance(result, Answer) and result.status not in ELSEWHERE | LATER:
                 self.endpoints.worked(endpoint)
@@ -117,6 +143,8 @@ class Requests:
             self._note(ask, tries, endpoint, result)
             if self._is_round(tries, result):
                 rounds += 1
+                if isinstance(result, Failure) and tries.untrusted == len(tries.tried):
+                    raise distrusted(endpoint, result)
             pause = self._pause(tries, rounds, result)
             if rounds >= self._limits.rounds(ask) or self._clock() + pause >= deadline:
                 break
@@ -133,8 +161,8 @@ class Requests:
             sent["X-Strongroom-Request-Id"] = ask.request_id
         if ask.method == "PATCH":
             sent["Content-Type"] = "application/merge-patch+json"
-        if ask.index:
-            sent["X-Vault-Index"] = ask.index
+        if ask.index is not None and (index := ask.index()):
+            sent["X-Vault-Index"] = index
         if ask.consistency is not None:
             sent["X-Strongroom-Consistency"] = ask.consistency.value
         return sent
@@ -143,9 +171,12 @@ class Requests:
         """Remember what an attempt that did not serve means, for the endpoint and for the write."""
         if isinstance(result, Failure):
             tries.unreached = f"{endpoint.url}: {result.reason}"
+            tries.untrusted += result.untrusted
             if result.sent and ask.writes:
                 tries.unsure = tries.unreached
         elif result.status in LATER:
+            if result.status == BEHIND:
+                tries.tried.append(endpoint)
             return
         else:
             words = "; ".join(str(word) for word in _words(result.body)) or f"status {result.status}"
@@ -157,15 +188,15 @@ class Requests:
 
     def _is_round(self, tries: _Tries, result: Answer | Failure) -> bool:
         """Whether all endpoints have been asked equally often, or one has asked to wait."""
-        later = isinstance(result, Answer) and result.status in LATER
+        later = isinstance(result, Answer) and result.status in LATER - {BEHIND}
         return later or len(tries.tried) % len(self.endpoints.all) == 0
 
     def _pause(self, tries: _Tries, rounds: int, result: Answer | Failure) -> float:
         """Seconds: none while there are nodes that were not asked; then ever more, and not all clients at once."""
-        if isinstance(result, Answer) and result.status in LATER:
-            return min(_retry_after(result), RETRY_AFTER_MAX_S) * random.uniform(1.0, 1.2)  # noqa: S311
         if not self._is_round(tries, result):
             return 0.0
+        if isinstance(result, Answer) and result.status in LATER:
+            return min(_retry_after(result), RETRY_AFTER_MAX_S) * random.uniform(1.0, 1.2)  # noqa: S311
         longest: float = min(BACKOFF_MIN_S * 2 ** min(rounds, DOUBLINGS_MAX), BACKOFF_MAX_S)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311
 
@@ -206,6 +237,11 @@ class Requests:
         for each, (result, seconds) in zip(due, results, strict=True):
             well = isinstance(result, Answer) and result.status == 200
             self.endpoints.measured(each, seconds if well else None, self._clock())
+
+
+def distrusted(endpoint: Endpoint, failure: Failure) -> ConfigurationError:
+    """What to raise where no endpoint has a certificate that is trusted."""
+    return ConfigurationError(f"{endpoint.url}: {failure.reason}; ca_file= names the authority to trust")
 
 
 def _words(body: Any) -> list[Any]:

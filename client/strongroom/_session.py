@@ -65,10 +65,10 @@ class Session:
 
     # --- programs ---
 
-    def ready(self) -> Program[None]:
+    def ready(self, *, hurried: bool = False) -> Program[None]:
         """A token that is good for some time, if there can be one. Raises ApiError if the login is refused."""
         if self.due_in_s() == 0.0:
-            yield Exclusive(_LOGIN, self._look_after)
+            yield Exclusive(_LOGIN, lambda: self._look_after(hurried))
 
     def replace(self, rejected: Mapping[str, str]) -> Program[None]:
         """Another token than the one in these headers."""
@@ -98,21 +98,21 @@ class Session:
         self._token, self._known = "", True
         self._lifetime_s, self._credentials = 0.0, None
 
-    def _look_after(self) -> Program[None]:
+    def _look_after(self, hurried: bool) -> Program[None]:
         if self.due_in_s() != 0.0:
             return  # another call has done it meanwhile
         if not self._token:
-            yield from self._log_in()
+            yield from self._log_in(hurried)
         elif not self._known:
-            yield from self._look_up()
+            yield from self._look_up(hurried)
         else:
             yield from self._renew()
 
-    def _log_in(self) -> Program[None]:
+    def _log_in(self, hurried: bool = False) -> Program[None]:
         login = self._credentials.login() if self._credentials is not None else None
         if login is None:
             return
-        ask = Ask("PUT", login[0], body=login[1], with_token=False)
+        ask = Ask("PUT", login[0], body=login[1], with_token=False, hurried=hurried)
         answer = yield from self._requests.send(ask, self.headers(with_token=False))
         auth = _auth(answer)
         if auth is None:
@@ -120,9 +120,10 @@ class Session:
         self._token = _sendable("token", str(auth["client_token"]))
         self._take(auth.get("lease_duration"), auth.get("renewable"))
 
-    def _look_up(self) -> Program[None]:
+    def _look_up(self, hurried: bool) -> Program[None]:
         """How long a token that was given lives. A policy may keep that from it; then it is not renewed."""
-        answer = yield from self._requests.send(Ask("GET", "auth/token/lookup-self"), self.headers())
+        ask = Ask("GET", "auth/token/lookup-self", hurried=hurried)
+        answer = yield from self._requests.send(ask, self.headers())
         if _says_nothing(answer):
             self._next_try_at = self._clock() + TRY_AGAIN_S
             return
@@ -133,7 +134,7 @@ class Session:
     def _renew(self) -> Program[None]:
         try:
             if self._renewable:
-                ask = Ask("PUT", "auth/token/renew-self", body={})
+                ask = Ask("PUT", "auth/token/renew-self", body={}, hurried=self._clock() < self._ends_at)
                 answer = yield from self._requests.send(ask, self.headers())
                 if _says_nothing(answer) and self._clock() < self._ends_at:
                     self._next_try_at = self._clock() + TRY_AGAIN_S

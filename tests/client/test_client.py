@@ -6,16 +6,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from strongroom import (
     FRESH,
     LINEARIZABLE,
     STALE_OK,
+    ApiError,
     AppRole,
     Cache,
     CasMismatch,
+    ConfigurationError,
     Consistency,
     Deleted,
     Forbidden,
@@ -29,7 +33,8 @@ from strongroom import (
     Unreachable,
     UserPass,
 )
-from strongroom._cache import ENTRIES_MAX, Store
+from strongroom._cache import ASK_AGAIN_S, ENTRIES_MAX, Store
+from support.certs import Authority
 from support.patience import PATIENCE_S
 from support.stub_api import LOST, Reply, StubApi, stub_api
 
@@ -402,6 +407,23 @@ def test_while_nobody_can_be_asked_the_old_answer_is_given_and_said_to_be_old(ma
             client(lambda c: c.kv.get("app", version=3))
 
 
+def test_while_nobody_can_be_asked_few_wait_to_find_that_out(make: Make) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=600))
+        client(lambda c: c.kv.get("app"))
+        api.replies[READ] = SEALED
+        before, began = calls(api, READ), time.monotonic()
+        for _ in range(20):
+            assert client(lambda c: c.kv.get("app")).stale is True
+        assert calls(api, READ) - before <= 1 + (time.monotonic() - began) / ASK_AGAIN_S
+        api.replies[READ] = SECRET
+        while client(lambda c: c.kv.get("app")).stale:
+            assert time.monotonic() < began + PATIENCE_S
+        asked = calls(api, READ)
+        assert client(lambda c: c.kv.get("app")).stale is False
+        assert calls(api, READ) == asked + 1, "it is asked again by every call"
+
+
 def test_old_answers_have_an_end(make: Make) -> None:
     with stub_api(WELL) as api:
         client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=0.001), attempts_max=1)
@@ -508,3 +530,73 @@ def test_of_changes_that_are_too_many_to_remember_the_newest_that_was_forgotten_
         kept.invalidate("secret", f"n{number}", f"index-{number}")
     assert kept.index("secret", "n2") == kept.index("secret", "unheard") == "index-2"
     assert kept.index("secret", "n7") == "index-7"
+
+
+@pytest.mark.parametrize("name", ["ann@example.com", "ann smith", "änn", "a%40b"])
+def test_whoever_logs_in_is_called_by_the_name_that_was_given(make: Make, name: str) -> None:
+    with stub_api(WELL) as api:
+        client = make(api.address, UserPass(name, "pw"))
+        with suppress(NotFound):
+            client(lambda c: c.kv.get("app"))
+        assert unquote(api.asked[-1][1]) == f"/v1/auth/userpass/login/{name}"
+
+
+@pytest.mark.parametrize("path", ["../../sys/raw", "a/./b", "a/..", "x" * 70_000, "half \ud800"])
+def test_a_name_never_becomes_another_path(make: Make, path: str) -> None:
+    """HTTP libraries take "a/../b" for "b"."""
+    with stub_api(WELL) as api:
+        client = make(api.address)
+        for ask in (lambda c: c.kv.get(path), lambda c: c.kv.put(path, {}), lambda c: c.read(path)):
+            with pytest.raises(InvalidRequest, match=r"a path has no|the path is longer") as caught:
+                client(ask)
+            assert len(str(caught.value)) < 400
+        assert api.asked == []
+
+
+@pytest.mark.parametrize("answer", [b"<html>", None, [], {"data": None}, {"data": {"value": 1}}])
+def test_a_success_of_somebody_else_is_told_as_such(make: Make, answer: object) -> None:
+    listing = "GET /v1/secret/metadata?list=true"
+    replies: dict[str, Reply] = dict.fromkeys(
+        (READ, WRITE, listing, "GET /v1/secret/metadata/app"), (200, answer)
+    )
+    with stub_api({HEALTH: (200, {})} | replies) as api:
+        client = make(api.address)
+        for ask in (
+            lambda c: c.kv.get("app"),
+            lambda c: c.kv.put("app", {}),
+            lambda c: c.kv.list(),
+            lambda c: c.kv.metadata("app"),
+        ):
+            with pytest.raises(ApiError, match="is this endpoint a server"):
+                client(ask)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_where_no_certificate_is_trusted_the_client_says_so_at_once(
+    make: Make, nodes: int, tmp_path: Path
+) -> None:
+    """A write would go on until its time is up."""
+    theirs, ours = Authority(tmp_path / "theirs"), Authority(tmp_path / "ours")
+    certificate = theirs.issue("node", ["localhost"])
+    with stub_api(WELL, certificate=certificate) as one, stub_api(WELL, certificate=certificate) as other:
+        addresses = [one.address, other.address][:nodes]
+        client = make(addresses, Token("s.t"), ca_file=ours.ca, timeout_s=200)
+        for ask in (lambda c: c.kv.put("app", {}), lambda c: c.kv.get("app")):
+            with pytest.raises(ConfigurationError, match=r"CERTIFICATE_VERIFY_FAILED.*ca_file="):
+                client(ask)
+        assert one.asked == other.asked == []
+
+
+def test_a_node_that_is_behind_is_not_waited_for_while_there_is_another(make: Make) -> None:
+    def slowly(_: str | None) -> Reply:
+        time.sleep(0.1)
+        return 200, {}
+
+    behind: Reply = (412, {"errors": ["required index state not present"]})
+    with stub_api(WELL | {READ: behind}) as near, stub_api(WELL | {HEALTH: slowly}) as far:
+        client = make([near.address, far.address], Token("s.t"))
+        assert client(lambda c: c.kv.get("app"))["password"].reveal() == "pw"
+        assert calls(near, READ) == calls(far, READ) == 1
+        near.replies[READ] = SECRET
+        client(lambda c: c.kv.get("app"))
+        assert client.client.endpoint == near.address, "it works"

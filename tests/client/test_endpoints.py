@@ -32,6 +32,17 @@ def test_the_next_nearest_takes_over_and_the_nearest_is_used_again_when_it_works
     assert endpoints.choose(AWAY_MIN_S).url == NEAR
 
 
+def test_no_call_finds_out_whether_one_that_failed_works_again() -> None:
+    endpoints = measured(near=0.01, far=0.1)
+    near = endpoints.choose(0.0)
+    endpoints.failed(near, 0.0)
+    assert endpoints.choose(AWAY_MAX_S).url == FAR
+    endpoints.measured(near, None, AWAY_MAX_S)
+    assert endpoints.choose(3 * AWAY_MAX_S).url == FAR
+    endpoints.measured(near, 0.01, 3 * AWAY_MAX_S)
+    assert endpoints.choose(3 * AWAY_MAX_S).url == NEAR
+
+
 def test_an_endpoint_that_keeps_failing_is_asked_ever_more_seldom() -> None:
     endpoints = measured(near=0.01, far=0.1)
     near, now, pauses = endpoints.all[0], 0.0, []

@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
-from strongroom import AsyncClient, Cache, Client, Forbidden, Token
+from strongroom import AsyncClient, Cache, Client, ConfigurationError, Forbidden, Token
+from support.certs import Authority
 from support.patience import PATIENCE_S
+from support.stub_api import stub_api
 
 
 def event(number: int, *, kind: str = "kv-v2/data-write", path: str = "secret/data/app") -> str:
@@ -102,6 +105,24 @@ def test_an_event_that_is_cut_in_the_middle_is_asked_for_again() -> None:
         with client.events.subscribe("kv*") as events:
             assert [next(events).id for _ in range(3)] == ["1", "2", "3"]
         assert script.asked == ["", "c1"]
+
+
+@pytest.mark.parametrize("data", ["<html>", "[]", '"text"', '{"data": 1}', '{"data": {"event": []}}'])
+def test_what_is_no_event_is_taken_for_a_broken_connection(data: str) -> None:
+    script = Script(event(1) + f"id: c9\ndata: {data}\n\n", event(2))
+    with serving(script) as url, Client(url, Token("s.t")) as client:
+        with client.events.subscribe("kv*") as events:
+            assert [next(events).id for _ in range(2)] == ["1", "2"]
+        assert script.asked == ["", "c1"]
+
+
+def test_a_subscription_does_not_wait_for_ever_where_no_certificate_is_trusted(tmp_path: Path) -> None:
+    theirs, ours = Authority(tmp_path / "theirs"), Authority(tmp_path / "ours")
+    with stub_api(certificate=theirs.issue("node", ["localhost"])) as api:
+        client = Client(api.address, ca_file=ours.ca)
+        with pytest.raises(ConfigurationError, match=r"CERTIFICATE_VERIFY_FAILED.*ca_file="):
+            next(client.events.subscribe("kv*"))
+        client.close()
 
 
 def test_who_has_read_ahead_goes_on_behind_what_its_caller_has_seen() -> None:

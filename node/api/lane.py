@@ -26,6 +26,7 @@ from node.api.vault import render
 from node.audit.log import Prepared
 from node.core import pipeline
 from node.core.core import Core
+from node.core.fields import unremarked
 from node.core.request import Operation, Request, Response, Shape
 from node.core.router import Route
 from node.policy.acl import ACL
@@ -178,7 +179,9 @@ class ReadLane:
         request = request_of(raw, target, operation_of(raw.method, target), "")
         match = pipeline.route(self._core, request)
         request.token, request.remote = None, ""  # of whoever came first
-        return None if match is None else _Asked(request, match.route, match.params)
+        if match is None or not target.query.keys() <= unremarked(match.route.fields, match.params):
+            return None
+        return _Asked(request, match.route, match.params)
 
     def _remember(self, target: str, found: CachedValue) -> None:
         if len(self._known) >= TARGETS_MAX:

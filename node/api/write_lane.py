@@ -55,6 +55,7 @@ class _Place:
     path: str
     mount: Mount | None
     match: Match
+    unremarked: frozenset[str]  # fields that the answer says nothing of
 
 
 class _Write(msgspec.Struct):
@@ -134,6 +135,8 @@ class WriteLane:
             request.operation = Operation.CREATE
         if not pipeline.permits(caller.acl, request, route):
             return None
+        if not data.keys() <= place.unremarked:
+            return None
         if data and route.fields:
             fields.check(route.fields, data)
         assert route.begins is not None
@@ -166,7 +169,8 @@ class WriteLane:
         match = pipeline.route(self._core, request)
         if match is None or match.route.begins is None:
             return None
-        return _Place(request.path, request.mount, match)
+        unremarked = fields.unremarked(match.route.fields, match.params)
+        return _Place(request.path, request.mount, match, unremarked)
 
     # ---- the requests of one turn ----
 

@@ -3,6 +3,7 @@
 Names, checks and texts are those of Vault's token parameters. Durations are nanoseconds, 0 for none.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,15 @@ OLD_NAMES = (
     *named(Kind.INTEGER, "ttl max_ttl period num_uses"),
     *named(Kind.STRINGS, "policies bound_cidrs"),
 )  # shown besides where they were used
+
+
+def formerly(old_names: Mapping[str, str]) -> tuple[Field, ...]:
+    """The fields that `changed` takes by the names that they had before; `old_names` is as there."""
+    return tuple(
+        dataclasses.replace(each, name=old_names[each.name], summary=f"{each.name} of former times.")
+        for each in FIELDS
+        if each.name in old_names
+    )
 
 
 def changed(params: TokenParams, data: Mapping[str, Any], *, old_names: Mapping[str, str]) -> TokenParams:

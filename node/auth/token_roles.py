@@ -44,6 +44,10 @@ FIELDS = (
     Field("token_no_default_policy", Kind.BOOLEAN, "Leaves the policy default out."),
     Field("token_type", Kind.STRING, "service, batch, default-service or default-batch."),
 )
+FORMER_FIELDS = (
+    Field("period", Kind.DURATION, "token_period of former times."),
+    Field("explicit_max_ttl", Kind.DURATION, "token_explicit_max_ttl of former times."),
+)
 
 _NAME = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 

@@ -43,6 +43,7 @@ class Place(enum.Enum):
 
 
 ANY_NAME = "*"  # a member whose name the caller chose, or that a mount's path is
+REMARK_CHARACTERS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +158,33 @@ def check(declared: Iterable[Field], data: Mapping[str, Any]) -> None:
     for each in declared:
         if each.place is Place.BODY and each.kind in _CHECKS and each.name in data:
             _CHECKS[each.kind](data[each.name], each.name)
+
+
+def unremarked(declared: Iterable[Field], path: Iterable[str]) -> frozenset[str]:
+    """The names of parameters about which `remarks` has nothing to say."""
+    return frozenset(each.name for each in declared).difference(path)
+
+
+def remarks(declared: Iterable[Field], path: Iterable[str], given: Iterable[str]) -> list[str]:
+    """Warnings about parameters that have no effect: unknown ones, and those whose values are in the path already.
+
+    `path` has the names of the path's parameters, `given` those of the body, or of the query where there is no body.
+    A field that another operation of the route takes is known. The words are those of Vault's framework.
+    """
+    names, captured = set(given), set(path)
+    known = unremarked(declared, ())
+    found = []
+    unknown = set() if ANY_NAME in known else names - known - captured
+    if unknown:
+        found.append(f"Endpoint ignored these unrecognized parameters: {_list(unknown)}")
+    if names & captured:
+        found.append(
+            "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: "
+            + _list(names & captured)
+        )
+    return found
+
+
+def _list(names: Iterable[str]) -> str:
+    text = " ".join(sorted(names))
+    return f"[{text if len(text) <= REMARK_CHARACTERS_MAX else text[:REMARK_CHARACTERS_MAX] + '...'}]"

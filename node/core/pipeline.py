@@ -24,6 +24,9 @@ from node.regions.placing import belongs_to_the_primary
 
 OK = 200
 WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
+_WITH_BODY = WRITES - {Operation.DELETE}
+_OF_THE_PROTOCOL = frozenset({"list", "scan", "help"})  # node/api/head.py
+_OF_LISTINGS = frozenset({"after", "limit"})  # node/core/paging.py
 
 
 async def handle(core: Core, request: Request) -> tuple[Response, Match | None]:
@@ -174,4 +177,21 @@ async def _act(core: Core, request: Request, match: Match | None) -> Response:
         await core.store.admit()
     if request.data and match.route.fields:
         fields.check(match.route.fields, request.data)
-    return await handler(core, request, match.params)
+    response = await handler(core, request, match.params)
+    if response.status == OK and (request.data or request.query):
+        _remark(request, match, response)
+    return response
+
+
+def _remark(request: Request, match: Match, response: Response) -> None:
+    """Tell of what was given in vain, in an answer that has a place for it."""
+    if (response.shape or match.route.shape) is Shape.RAW or response.body is not None or response.request_id:
+        return  # no envelope, or that of an earlier answer
+    given = (
+        request.data.keys() if request.operation in _WITH_BODY else request.query.keys() - _OF_THE_PROTOCOL
+    )
+    if request.operation in (Operation.LIST, Operation.SCAN):
+        given = given - _OF_LISTINGS
+    said = fields.remarks(match.route.fields, match.params, given)
+    if said:
+        response.warnings = [*(response.warnings or ()), *said]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from node.auth import fields
+from node.core.fields import REMARK_CHARACTERS_MAX, Field, in_path, remarks
 from node.errors import InvalidRequest
 
 
@@ -63,3 +64,11 @@ def test_times_as_go_prints_them() -> None:
     assert {value: fields.go_duration(value) for value in shown} == shown
     assert fields.rfc3339(1_795_330_884_423_537_570) == "2026-11-22T07:01:24.42353757Z"
     assert fields.rfc3339(1_795_330_884 * 10**9) == "2026-11-22T07:01:24Z"
+
+
+def test_a_warning_about_unknown_parameters_is_no_longer_than_it_needs_to_be() -> None:
+    declared = (in_path("name", "It."), Field("ttl"))
+    assert remarks(declared, ["name"], ["ttl"]) == []
+    (unknown,) = remarks(declared, ["name"], ["b" * 10**6, "ttl", "a"])
+    assert "[a bbb" in unknown
+    assert len(unknown) < REMARK_CHARACTERS_MAX + 100

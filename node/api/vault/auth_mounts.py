@@ -15,7 +15,7 @@ from node.api.vault.mounts import AUTH, TUNE
 from node.auth.methods.catalog import TOKEN
 from node.auth.methods.lockout import Lockout
 from node.core.core import Core
-from node.core.fields import Field, Kind, in_path, named
+from node.core.fields import Field, Kind, in_path, in_query, named
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.errors import InvalidRequest
@@ -75,6 +75,7 @@ def routes(lockout: Lockout) -> list[Route]:
             "sys/locked-users",
             {read: locked.list},
             summary="Lists users who are locked out.",
+            fields=(in_query("mount_accessor", Kind.STRING, "Of one auth method's mount alone."),),
             answers={read: _LOCKED},
         ),
         Route(

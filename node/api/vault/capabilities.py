@@ -16,10 +16,11 @@ from storage.secret import Secret
 def routes() -> list[Route]:
     """The table of this module."""
     token = Field("token", Kind.STRING, "Whose.", required=True)
+    own = Field("token", Kind.STRING, "Without effect: it is the caller's.")
     accessor = Field("accessor", Kind.STRING, "Of the token whose.", required=True)
     return [
         _route("sys/capabilities", capabilities, (token,)),
-        _route("sys/capabilities-self", capabilities_self, ()),
+        _route("sys/capabilities-self", capabilities_self, (own,)),
         _route("sys/capabilities-accessor", capabilities_accessor, (accessor,)),
     ]
 

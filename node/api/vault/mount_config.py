@@ -25,7 +25,7 @@ OPTIONS_BYTES_MAX = 16 * 1024
 
 RUNNING_VERSION = f"v{VERSION}+builtin"
 
-_LISTS = (
+LISTS = (
     "audit_non_hmac_request_keys",
     "audit_non_hmac_response_keys",
     "passthrough_request_headers",
@@ -138,7 +138,7 @@ def tuned_details(mount: Mount, data: Mapping[str, Any], *, auth: bool) -> dict[
 
 def _config(old: Mapping[str, Any], data: Mapping[str, Any], *, auth: bool) -> dict[str, Any]:
     config = dict(old)
-    for name in _LISTS:
+    for name in LISTS:
         if data.get(name) is not None:
             config[name] = strings(data[name], name)
     if data.get("listing_visibility") is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from node.api.vault.mount_config import (
     ENTRIES,
     ENTRY_OR_TUNING,
+    LISTS,
     check_path,
     check_ttls,
     description,
@@ -88,6 +89,11 @@ FIELDS = (
     Field("seal_wrap", Kind.BOOLEAN, "Kept and shown, without effect: everything is encrypted."),
     Field("external_entropy_access", Kind.BOOLEAN, "Kept and shown, without effect."),
     Field("listing_visibility", Kind.STRING, "Tune: unauth shows the mount to those without a token."),
+    Field("token_type", Kind.STRING, "Tune: which tokens an auth method gives."),
+    Field("default_lease_ttl", Kind.ANY, "Tune: how long leases and tokens live at first."),
+    Field("max_lease_ttl", Kind.ANY, "Tune: how long they live with all renewals."),
+    Field("user_lockout_config", Kind.OBJECT, "Tune: after how many wrong passwords a user has to wait."),
+    *(Field(name, Kind.STRINGS, "Tune: a list of names.") for name in LISTS),
 )
 
 

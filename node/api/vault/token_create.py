@@ -26,6 +26,7 @@ from storage.secret import Secret
 FIELDS = (
     Field("policies", Kind.STRINGS, "Of the new token; none given: those of the asking one."),
     Field("ttl", Kind.DURATION, "How long it lives at first."),
+    Field("lease", Kind.DURATION, "ttl of former times."),
     Field("explicit_max_ttl", Kind.DURATION, "An end that no renewal moves."),
     Field("period", Kind.DURATION, "Makes it periodic: each renewal grants this much. Needs sudo."),
     Field("renewable", Kind.BOOLEAN, "Whether it can be renewed."),

@@ -249,7 +249,7 @@ def _roles() -> list[Route]:
             one,
             exists=lambda core, request, params: token_roles.find(core.unsealed, params["name"]) is not None,
             summary="Creates, shows, changes and removes a role of the token store.",
-            fields=(in_path("name", "Of the role."), *token_roles.FIELDS),
+            fields=(in_path("name", "Of the role."), *token_roles.FIELDS, *token_roles.FORMER_FIELDS),
             answers={
                 Operation.READ: (
                     *told(token_roles.FIELDS),

@@ -11,7 +11,7 @@ from storage.secret import Secret
 
 _TOKEN = (Field("token", summary="The wrapping token; without it, the one in the header."),)
 
-_ANYTHING = of_any_name(Kind.ANY, "What was wrapped.")
+_ANYTHING = of_any_name(Kind.ANY, "What is wrapped.")
 _WRAP_INFO = Field("wrap_info", Kind.OBJECT, "The token that fetches it, once.", place=Place.ENVELOPE)
 _MADE_FOR = (
     *named(Kind.STRING, "creation_path creation_time"),
@@ -26,6 +26,7 @@ def routes() -> list[Route]:
             "sys/wrapping/wrap",
             {Operation.UPDATE: _wrap},
             summary="Wraps the body, under the lifetime that X-Vault-Wrap-TTL asks for.",
+            fields=(_ANYTHING,),
             answers={Operation.UPDATE: (_WRAP_INFO, _ANYTHING)},
         ),
         Route(

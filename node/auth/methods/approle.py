@@ -46,7 +46,7 @@ def method() -> Method:
             folded="role",
             exists=_exists,
             summary="Creates, shows, changes and removes a role.",
-            fields=(name, *approle_role.FIELDS),
+            fields=(name, *approle_role.FIELDS, *approle_role.FORMER_FIELDS),
             answers={read: (*told(approle_role.FIELDS), *params.OLD_NAMES)},
         ),
         Route(
@@ -98,13 +98,14 @@ def _single_field(path: str, name: Field) -> Route:
     if field == "local_secret_ids":
         handlers = {Operation.READ: show}
     shown = next(each for each in approle_role.FIELDS if each.name == field)
+    former = dataclasses.replace(shown, name=approle_role.OLD_FIELDS.get(path, field))
     return Route(
         f"role/{{role}}/{path}",
         handlers,
         folded="role",
         twin=f"role/{{role}}/{approle_role.TWIN_PATHS[path]}" if path in approle_role.TWIN_PATHS else "",
         summary=f"Shows, changes and resets {field} of a role.",
-        fields=(name, shown),
+        fields=(name, shown) if former == shown else (name, shown, former),
         answers={
             Operation.READ: told([dataclasses.replace(shown, name=approle_role.OLD_PATHS.get(path, field))])
         },

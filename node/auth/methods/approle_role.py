@@ -45,6 +45,10 @@ FIELDS = (
     Field("local_secret_ids", Kind.BOOLEAN, "Kept and shown, without effect."),
     *params.FIELDS,
 )
+FORMER_FIELDS = (
+    *params.formerly(OLD_NAMES),
+    Field("bound_cidr_list", Kind.STRINGS, "secret_id_bound_cidrs of former times."),
+)
 
 
 def canonical(name: str) -> str:
@@ -137,13 +141,13 @@ SINGLE_FIELDS: Mapping[str, tuple[str, Any]] = {
 }
 TWIN_PATHS = {"bound-cidr-list": "secret-id-bound-cidrs", "secret-id-bound-cidrs": "bound-cidr-list"}
 OLD_PATHS = {"bound-cidr-list": "bound_cidr_list"}  # shown by the name that the path has
-_OLD_FIELDS = {"policies": "policies", "period": "period", **OLD_PATHS}
+OLD_FIELDS = {"policies": "policies", "period": "period", **OLD_PATHS}
 
 
 def single_field(path: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a request that a path for one field may change. Raises InvalidRequest if it is missing."""
     name, _ = SINGLE_FIELDS[path]
-    old = _OLD_FIELDS.get(path, name)
+    old = OLD_FIELDS.get(path, name)
     said = {each: data[each] for each in (name, old) if data.get(each) is not None}
     if not said:
         raise InvalidRequest(f"missing {name}")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from cryptography import x509
 
-from node.auth import fields
+from node.auth import fields, params
 from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods import cert_role
 from node.auth.methods.cert_role import Role
@@ -50,6 +50,7 @@ def method() -> Method:
     """The auth method."""
     read, update = Operation.READ, Operation.UPDATE
     role = in_path("name", "Of the role.")
+    former = params.formerly(cert_role.OLD_NAMES)
     routes = [
         Route(
             "config",
@@ -63,8 +64,8 @@ def method() -> Method:
             "certs/{name}",
             _ROLES.one,
             summary="Creates, shows, changes and removes a role.",
-            fields=(role, *cert_role.FIELDS),
-            answers={read: (*told(cert_role.FIELDS), *_OLD_NAMES)},
+            fields=(role, *cert_role.FIELDS, *former),
+            answers={read: (*told(cert_role.FIELDS), *told(former))},
         ),
         Route(
             "login",
@@ -77,12 +78,6 @@ def method() -> Method:
         ),
     ]
     return Method(KIND, Table(routes), terms, check_renewal)
-
-
-_OLD_NAMES = tuple(
-    Field(name, Kind.STRINGS if name in ("policies", "bound_cidrs") else Kind.INTEGER)
-    for name in cert_role.OLD_NAMES.values()
-)
 
 
 def terms(core: Core, mount: Mount, row: Token) -> Renewal:

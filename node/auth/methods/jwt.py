@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from node.auth import fields
+from node.auth import fields, params
 from node.auth.login import Login, first_here, log_in, spare
 from node.auth.methods import jwt_claims, jwt_role
 from node.auth.methods.fetching import FetchError
@@ -101,7 +101,7 @@ def method() -> Method:
                 "role/{role}",
                 _ROLES.one,
                 summary="Creates, shows, changes and removes a role.",
-                fields=(in_path("role", "Its name."), *jwt_role.FIELDS),
+                fields=(in_path("role", "Its name."), *jwt_role.FIELDS, *params.formerly(jwt_role.OLD_NAMES)),
                 answers={read: told(jwt_role.FIELDS)},
             ),
             Route(

@@ -71,6 +71,7 @@ def method() -> Method:
         Field("audience", Kind.STRING, "For whom the token must be."),
         Field("alias_name_source", Kind.STRING, "serviceaccount_uid or serviceaccount_name."),
         *params.FIELDS,
+        *params.formerly(_OLD_NAMES),
     )
     login = (
         Field("role", Kind.STRING, "Under which role.", required=True),

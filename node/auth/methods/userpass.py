@@ -47,6 +47,7 @@ def method(lockout: Lockout) -> Method:
     userpass = _Userpass(lockout)
     name = in_path("username", "Of the user; case does not count.")
     password = Field("password", Kind.STRING, "Of the user.")
+    former = params.formerly(_OLD_NAMES)
     one = {
         Operation.READ: userpass.read,
         Operation.UPDATE: userpass.write,
@@ -62,7 +63,7 @@ def method(lockout: Lockout) -> Method:
                 folded="username",
                 exists=userpass.exists,
                 summary="Creates, shows, changes and removes a user.",
-                fields=(name, password, *params.FIELDS),
+                fields=(name, password, *params.FIELDS, *former),
                 answers={Operation.READ: (*told(params.FIELDS), *params.OLD_NAMES)},
             ),
             Route(
@@ -77,7 +78,7 @@ def method(lockout: Lockout) -> Method:
                 {Operation.UPDATE: userpass.set_policies},
                 folded="username",
                 summary="Changes a user's policies.",
-                fields=(name, params.FIELDS[0]),
+                fields=(name, params.FIELDS[0], former[0]),
             ),
             Route(
                 "login/{username}",

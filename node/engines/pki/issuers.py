@@ -41,6 +41,11 @@ _FIELDS = (
     Field("issuer_name", summary="A name to refer to it by."),
     Field("max_path_length", Kind.INTEGER, "How many authorities may follow below; -1 for any."),
     Field("format", summary="pem, der or pem_bundle."),
+    Field("private_key_format", summary="der (the kind's own format) or pkcs8."),
+    Field("key_name", summary="A name to refer to the key by."),
+    *named(Kind.STRINGS, "ip_sans uri_sans"),
+    Field("exclude_cn_from_sans", Kind.BOOLEAN, "Whether the common name is no alternative name."),
+    *names.SUBJECT,
 )
 _KIND = in_path("kind", "internal, or exported: the answer shows the private key.")
 
@@ -58,8 +63,10 @@ _IMPORTED = (
 
 def routes() -> list[Route]:
     """The paths of a mount that make or import issuers, relative to it."""
-    generated = (_KIND, *_FIELDS)
-    csr = (Field("csr", summary="The request, PEM."), *_FIELDS)
+    generated = (_KIND, *_FIELDS, *leaf.REFUSED)
+    asked = (_KIND, *_FIELDS, names.SERIAL_NUMBER)
+    values = Field("use_csr_values", Kind.BOOLEAN, "Subject and names are those of the request.")
+    csr = (Field("csr", summary="The request, PEM."), values, *_FIELDS, *leaf.REFUSED)
     bundle = (Field("pem_bundle", summary="Certificates and keys, PEM."),)
     signed = (Field("certificate", summary="The signed certificate, PEM; more may follow."),)
     return [
@@ -68,7 +75,7 @@ def routes() -> list[Route]:
             for pattern in ("root/generate/{kind}", "root/rotate/{kind}", "issuers/generate/root/{kind}")
         ),
         *(
-            _route(pattern, _make_request, "Makes a key and a request.", generated, _REQUEST)
+            _route(pattern, _make_request, "Makes a key and a request.", asked, _REQUEST)
             for pattern in ("intermediate/generate/{kind}", "issuers/generate/intermediate/{kind}")
         ),
         _route("intermediate/set-signed", _import, "Imports the answer to it.", signed, _IMPORTED),

@@ -38,6 +38,7 @@ _UNSUPPORTED = (
     "use_pss",
     "user_ids",
 )
+REFUSED = tuple(Field(name, Kind.ANY, "Not offered: refused, unless it is empty.") for name in _UNSUPPORTED)
 
 _FIELDS = (
     in_path("role", "The role to issue under."),
@@ -50,6 +51,7 @@ _FIELDS = (
     Field("private_key_format", summary="der (the kind's own format) or pkcs8."),
     Field("remove_roots_from_chain", Kind.BOOLEAN, "Whether ca_chain leaves out what signs itself."),
     Field("exclude_cn_from_sans", Kind.BOOLEAN, "Whether the common name is no alternative name."),
+    *REFUSED,
 )
 _CSR = Field("csr", summary="The request to sign, PEM.")
 CERTIFICATE = (

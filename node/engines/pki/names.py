@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from node.auth.fields import boolean, strings, text
+from node.core.fields import Field, Kind, named
 from node.errors import InvalidRequest
 
 NAMES_MAX = 256
@@ -17,6 +18,8 @@ NAME_CHARACTERS_MAX = 253
 
 _LABEL = r"[a-zA-Z0-9_](?:[a-zA-Z0-9_-]{0,61}[a-zA-Z0-9_])?"
 _HOSTNAME = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\.?")
+SUBJECT = named(Kind.STRINGS, "country province locality street_address postal_code organization ou")
+SERIAL_NUMBER = Field("serial_number", summary="Of the subject, not of the certificate.")
 _SUBJECT_FIELDS: tuple[tuple[str, ObjectIdentifier], ...] = (
     ("country", NameOID.COUNTRY_NAME),
     ("province", NameOID.STATE_OR_PROVINCE_NAME),

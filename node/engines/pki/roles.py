@@ -7,7 +7,7 @@ from cryptography.x509.oid import ObjectIdentifier
 
 from node.auth.fields import SECOND_NS, boolean, duration_ns, integer, strings, text
 from node.core.core import Core
-from node.core.fields import in_path, like
+from node.core.fields import Field, Kind, in_path, like
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route
 from node.engines.pki import names
@@ -72,6 +72,9 @@ _DEFAULTS: dict[str, Any] = {
     "use_pss": False,
 }
 _DURATIONS = frozenset({"ttl", "max_ttl", "not_before_duration"})
+_FIELDS = tuple(
+    Field(each.name, Kind.DURATION) if each.name in _DURATIONS else each for each in like(_DEFAULTS)
+)
 _UNSUPPORTED = (  # refused, rather than kept without effect: most of them would have forbidden something
     "allow_globs_in_identity_templates",
     "allowed_domains_template",
@@ -96,7 +99,7 @@ def routes() -> list[Route]:
             "roles/{name}",
             one,
             summary="What may be issued under a role.",
-            fields=(name,),
+            fields=(name, *_FIELDS),
             exists=_exists,
             answers=dict.fromkeys((Operation.READ, Operation.UPDATE), like(_DEFAULTS)),
         ),

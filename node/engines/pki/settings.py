@@ -40,7 +40,15 @@ def routes() -> list[Route]:
     """The paths of a mount, relative to it."""
     read, update, delete, lists = Operation.READ, Operation.UPDATE, Operation.DELETE, Operation.LIST
     issuer = in_path("issuer", '"default", an id or a name.')
-    changes = (Field("issuer_name", summary="Its new name."), Field("usage", Kind.STRINGS, "What it may do."))
+    changes = (
+        Field("issuer_name", summary="Its new name."),
+        Field("usage", Kind.STRINGS, "What it may do."),
+        Field(
+            "leaf_not_after_behavior",
+            summary="What becomes of a ttl beyond its own end: err, truncate or permit.",
+        ),
+    )
+    defaults = (Field(DEFAULT), Field("default_follows_latest_issuer", Kind.BOOLEAN, "Always false."))
     one = {
         read: _read_issuer,
         update: _update_issuer,
@@ -92,10 +100,8 @@ def routes() -> list[Route]:
             "config/issuers",
             {read: _read_default, update: _set_default},
             summary="The default issuer.",
-            answers=dict.fromkeys(
-                (read, update),
-                (Field(DEFAULT), Field("default_follows_latest_issuer", Kind.BOOLEAN, "Always false.")),
-            ),
+            fields=defaults,
+            answers=dict.fromkeys((read, update), defaults),
         ),
         Route(
             "config/keys",
@@ -107,12 +113,14 @@ def routes() -> list[Route]:
             "config/urls",
             {read: _read_urls, update: _set_urls},
             summary="What certificates say about where to look.",
+            fields=like(URL_DEFAULTS),
             answers=dict.fromkeys((read, update), like(URL_DEFAULTS)),
         ),
         Route(
             "config/crl",
             {read: _read_crl, update: _set_crl},
             summary="Revocation lists.",
+            fields=like(CRL_DEFAULTS),
             answers=dict.fromkeys((read, update), like(CRL_DEFAULTS)),
         ),
     ]

@@ -34,12 +34,20 @@ _BATCH = Field("batch_input", Kind.ANY, "Several at once: an array of objects wi
 _CONTEXT = Field("context", summary="Base64; the context of a derived key.")
 _VERSION = Field("key_version", Kind.INTEGER, "Which version to use; 0 for the latest.")
 _INPUT = Field("input", summary="Base64.")
+_ASSOCIATED = Field("associated_data", summary="Base64; bound to the ciphertext, and not in it.")
+_PARTIAL = Field(
+    "partial_failure_response_code", Kind.INTEGER, "The status where some of a batch failed; else 400."
+)
+_FORM = Field("format", summary="hex or base64.")
+_ALGORITHMS = (
+    Field("hash_algorithm", summary="sha2-256 (the default), sha2-512, sha3-256, ..."),
+    Field("algorithm", summary="hash_algorithm of former times."),
+)
 _SIGNING = (
     _NAME,
     _INPUT,
     _VERSION,
     _BATCH,
-    Field("hash_algorithm", summary="sha2-256 (the default), sha2-512, sha3-256, ..."),
     Field("prehashed", Kind.BOOLEAN, "Whether the input is a hash already."),
     Field("signature_algorithm", summary="RSA: pss (the default) or pkcs1v15."),
     Field("marshaling_algorithm", summary="ECDSA: asn1 (the default) or jws."),
@@ -58,30 +66,36 @@ _VALID = (Field("valid", Kind.BOOLEAN), _plural("")[1])
 
 def routes() -> list[Route]:
     """The paths of a mount that use keys, relative to it."""
-    plain = (_NAME, Field("plaintext", summary="Base64."), _CONTEXT, _VERSION, _BATCH)
-    opened = (_NAME, Field("ciphertext", summary="vault:v1:..."), _CONTEXT, _BATCH)
+    plain = (_NAME, Field("plaintext", summary="Base64."), _CONTEXT, _ASSOCIATED, _VERSION, _BATCH, _PARTIAL)
+    upsert = (
+        Field("type", summary="Of the key, if it is made by this."),
+        Field("convergent_encryption", Kind.BOOLEAN, "Of the key, if it is made by this."),
+    )
+    opened = (_NAME, Field("ciphertext", summary="vault:v1:..."), _CONTEXT, _ASSOCIATED, _BATCH, _PARTIAL)
     drawn = (Field("random_bytes"),)
+    proofs = named(Kind.STRING, "signature hmac")
+    amount = (Field("bytes", Kind.INTEGER, "How many."), _FORM)
     return [
-        _route("encrypt/{name}", _encrypt, "Encrypts.", plain, _ENCRYPTED, exists=keys.exists),
+        _route("encrypt/{name}", _encrypt, "Encrypts.", (*plain, *upsert), _ENCRYPTED, exists=keys.exists),
         _route("decrypt/{name}", _decrypt, "Decrypts.", opened, _plural("plaintext")),
-        _route("rewrap/{name}", _rewrap, "Encrypts anew, without showing.", opened, _ENCRYPTED),
+        _route("rewrap/{name}", _rewrap, "Encrypts anew, without showing.", (*opened, _VERSION), _ENCRYPTED),
         _route(
             "datakey/{form}/{name}",
             _datakey,
             "A new key, encrypted.",
-            (_NAME, _CONTEXT),
+            (_NAME, _CONTEXT, _ASSOCIATED, _VERSION, Field("bits", Kind.INTEGER, "128, 256 or 512.")),
             (*named(Kind.STRING, "ciphertext plaintext"), _VERSION),
         ),
         *_with_algorithm(
             "hmac/{name}", _hmac, "Authenticates.", (_NAME, _INPUT, _VERSION, _BATCH), _plural("hmac")
         ),
         *_with_algorithm("sign/{name}", _sign, "Signs.", _SIGNING, (*_plural("signature"), _VERSION)),
-        *_with_algorithm("verify/{name}", _verify, "Verifies a signature or an HMAC.", _SIGNING, _VALID),
         *_with_algorithm(
-            "hash", _hash, "Hashes.", (_INPUT, Field("format", summary="hex or base64.")), (Field("sum"),)
+            "verify/{name}", _verify, "Verifies a signature or an HMAC.", (*_SIGNING, *proofs), _VALID
         ),
+        *_with_algorithm("hash", _hash, "Hashes.", (_INPUT, _FORM), (Field("sum"),)),
         *(
-            _route(pattern, _random, "Random bytes.", (), drawn)
+            _route(pattern, _random, "Random bytes.", amount, drawn)
             for pattern in ("random", "random/{bytes}", "random/{source}/{bytes}")
         ),
         Route(
@@ -117,6 +131,8 @@ def _route(
 def _with_algorithm(
     pattern: str, handler: Handler, summary: str, fields: Fields, made: Fields
 ) -> list[Route]:
+    """Which may be in the body, or in the path."""
+    fields = (*fields, *_ALGORITHMS)
     return [_route(each, handler, summary, fields, made) for each in (pattern, pattern + "/{algorithm}")]
 
 

@@ -206,6 +206,123 @@ def test_a_write_that_was_permitted_before_a_reset_is_decided_anew(tmp_path):
     node.machine.close()
 
 
+def reset_to(node: Node, backup: Path, request_id: bytes = b"r" * 16) -> None:
+    node.machine.commit()
+    assert node.machine.stage_reset(backup, node.machine.applied_index + 1, request_id)
+    node.machine.restore(backup)
+
+
+def backup_of(node: Node, path: Path) -> Path:
+    node.machine.commit()
+    node.machine.snapshot(path)
+    return path
+
+
+def test_a_reset_keeps_the_groups_authority_and_which_tickets_were_spent(tmp_path):
+    """A ticket that was spent after the backup would admit somebody else, and one given since nobody."""
+    node = Node(tmp_path / "a.db")
+    node.ok(c.ClusterInit(T0, "cluster", "name"))
+    node.ok(c.SystemSecretPut(T0, "ca", sealed("old")))
+    node.ok(c.JoinTokenPut(T0, b"spent", T0 + 60 * MINUTE))
+    backup = backup_of(node, tmp_path / "backup")
+    node.ok(c.SystemSecretPut(T0, "ca", sealed("new")))
+    node.ok(c.JoinTokenTake(T0, b"spent", "n1"))
+    node.ok(c.JoinTokenPut(T0, b"later", T0 + 60 * MINUTE))
+    reset_to(node, backup)
+    assert node.reads.system_secret("ca") == sealed("new")
+    assert node.do(c.JoinTokenTake(T0, b"spent", "n2")) == c.Rejected(c.Reason.TOKEN_INVALID)
+    node.ok(c.JoinTokenTake(T0, b"later", "n2"))
+    node.machine.close()
+
+
+def test_a_reset_to_when_there_were_regions_brings_none_back_nor_an_older_level(tmp_path):
+    """They have gone their own way: nothing of what they would have read is left, and the next ones read no gap."""
+    node = Node()
+    node.machine = Machine.open(tmp_path / "a.db", key=KEY, known_level=2)
+    node.ok(c.ClusterInit(T0, "cluster", "name"))
+    node.ok(mount())
+    node.ok(c.RegionFound(T0, "eu", (), ()))
+    node.ok(c.RegionPut(T0, "us", (), ()))
+    node.ok(put("a", 1))
+    backup = backup_of(node, tmp_path / "backup")
+    node.ok(c.RegionRemove(T0, "us"))
+    node.ok(c.RegionLeave(T0))
+    node.ok(c.NodePut(T0, "n1", "eu", "https://n1", "n1:1", "", "2.0", 2))
+    node.ok(c.LevelRaise(T0, 2))
+    reset_to(node, backup)
+    assert (node.reads.region(), node.reads.regions(), node.reads.epochs()) == (("", "alone"), [], [])
+    assert node.machine.level == 2
+    assert node.machine.history.first == node.machine.position + 1
+    node.ok(c.RegionFound(T0, "again", (), ()))
+    first = node.machine.position
+    node.ok(put("a", 2))
+    assert [each.position for each in node.reads.epochs()] == [first]
+    assert node.machine.history.read(first - 3, 1 << 20) is None
+    assert len(node.machine.history.read(first, 1 << 20)) == 2
+    node.machine.close()
+
+
+def test_what_is_older_than_its_own_backup_goes_on_behind_it(tmp_path):
+    """A store begun anew from an old backup gets a newer one back: no revision twice, every key term, every use."""
+    node = Node(tmp_path / "a.db")
+    node.ok(c.ClusterInit(T0, "cluster", "name"))
+    node.ok(mount())
+    node.ok(c.KeyTermAdd(T0, 1, b"first"))
+    node.ok(put("a", 1))
+    old = backup_of(node, tmp_path / "old")
+    node.ok(c.KeyTermAdd(T0 + MINUTE, 2, b"second"))
+    for number in (2, 3, 4):
+        node.ok(c.KvPut(T0 + 2 * MINUTE, "m1", "a", number, None, c.Sealed(2, b"w", b"c")))
+    new = backup_of(node, tmp_path / "new")
+    later, uses = node.machine.position, node.machine.wraps
+    node.machine.close()
+    anew = Node(tmp_path / "b.db")
+    anew.machine.restore(old)
+    anew.ok(put("mine", 1))
+    used = anew.machine.wraps
+    reset_to(anew, new)
+    assert (anew.machine.position, anew.machine.clock_ns) == (later + 1, T0 + 2 * MINUTE)
+    assert [term.term for term in anew.reads.key_terms()] == [1, 2]
+    assert anew.machine.wraps == uses + used
+    assert anew.reads.kv_key("m1", "a").current_version == 4
+    anew.machine.close()
+
+
+def test_what_people_held_shares_of_before_is_not_left_in_a_restored_state(tmp_path):
+    node = Node(tmp_path / "a.db")
+    node.ok(c.ClusterInit(T0, "cluster", "name"))
+    node.ok(c.EntryPut(T0, "own:seals", "seal", sealed("old shares")))
+    backup = backup_of(node, tmp_path / "backup")
+    node.ok(c.EntryPut(T0, "own:seals", "seal", sealed("new shares")))
+    reset_to(node, backup)
+    keys = [bytes(row[0]) for row in node.machine._db.all("SELECT wrapped_key FROM data_keys")]
+    assert sum(b"new shares" in key for key in keys) == 1
+    assert not any(b"old shares" in key for key in keys)
+    node.machine.close()
+
+
+def test_a_state_that_begins_a_group_of_its_own_knows_nobody_of_the_former_one(tmp_path):
+    node = Node(tmp_path / "a.db")
+    node.ok(c.ClusterInit(T0, "cluster", "name"))
+    node.ok(c.NodePut(T0, "gone", "eu", "https://gone", "gone:1"))
+    node.ok(c.JoinTokenPut(T0, b"ticket", T0 + 60 * MINUTE))
+    node.ok(mount())
+    node.ok(c.RegionFound(T0, "eu", (), ()))
+    node.ok(c.RegionPut(T0, "us", (), ()))
+    node.ok(put("a", 1))
+    last = node.machine.applied_index
+    assert node.machine.outcome(last.to_bytes(16, "big")) is not None
+    node.machine.commit()
+    node.machine.enter_alone(c.NodePut(T0, "new", "eu", "https://new", "new:1"))
+    assert [each.node_id for each in node.reads.nodes()] == ["new"]
+    assert node.do(c.JoinTokenTake(T0, b"ticket", "thief")) == c.Rejected(c.Reason.TOKEN_INVALID)
+    assert node.machine.outcome(last.to_bytes(16, "big")) is None
+    assert (node.reads.region()[1], node.reads.regions(), node.reads.epochs()) == ("alone", [], [])
+    assert node.machine.history.first == node.machine.position + 1
+    node.ok(c.RegionFound(T0, "again", (), ()))
+    node.machine.close()
+
+
 def test_a_copy_of_another_store_is_no_reset(tmp_path):
     for name in ("one", "two"):
         node = Node(tmp_path / f"{name}.db")

@@ -3,7 +3,8 @@
 1. route: which table answers; a path nobody answers is still authenticated and authorised first, so that
    it tells a stranger nothing. Again behind the gate, if mounts have changed there
 2. gate: the view of tokens and policies that decides is as fresh as the answer (a revoked token is refused
-   on every node as soon as its revocation was acknowledged). Only reads may ask for less
+   on every node as soon as its revocation was acknowledged). Only reads may ask for less, and what concerns this one
+   node (`fresh=False`) is done without a quorum, by what the node knows, if there is none
 3. authenticate, authorise
 4. the audit record of the request, before anything happens; then the handler; then the record of the
    answer, before it leaves. Either record failing withholds the answer.
@@ -12,13 +13,22 @@ The lanes (node/api/lane.py, write_lane.py) take the same steps through the same
 depends on more than state, token, policies, mount and path adds it there too, or keeps its requests out of them.
 """
 
+import contextlib
 import time
 
 from node.core import fields, help, wrapping  # noqa: A004 - what it is called
 from node.core.core import Core
 from node.core.request import Consistency, Operation, Request, Response, Shape
 from node.core.router import Match, Route
-from node.errors import AuditFailed, NodeError, NotFound, OutcomeUnknown, PermissionDenied, Unsupported
+from node.errors import (
+    AuditFailed,
+    NodeError,
+    NoQuorum,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    Unsupported,
+)
 from node.policy.acl import ACL
 from node.regions.placing import belongs_to_the_primary
 
@@ -89,6 +99,11 @@ async def _gate(core: Core, request: Request, match: Match | None) -> None:
         return
     store = core.unsealed
     if match is not None and not match.route.fresh:
+        if not _open(request, match.route):
+            with contextlib.suppress(
+                NoQuorum
+            ):  # then whoever may look at, or seal, this one node is known well enough
+                await store.fresh()
         return
     wanted = Consistency.FRESH if request.operation in WRITES else request.consistency
     began = time.monotonic()
@@ -101,14 +116,17 @@ async def _gate(core: Core, request: Request, match: Match | None) -> None:
     request.as_of = began
 
 
+def _open(request: Request, route: Route) -> bool:
+    """Whether this request needs no token."""
+    return not route.authenticated or (route.anonymous is not None and route.anonymous(request))
+
+
 async def _authorise(core: Core, request: Request, match: Match | None) -> None:
     if request.operation is Operation.HELP:  # for every token, and for nobody without one
         store = core.unsealed
         request.token_row = await core.tokens.authenticate(store, request.token, request.remote)
         return
-    if match is not None and not match.route.authenticated:
-        return
-    if match is not None and match.route.anonymous is not None and match.route.anonymous(request):
+    if match is not None and _open(request, match.route):
         return
     request.token_row = await core.tokens.authenticate(core.unsealed, request.token, request.remote)
     if match is not None and not match.route.acl:

@@ -65,7 +65,9 @@ class Route:
     upload: bool = False  # its body is a file: it is handed on unread, and may be larger than any other
     patient: bool = False  # takes as long as it takes: what it waits for has deadlines of its own
     link: bool = False  # for other regions alone
-    fresh: bool = True  # reads wait for a read index, unless the caller accepts staleness
+    fresh: bool = (
+        True  # waits for a read index, unless the caller accepts staleness; False: not if no quorum gives one
+    )
     local: bool = False  # any region does what is asked by POST or DELETE, too (node/regions/placing.py)
     shape: Shape = Shape.LOGICAL
     at_once: AtOnce | None = (

@@ -21,17 +21,25 @@ class Line:
     def ask(
         self, method: str, path: str, body: Any = None, *, token: str = "", **headers: str
     ) -> tuple[int, Any]:
-        """Status and JSON; underscores in the names of `headers` stand for hyphens."""
+        """Status and JSON, if it is; underscores in the names of `headers` stand for hyphens."""
+        self.send(method, path, body, token=token, **headers)
+        return self.hear()
+
+    def send(self, method: str, path: str, body: Any = None, *, token: str = "", **headers: str) -> None:
+        """The first half of ask()."""
         content = None if body is None else json.dumps(body)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request(
             method, f"/v1/{path}", content, sent | {"X-Vault-Token": token or self._root}
         )
+
+    def hear(self) -> tuple[int, Any]:
+        """The second half of ask()."""
         answer = self._connection.getresponse()
         raw = answer.read()
         self.headers = answer.headers
         self.index = answer.headers["X-Vault-Index"]
-        return answer.status, json.loads(raw) if raw else None
+        return answer.status, json.loads(raw) if raw.startswith((b"{", b"[")) else None
 
     def close(self) -> None:
         self._connection.close()

@@ -72,6 +72,59 @@ def test_a_revoked_token_is_refused_by_every_node_at_once(lines: dict[str, Line]
         assert codes(lines, "GET", "auth/token/lookup-self", token=token, last=node) == [403] * 3
 
 
+OF_ONE_NODE = (
+    ("GET", "sys/host-info"), ("GET", "sys/config/state/sanitized"), ("GET", "sys/loggers"), ("GET", "sys/metrics"),
+    ("GET", "sys/drills/node"), ("POST", "sys/tools/random/8"), ("POST", "sys/seal"), ("GET", "auth/token/lookup-self"),
+)  # fmt: skip
+
+
+def test_a_node_that_slept_through_a_revocation_lets_nobody_in_by_what_it_knew(
+    cluster: LocalCluster, follower: str
+) -> None:
+    """Not even to what concerns that node alone: the requests are there before it wakes up."""
+    name, writer = unique("policy"), others(cluster, follower)[0]
+    allow = 'path "*" { capabilities = ["create", "read", "update", "sudo"] }'
+    write(cluster, writer, f"sys/policies/acl/{name}", {"policy": allow})
+    token = token_of(cluster, writer, [name])
+    waiting = [Line(cluster, follower) for _ in OF_ONE_NODE]
+    for line in waiting:
+        assert line.ask("GET", "auth/token/lookup-self", token=token)[0] == 200
+    cluster.pause(follower)
+    try:
+        write(cluster, writer, "auth/token/revoke", {"token": token})
+        for line, (method, path) in zip(waiting, OF_ONE_NODE, strict=True):
+            line.send(method, path, {} if method == "POST" else None, token=token)
+    finally:
+        cluster.resume(follower)
+    answers = {path: line.hear()[0] for line, (_, path) in zip(waiting, OF_ONE_NODE, strict=True)}
+    for line in waiting:
+        line.close()
+    assert set(answers.values()) == {403}, answers
+
+
+def test_a_node_without_a_quorum_tells_of_itself_and_nothing_else(
+    cluster: LocalCluster, follower: str, mount: str
+) -> None:
+    write(cluster, follower, f"{mount}/data/a", {"data": {}})
+    asked = {path: Line(cluster, follower) for path in ("sys/metrics", "sys/host-info", f"{mount}/data/a")}
+    for node in others(cluster, follower):
+        cluster.pause(node)
+
+    def alone() -> bool:
+        for path, line in asked.items():
+            line.send("GET", path)
+        return [line.hear()[0] for line in asked.values()] == [200, 200, 503]
+
+    try:
+        poll(alone, what="the end of the lease")
+    finally:
+        for node in others(cluster, follower):
+            cluster.resume(node)
+        for line in asked.values():
+            line.close()
+    poll(lambda: cluster.request(follower, "GET", f"{mount}/data/a")[0] == 200, what="a quorum")
+
+
 def test_a_policy_change_acts_on_every_node_at_once(
     cluster: LocalCluster, lines: dict[str, Line], mount: str
 ) -> None:

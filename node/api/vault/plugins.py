@@ -24,7 +24,6 @@ def routes() -> list[Route]:
         Route(
             "sys/plugins/catalog",
             {read: _all},
-            fresh=False,
             summary="What can be mounted.",
             answers={
                 read: (
@@ -35,13 +34,12 @@ def routes() -> list[Route]:
                 )
             },
         ),
-        Route("sys/plugins/catalog/{type}", {listing: _of_type}, sudo=True, fresh=False, **listed),
-        Route("sys/plugins/catalog/{type}/", {listing: _of_type}, sudo=True, fresh=False, **listed),
+        Route("sys/plugins/catalog/{type}", {listing: _of_type}, sudo=True, **listed),
+        Route("sys/plugins/catalog/{type}/", {listing: _of_type}, sudo=True, **listed),
         Route(
             "sys/plugins/catalog/{type}/{name}",
             {read: _one, Operation.UPDATE: _refuse, Operation.DELETE: _refuse},
             sudo=True,
-            fresh=False,
             summary="One of them.",
             fields=(_TYPE, _NAME),
             answers={

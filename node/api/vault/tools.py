@@ -38,7 +38,6 @@ def routes() -> list[Route]:
             Route(
                 f"sys/tools/random{tail}",
                 {update: _random},
-                fresh=False,
                 local=True,
                 summary="Random bytes.",
                 fields=(*paths, *_RANDOM),
@@ -51,7 +50,6 @@ def routes() -> list[Route]:
             Route(
                 f"sys/tools/hash{tail}",
                 {update: _hash},
-                fresh=False,
                 local=True,
                 summary="The digest of some data.",
                 fields=(*paths, *(each for each in _HASH if not tail or each.name != "algorithm")),

@@ -118,7 +118,8 @@ def plot(results: Results) -> str:
     text = f"{results.machine.get('cpu', '')}, kernel {results.machine.get('kernel', '')}"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{y}" font-family="sans-serif">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" role="img" font-family="sans-serif">',
+            "<title>Reads and writes per second of Strongroom, OpenBao and etcd</title>",
             f'<rect width="{_WIDTH}" height="{y}" fill="white"/>',
             '<text x="16" y="24" font-size="16">Medians of runs that take turns; conditions: docs/bench.md</text>',
             f'<text x="16" y="42" font-size="11" fill="#555">{escape(text)}</text>',

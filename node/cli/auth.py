@@ -49,7 +49,7 @@ def auth() -> None:
 @flag("token-type", help="service or batch, for all of its tokens.")
 @remote()
 def enable(client: Client, type_: str, **said: Any) -> int:
-    """Enable an auth method: userpass, approle, ..."""
+    """Enable an auth method: userpass, approle, jwt, kubernetes or cert."""
     where = place(said["path"], type_)
     body = enable_body(type_, said)
     doing = f"Error enabling {body['type']} auth"

@@ -114,7 +114,10 @@ class Flag(click.Option):
         if self.hidden:
             return None
         names = ", ".join(f"-{name}" for name in self.names)
-        return (names if self.is_switch else f"{names}=<{self.type.name}>"), self.help or ""
+        told = [self.help] if self.help else []
+        if isinstance(self.type, click.Choice):
+            told.append(f"One of {', '.join(map(str, self.type.choices))}.")
+        return (names if self.is_switch else f"{names}=<{self.type.name}>"), " ".join(told)
 
 
 def make_flag(name: str, kind: Any = str, *, aliases: Sequence[str] = (), **attributes: Any) -> Flag:

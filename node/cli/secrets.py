@@ -38,7 +38,7 @@ def secrets() -> None:
 @switch("force-no-cache", hidden=True)
 @remote()
 def enable(client: Client, type_: str, force_no_cache: bool, **said: Any) -> int:
-    """Enable a secrets engine: kv, kv-v2, ..."""
+    """Enable a secrets engine: kv, kv-v2, pki or transit."""
     where = place(said["path"], type_)
     body = enable_body(type_, said, force_no_cache=force_no_cache)
     client.call("POST", f"sys/mounts/{where.rstrip('/')}", body, doing="Error enabling")

@@ -18,7 +18,7 @@ from node.cli.http_exchange import Answer, Unreachable, exchange, request
 from node.cli.local_process import ClusterError, last_lines
 
 POLL_S = 0.05
-HEALTH_TIMEOUT_S = 15.0
+HEALTH_TIMEOUT_S = 30.0
 
 T = TypeVar("T")
 

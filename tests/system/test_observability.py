@@ -4,8 +4,12 @@ import json
 import re
 import ssl
 import urllib.request
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from support.patience import PATIENCE_S
+from support.processes import poll
 
 from node import VERSION
 from node.cli.local_cluster import LocalCluster
@@ -55,13 +59,18 @@ def test_metrics_name_no_path_and_no_token(cluster: LocalCluster, mount: str) ->
     ]
 
 
+def logged(path: Path, event: str) -> list[dict[str, Any]]:
+    """The whole lines of a log, once one of them is of an event."""
+    lines = [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()]
+    return lines if any(line["event"] == event for line in lines) else []
+
+
 def test_log_lines_are_json_and_say_when_who_and_what(cluster: LocalCluster) -> None:
     for node in cluster.nodes:
-        lines = [json.loads(line) for line in node.log_path.read_text().rpartition("\n")[0].splitlines()]
-        assert lines
+        lines = poll(partial(logged, node.log_path, "node unsealed"), what="the line of the unsealing")
         assert all(line.keys() >= {"ts", "level", "event", "logger"} for line in lines)
         assert {line["node"] for line in lines if "node" in line} == {node.id}
-        assert {"listening", "node unsealed"} <= {line["event"] for line in lines}
+        assert "listening" in {line["event"] for line in lines}
         assert [line for line in lines if line["level"] in ("error", "critical")] == []
 
 

@@ -190,7 +190,10 @@ def test_a_region_that_went_astray_takes_the_history_of_the_one_that_orders_and_
     follower.ok(put("new", 1))
     primary.ok(put("astray", 1))
     primary.ok(c.RegionDemote(T0))
-    primary.ok(c.NodePut(T0, "eu-1", "eu", "https://eu-1", "eu-1:8201"))
+    primary.machine.close()
+    primary.machine = Machine.open(tmp_path / "primary.db", key=KEY, known_level=2)
+    primary.ok(c.NodePut(T0, "eu-1", "eu", "https://eu-1", "eu-1:8201", "", "2.0", 2))
+    primary.ok(c.LevelRaise(T0, 2))
     primary.ok(c.EntryPut(T0, "own:divergence", "a", sealed()))
     copy = marked_copy(follower, tmp_path / "copy.db")
     primary.machine.commit()
@@ -202,6 +205,7 @@ def test_a_region_that_went_astray_takes_the_history_of_the_one_that_orders_and_
     assert primary.reads.region() == ("eu", "secondary")
     assert primary.reads.kv_key("m1", "astray") is None
     assert [each.node_id for each in primary.reads.nodes()] == ["eu-1"]
+    assert primary.machine.level == 2, "that is of its nodes"
     assert primary.reads.entry("own:divergence", "a") is not None
     assert primary.machine.outcome(b"s" * 16) is not None, "the same restore is not done twice"
     follower.ok(put("later", 1))

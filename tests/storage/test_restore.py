@@ -143,13 +143,14 @@ def test_a_reset_takes_any_copy_of_the_same_store_and_every_member_makes_the_sam
         node.ok(c.NodePut(T0 + MINUTE, "here", "eu", "https://here", "here:1"))
         node.ok(c.PolicyPut(T0 + 5 * MINUTE, "lost", "x"))
         node.machine.commit()
-        index = node.machine.applied_index + 1
+        index, position = node.machine.applied_index + 1, node.machine.position
         node.machine.stage_reset(tmp_path / "backup", index, b"r" * 16)
         node.machine.restore(tmp_path / "backup")
         machines.append(node.machine)
     assert machines[0].state_digest() == machines[1].state_digest()
     machine = machines[0]
     assert (machine.applied_index, machine.clock_ns) == (7, T0 + 5 * MINUTE)
+    assert machine.position == position + 1, "no revision is used twice"
     assert machine.reads.policies() == ["kept"]
     assert [row.node_id for row in machine.reads.nodes()] == ["here"]
     assert machine.outcome(b"r" * 16) is not None

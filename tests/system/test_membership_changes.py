@@ -86,6 +86,11 @@ def test_the_clients_of_vault_join_a_node_with_the_token_as_their_one_argument(
         at_newcomer = Bao(Target(newcomer.address, "", tmp_path, ca=newcomer.ca))
         told = at_newcomer.refused("operator", "raft", "join", own.node("n1").api_address)
         assert "join_token is required" in told
+        assert "without a vote" in at_newcomer.refused(
+            "operator", "raft", "join", "-non-voter", ticket_of(own)
+        )
+        for verb in ("promote", "demote"):
+            assert "without a vote" in bao_of(own, "n2", tmp_path).refused("operator", "raft", verb, "n1")
         assert "Joined    true" in at_newcomer.ok("operator", "raft", "join", ticket_of(own))
         newcomer.wait_vote()
         peers = bao_of(own, "n2", tmp_path).ok("operator", "raft", "list-peers")

@@ -9,7 +9,7 @@ import msgspec
 from consensus import errors as raft_errors
 from node import VERSION, enrol, seals
 from node.api.vault.snapshots import on_disk
-from node.auth.fields import duration_ns
+from node.auth.fields import boolean, duration_ns
 from node.core.core import Core
 from node.core.fields import Field, Kind, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
@@ -19,6 +19,7 @@ from node.errors import InvalidRequest, NoQuorum
 TICKET_TTL_DEFAULT = "10m"
 REMOVE_TIMEOUT_S = 15.0
 HOSTS_MAX = 16
+EVERYBODY_VOTES = "every node votes once it has caught up, and none stays without a vote"
 
 _NODE = (
     *named(Kind.STRING, "node_id region version role leader_id"),
@@ -116,6 +117,7 @@ def routes() -> list[Route]:
                     Kind.STRING,
                     "Where to join, if not where the token says; or the token.",
                 ),
+                Field("non_voter", Kind.BOOLEAN, f"Must be false: {EVERYBODY_VOTES}."),
             ),
             shape=Shape.DOUBLE,
             answers={Operation.UPDATE: (Field("joined", Kind.BOOLEAN, "Whether it did."),)},
@@ -135,6 +137,16 @@ def routes() -> list[Route]:
             local=True,
             summary="Takes a node out of the cluster, for good.",
             fields=(Field("server_id", Kind.STRING, "The node's id.", required=True),),
+        ),
+        *(
+            Route(
+                f"sys/storage/raft/{verb}",
+                {Operation.UPDATE: _refuse_votes},
+                local=True,
+                summary=f"Always refused: {EVERYBODY_VOTES}.",
+                fields=(Field("server_id", Kind.STRING, "The node's id.", required=True),),
+            )
+            for verb in ("promote", "demote")
         ),
     ]
 
@@ -227,6 +239,8 @@ async def join(core: Core, request: Request, params: dict[str, str]) -> Response
 
 async def raft_join(core: Core, request: Request, params: dict[str, str]) -> Response:
     """The joining node's side: enter the cluster that the token names."""
+    if boolean(request.data.get("non_voter", False), "non_voter"):
+        raise InvalidRequest(EVERYBODY_VOTES)
     token, address = request.data.get("join_token") or "", request.data.get("leader_api_addr") or ""
     if not token and address and "://" not in address:
         token, address = (
@@ -237,6 +251,10 @@ async def raft_join(core: Core, request: Request, params: dict[str, str]) -> Res
         raise InvalidRequest("join_token is required (operator join-token on a member makes one)")
     await core.lifecycle.join(leader_api_address=address, join_token=token)
     return Response(data={"joined": True})
+
+
+async def _refuse_votes(core: Core, request: Request, params: dict[str, str]) -> Response:
+    raise InvalidRequest(EVERYBODY_VOTES)
 
 
 async def configuration(core: Core, request: Request, params: dict[str, str]) -> Response:

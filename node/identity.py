@@ -70,7 +70,9 @@ class Layout:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def clear_unfinished(self) -> None:
-        """Without seal.json nobody was ever told of what is here: it can go."""
+        """Without seal.json nobody was ever told of what is here: it can go. What arrived from another region stays
+        until this node has a store.
+        """
         self.identity.unlink(missing_ok=True)
         for suffix in ("", "-wal", "-shm"):
             self.database.with_name(self.database.name + suffix).unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from node.listener_tls import ListenerTLS
 from node.opened import Opener, Unsealed
 from node.raft import Start
 from node.regions import enrol as enrol_region
+from node.regions.arrival import Arrival, Progress, clear_parts
 from node.renewal import renew
 from node.seal_keeper import SealKeeper
 from storage.command import AnyCommand, NodeRemove
@@ -55,6 +56,7 @@ class NodeLifecycle:
         self._unsealed: Unsealed | None = None
         self._seal = SealKeeper(layout, settings.seal)
         self._admitted: Admitted | None = None
+        self._arrival: Arrival | None = None  # the state of another region, while this node begins to follow
         self.core: Core  # set by the composition root, which needs this object to make it
 
     @property
@@ -77,6 +79,11 @@ class NodeLifecycle:
     @property
     def unsealed(self) -> bool:
         return self._unsealed is not None
+
+    @property
+    def arriving(self) -> Progress | None:
+        """How much of another region's state is here, while this node begins to follow."""
+        return self._arrival.progress if self._arrival is not None else None
 
     @property
     def cluster_id(self) -> str:
@@ -196,7 +203,13 @@ class NodeLifecycle:
             file, keys = await asyncio.to_thread(self._seal.make, root, cluster_id, seal)
             ca = self._tls.take_authority()
             identity = self._new_identity(root, cluster_id, ca)
-            await enrol_region.fetch_state(enrolment, self._layout.database, source=settings.link_source)
+            self._arrival = Arrival(self._layout.database)
+            try:
+                await enrol_region.fetch_state(
+                    enrolment, self._arrival, region=settings.region, source=settings.link_source
+                )
+            finally:
+                self._arrival = None
             await asyncio.to_thread(self._settle, root)
             opened = await self._opener.open(root, identity, start=Start.CREATE, term=FIRST_TERM)
             beginning = settlement(settings, opened.store.now_ns(), opened.store.keyring, ca.key)
@@ -388,6 +401,7 @@ class NodeLifecycle:
 
     def _serve(self, opened: Unsealed) -> None:
         self._unsealed = opened
+        clear_parts(self._layout.database)
         self.core.audit.set_key(opened.root.derive(AUDIT_HMAC))
         self.core.store, self.core.regions, self.core.copies = opened.store, opened.regions, opened.copies
         self.core.events.open(self.core, opened.store)

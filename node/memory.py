@@ -118,6 +118,11 @@ class MemoryLifecycle:
     async def follow(self, *, ticket: str, seal: Shares) -> list[bytes]:
         raise InvalidRequest("a server in memory takes no part in regions")
 
+    @property
+    def arriving(self) -> None:
+        """See Lifecycle."""
+        return None
+
     async def initialize(self, *, seal: Shares, recovery: Shares | None) -> Initialized:
         """See Lifecycle.initialize. The store is sealed afterwards."""
         async with self._transition:

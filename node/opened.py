@@ -110,7 +110,7 @@ class Opener:
         worker = RegionsWorker(
             store, self.settings, identity.cluster_id, self.layout.root, self._listen_to_regions
         )
-        copies = Copies(self.layout.root, store.copies.take)
+        copies = Copies(self.layout.root, store.copies.take, store)
         chores = self._task(self._all_chores(self._housekeeping(machine, group, store)), "housekeeping")
         together = self._task(worker.run(), "regions")
         return Unsealed(root, identity, tls, machine, group, store, chores, worker, copies, together)

@@ -7,9 +7,9 @@ each is asked to write, over and over: whatever they acknowledge has to be in th
 import asyncio
 import time
 
+from chaos.regions.rounds import rounds
 from chaos.regions.run import Run
 from chaos.regions.succession import account, probing, promote
-from chaos.regions.switchovers import REFUSAL_EVERY, refuse_promotion
 
 CALM_S = (0.2, 1.5)
 CUT_BEFORE = 0.5  # how often the link is cut before the kill
@@ -20,16 +20,7 @@ ALONE_S = (0.2, 1.5)  # what the new primary has written alone before the old on
 
 async def kills(run: Run) -> None:
     """As many as the plan says; whoever was promoted is the next to be killed."""
-    for number in range(1, run.plan.count + 1):
-        await run.progress()
-        await run.in_step()
-        target = run.rng.choice([name for name in run.world.names if name != run.primary])
-        if number % REFUSAL_EVERY == 1:
-            await refuse_promotion(run, target)
-        await asyncio.sleep(run.rng.uniform(*CALM_S))
-        await _lose(run, number, target)
-    await run.progress()
-    await run.in_step()
+    await rounds(run, CALM_S, _lose)
 
 
 async def _lose(run: Run, number: int, target: str) -> None:

@@ -9,9 +9,9 @@ import time
 from dataclasses import replace
 
 from chaos.regions.checks import Promotion
+from chaos.regions.rounds import rounds
 from chaos.regions.run import IN_STEP_TIMEOUT_S, Run
 from chaos.regions.succession import account, probing, promote
-from chaos.regions.switchovers import REFUSAL_EVERY, refuse_promotion
 from chaos.regions.world import NotInTimeError
 from chaos.workload import ATTEMPT_TIMEOUT_S
 
@@ -26,16 +26,7 @@ STEPS_BACK = "healed link until the old primary orders nothing"
 
 async def splits(run: Run) -> None:
     """As many as the plan says; whoever was promoted is the next to be cut off."""
-    for number in range(1, run.plan.count + 1):
-        await run.progress()
-        await run.in_step()
-        target = run.rng.choice([name for name in run.world.names if name != run.primary])
-        if number % REFUSAL_EVERY == 1:
-            await refuse_promotion(run, target)
-        await asyncio.sleep(run.rng.uniform(*CALM_S))
-        await _split(run, number, target)
-    await run.progress()
-    await run.in_step()
+    await rounds(run, CALM_S, _split)
 
 
 async def _split(run: Run, number: int, target: str) -> None:

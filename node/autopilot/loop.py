@@ -40,7 +40,9 @@ class Autopilot:
         now = time.monotonic()
         if self._observer is None:
             self._observer = Observer(now)
-        return self._observer.look(store.group.status(), settings.current(store), now=now, now_s=time.time())
+        return self._observer.look(
+            store.group.status(), settings.KEPT.current(store), now=now, now_s=time.time()
+        )
 
     async def run(self, core: Core) -> None:
         """Until cancelled."""
@@ -58,13 +60,13 @@ class Autopilot:
 
     async def _lead(self, store: Store, joiners: Joiners) -> None:
         servers = self.servers(store)
-        joiners.note(servers, settings.current(store))
+        joiners.note(servers, settings.KEPT.current(store))
         await _try(self._clean_up(store, servers))
         await _try(raise_level(store))
         await _try(match_members(store, joiners))
 
     async def _clean_up(self, store: Store, servers: list[Server]) -> None:
-        victim = health.dead(servers, settings.current(store))
+        victim = health.dead(servers, settings.KEPT.current(store))
         if victim is not None:
             log.warning("removing a dead member", member=victim.id, silent_s=round(victim.silent_s))
             await store.group.remove_member(victim.id, MEMBER_TIMEOUT_S)

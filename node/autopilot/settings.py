@@ -7,10 +7,8 @@ import msgspec
 from node.auth import fields
 from node.auth.fields import SECOND_NS, go_duration
 from node.errors import InvalidRequest
-from node.store import Store
-from node.view import View
+from node.kept import Kept
 
-VIEW, PATH = "own:autopilot", "configuration"
 MIN_QUORUM_MIN = 3
 DEAD_S_MIN = 60
 
@@ -63,14 +61,4 @@ class Settings(msgspec.Struct, frozen=True):
         }
 
 
-def current(store: Store) -> Settings:
-    """What was set, else the defaults."""
-    item = View(store, VIEW).get(PATH)
-    return msgspec.convert(item.value, Settings) if item is not None else Settings()
-
-
-async def change(store: Store, data: dict[str, Any]) -> None:
-    """Change what `data` names. Raises InvalidRequest; else as Store.submit()."""
-    view = View(store, VIEW)
-    found = current(store).changed(data)
-    await store.submit(view.put(PATH, msgspec.to_builtins(found), expect=view.revision(PATH)))
+KEPT = Kept("own:autopilot", "configuration", Settings())

@@ -1,17 +1,24 @@
 """`strongroom region ...`: found regions, look at them, hand over, take over."""
 
+import contextlib
+import dataclasses
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from node.cli.client import Client, needed
 from node.cli.flags import DURATION, PAIR, Group, flag, switch
-from node.cli.output import Output, table
+from node.cli.output import Output, RemoteError, table
 from node.cli.prompt import secret_line
 from node.cli.remote import Prints, remote
 from node.cli.values import Duration
 
 JOIN_TIMEOUT_S = 4 * 3600.0  # the whole state travels meanwhile
+PROGRESS_EVERY_S = 1.0
+JOINING = "sys/regions/join"
 
 
 @click.group(cls=Group, lazy={"divergence": "node.cli.region_divergence:divergence"})
@@ -47,12 +54,50 @@ def ticket(client: Client, out: Output, ttl: Duration) -> int:
 def join(client: Client, out: Output, ticket: str) -> int:
     """Make the NEW, empty node at -address the first one of a region that follows; its state is fetched first."""
     body = {"ticket": secret_line(ticket, "Ticket") if ticket == "-" else ticket}
-    path = "sys/regions/join"
-    answer = client.send("POST", path, body, with_token=False, timeout=JOIN_TIMEOUT_S)
-    told: dict[str, Any] = client.checked(answer, "POST", path)
+    with _telling(client):
+        answer = client.send("POST", JOINING, body, with_token=False, timeout=JOIN_TIMEOUT_S)
+    told: dict[str, Any] = client.checked(answer, "POST", JOINING)
     keys = "".join(f"\nUnseal Key {number}: {key}" for number, key in enumerate(told["keys"], 1))
     out.show(told, f"Success! Region {told['region']} follows.{keys}")
     return 0
+
+
+@contextlib.contextmanager
+def _telling(client: Client) -> Iterator[None]:
+    """Meanwhile whoever sits there sees how much has arrived."""
+    over = threading.Event()
+
+    def tell() -> None:
+        shown = ""
+        while not over.wait(PROGRESS_EVERY_S):
+            arriving = _arriving(client)
+            if arriving is not None and (text := _share(arriving)) != shown:
+                shown = text
+                click.echo(f"taking the state of {arriving['source']}: {text}", err=True)
+
+    if sys.stderr.isatty() and client.dry_run is None:
+        threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _arriving(client: Client) -> dict[str, Any] | None:
+    """What a node that begins to follow says of itself; None where none does."""
+    try:
+        answer = client.send("GET", JOINING, with_token=False)
+        told: dict[str, Any] | None = client.checked(answer, "GET", JOINING)["arriving"]
+    except RemoteError:
+        return None
+    return told
+
+
+def _share(arriving: dict[str, Any]) -> str:
+    """How much of a state is where it is to be."""
+    if not arriving["bytes_max"]:
+        return "a copy is being made"
+    return f"{arriving['bytes'] >> 20} of {(arriving['bytes_max'] >> 20) + 1} MiB"
 
 
 @region.command("list")
@@ -68,10 +113,32 @@ def list_(client: Client, out: Output) -> int:
 @region.command()
 @remote(Prints.FORMATS)
 def status(client: Client, out: Output) -> int:
-    """Show how far every region is, as the node that is asked knows it. Exit code 2 if its own does not get on."""
-    told = needed(client.call("GET", "sys/regions"), "data")
+    """Show how far every region is, as the node that is asked knows it, and whether its own gets on, as that region's
+    leader knows. Exit code 2 if it does not.
+    """
+    try:
+        told = needed(client.call("GET", "sys/regions"), "data")
+    except RemoteError:
+        if (arriving := _arriving(client)) is None:
+            raise
+        out.show(
+            {"arriving": arriving}, f"This node takes the state of {arriving['source']}: {_share(arriving)}."
+        )
+        return 2
+    told |= _leaders_word(client, told)
     out.show(told, render(told))
     return 2 if told["stuck"] else 0
+
+
+def _leaders_word(client: Client, told: dict[str, Any]) -> dict[str, Any]:
+    """Only the node that leads a region follows another one."""
+    if not told["leader"] or told["role"] != "secondary":
+        return {}
+    with contextlib.suppress(RemoteError):
+        leader = dataclasses.replace(client, address=told["leader"])
+        theirs: dict[str, Any] = needed(leader.call("GET", "sys/regions"), "data")
+        return {name: theirs[name] for name in ("stuck", "arriving", "diverged_at")}
+    return {}
 
 
 def render(told: dict[str, Any]) -> str:
@@ -80,7 +147,7 @@ def render(told: dict[str, Any]) -> str:
         [
             each["name"],
             each["role"],
-            each["position"],
+            f"fetching, {_share(each['fetching'])}" if each["fetching"] else each["position"],
             each["lag_entries"],
             each["lag_seconds"],
             each["last_contact_seconds"],
@@ -97,6 +164,8 @@ def render(told: dict[str, Any]) -> str:
     )
     if told["stuck"]:
         lines.append(f"This region does not get on: {told['stuck']}")
+    if told["arriving"]:
+        lines.append(f"Arrived of it: {_share(told['arriving'])}")
     return "\n".join(lines)
 
 

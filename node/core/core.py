@@ -24,6 +24,7 @@ from storage.secret import Secret
 if TYPE_CHECKING:
     from node.auth.methods.method import Method
     from node.backup.archive import Contents
+    from node.regions.arrival import Progress
     from node.regions.copies import Copies
     from node.regions.worker import RegionsWorker
     from node.workers.supervisor import Workers
@@ -52,6 +53,11 @@ class Lifecycle(Protocol):
 
     async def follow(self, *, ticket: str, seal: Shares) -> list[bytes]:
         """Become the first node of a region that follows; the key shares of its own seal. Raises InvalidRequest."""
+        ...
+
+    @property
+    def arriving(self) -> "Progress | None":
+        """How much of the other region's state is here meanwhile."""
         ...
 
     async def unseal(self, *, share: str, reset: bool) -> None: ...

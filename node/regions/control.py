@@ -16,9 +16,10 @@ import msgspec
 from node.core.core import Core
 from node.errors import InvalidRequest, NoQuorum, OutcomeUnknown
 from node.regions import divergence, settings, stream
+from node.regions.contacts import Contact
 from node.regions.links import Interrupted, Unreachable
 from node.regions.stream import Standing
-from node.regions.worker import Contact, RegionsWorker
+from node.regions.worker import RegionsWorker
 from node.store import CommandRejected
 from storage import regions as roles
 from storage.command import Reason, RegionDemote, RegionHandover, RegionPromote, RegionRemove
@@ -46,11 +47,13 @@ def overview(core: Core) -> dict[str, Any]:
         "epoch": own.epoch,
         "primary": own.epoch_region,
         "position": own.position,
+        "leader": _leader(core),
         "stuck": regions.stuck,
+        "arriving": None if regions.arriving is None else dataclasses.asdict(regions.arriving),
         "diverged_at": regions.diverged_at,
         "link_problem": regions.link_problem,
         "bytes_per_second_max": regions.throttle.bytes_per_s,
-        "regions": [_describe(regions, own, each) for each in store.reads.regions()],
+        "regions": [_describe(core, own, each) for each in store.reads.regions()],
         "epochs": [
             {"epoch": each.epoch, "region": each.region, "position": each.position}
             for each in store.reads.epochs()
@@ -58,8 +61,15 @@ def overview(core: Core) -> dict[str, Any]:
     }
 
 
-def _describe(regions: RegionsWorker, own: Standing, region: Region) -> dict[str, Any]:
+def _leader(core: Core) -> str:
+    """The API address of the node that leads this region, and knows whether it gets on; "" where none is known."""
+    leader = core.unsealed.status().leader_id
+    return next((each.api_address for each in core.unsealed.nodes() if each.node_id == leader), "")
+
+
+def _describe(core: Core, own: Standing, region: Region) -> dict[str, Any]:
     """lag_* say how far a region that follows is behind the one that orders writes; None where nobody here knows."""
+    regions, fetched = worker(core), core.copies.progress(region.name) if core.copies else None
     entry: dict[str, Any] = {
         "name": region.name,
         "endpoints": list(region.endpoints),
@@ -69,19 +79,31 @@ def _describe(regions: RegionsWorker, own: Standing, region: Region) -> dict[str
         "lag_entries": None,
         "lag_seconds": None,
         "last_contact_seconds": None,
+        "nearest": None,
         "round_trip_ms": None,
+        "fetching": None if fetched is None else {"bytes": fetched[0], "bytes_max": fetched[1]},
     }
     contact = regions.contacts.get(region.name)
     if contact is not None:
         entry["role"], entry["position"] = contact.standing.role, contact.standing.position
         entry["last_contact_seconds"] = round(time.monotonic() - contact.heard_at, 3)
-        entry["round_trip_ms"] = round(contact.round_trip_s * 1000, 1)
         if own.role in (roles.PRIMARY, roles.LEAVING):
             entry["lag_entries"] = max(0, own.position - contact.standing.position)
+        if contact.standing.role in roles.FOLLOWS:
+            entry["lag_seconds"] = _told_lag_s(contact)
     if region.name == own.region:
         entry["role"] = own.role
         entry |= lag(regions, own)
+    elif contact is not None:
+        entry["nearest"], round_trip_s = regions.nearest(region)
+        entry["round_trip_ms"] = None if round_trip_s is None else round(round_trip_s * 1000, 1)
     return entry
+
+
+def _told_lag_s(contact: Contact) -> float | None:
+    """As a region that follows said it of itself, and what has passed where it has said nothing since."""
+    told_s, silent_s = contact.standing.lag_s, time.monotonic() - contact.heard_at
+    return told_s if told_s is None or silent_s <= CONTACT_FRESH_S else round(told_s + silent_s, 3)
 
 
 def lag(regions: RegionsWorker, own: Standing, *, in_touch: bool = True) -> dict[str, Any]:
@@ -131,7 +153,7 @@ async def switchover(core: Core, target: str) -> None:
         told = await regions.hello(region)
     except (Unreachable, Interrupted) as error:
         raise InvalidRequest(f"{target} cannot be asked whether it is ready: {error}") from None
-    behind, limit = store.position - told.position, settings.current(store).switchover_max_lag
+    behind, limit = store.position - told.position, settings.KEPT.current(store).switchover_max_lag
     if told.role not in roles.FOLLOWS or behind > limit:
         raise InvalidRequest(
             f"{target} is not ready: it is {told.role}, {behind} commands behind (at most {limit})"
@@ -149,7 +171,7 @@ async def promote(core: Core, *, accept_loss: bool, max_lag_s: float | None, for
     `accept_loss` any part of it.
     """
     store, regions = core.unsealed, worker(core)
-    allowed_s = settings.current(store).promote_max_lag if max_lag_s is None else max_lag_s
+    allowed_s = settings.KEPT.current(store).promote_max_lag if max_lag_s is None else max_lag_s
     own = stream.standing(store)
     if own.role not in roles.FOLLOWS:
         raise InvalidRequest(f"this region is {own.role}: only one that follows can be promoted")
@@ -193,7 +215,8 @@ def _loss(own: Standing, known: dict[str, Any], ahead: dict[str, int]) -> str:
         f"a promotion would lose what {own.epoch_region} acknowledged and this region has not got: at least"
         f" {'an unknown number of' if entries is None else entries} commands, all of the last"
         f" {'unknown' if seconds is None else seconds} seconds{advice}; repeat it with accept_loss=true"
-        " if that region will not come back in time, or with the lag that is acceptable as max_lag"
+        " (-accept-loss) if that region will not come back in time, or with the lag that is acceptable as max_lag"
+        " (-max-lag)"
     )
 
 
@@ -210,7 +233,7 @@ async def _answers(regions: RegionsWorker, source: Region, own: Standing, *, for
     if goes_on and not force:
         raise InvalidRequest(
             f"{source.name} answers and orders writes: `strongroom region switchover {own.region}` there"
-            " hands over without a loss. If clients cannot reach it all the same, promote with force=true"
+            " hands over without a loss. If clients cannot reach it all the same, promote with force=true (-force)"
         )
     return bool(answers) and not goes_on
 

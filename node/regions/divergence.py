@@ -27,22 +27,35 @@ async def set_aside(store: Store, first: int, epoch: int) -> int:
     Raises NoQuorum if some are no longer kept: what replaces the state must not go on.
     """
     view, position = View(store, VIEW), first
+    newest: dict[tuple[str, str], str] = {}  # entries by the secret that they wrote
     while position <= store.position:
         commands = store.history(position, STEP_BYTES_MAX)
         if commands is None:
             raise NoQuorum(f"position {position} is no longer kept: this state must not be replaced unseen")
         if not commands:
             break
+        commands = commands[:STEP_COMMANDS_MAX]
         entries = [
-            view.put(
-                _path(epoch, position + number),
-                {"command": base64.b64encode(command).decode(), "request_id": request_id.hex()},
-            )
-            for number, (request_id, command) in enumerate(commands[:STEP_COMMANDS_MAX])
+            view.put(_path(epoch, number), _kept(_path(epoch, number), *each, newest))
+            for number, each in enumerate(commands, position)
         ]
         await write(store, *entries)
         position += len(entries)
     return position - first
+
+
+def _kept(
+    entry: str, request_id: bytes, encoded: bytes, newest: dict[tuple[str, str], str]
+) -> dict[str, str]:
+    """What is written of a command; `previous` is the one that wrote the same secret before."""
+    kept = {"command": base64.b64encode(encoded).decode(), "request_id": request_id.hex()}
+    command = c.decode(encoded)
+    if isinstance(command, c.KvPut):
+        secret = command.mount_id, command.path
+        if secret in newest:
+            kept["previous"] = newest[secret]
+        newest[secret] = entry
+    return kept
 
 
 def listed(store: Store, after: str = "", limit: int = LISTED_MAX) -> tuple[list[dict[str, Any]], str]:
@@ -61,8 +74,19 @@ def listed(store: Store, after: str = "", limit: int = LISTED_MAX) -> tuple[list
 
 
 def rewritten(store: Store, entry: str) -> tuple[str, bytes, int]:
-    """(API path, value as JSON text, version it had) of a written secret. Raises NotFound, InvalidRequest."""
-    command = _command(View(store, VIEW), entry)
+    """(API path, value as JSON text, version it had) of a written secret. Raises NotFound, InvalidRequest.
+
+    A version rests upon the one before: where that is set aside too, the version of that number in the new history is
+    another one, and check-and-set alone would write over it.
+    """
+    view = View(store, VIEW)
+    item = _item(view, entry)
+    command, previous = _decoded(item), item.value.get("previous")
+    if previous and view.has(previous):
+        raise InvalidRequest(
+            f"{previous} wrote the same secret before: write that one again first, or discard it, and then this one"
+            " takes the place of whatever has that version now"
+        )
     if not isinstance(command, c.KvPut):
         raise InvalidRequest(
             "only written secrets can be written again; what else is wanted has to be done anew"
@@ -78,7 +102,7 @@ def rewritten(store: Store, entry: str) -> tuple[str, bytes, int]:
 async def discard(store: Store, entry: str) -> None:
     """Forget one. Raises NotFound."""
     view = View(store, VIEW)
-    _command(view, entry)
+    _item(view, entry)
     await write(store, view.delete(entry))
 
 
@@ -86,11 +110,11 @@ def _path(epoch: int, position: int) -> str:
     return f"{epoch}-{position:015d}"
 
 
-def _command(view: View, entry: str) -> c.AnyCommand:
+def _item(view: View, entry: str) -> Item:
     item = view.get(entry)
     if item is None:
         raise NotFound
-    return _decoded(item)
+    return item
 
 
 def _decoded(item: Item) -> c.AnyCommand:

@@ -7,9 +7,9 @@ comes over a link, as a copy of the database in pieces: it is encrypted under a 
 
 import asyncio
 import base64
+import contextlib
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,8 +22,8 @@ from node import pki
 from node.core.core import Core
 from node.enrol import Ticket, issue_ticket, post, spend_ticket
 from node.errors import InvalidRequest
-from node.regions import authority, stream
-from node.regions.copies import Arrival
+from node.regions import authority, control, stream
+from node.regions.arrival import Arrival, Asker, Progress
 from node.regions.links import Interrupted, Links, Unreachable
 from node.view import write
 from storage.command import RegionFound, RegionPut
@@ -72,7 +72,7 @@ class Enrolment:
 async def found(core: Core, name: str) -> None:
     """Make this cluster the primary region `name`. Raises InvalidRequest, CommandRejected."""
     store = core.unsealed
-    _worker(core)
+    control.worker(core)
     check_name(name)
     own = stream.standing(store)
     if not own.links:
@@ -93,8 +93,7 @@ async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
     if ca is None or cluster is None:
         raise InvalidRequest("this cluster is no region yet: `region create` makes it one")
     check_name(request.region)
-    if any(each.name == request.region for each in store.reads.regions()):
-        raise InvalidRequest(f"there is a region {request.region} already; remove it first if it is gone")
+    await _check_new(core, request)
     if not 0 < len(request.links) <= LINKS_MAX or len(request.endpoints) > LINKS_MAX:
         raise InvalidRequest(f"a region enrols with 1 to {LINKS_MAX} addresses")
     try:
@@ -123,15 +122,24 @@ async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
     }
 
 
+async def _check_new(core: Core, request: EnrolRequest) -> None:
+    """That there is no such region, or one at the same addresses that does not answer: its only node was stopped while
+    it joined, and begins once more. Raises InvalidRequest.
+    """
+    for each in core.unsealed.reads.regions():
+        if each.name != request.region:
+            continue
+        problem = f"there is a region {each.name} already"
+        if each.links != tuple(request.links) or each.name == core.unsealed.reads.region()[0]:
+            raise InvalidRequest(f"{problem}; remove it first if it is gone")
+        with contextlib.suppress(Unreachable, Interrupted):
+            await control.worker(core).hello(each)
+            raise InvalidRequest(f"{problem}, and it answers")
+
+
 def check_name(name: str) -> None:
     if authority.REGION_NAME.fullmatch(name) is None:
         raise InvalidRequest("a region's name has 1 to 32 of a-z, 0-9 and -")
-
-
-def _worker(core: Core) -> Any:
-    if core.regions is None:
-        raise InvalidRequest("a server in memory takes no part in regions")
-    return core.regions
 
 
 # --- the joining side -------------------------------------------------------------------------------------
@@ -160,28 +168,29 @@ async def enrol(text: str, *, region: str, endpoints: list[str], links: list[str
     )
 
 
-async def fetch_state(enrolment: Enrolment, target: Path, *, source: str) -> None:
-    """The whole state into `target`, verified. Raises InvalidRequest if it cannot be had."""
-    _, client = pki.peer_contexts(enrolment.authority_certificate, enrolment.own)
-    links = Links(client, enrolment.cluster_id, source=source)
-    arrival, shown = Arrival(target), 0
+async def fetch_state(enrolment: Enrolment, arrival: Arrival, *, region: str, source: str) -> None:
+    """The whole state, verified, for `region`, over links from the address `source`.
 
-    def tell(size: int, whole: int) -> None:
+    Raises InvalidRequest if it cannot be had.
+    """
+    _, client = pki.peer_contexts(enrolment.authority_certificate, enrolment.own)
+    links, shown = Links(client, enrolment.cluster_id, source=source), 0
+
+    def tell(progress: Progress) -> None:
         nonlocal shown
-        if (tenths := 10 * size // whole) > shown:
+        if (tenths := 10 * progress.bytes // progress.bytes_max) > shown:
             shown = tenths
-            log.info("state arriving", source=enrolment.source, bytes=size, of=whole)
+            log.info("state arriving", source=progress.source, bytes=progress.bytes, of=progress.bytes_max)
 
     try:
         while True:
             try:
-                await arrival.fetch(links, enrolment.source, enrolment.links, tell)
+                await arrival.fetch(links, enrolment.source, enrolment.links, Asker(region), tell)
                 return
             except (Interrupted, Unreachable) as error:
                 patience_s = NEXT_PIECE_PATIENCE_S if arrival.begun else FIRST_PIECE_PATIENCE_S
                 if time.monotonic() - arrival.moved_at > patience_s:
-                    await arrival.give_up(links)
-                    raise InvalidRequest(str(error)) from None
+                    raise InvalidRequest(f"{error}; join again, and it goes on where it was") from None
             await asyncio.sleep(FETCH_PAUSE_S)
     finally:
         await links.close()

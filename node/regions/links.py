@@ -1,6 +1,8 @@
-"""Asking another region: over mutual TLS, any of its nodes, the one that answered last first."""
+"""Asking another region: over mutual TLS, any of its nodes, the nearest one first."""
 
 import ssl
+import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import aiohttp
 
 from node.outgoing import Connector
 from node.regions.authority import link_name
+from node.regions.nearness import Nearness
 
 ANSWER_BYTES_MAX = 40 * 1024 * 1024  # the largest answer that the API gives
 CONNECT_TIMEOUT_S = 3.0
@@ -27,9 +30,13 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """What a node answered: which one, and how long it took."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
+    address: str = ""
+    took_s: float = 0.0
 
 
 class Links:
@@ -40,7 +47,7 @@ class Links:
         connector = Connector(client_tls, source=source, connections_max=CONNECTIONS_MAX)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         self._cluster_id = cluster_id
-        self._preferred: dict[str, str] = {}
+        self.nearness: dict[str, Nearness] = defaultdict(Nearness)  # by region
 
     async def ask(
         self,
@@ -57,29 +64,28 @@ class Links:
 
         `path` begins with "/v1/". Raises Unreachable or Interrupted.
         """
-        preferred = self._preferred.get(region, "")
-        for address in sorted(addresses, key=lambda each: each != preferred):
+        nearness = self.nearness[region]
+        for address in nearness.order(addresses):
             self._check_open()
             try:
-                answer = await self._ask(region, address, path, method, body, headers or {}, timeout_s)
+                return await self._ask(region, address, path, method, body, headers or {}, timeout_s)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-                continue
+                nearness.no_help(address)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                self._preferred.pop(region, None)
+                nearness.no_help(address)
                 raise Interrupted(f"{region} at {address}: {type(error).__name__}") from error
-            self._preferred[region] = address
-            return answer
         raise _nobody(region, addresses)
 
     async def stream(
         self, region: str, addresses: tuple[str, ...], path: str, *, body: bytes, silence_s: float
-    ) -> AsyncGenerator[bytes, None]:
-        """The pieces of an answer without an end, of any node of the region; none for `silence_s` is an end too.
+    ) -> AsyncGenerator[tuple[str, bytes], None]:
+        """The pieces of an answer without an end, of any node of the region, with its address; none for `silence_s` is
+        an end too.
 
         Raises Unreachable or Interrupted.
         """
-        preferred = self._preferred.get(region, "")
-        for address in sorted(addresses, key=lambda each: each != preferred):
+        nearness = self.nearness[region]
+        for address in nearness.order(addresses):
             self._check_open()
             timeout = aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
             try:
@@ -87,24 +93,17 @@ class Links:
                     if answer.status != HTTPStatus.OK:
                         told = await answer.content.read(PROBLEM_BYTES_MAX)
                         problem = told.decode(errors="replace").strip()
+                        nearness.no_help(address)
                         raise Interrupted(f"{region} at {address} answered HTTP {answer.status}: {problem}")
-                    self._preferred[region] = address
                     async for piece in answer.content.iter_any():
-                        yield piece
+                        yield address, piece
                     return
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-                continue
+                nearness.no_help(address)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                self._preferred.pop(region, None)
+                nearness.no_help(address)
                 raise Interrupted(f"{region} at {address}: {type(error).__name__}") from error
         raise _nobody(region, addresses)
-
-    def avoid(self, region: str, addresses: tuple[str, ...]) -> None:
-        """Ask the next node first from now on: the one that was asked is no help."""
-        if addresses:
-            last = self._preferred.get(region)
-            at = addresses.index(last) if last in addresses else 0
-            self._preferred[region] = addresses[(at + 1) % len(addresses)]
 
     async def _ask(
         self,
@@ -117,13 +116,14 @@ class Links:
         timeout_s: float,
     ) -> Answer:
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
+        began = time.monotonic()
         async with self._request(region, address, path, method, body, headers, timeout) as answer:
             data = b""
             async for piece in answer.content.iter_any():
                 data += piece
                 if len(data) > ANSWER_BYTES_MAX:
                     raise ValueError("the answer is too long")
-            return Answer(answer.status, answer.headers, data)
+            return Answer(answer.status, answer.headers, data, address, time.monotonic() - began)
 
     def _request(
         self,

@@ -59,12 +59,12 @@ def _advice(standings: list[Standing], others: list[Region]) -> str:
     if following:
         return (
             f"{following[0]} follows, and has not taken over: `strongroom region switchover {following[0]}` hands over"
-            " without a loss; force=true demotes this region all the same, and then nobody orders writes"
+            " without a loss; force=true (-force) demotes this region all the same, and then nobody orders writes"
         )
     names = ", ".join(each.name for each in others)
     return (
-        f"nothing is heard of {names}: whether one of them took over is not known. force=true demotes this region all"
-        " the same: nobody orders writes then until `strongroom region promote`, here or there"
+        f"nothing is heard of {names}: whether one of them took over is not known. force=true (-force) demotes this"
+        " region all the same: nobody orders writes then until `strongroom region promote`, here or there"
     )
 
 
@@ -92,7 +92,7 @@ async def _unregister(regions: RegionsWorker, own: Standing, token: Secret) -> N
     here.
     """
     source = regions.primary()
-    advice = f"; force=true leaves all the same, and `strongroom region remove {own.region}` there forgets it"
+    advice = f"; force=true (-force) leaves all the same, and `strongroom region remove {own.region}` there forgets it"
     if source is None:
         raise InvalidRequest("it is not known which region orders writes" + advice)
     try:

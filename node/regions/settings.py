@@ -9,10 +9,8 @@ from node.auth.fields import SECOND_NS, go_duration
 from node.config_regions import bandwidth_bytes_per_s
 from node.config_schema import ConfigError
 from node.errors import InvalidRequest
-from node.store import Store
-from node.view import View
+from node.kept import Kept
 
-VIEW, PATH = "own:regions", "settings"
 UNLIMITED = "unlimited"
 SWITCHOVER_LAG_MAX = 10_000  # commands: more take too long to hand over while nobody accepts writes
 LAG_COMMANDS_MAX = 1_000_000
@@ -75,14 +73,4 @@ def _bandwidth(text: str) -> str:
     return text
 
 
-def current(store: Store) -> Settings:
-    """What was set, else the defaults."""
-    item = View(store, VIEW).get(PATH)
-    return msgspec.convert(item.value, Settings) if item is not None else Settings()
-
-
-async def change(store: Store, data: dict[str, Any]) -> None:
-    """Change what `data` names. Raises InvalidRequest; else as Store.submit()."""
-    view = View(store, VIEW)
-    found = current(store).changed(data)
-    await store.submit(view.put(PATH, msgspec.to_builtins(found), expect=view.revision(PATH)))
+KEPT = Kept("own:regions", "settings", Settings())

@@ -22,7 +22,9 @@ from node.store import Store
 from storage.rows import Epoch
 
 CONFIRM_S_MAX = 1.0  # for a quorum to say that this node is up to date
-HEARTBEAT_S = 1.0  # when there is nothing new, an empty batch says so
+HEARTBEAT_S = (
+    0.25  # when there is nothing new, an empty batch says so; how often regions are asked where they are
+)
 STREAM_S_MAX = 300.0  # then it is asked for anew, of the node that is preferred by then
 PULL_BYTES_MAX = 512 << 10  # of commands in a batch
 COMPRESSION_LEVEL = 1
@@ -51,6 +53,7 @@ class Standing(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...] = ()  # of its nodes
     links: tuple[str, ...] = ()
     in_touch: bool = True  # False: who answers is cut off from its region, whose position may be far ahead
+    lag_s: float | None = None  # how far it is behind the one that orders writes, as it knows itself
 
     @property
     def rank(self) -> Rank:

@@ -10,11 +10,14 @@ import msgspec
 import pytest
 
 from node.errors import InvalidRequest, NoQuorum
+from node.regions import arrival as arrival_module
 from node.regions import copies as copies_module
-from node.regions.copies import COPIES_MAX, PIECE_BYTES, Arrival, Copies
+from node.regions.arrival import Arrival, Asker
+from node.regions.copies import COPIES_MAX, PIECE_BYTES, Copies
 from node.regions.links import Answer, Interrupted, Unreachable
 
 STATE = bytes(range(256)) * 5000  # more than one piece
+US = Asker("us", 5)
 
 
 class Disk:
@@ -22,6 +25,10 @@ class Disk:
 
     def __init__(self) -> None:
         self.go, self.problem = asyncio.Event(), False
+        self.position, self.first = 10, 1
+
+    def history_first(self) -> int:
+        return self.first
 
     async def take(self, path: Path) -> int:
         await self.go.wait()
@@ -34,7 +41,7 @@ class Disk:
 async def test_a_copy_that_takes_longer_than_a_request_is_asked_for_again(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(copies_module, "COPY_WAIT_S", 0.01)
     disk = Disk()
-    copies = Copies(tmp_path, disk.take)
+    copies = Copies(tmp_path, disk.take, disk)
     identity = copies.begin()
     assert await copies.described(identity) == {"id": identity}
     with pytest.raises(InvalidRequest):
@@ -51,7 +58,7 @@ async def test_a_copy_that_takes_longer_than_a_request_is_asked_for_again(tmp_pa
 
 async def test_few_copies_are_made_at_once_and_one_that_fails_makes_room(tmp_path) -> None:
     disk = Disk()
-    copies = Copies(tmp_path, disk.take)
+    copies = Copies(tmp_path, disk.take, disk)
     made = [copies.begin() for _ in range(COPIES_MAX)]
     with pytest.raises(NoQuorum, match="too many"):
         copies.begin()
@@ -86,7 +93,7 @@ class Link:
             return Answer(400, {}, b"{}")
 
     async def _answer(self, asked: dict[str, Any], offset: int | None) -> bytes:
-        identity = asked.get("id") or self.copies.begin(asked["asker"])
+        identity = asked.get("id") or self.copies.begin(asked["asker"], asked["position"])
         if asked.get("done"):
             self.copies.forget(identity)
             return b"{}"
@@ -102,15 +109,19 @@ class Link:
 
 @pytest.fixture
 async def link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
-    monkeypatch.setattr(copies_module, "PIECE_PAUSE_S", 0.0)
+    monkeypatch.setattr(arrival_module, "PIECE_PAUSE_S", 0.0)
     (tmp_path / "there").mkdir()
     disk = Disk()
     disk.go.set()
-    return Link(Copies(tmp_path / "there", disk.take))
+    return Link(Copies(tmp_path / "there", disk.take, disk))
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(each.name for each in directory.iterdir())
 
 
 async def fetched(arrival: Arrival, link: Link, told: list[int]) -> None:
-    await arrival.fetch(link, "eu", ("a:1",), lambda size, _: told.append(size))  # type: ignore[arg-type]
+    await arrival.fetch(link, "eu", ("a:1",), US, lambda each: told.append(each.bytes))  # type: ignore[arg-type]
 
 
 async def test_a_copy_goes_on_where_its_link_was_cut(tmp_path: Path, link: Link) -> None:
@@ -125,6 +136,70 @@ async def test_a_copy_goes_on_where_its_link_was_cut(tmp_path: Path, link: Link)
     assert link.pieces == [0, PIECE_BYTES], "no piece travelled twice"
     assert told == [PIECE_BYTES, len(STATE)]
     assert list((tmp_path / "there").iterdir()) == [], "its source is told that it arrived"
+
+
+async def test_a_copy_goes_on_where_the_process_was_killed_that_fetched_it(
+    tmp_path: Path, link: Link
+) -> None:
+    link.breaks_at = PIECE_BYTES
+    with pytest.raises(Unreachable):
+        await fetched(Arrival(tmp_path / "here.db"), link, [])
+    link.breaks_at = -1
+    (tmp_path / "here.db.0123456789abcdef.part").write_bytes(b"of another copy")
+    told: list[int] = []
+    await fetched(Arrival(tmp_path / "here.db"), link, told)
+    assert (tmp_path / "here.db").read_bytes() == STATE
+    assert link.pieces == [0, PIECE_BYTES], "no piece travelled twice"
+    assert names(tmp_path) == ["here.db", "there"]
+
+
+async def test_what_a_power_failure_left_of_a_copy_is_not_taken_for_its_beginning(
+    tmp_path: Path, link: Link
+) -> None:
+    link.breaks_at = PIECE_BYTES
+    with pytest.raises(Unreachable):
+        await fetched(Arrival(tmp_path / "here.db"), link, [])
+    link.breaks_at = -1
+    (part,) = (each for each in names(tmp_path) if each.endswith(".part"))
+    (tmp_path / part).write_bytes(bytes(PIECE_BYTES))
+    arrival = Arrival(tmp_path / "here.db")
+    with pytest.raises(Interrupted, match="damaged"):
+        await fetched(arrival, link, [])
+    await fetched(arrival, link, [])
+    assert (tmp_path / "here.db").read_bytes() == STATE
+
+
+async def test_whoever_goes_on_for_a_region_gets_the_copy_that_was_made_for_it(
+    tmp_path: Path, link: Link
+) -> None:
+    """A leader that died would else leave one behind, which keeps others from being made."""
+    link.breaks_at = PIECE_BYTES
+    with pytest.raises(Unreachable):
+        await fetched(Arrival(tmp_path / "dead.db"), link, [])
+    link.breaks_at = -1
+    assert link.copies.progress("us") == (PIECE_BYTES, len(STATE))
+    await fetched(Arrival(tmp_path / "here.db"), link, [])
+    assert link.pieces == [0, 0, PIECE_BYTES]
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("position", "first"), [(11, 1), (5, 12)], ids=["region-is-ahead", "history-begins-later"]
+)
+async def test_a_copy_that_is_of_no_use_any_more_is_not_handed_out(
+    tmp_path: Path, position: int, first: int
+) -> None:
+    disk = Disk()
+    disk.go.set()
+    copies = Copies(tmp_path, disk.take, disk)
+    made = copies.begin("us", 5)
+    await copies.described(made)
+    assert copies.begin("us", 5) == made
+    disk.first, disk.position = first, 20
+    again = copies.begin("us", position)
+    assert again != made
+    await copies.described(again)
+    assert names(tmp_path) == [f"region-{again}.db"]
 
 
 async def test_lost_answers_leave_no_copies_behind(tmp_path: Path, link: Link) -> None:
@@ -143,7 +218,7 @@ async def test_a_copy_that_fails_when_nobody_listens_any_more_is_no_bug(tmp_path
     bugs: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
     disk = Disk()
-    copies = Copies(tmp_path, disk.take)
+    copies = Copies(tmp_path, disk.take, disk)
     _ = copies.begin()
     (making,) = copies._making.values()
     disk.problem = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,26 @@ from support.corefixture import opened, order
 from support.patience import PATIENCE_S
 
 from node.regions.links import Answer, Interrupted, Links, Unreachable
+from node.regions.nearness import Nearness
 from node.regions.stream import Batch, Standing
 from node.regions.worker import RegionsWorker
 from storage.command import RegionDemote, RegionPromote
 from storage.rows import Region
 
 US = Region("us", ("https://127.0.0.1:1",), ("127.0.0.1:1",), 0)
+
+
+class Slow:
+    """Links to a region whose state takes for ever."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.nearness: dict[str, Nearness] = defaultdict(Nearness)
+
+    async def ask(self, *_: Any, **__: Any) -> Answer:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
 @pytest.mark.parametrize(("epoch", "accepts"), [(1, True), (2, False)])
@@ -34,21 +49,10 @@ async def test_an_answer_of_a_later_epoch_fences_at_once(
         store = core.unsealed
         worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
         monkeypatch.setattr(worker, "ask", answers)
+        worker._ends.links = Slow()  # type: ignore[assignment]
         store.cleared.set()
         await worker.hello(US)
         assert store.accepts is accepts
-
-
-class Slow:
-    """Links to a region whose state takes for ever."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-
-    async def ask(self, *_: Any, **__: Any) -> Answer:
-        self.asked.set()
-        await asyncio.Event().wait()
-        raise AssertionError
 
 
 async def test_a_region_that_is_promoted_takes_nobody_elses_state_any_more(tmp_path: Path) -> None:
@@ -57,10 +61,10 @@ async def test_a_region_that_is_promoted_takes_nobody_elses_state_any_more(tmp_p
         await order(core)
         store, links = core.unsealed, Slow()
         worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
-        worker._links = links  # type: ignore[assignment]
+        worker._ends.links = links  # type: ignore[assignment]
         await store.submit(RegionDemote(time_ns=store.now_ns()))
         batch = Batch("gone", Standing("us", "primary", 1, "us", 100))
-        taking = asyncio.create_task(worker._take(US, batch))
+        taking = asyncio.create_task(worker._follower.take(US, batch, US.links[0]))
         async with asyncio.timeout(PATIENCE_S):
             await links.asked.wait()
             await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=2))

@@ -3,11 +3,11 @@
 from datetime import timedelta
 
 from node.cli import main
-from node.regions import authority, worker
+from node.regions import authority, ends
 
 LIFETIME_S = 4.0
 
 if __name__ == "__main__":
     authority.LIFETIME = timedelta(seconds=LIFETIME_S)
-    worker.CERTIFY_EVERY_S = LIFETIME_S / 4
+    ends.CERTIFY_EVERY_S = LIFETIME_S / 4
     main()

@@ -130,13 +130,19 @@ def distant_regions(
         yield eu, us, replicating(eu, us), wan
 
 
-def replicating(primary: RegionOfOne, newcomer: RegionOfOne) -> str:
-    """Found the primary region, and let the other one follow it; the root token."""
+def replicating_alone(primary: RegionOfOne) -> str:
+    """Found the primary region; the root token."""
     primary.start(501)
     token: str = primary.must("", "PUT", "sys/init", {})["root_token"]
     primary.server.wait_health(200)
     primary.must(token, "POST", "sys/mounts/secret", {"type": "kv-v2"})
     primary.must(token, "POST", "sys/regions/create")
+    return token
+
+
+def replicating(primary: RegionOfOne, newcomer: RegionOfOne) -> str:
+    """The same, and let the other one follow it."""
+    token = replicating_alone(primary)
     join(primary, newcomer, token)
     return token
 

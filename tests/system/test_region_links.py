@@ -16,9 +16,10 @@ from node import pki
 from node.errors import InvalidRequest
 from node.regions import enrol
 from node.regions.enrol import Enrolment
+from node.regions.following import STREAM
 from node.regions.forwarding import EPOCH, NOT_PRIMARY
 from node.regions.links import Answer, Interrupted, Links, Unreachable
-from node.regions.worker import HELLO, STREAM
+from node.regions.worker import HELLO
 
 LOSS = {"accept_loss": True}
 STANDING = {"region": "us", "role": "secondary", "epoch": 1, "epoch_region": "eu", "position": 0}
@@ -53,6 +54,11 @@ async def visited(eu: RegionOfOne, token: str, ticket: str, address: str) -> Non
     enrolment = await enrol.enrol(ticket, region="us", **endpoints)
     with pytest.raises(InvalidRequest, match="used up"):
         await enrol.enrol(ticket, region="asia", **endpoints)  # a ticket is good once
+    with pytest.raises(InvalidRequest, match="remove it first"):
+        await enrol.enrol(ticket, region="us", endpoints=[], links=["127.0.0.1:2"])
+    enrolment = await enrol.enrol(
+        ticket, region="us", **endpoints
+    )  # who died while it joined shows it once more
     stranger = pki.new_ca("somebody else")
     shown = [None, pki.credentials(stranger, pki.peer_names("us", enrolment.cluster_id))]
     for own in shown:

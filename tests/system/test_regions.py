@@ -64,9 +64,32 @@ def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders
             return (mine["lag_entries"], mine["lag_seconds"]) == (0, 0.0)
 
         poll(is_level, what="level")
-        assert us.must(token, "GET", "sys/replication/status")["data"]["dr"]["mode"] == "secondary"
+        poll(
+            lambda: recovery_of(us) == ("secondary", "stream-wals", "ready", 0, 0.0),
+            what="level, in Vault's words",
+        )
+
+        def is_followed() -> bool:
+            (told,) = recovery(eu)["secondaries"]
+            return (told["node_id"], told["connection_status"], told["lag_seconds"]) == (
+                "us",
+                "connected",
+                0.0,
+            )
+
+        poll(is_followed, what="the primary knows")
         level = b"strongroom_region_lag_seconds 0.0"
         poll(lambda: level in us.server.text("sys/metrics", token=token), what="level, as metrics tell")
+
+
+def recovery(region):
+    return region.must("", "GET", "sys/replication/status")["data"]["dr"]
+
+
+def recovery_of(region):
+    told = recovery(region)
+    names = ("mode", "state", "connection_state", "lag_entries", "lag_seconds")
+    return tuple(told[name] for name in names)
 
 
 def test_a_node_that_is_cut_off_from_its_own_region_does_not_pass_for_level(tmp_path: Path) -> None:
@@ -155,7 +178,7 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         us.wait_level(token, eu.regions(token)["position"])
         own = eu.must(token, "GET", "auth/token/lookup-self")["data"]["accessor"]
         us.server.kill()  # what eu acknowledges now does not travel
-        for key in ("lost", "taken"):
+        for key in ("lost", "taken", "taken"):
             eu.must(token, "POST", f"secret/data/{key}", {"data": {"v": "of eu"}})
         eu.server.kill()
         us.start(200)
@@ -166,7 +189,9 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         assert value_of(eu, token, "lost") is None
         entries = eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"]
         told = [(each["kind"], each["mount"], each["path"], each["version"]) for each in entries]
-        assert told == [("KvPut", "secret/", "lost", 1), ("KvPut", "secret/", "taken", 1)]
+        assert told == [
+            ("KvPut", "secret/", each, n) for each, n in (("lost", 1), ("taken", 1), ("taken", 2))
+        ]
         written = region_authors.find(entries, [eu.directory / "audit.jsonl"])
         assert {written[each["id"]]["display_name"] for each in entries} == {"root"}
         hashed = eu.must(token, "POST", "sys/audit-hash/file", {"input": own})["data"]["hash"]
@@ -174,15 +199,16 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         assert all(len(each["request_id"]) == 32 for each in entries)
         region = asking(eu, token, capsys, monkeypatch, tmp_path)
         code, made = region("divergence", "-replay=all")
-        (lost, first), (taken, second) = ((each["path"], each["outcome"]) for each in made)
+        (lost, first), (taken, second), (_, third) = ((each["path"], each["outcome"]) for each in made)
         assert (code, lost, first, taken) == (2, "secret/lost", "version 1", "secret/taken")
         assert "check-and-set" in second, "the new history goes first"
+        assert entries[1]["id"] in third, "though version 1 is there: it is another one"
         assert value_of(us, token, "lost") == "of eu"
         assert value_of(us, token, "taken") == "of us"
         gone = eu.server.request("POST", f"sys/regions/divergence/{entries[0]['id']}", token=token)
         assert gone.status == 404, "once and no more"
         code, made = region("divergence", "-discard=all")
-        assert (code, [each["path"] for each in made]) == (0, ["secret/taken"])
+        assert (code, [each["path"] for each in made]) == (0, ["secret/taken", "secret/taken"])
         assert eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"] == []
         assert eu.regions(token)["stuck"] == ""
 

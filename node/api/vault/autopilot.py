@@ -84,12 +84,12 @@ class AutopilotPaths:
 
     async def read(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         on_disk(core)
-        return Response(data=settings.current(core.unsealed).shown())
+        return Response(data=settings.KEPT.current(core.unsealed).shown())
 
     async def write(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """What is not named stays."""
         on_disk(core)
-        await settings.change(core.unsealed, request.data)
+        await settings.KEPT.change(core.unsealed, request.data)
         return Response(status=NO_CONTENT)
 
 

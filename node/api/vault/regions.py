@@ -1,6 +1,7 @@
 """sys/regions and sys/replication: the regions of a store, for operators, for dashboards, and for each other."""
 
 import asyncio
+import dataclasses
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,14 +23,34 @@ BINARY = "application/octet-stream"
 
 T = TypeVar("T")
 _NAME = Field("name", Kind.STRING, "The region's name.")
+_ARRIVING = Field(
+    "arriving",
+    Kind.OBJECT,
+    "How much is here of another region's state, while it arrives as a whole (bytes_max 0: not known yet), or null.",
+    members=(Field("source"), *named(Kind.INTEGER, "bytes bytes_max")),
+)
 _REGION = (
     *named(Kind.STRING, "name role"),
+    Field("nearest", Kind.STRING, "The link address of its node that this one asks first."),
     *named(Kind.STRINGS, "endpoints links"),
     *named(Kind.INTEGER, "position lag_entries"),
     *named(Kind.NUMBER, "lag_seconds last_contact_seconds round_trip_ms"),
+    Field(
+        "fetching",
+        Kind.OBJECT,
+        "How much it has fetched of the whole state that this node hands to it; null: nothing.",
+        members=named(Kind.INTEGER, "bytes bytes_max"),
+    ),
 )
 OVERVIEW = (
-    *named(Kind.STRING, "region role primary stuck link_problem"),
+    *named(Kind.STRING, "region role primary link_problem"),
+    Field(
+        "leader",
+        Kind.STRING,
+        "The API address of the node that leads this region; it knows stuck and arriving.",
+    ),
+    Field("stuck", Kind.STRING, "Why this region does not get on."),
+    _ARRIVING,
     *named(Kind.INTEGER, "epoch position diverged_at"),
     Field("bytes_per_second_max", Kind.NUMBER, "What this node sends to other regions at most; 0: no cap."),
     Field("regions", Kind.OBJECTS, "Every region as this node knows it.", members=_REGION),
@@ -87,7 +108,7 @@ def routes() -> list[Route]:
         ),
         Route(
             "sys/regions/join",
-            {update: join},
+            {update: join, Operation.READ: joining},
             local=True,
             patient=True,
             sealed=True,
@@ -104,7 +125,10 @@ def routes() -> list[Route]:
                 ),
                 Field("secret_threshold", Kind.INTEGER, "How many of them it takes."),
             ),
-            answers={update: (Field("region"), Field("keys", Kind.STRINGS, "Key shares, shown once."))},
+            answers={
+                update: (Field("region"), Field("keys", Kind.STRINGS, "Key shares, shown once.")),
+                read: (_ARRIVING,),
+            },
         ),
         Route(
             "sys/regions/enrol",
@@ -285,6 +309,12 @@ async def join(core: Core, request: Request, params: dict[str, str]) -> Response
     return Response(data={"region": core.settings.region, "keys": [key.hex() for key in keys]})
 
 
+async def joining(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """How far join has come."""
+    told = core.lifecycle.arriving
+    return Response(data={"arriving": None if told is None else dataclasses.asdict(told)})
+
+
 async def admit(core: Core, request: Request, params: dict[str, str]) -> Response:
     try:
         asked = msgspec.convert(request.data, enrol.EnrolRequest)
@@ -325,12 +355,12 @@ async def remove(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 async def read_settings(core: Core, request: Request, params: dict[str, str]) -> Response:
     control.worker(core)
-    return Response(data=settings.current(core.unsealed).shown())
+    return Response(data=settings.KEPT.current(core.unsealed).shown())
 
 
 async def write_settings(core: Core, request: Request, params: dict[str, str]) -> Response:
     control.worker(core)
-    await settings.change(core.unsealed, request.data)
+    await settings.KEPT.change(core.unsealed, request.data)
     return Response(status=NO_CONTENT)
 
 
@@ -367,9 +397,11 @@ async def digest(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 
 async def hello(core: Core, request: Request, params: dict[str, str]) -> Response:
-    asker = _converted(request, Standing)
-    control.worker(core).superseded(asker.rank, asker)
-    return Response(data=msgspec.to_builtins(await stream.confirmed(core.unsealed)))
+    asker, worker = _converted(request, Standing), control.worker(core)
+    worker.superseded(asker.rank, asker)
+    told = await stream.confirmed(core.unsealed)
+    told = msgspec.structs.replace(told, lag_s=control.lag(worker, told)["lag_seconds"])
+    return Response(data=msgspec.to_builtins(told))
 
 
 async def pull(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -382,12 +414,13 @@ async def pull(core: Core, request: Request, params: dict[str, str]) -> Response
 
 
 async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """{asker}: make a copy of the state; {id}: is it made? {id, offset}: a piece of it; {id, done}: it can go."""
+    """{asker, position}: make a copy of the state; {id}: is it made? {id, offset}: a piece; {id, done}: it can go."""
     copies = core.copies
     if copies is None:
         raise InvalidRequest("a server in memory takes no part in regions")
     identity = values.text(request.data.get("id"), "id") or copies.begin(
-        values.text(request.data.get("asker"), "asker")
+        values.text(request.data.get("asker"), "asker"),
+        values.integer(request.data.get("position"), "position"),
     )
     if values.boolean(request.data.get("done"), "done"):
         copies.forget(identity)

@@ -3,8 +3,10 @@
 Regions are its disaster recovery: each has everything.
 """
 
+import time
 from typing import Any
 
+from node.auth.fields import SECOND_NS, rfc3339
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
 from node.core.request import Operation, Request, Response
@@ -21,7 +23,14 @@ _MODE = tuple(
     Field(name, Kind.ANY)
     for name in (
         *("mode", "cluster_id", "last_wal", "state", "last_remote_wal"),
-        *("known_secondaries", "secondaries", "primaries"),
+        *(
+            "known_secondaries",
+            "secondaries",
+            "primaries",
+            "known_primary_cluster_addrs",
+            "primary_cluster_addr",
+        ),
+        *("secondary_id", "connection_state", "epoch", "lag_entries", "lag_seconds"),
     )
 )
 
@@ -62,24 +71,48 @@ async def status_of_mode(core: Core, request: Request, params: dict[str, str]) -
 
 def _status(core: Core) -> dict[str, Any]:
     role = core.unsealed.region_role()
-    if role == roles.ALONE or core.regions is None:
-        return {"dr": {"mode": "disabled"}, "performance": {"mode": "disabled"}}
+    alone = role == roles.ALONE or core.regions is None
+    return {
+        "dr": {"mode": "disabled"} if alone else _recovery(core, role),
+        "performance": {"mode": "disabled"},
+    }
+
+
+def _recovery(core: Core, role: str) -> dict[str, Any]:
     told = control.overview(core)
     mode = "secondary" if role in roles.FOLLOWS else "primary"
     dr: dict[str, Any] = {
         "mode": mode,
         "cluster_id": core.lifecycle.cluster_id,
         "last_wal": told["position"],
-        "state": "running" if mode == "primary" else ("stream-wals" if not told["stuck"] else "idle"),
+        "epoch": told["epoch"],
     }
     others = [each for each in told["regions"] if each["name"] != told["region"]]
     if mode == "primary":
-        dr["known_secondaries"] = [each["name"] for each in others]
-        dr["secondaries"] = [_peer(each) for each in others]
-    else:
-        dr["last_remote_wal"] = told["position"]
-        dr["primaries"] = [_peer(each) for each in others if each["name"] == told["primary"]]
-    return {"dr": dr, "performance": {"mode": "disabled"}}
+        dr |= {"state": "running", "known_secondaries": [each["name"] for each in others]}
+        return dr | {"secondaries": [_peer(each) for each in others]}
+    own: dict[str, Any] = next((each for each in told["regions"] if each["name"] == told["region"]), {})
+    primaries = [each for each in others if each["name"] == told["primary"]]
+    in_touch, addresses = (
+        any(map(_is_connected, primaries)),
+        [each for one in primaries for each in one["links"]],
+    )
+    return dr | {
+        "state": "stream-wals" if in_touch and not told["stuck"] else "idle",
+        "connection_state": "ready" if in_touch else "transient_failure",
+        "secondary_id": told["region"],
+        "last_remote_wal": told["position"],
+        "lag_entries": own.get("lag_entries"),
+        "lag_seconds": own.get("lag_seconds"),
+        "known_primary_cluster_addrs": addresses,
+        "primary_cluster_addr": next((each["nearest"] for each in primaries), None) or "",
+        "primaries": [_peer(each) for each in primaries],
+    }
+
+
+def _is_connected(entry: dict[str, Any]) -> bool:
+    contact = entry["last_contact_seconds"]
+    return contact is not None and contact < control.CONTACT_FRESH_S
 
 
 def _peer(entry: dict[str, Any]) -> dict[str, Any]:
@@ -88,8 +121,10 @@ def _peer(entry: dict[str, Any]) -> dict[str, Any]:
         "node_id": entry["name"],
         "api_address": (entry["endpoints"] or [""])[0],
         "cluster_address": (entry["links"] or [""])[0],
-        "connection_status": "connected"
-        if contact is not None and contact < control.CONTACT_FRESH_S
-        else "disconnected",
+        "connection_status": "connected" if _is_connected(entry) else "disconnected",
+        "last_heartbeat": "" if contact is None else rfc3339(time.time_ns() - int(contact * SECOND_NS)),
+        "last_heartbeat_duration_ms": entry["round_trip_ms"],
         "last_remote_wal": entry["position"],
+        "lag_entries": entry["lag_entries"],
+        "lag_seconds": entry["lag_seconds"],
     }

@@ -1,0 +1,74 @@
+"""A region whose first node is killed while it joins: it joins again, and takes only what it has not got."""
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from support.processes import poll
+from support.regions import RegionOfOne, replicating_alone
+
+from node.cli.client import Unreachable
+
+VALUES, VALUE_BYTES = 5, 600_000
+HERE_BYTES = VALUES * VALUE_BYTES // 3  # when it is killed
+
+
+def arriving(region: RegionOfOne) -> dict[str, Any] | None:
+    told: dict[str, Any] | None = region.must("", "GET", "sys/regions/join")["arriving"]
+    return told
+
+
+def joining(region: RegionOfOne, ticket: str) -> threading.Thread:
+    """What it is answered is another matter: perhaps nothing."""
+
+    def join() -> None:
+        with contextlib.suppress(Unreachable):
+            region.server.request("POST", "sys/regions/join", {"ticket": ticket}, timeout=120.0)
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    return thread
+
+
+def test_a_node_that_is_killed_while_it_joins_goes_on_where_it_was(tmp_path: Path) -> None:
+    eu, us = (RegionOfOne(tmp_path / name, name) for name in ("eu", "us"))
+    with eu.server, us.server:
+        token = replicating_alone(eu)
+        for number in range(VALUES):
+            eu.must(
+                token, "POST", f"secret/data/{number}", {"data": {"v": os.urandom(VALUE_BYTES // 2).hex()}}
+            )
+        eu.must(token, "POST", "sys/regions/settings", {"bandwidth": "4Mbit"})
+        poll(lambda: eu.regions(token)["bytes_per_second_max"] == 500_000, what="the cap")
+        ticket = eu.must(token, "POST", "sys/regions/ticket")["data"]["ticket"]
+        us.start(501)
+        first = joining(us, ticket)
+        poll(lambda: (arriving(us) or {"bytes": 0})["bytes"] >= HERE_BYTES, what="a part of the state")
+        (told,) = (each for each in eu.regions(token)["regions"] if each["name"] == "us")
+        assert told["fetching"]["bytes"] >= HERE_BYTES
+        us.server.kill()
+        first.join()
+
+        us.start(501)
+        again = joining(us, ticket)
+        seen: list[dict[str, Any]] = []
+
+        def goes_on() -> bool:
+            told = arriving(us)
+            if told is not None and told["bytes_max"]:
+                seen.append(told)
+            return bool(seen)
+
+        poll(goes_on, what="the state arrives again")
+        assert seen[0]["bytes"] >= HERE_BYTES
+        eu.must(token, "POST", "sys/regions/settings", {"bandwidth": "unlimited"})
+        again.join()
+        us.server.wait_health(200)
+        assert arriving(us) is None
+        assert list((us.directory / "data").glob("*.part")) == []
+        us.wait_level(token, eu.regions(token)["position"])
+        for number in range(VALUES):
+            path = f"secret/data/{number}"
+            assert us.must(token, "GET", path)["data"]["data"] == eu.must(token, "GET", path)["data"]["data"]

@@ -13,6 +13,7 @@ from node.cli.values import loads
 
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
 TIMEOUT_S = 60.0
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -92,7 +93,14 @@ def connect(connection: http.client.HTTPConnection, address: str, timeout: float
 
 def _unreachable(error: Exception, address: str, timeout: float, *, sent: bool) -> Unreachable:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Unreachable(f"the certificate of {address} is not trusted: {error.verify_message}", sent=sent)
+        why = f"{error.verify_message} (-ca-cert names the file of its authority)"
+        return Unreachable(f"the certificate of {address} is not trusted: {why}", sent=sent)
+    if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+        return Unreachable(f"{address} does not speak TLS: its address begins with http://", sent=sent)
+    if isinstance(error, http.client.RemoteDisconnected) and address.startswith("http:"):
+        return Unreachable(
+            f"{address} closed the connection; a server with TLS has an address with https://", sent=sent
+        )
     if isinstance(error, TimeoutError):
         return Unreachable(f"{address} did not answer within {timeout:g} s", sent=sent)
     what = "did not answer" if sent else "cannot be reached"

@@ -35,9 +35,12 @@ def give_to_local_clusters() -> None:
 
 
 def _lane() -> range:
-    """The ports of this worker of pytest-xdist, if it is one."""
-    lanes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) + REPLACEMENTS_MAX
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % lanes
+    """The ports of this worker of pytest-xdist; all of them, if this is none."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return PORTS
+    lanes = int(os.environ["PYTEST_XDIST_WORKER_COUNT"]) + REPLACEMENTS_MAX
+    number = int(worker.removeprefix("gw")) % lanes
     each = len(PORTS) // lanes
     return PORTS[number * each : (number + 1) * each]
 

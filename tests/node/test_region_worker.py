@@ -1,6 +1,7 @@
 """A node's part in its region: when it orders nothing any more, and when nobody else's state is wanted."""
 
 import asyncio
+import dataclasses
 import ssl
 from collections import defaultdict
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from support.corefixture import opened, order
 from support.patience import PATIENCE_S
 
+from consensus.api import Role
 from node.regions.links import Answer, Interrupted, Links, Unreachable
 from node.regions.nearness import Nearness
 from node.regions.stream import Batch, Standing
@@ -68,6 +70,26 @@ async def test_a_region_that_is_promoted_takes_nobody_elses_state_any_more(tmp_p
         async with asyncio.timeout(PATIENCE_S):
             await links.asked.wait()
             await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=2))
+            with pytest.raises(Interrupted, match="not wanted"):
+                await taking
+
+
+async def test_a_node_that_leads_no_longer_leaves_it_to_the_next_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one may have taken a newer state: the one which is on its way here would take the region back."""
+    async with opened(tmp_path) as core:
+        await order(core)
+        store, links = core.unsealed, Slow()
+        worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
+        worker._links = links  # type: ignore[assignment]
+        await store.submit(RegionDemote(time_ns=store.now_ns()))
+        batch = Batch("gone", Standing("us", "primary", 1, "us", 100))
+        taking = asyncio.create_task(worker._follower.take(US, batch, US.links[0]))
+        async with asyncio.timeout(PATIENCE_S):
+            await links.asked.wait()
+            status = dataclasses.replace(store.status(), role=Role.FOLLOWER)
+            monkeypatch.setattr(store.group, "status", lambda: status)
             with pytest.raises(Interrupted, match="not wanted"):
                 await taking
 

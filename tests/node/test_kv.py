@@ -216,11 +216,11 @@ async def test_versions_have_to_be_named(kv, body):
 
 
 async def test_a_version_may_die_by_age(site, kv, monkeypatch):
-    await kv("POST", "metadata/a", {"delete_version_after": "2s"})
+    await kv("POST", "metadata/a", {"delete_version_after": "1h"})
     written = await kv("POST", "data/a", {"data": {"k": "v"}})
     assert written.json["data"]["deletion_time"] > written.json["data"]["created_time"]
     assert (await kv("GET", "data/a")).status == 200
-    clock = site.core.store.now_ns() + 2_000_000_000
+    clock = site.core.store.now_ns() + 3_600_000_000_000
     monkeypatch.setattr(type(site.core.store), "now_ns", lambda self: clock)
     assert (await kv("GET", "data/a")).status == 404
 

@@ -82,7 +82,7 @@ async def test_a_node_that_leads_no_longer_leaves_it_to_the_next_leader(
         await order(core)
         store, links = core.unsealed, Slow()
         worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
-        worker._links = links  # type: ignore[assignment]
+        worker._ends.links = links  # type: ignore[assignment]
         await store.submit(RegionDemote(time_ns=store.now_ns()))
         batch = Batch("gone", Standing("us", "primary", 1, "us", 100))
         taking = asyncio.create_task(worker._follower.take(US, batch, US.links[0]))

@@ -121,6 +121,10 @@ class OpenBao:
         """Holds one policy, of the keys that the benchmarks use, and not the default one."""
         return self._token
 
+    @property
+    def root_token(self) -> str:
+        return self._root_token
+
     def forget_audit(self) -> None:
         """Empty the audit files: gigabytes of them are nobody's interest."""
         for home in self._homes:

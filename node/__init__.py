@@ -3,4 +3,11 @@
 VERSION = "0.1.0"
 
 # What clients are told. They switch features on and off by the version of the API that they speak, which is OpenBao's.
-API_VERSION = f"2.7.2+strongroom.{VERSION}"
+
+
+def api_version(software: str) -> str:
+    """What a node with this version of the software calls itself: that of the API, then its own."""
+    return f"2.7.2+strongroom.{software}"
+
+
+API_VERSION = api_version(VERSION)

@@ -63,8 +63,12 @@ def save(client: Client, file: Path) -> None:
 def restore(client: Client, file: Path, force: bool) -> None:
     """Restore FILE on every node of the cluster."""
     path = PATH + ("-force" if force else "")
+    try:
+        opened = file.open("rb")
+    except OSError as error:
+        raise RemoteError(f"Error opening snapshot file: {error.strerror}: {file}") from error
     with (
-        file.open("rb") as body,
+        opened as body,
         _exchange(client, "POST", path, body, doing="Error installing the snapshot"),
     ):
         pass

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import recorded, recorded_cli
+from support import recorded, recorded_cli, recorded_cluster
 from support.cli import empty_environment, runner
 from support.ports import free_ports
 from support.processes import Server
 from support.recorded import Step
 from support.recorded_cli import Run, Shell
 from support.targets import BAO, Target
+
+from node.cli.local_cluster import LocalCluster
 
 pytestmark = pytest.mark.timeout(600)  # half a thousand programs are started
 COMMANDS = ("bao", "strongroom")
@@ -76,6 +78,22 @@ def test_commands_at_a_server_without_a_store_do_as_recorded(
     fresh: Target, group: str, command: str, in_process: Any
 ) -> None:
     compare_with_recording(command, fresh, group, in_process)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_about_the_cluster_do_as_recorded(
+    cluster: LocalCluster, command: str, tmp_path: Path, in_process: Any
+) -> None:
+    leader = cluster.node(cluster.wait_leader())
+    target = Target(leader.api_address, cluster.token, tmp_path, ca=cluster.ca_path)
+    recorded_cli.furnish(tmp_path)
+    asked = recorded_cluster.Cluster(
+        target, (lambda at: recorded_cli.process(at, [str(BAO)])) if command == "bao" else in_process
+    )
+    for step in recorded_cluster.steps():
+        done = asked.do(step)
+        for at, was, now in _differences(command, step, done):
+            raise AssertionError(f"{step['run']} at {at}: recorded {was!r}, here {now!r}")
 
 
 def compare_with_recording(command: str, target: Target, group: str, in_process: Any) -> None:

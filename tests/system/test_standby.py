@@ -114,7 +114,7 @@ def test_the_state_of_the_members_has_what_the_clients_show(cluster: LocalCluste
     )
     configuration = cluster.must(leader, "GET", "sys/storage/raft/configuration")["data"]
     servers = {each.pop("node_id"): each for each in configuration["config"]["servers"]}
-    assert configuration["index"] == 0
+    assert configuration["config"]["index"] == 0
     assert servers == {
         node.id: {
             "address": f"127.0.0.1:{node.cluster_port}",

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from node import api_version
 from node.api.vault.leader import elsewhere
 from node.api.vault.snapshots import on_disk
 from node.auth.fields import SECOND_NS, go_duration
@@ -106,6 +107,6 @@ def _shown(server: Server, term: int, software: dict[str, str]) -> dict[str, Any
         "healthy": server.healthy,
         "stable_since": since.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "status": "leader" if server.leader else "voter" if server.voter else "non-voter",
-        "version": software.get(server.id, ""),
+        "version": api_version(known) if (known := software.get(server.id)) else "",
         "node_type": "voter",
     }

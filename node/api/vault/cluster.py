@@ -45,8 +45,11 @@ _SERVER = (
     *named(Kind.BOOLEAN, "leader voter"),
 )
 _CONFIGURATION = (
-    Field("config", Kind.OBJECT, members=(Field("servers", Kind.OBJECTS, members=_SERVER),)),
-    Field("index", Kind.INTEGER, "Always 0."),
+    Field(
+        "config",
+        Kind.OBJECT,
+        members=(Field("index", Kind.INTEGER, "Always 0."), Field("servers", Kind.OBJECTS, members=_SERVER)),
+    ),
 )
 
 
@@ -271,7 +274,7 @@ async def configuration(core: Core, request: Request, params: dict[str, str]) ->
         }
         for member in status.members
     ]
-    return Response(data={"config": {"servers": servers}, "index": 0})
+    return Response(data={"config": {"index": 0, "servers": servers}})
 
 
 async def remove_peer(core: Core, request: Request, params: dict[str, str]) -> Response:

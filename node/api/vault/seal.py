@@ -54,6 +54,7 @@ _STATUS = (
     Field("cluster_name", Kind.STRING, "Once the store is open."),
     Field("cluster_id", Kind.STRING, "Once the store is open."),
     Field("recovery_seal", Kind.BOOLEAN, "Whether a key file opens the store."),
+    Field("recovery_seal_type", Kind.STRING, "Then: of the keys that people hold."),
     Field("storage_type", Kind.STRING, "raft, or inmem."),
 )
 
@@ -125,6 +126,8 @@ def _status(core: Core) -> dict[str, Any]:
         "migration": False,
         "storage_type": core.settings.storage,
     }
+    if body["recovery_seal"]:
+        body["recovery_seal_type"] = "shamir"
     return body | cluster_names(core) if core.store is not None else body
 
 

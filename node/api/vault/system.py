@@ -5,10 +5,10 @@ import time
 from typing import Any
 
 from consensus.api import Role
-from node import API_VERSION
+from node import API_VERSION, api_version
 from node.api.vault.leader import elsewhere
 from node.api.vault.seal import cluster_names, open_route
-from node.auth.fields import rfc3339
+from node.auth.fields import SECOND_NS, rfc3339
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_query, named
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
@@ -62,7 +62,7 @@ _LEADER = (
     Field("raft_applied_index", Kind.INTEGER, "What this node has applied."),
 )
 _NODE = (
-    *named(Kind.STRING, "hostname api_address cluster_address last_echo version"),
+    *named(Kind.STRING, "hostname api_address cluster_address last_echo version upgrade_version"),
     Field("active_node", Kind.BOOLEAN, "Whether it leads."),
 )
 _NODES = (Field("nodes", Kind.OBJECTS, "Every registered node.", members=_NODE),)
@@ -182,21 +182,31 @@ async def _leader(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 
 async def _ha_status(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """A node knows its own host name only; the others are called by their ids."""
+    """A node knows its own host name only; the others are called by their ids. The leader knows who is in touch."""
     store = core.unsealed
-    leader_id = store.status().leader_id
+    status, now_ns = store.status(), time.time_ns()
+    heard = {
+        peer.member.id: rfc3339(now_ns - int(peer.last_contact_s * SECOND_NS))
+        for peer in (*status.peers, *status.learners)
+        if status.role is Role.LEADER and peer.last_contact_s is not None
+    }
     nodes = [
         {
             "hostname": socket.gethostname() if row.node_id == core.settings.node_id else row.node_id,
             "api_address": row.api_address,
             "cluster_address": f"https://{row.cluster_address}",
-            "active_node": row.node_id == leader_id,
-            "last_echo": None,
-            "version": API_VERSION,
+            "active_node": row.node_id == status.leader_id,
+            "last_echo": heard.get(row.node_id),
         }
+        | _versions(core, row.software)
         for row in store.reads.nodes()
     ]
     return Response(data={"nodes": nodes})
+
+
+def _versions(core: Core, software: str) -> dict[str, str]:
+    version = api_version(software) if software else API_VERSION
+    return {"version": version} | ({} if core.settings.storage == "inmem" else {"upgrade_version": version})
 
 
 async def _step_down(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -97,7 +97,7 @@ def _unreachable(error: Exception, address: str, timeout: float, *, sent: bool) 
         return Unreachable(f"the certificate of {address} is not trusted: {why}", sent=sent)
     if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
         return Unreachable(f"{address} does not speak TLS: its address begins with http://", sent=sent)
-    if isinstance(error, http.client.RemoteDisconnected) and address.startswith("http:"):
+    if isinstance(error, ConnectionResetError) and address.startswith("http:"):
         return Unreachable(
             f"{address} closed the connection; a server with TLS has an address with https://", sent=sent
         )

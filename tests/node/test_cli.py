@@ -39,6 +39,15 @@ def test_importing_the_command_loads_nothing_heavy() -> None:
     [
         (["kv", "nonsense"], "No such command 'nonsense'"),
         (["status", "-nonsense"], "flag provided but not defined: -nonsense"),
+        (["-address=https://a:1", "status"], "-address (flags follow the command)"),
+        (["kv", "-mount=a", "get", "b"], "-mount (flags follow the command)"),
+        (["operator", "raft", "snapshot", "save", "/nosuch/a"], "/nosuch is not a directory"),
+        (["operator", "raft", "snapshot", "inspect", "/etc/hostname"], "is not compressed as snapshots are"),
+        (["local", "wan", "-directory=/nosuch"], "There is no network between regions in /nosuch"),
+        (
+            ["server", "-dev", "-dev-listen-address=x"],
+            'Error: -dev-listen-address is "x"; it must be host:port',
+        ),
         (["status", "-format"], "flag needs an argument: -format"),
         (["status", "-format=xml"], "Invalid output format: xml"),
         (["status", "-tls-skip-verify=maybe"], 'invalid boolean value "maybe" for -tls-skip-verify'),

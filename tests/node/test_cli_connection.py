@@ -54,6 +54,13 @@ def test_a_server_may_be_reached_by_another_name_than_its_certificates(
     assert strongroom("status", *at)[0] == 0
 
 
+def test_who_mixes_up_http_and_https_is_told(strongroom: Cli, tls: StubApi) -> None:
+    assert "an address with https://" in strongroom("status", "-address", f"http://{tls.address[8:]}")[2]
+    with stub_api({STATUS: OPEN}) as plain:
+        complaint = strongroom("status", "-address", f"https://{plain.address[7:]}")[2]
+        assert "does not speak TLS: its address begins with http://" in complaint
+
+
 def test_a_client_certificate_is_shown(
     strongroom: Cli, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,6 @@
 """The clients: `Client` for threads, `AsyncClient` for asyncio. They differ only in how they wait."""
 
 import asyncio
-import os
 import ssl
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from strongroom._core import Core, Settings
 from strongroom._drivers import AsyncDriver, SyncDriver
 from strongroom._events import Event, Subscription
 from strongroom._kv import KvV1Core, KvV2Core, Metadata, SecretVersion, VersionInfo
-from strongroom._transport import context_of, environment, http_options
+from strongroom._transport import CaFiles, context_of, environment, http_options
 
 CLOSE_TIMEOUT_S = 5.0
 DEFAULT_MOUNT = "secret"
@@ -30,7 +29,7 @@ class _Base:
         endpoints: str | Sequence[str],
         auth: Credentials | None = None,
         *,
-        ca_file: str | os.PathLike[str] | None = None,
+        ca_file: CaFiles | None = None,
         ssl_context: ssl.SSLContext | None = None,
         namespace: str | None = None,
         consistency: Consistency | None = None,
@@ -84,7 +83,8 @@ class Client(_Base):
 
     endpoints: nodes, https://host:port; the nearest that works is asked, the others when it does not.
     auth: Token, UserPass or AppRole. The token is renewed in time, and had anew when it has ended.
-    ca_file, ssl_context: whom to trust; by default the system's authorities.
+    ca_file, ssl_context: whom to trust; by default the system's authorities. A region whose listeners have no
+    certificates of yours has an authority of its own: ca_file takes several files.
     consistency: what reads may see unless a call says otherwise; by default FRESH.
     cache: how secrets that were read are kept; by default not at all.
     discover: ask the nodes for the endpoints of all regions (sys/regions; a policy must allow reading it).

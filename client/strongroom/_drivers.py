@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from strongroom._effects import (
+    CLOSED,
     Answer,
     CloseStream,
     Effect,
@@ -34,7 +35,7 @@ T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 AT_ONCE_MAX = 16
 OK = 200
-CLOSED = Failure("the client is closed", sent=False)
+_NOT_HTTP = (httpx.RemoteProtocolError, httpx.ReadError)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -45,6 +46,8 @@ def _failure(error: httpx.HTTPError) -> Failure:
             f"this client has {CONNECTIONS_MAX} requests and streams under way already", sent=False
         )
     told, cause = f"{type(error).__name__}: {error}".rstrip(": "), error.__cause__
+    if isinstance(error, _NOT_HTTP) and error.request.url.scheme == "http":
+        told += " (is it https://?)"
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
     return Failure(told, sent=not isinstance(error, _NOT_SENT), untrusted=cause is not None)

@@ -62,6 +62,9 @@ class Failure:
     untrusted: bool = False
 
 
+CLOSED = Failure("the client is closed", sent=False)  # the answer to everything from then on
+
+
 @dataclass(frozen=True, slots=True)
 class OpenStream:
     """An answer that goes on: a GET whose lines are read one after the other. Answered with a Stream, with an Answer

@@ -13,6 +13,7 @@ from strongroom._errors import ConfigurationError
 
 AWAY_MIN_S = 0.5
 AWAY_MAX_S = 30.0
+DOUBLINGS_MAX = 16
 MEASURE_EVERY_S = 30.0
 NEARER = 0.7  # of the round trip of the one in use: worth a change
 SMOOTHING = 0.3
@@ -86,7 +87,8 @@ class Endpoints:
     def failed(self, endpoint: Endpoint, now: float) -> None:
         """It did not serve: leave it alone for a while."""
         endpoint.failures += 1
-        endpoint.away_until = now + min(AWAY_MIN_S * 2 ** (endpoint.failures - 1), AWAY_MAX_S)
+        doublings = min(endpoint.failures - 1, DOUBLINGS_MAX)
+        endpoint.away_until = now + min(AWAY_MIN_S * 2**doublings, AWAY_MAX_S)
         endpoint.measured_at = None  # before it is used again it is measured
 
     def worked(self, endpoint: Endpoint) -> None:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from strongroom._effects import Answer, CloseStream, Failure, OpenStream, Pause, Program, ReadStream, Stream
-from strongroom._endpoints import Endpoint
+from strongroom._endpoints import DOUBLINGS_MAX, Endpoint
 from strongroom._errors import StrongroomError, api_error
 from strongroom._requests import (
     BACKOFF_MAX_S,
     BACKOFF_MIN_S,
-    DOUBLINGS_MAX,
     ELSEWHERE,
     LATER,
     Ask,

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from strongroom._consistency import Consistency
-from strongroom._effects import Answer, Failure, Pause, Program, Send, SendAll
-from strongroom._endpoints import Endpoint, Endpoints
+from strongroom._effects import CLOSED, Answer, Failure, Pause, Program, Send, SendAll
+from strongroom._endpoints import DOUBLINGS_MAX, Endpoint, Endpoints
 from strongroom._errors import ConfigurationError, InvalidRequest, OutcomeUnknown, Unavailable, Unreachable
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -22,9 +22,9 @@ PROBE_TIMEOUT_S = 1.0
 READ_ATTEMPTS_MAX = 8
 BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 2.0
-DOUBLINGS_MAX = 16
 RETRY_AFTER_MAX_S = 10.0
 SHOWN_CHARACTERS_MAX = 200
+REASONS_SHOWN_MAX = 9
 HURRIED_S = 3.0
 TARGET_CHARACTERS_MAX = 16_384  # no server takes more
 PATH_SAFE = "/:@!$&'()*+,;=~-._"
@@ -105,8 +105,10 @@ class _Tries:
 
     tried: list[Endpoint] = field(default_factory=list)
     unsure: str = ""  # why a write may have happened
-    refused: str = ""  # what a node said that cannot serve
-    unreached: str = ""  # why a node could not be asked
+    refused: dict[str, str] = field(
+        default_factory=dict
+    )  # what nodes said last that cannot serve, by address
+    unreached: dict[str, str] = field(default_factory=dict)  # why nodes could not be asked
     untrusted: int = 0  # how often that was its certificate
 
 
@@ -136,6 +138,9 @@ class Requests:
             timeout = max(min(self._limits.attempt_timeout_s, deadline - now), 0.001)
             sending = Send(endpoint.url + target, ask.method, self._headers(ask, headers), ask.body, timeout)
             result = yield sending
+            if result is CLOSED:
+                tries.unreached, tries.refused = {}, {}
+                break
             if isinstance(result, Answer) and result.status not in ELSEWHERE | LATER:
                 self.endpoints.worked(endpoint)
                 self._settle(ask, tries, result)
@@ -170,19 +175,19 @@ class Requests:
     def _note(self, ask: Ask, tries: _Tries, endpoint: Endpoint, result: Answer | Failure) -> None:
         """Remember what an attempt that did not serve means, for the endpoint and for the write."""
         if isinstance(result, Failure):
-            tries.unreached = f"{endpoint.url}: {result.reason}"
+            tries.unreached[endpoint.url] = result.reason
             tries.untrusted += result.untrusted
             if result.sent and ask.writes:
-                tries.unsure = tries.unreached
+                tries.unsure = f"{endpoint.url}: {result.reason}"
         elif result.status in LATER:
             if result.status == BEHIND:
                 tries.tried.append(endpoint)
             return
         else:
             words = "; ".join(str(word) for word in _words(result.body)) or f"status {result.status}"
-            tries.refused = f"{endpoint.url}: {words}"
+            tries.refused[endpoint.url] = words
             if result.status in UNSURE and ask.writes:
-                tries.unsure = tries.refused
+                tries.unsure = f"{endpoint.url}: {words}"
         tries.tried.append(endpoint)
         self.endpoints.failed(endpoint, self._clock())
 
@@ -213,8 +218,8 @@ class Requests:
         if tries.unsure:
             return OutcomeUnknown(f"{what}: {tries.unsure}", ask.request_id)
         if tries.refused:
-            return Unavailable(f"{what}: {tries.refused}")
-        return Unreachable(f"{what}: {tries.unreached or 'the time is up'}")
+            return Unavailable(f"{what}: {_told(tries.unreached | tries.refused)}")
+        return Unreachable(f"{what}: {_told(tries.unreached) or CLOSED.reason}")
 
     # --- round trips ---
 
@@ -237,6 +242,13 @@ class Requests:
         for each, (result, seconds) in zip(due, results, strict=True):
             well = isinstance(result, Answer) and result.status == 200
             self.endpoints.measured(each, seconds if well else None, self._clock())
+
+
+def _told(reasons: Mapping[str, str]) -> str:
+    """What is known of each endpoint, as far as an error has room for it."""
+    shown = [f"{url}: {reason}" for url, reason in reasons.items()][:REASONS_SHOWN_MAX]
+    more = len(reasons) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more endpoints" if more else "")
 
 
 def distrusted(endpoint: Endpoint, failure: Failure) -> ConfigurationError:

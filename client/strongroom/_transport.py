@@ -2,7 +2,7 @@
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,17 @@ KEPT_ALIVE_MAX = 20
 PREFIXES = ("STRONGROOM_", "VAULT_", "BAO_")
 
 
-def context_of(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext:
-    """The system's authorities, or those of a PEM file. Raises ConfigurationError."""
+CaFiles = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def context_of(ca_file: CaFiles | None) -> ssl.SSLContext:
+    """The system's authorities, or those of PEM files. Raises ConfigurationError."""
+    files = [ca_file] if isinstance(ca_file, str | os.PathLike) else list(ca_file or ())
     try:
-        return ssl.create_default_context(cafile=os.fspath(ca_file) if ca_file is not None else None)
+        context = ssl.create_default_context(cafile=os.fspath(files[0]) if files else None)
+        for each in files[1:]:
+            context.load_verify_locations(os.fspath(each))
+        return context
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             f"the CA file {ca_file} cannot be used: {error.strerror or error}"

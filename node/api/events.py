@@ -72,7 +72,7 @@ async def serve(
             loop = asyncio.get_running_loop()
             limit = loop.call_later(subscription.limit_s, subscription.end, End.LIMIT)
         stream.begin(subscription)
-        why = await subscription.ended
+        why = await asyncio.shield(subscription.ended)  # who is cancelled here decides nothing there
         async with asyncio.timeout(CLOSING_S):
             await connection.close(why)
     except (ConnectionError, TimeoutError):

@@ -55,7 +55,7 @@ class Audience:
             case c.PolicyPut() | c.PolicyDelete() | c.MountRemove():
                 self.everybody_out_of_date()
             case c.TokenRevoke():
-                self._doubt(lambda each: command.digest in each.lineage)
+                self._doubt(lambda each: command.digest in each.lineage or len(each.lineage) >= LINEAGE_MAX)
             case c.TokenRenew():
                 self._doubt(lambda each: command.digest == each.row.digest)
             case c.TokensExpire():  # of its own end a subscriber is reminded by the clock

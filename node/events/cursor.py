@@ -59,6 +59,11 @@ def _is_number(text: object) -> bool:
 
 
 def is_ours(cursor: Cursor, epochs: Sequence[Epoch]) -> bool:
-    """Whether what the cursor's holder was told is the beginning of this history."""
-    later = next((each for each in epochs if each.epoch > cursor.epoch), None)
-    return later is None or not cursor.epoch or cursor.position < later.position
+    """Whether what the cursor's holder was told is the beginning of this history.
+
+    A cursor without an epoch is an X-Vault-Index, or older than the first epoch: the history from the second one on may
+    not be the one that it is from.
+    """
+    first_unknown = cursor.epoch or 1
+    later = next((each for each in epochs if each.epoch > first_unknown), None)
+    return later is None or cursor.position < later.position

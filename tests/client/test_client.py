@@ -587,6 +587,41 @@ def test_where_no_certificate_is_trusted_the_client_says_so_at_once(
         assert one.asked == other.asked == []
 
 
+def test_several_authorities_can_be_trusted(make: Make, tmp_path: Path) -> None:
+    """Each region has its own."""
+    authorities = [Authority(tmp_path / name) for name in ("eu", "us")]
+    for each in authorities:
+        with stub_api(WELL, certificate=each.issue("node", ["localhost"])) as api:
+            client = make(api.address, ca_file=[one.ca for one in authorities])
+            assert client(lambda c: c.kv.get("app"))["password"].reveal() == "pw"
+
+
+def test_an_error_tells_what_is_the_matter_with_each_node(make: Make) -> None:
+    with stub_api({HEALTH: (200, {}), READ: SEALED}) as sealed:
+        gone = dead_address()
+        client = make([gone, sealed.address], Token("s.t"), attempts_max=1)
+        with pytest.raises(Unavailable) as caught:
+            client(lambda c: c.kv.get("app"))
+    assert f"{sealed.address}: Vault is sealed" in str(caught.value)
+    assert f"{gone}: ConnectError" in str(caught.value)
+
+
+def test_whoever_forgets_the_s_of_https_is_told_so(make: Make, tmp_path: Path) -> None:
+    certificate = Authority(tmp_path / "ca").issue("node", ["localhost"])
+    with stub_api(WELL, certificate=certificate) as api:
+        client = make(api.address.replace("https", "http"), attempts_max=1)
+        with pytest.raises(Unreachable, match="is it https://"):
+            client(lambda c: c.kv.get("app"))
+
+
+def test_a_closed_client_says_so_at_once(make: Make) -> None:
+    client = make([dead_address(), dead_address()])
+    client(lambda c: c.close() if hasattr(c, "close") else c.aclose())
+    for ask in (lambda c: c.kv.get("app"), lambda c: c.kv.put("app", {})):
+        with pytest.raises(Unreachable, match=r"secret/data/app: the client is closed$"):
+            client(ask)
+
+
 def test_a_node_that_is_behind_is_not_waited_for_while_there_is_another(make: Make) -> None:
     def slowly(_: str | None) -> Reply:
         time.sleep(0.1)

@@ -9,17 +9,21 @@ import socket
 import aiohttp
 import httpx
 import pytest
+from support.groups import eventually
 from support.httpfixture import dev_core, serve
 from support.listening import listening
 from support.patience import PATIENCE_S
 
 from node.api import events as node_events
 from node.errors import AuditFailed
+from node.events import audience
 from node.events import fanout as fanouts
 from node.events import stream as streams
 from node.events import subscription as subscriptions
+from node.events.cursor import Cursor, is_ours
 from node.events.ring import Ring
 from storage import command as c
+from storage.rows import Epoch
 
 READER = """
 path "secret/data/app/*" { capabilities = ["read"] }
@@ -199,14 +203,18 @@ async def test_who_may_not_subscribe_is_refused(site, wire):
             pass
 
 
-@pytest.mark.parametrize("whose", ["itself", "parent"])
-async def test_a_revoked_token_hears_nothing_more_and_its_stream_ends(site, wire, whose):
-    parent = await token_of(wire, READER + 'path "auth/token/create" { capabilities = ["update"] }')
-    family = await site.connect(parent)
-    made = await family.ask("PUT", "/v1/auth/token/create", {"policies": ["p"]})
-    token = made.json["auth"]["client_token"]
-    async with listening(site.url, token, "kv*") as heard:
-        victim = token if whose == "itself" else parent
+@pytest.mark.parametrize(
+    "above", [0, 1, 2, 5], ids=["itself", "parent", "grandparent", "too far to remember"]
+)
+async def test_a_revoked_token_hears_nothing_more_and_its_stream_ends(site, wire, above, monkeypatch):
+    monkeypatch.setattr(audience, "LINEAGE_MAX", 4)
+    family = [await token_of(wire, READER + 'path "auth/token/create" { capabilities = ["update"] }')]
+    for _ in range(5):
+        parent = await site.connect(family[-1])
+        made = await parent.ask("PUT", "/v1/auth/token/create", {"policies": ["p"]})
+        family.append(made.json["auth"]["client_token"])
+    async with listening(site.url, family[-1], "kv*") as heard:
+        victim = family[-1 - above]
         assert (await wire.ask("PUT", "/v1/auth/token/revoke", {"token": victim})).status == 204
         await put(wire, "app/after")
         assert "not valid" in await heard.ended()
@@ -283,6 +291,25 @@ async def test_a_cursor_is_an_index_header_and_an_index_header_is_a_cursor(site,
     assert told[0].what[1] == "secret/data/b"
     read = await wire.ask("GET", "/v1/secret/data/b", headers={"X-Vault-Index": told[0].cursor})
     assert read.status == 200
+
+
+@pytest.mark.parametrize(
+    ("position", "epoch", "ours"),
+    [
+        (5, 0, True),
+        (19, 0, True),
+        (20, 0, False),
+        (45, 0, False),
+        (45, 1, False),
+        (45, 2, False),
+        (45, 3, True),
+    ],
+)
+def test_a_cursor_that_may_be_of_a_lost_history_is_none_of_this_one(position, epoch, ours):
+    """Epoch 0: an X-Vault-Index, which does not say whose history it is from."""
+    epochs = [Epoch(1, "eu", 10), Epoch(2, "us", 20), Epoch(3, "eu", 40)]
+    assert is_ours(Cursor("c", position, None, epoch), epochs) is ours
+    assert is_ours(Cursor("c", position, None, epoch), epochs[:1])
 
 
 async def test_a_batch_that_is_cut_in_the_middle_is_told_again(site, wire):
@@ -531,6 +558,18 @@ async def test_begin_and_end_are_in_the_audit_log(site, tmp_path, wire):
     assert end["request"]["id"] == begun[-1]["request"]["id"]
     assert "the client went away" in end["error"]
     assert end["response"]["data"] == {"events": 1}
+
+
+async def test_the_end_is_recorded_and_the_place_free_also_if_the_connections_task_is_cancelled(
+    site, tmp_path, wire
+):
+    before = asyncio.all_tasks()
+    async with listening(site.url, site.token, "kv*"):
+        [serving] = [each for each in asyncio.all_tasks() - before if "start" in each.get_coro().__qualname__]
+        serving.cancel()
+        await eventually(lambda: site.core.events._places == 0, "a place that is free again", PATIENCE_S)
+        last = (await records(site, tmp_path))[-1]
+        assert "subscription ended" in last["error"]
 
 
 async def test_there_is_room_for_so_many_and_no_more(tmp_path):

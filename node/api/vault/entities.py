@@ -1,4 +1,4 @@
-"""identity/entity and identity/entity-alias: thin handlers over node/entities/.
+"""identity/entity and identity/lookup/entity: thin handlers over node/entities/.
 
 Paths, shapes and texts are those of Vault's identity engine (https://developer.hashicorp.com/vault/api-docs/secret/identity).
 """
@@ -6,22 +6,19 @@ Paths, shapes and texts are those of Vault's identity engine (https://developer.
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
-
-from node.api.vault.auth_mounts import auth_mounts
+from node.api.vault.identity_parts import listings, mounts_by_accessor, one, query
 from node.auth import fields
 from node.core.core import Core
-from node.core.fields import ABOUT_LISTED, LISTED, Field, Kind, in_path, named
+from node.core.fields import Field, Kind, named
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, payload
 from node.draft import drawn_id, retried
 from node.entities import changes, records, said
-from node.entities.directory import create_with_alias, identity
+from node.entities.directory import identity
 from node.entities.draft import Draft
-from node.entities.records import Alias, Entity
+from node.entities.records import Entity
 from node.errors import InvalidRequest, NotFound
 from node.view import in_turns
-from storage.rows import Mount
 
 DELETED_AT_ONCE_MAX = 64
 
@@ -32,13 +29,6 @@ _ENTITY = (
     Field("policies", Kind.STRINGS, "Policies that all its tokens have besides their own."),
     Field("disabled", Kind.BOOLEAN, "Whether its tokens and logins are refused."),
 )
-_ALIAS = (
-    Field("name", Kind.STRING, "What the auth method calls it."),
-    Field("id", Kind.STRING, "Of the alias to change."),
-    Field("canonical_id", Kind.STRING, "Of the entity; a new one if it is not given."),
-    Field("mount_accessor", Kind.STRING, "Of the auth method's mount."),
-    Field("custom_metadata", Kind.STRING_MAP, "For people, and for templated policies."),
-)
 _LOOKUP = (
     Field("id", Kind.STRING, "Its id."),
     Field("name", Kind.STRING, "Its name."),
@@ -48,7 +38,6 @@ _LOOKUP = (
 )
 
 _MADE = (*named(Kind.STRING, "id name"), Field("aliases", Kind.OBJECTS, "Always null."))
-MADE_ALIAS = named(Kind.STRING, "id canonical_id")
 
 
 def routes() -> list[Route]:
@@ -56,8 +45,8 @@ def routes() -> list[Route]:
     read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
     by_id = {read: _read, update: _write_by_id, delete: _delete}
     by_name = {read: _read_by_name, update: _write_by_name, delete: _delete_by_name}
-    shown, shown_alias = {read: records.ENTITY, update: _MADE}, {read: records.ALIAS, update: MADE_ALIAS}
-    table = [
+    shown = {read: records.ENTITY, update: _MADE}
+    return [
         Route(
             "identity/entity",
             {update: _write},
@@ -96,48 +85,6 @@ def routes() -> list[Route]:
             answers={update: records.ENTITY},
         ),
     ]
-    alias = {read: _read_alias, update: _write_alias_by_id, delete: _delete_alias}
-    names = ("entity-alias", "alias")  # the second is the name that it had before
-    for name, twin in zip(names, reversed(names), strict=True):
-        at, other = f"identity/{name}", f"identity/{twin}"
-        table += [
-            Route(
-                at,
-                {update: _write_alias},
-                twin=other,
-                summary="Creates or changes an alias.",
-                fields=_ALIAS,
-                answers={update: MADE_ALIAS},
-            ),
-            *listings(f"{at}/id", _list_aliases, "Lists aliases by id.", twin=f"{other}/id"),
-            one(
-                f"{at}/id/{{id}}",
-                alias,
-                "An alias of an entity.",
-                *_ALIAS,
-                twin=f"{other}/id/{{id}}",
-                answers=shown_alias,
-            ),
-        ]
-    return table
-
-
-def listings(path: str, handler: Any, summary: str, *, twin: str = "") -> list[Route]:
-    """A list, asked for with and without its slash. By name: names alone; by id: what else there is to say of each."""
-    members = (LISTED,) if path.endswith("name") else (LISTED, ABOUT_LISTED)
-    said: dict[str, Any] = {"summary": summary, "answers": {Operation.LIST: members}}
-    return [Route(each, {Operation.LIST: handler}, twin=twin, **said) for each in (path, f"{path}/")]
-
-
-def one(path: str, handlers: Any, summary: str, *declared: Field, twin: str = "", answers: Any) -> Route:
-    """One object, by its id or its name."""
-    name = "id" if "{id}" in path else "name"
-    said = (in_path(name, "Of the object."), *(each for each in declared if each.name != name))
-    folded = name if name == "name" else ""
-    return Route(path, handlers, twin=twin, folded=folded, summary=summary, fields=said, answers=answers)
-
-
-# --- entities ---
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -296,146 +243,3 @@ async def _look_up(core: Core, request: Request, params: dict[str, str]) -> Resp
         )
         entity = found[0] if found else None
     return Response(NO_CONTENT) if entity is None else _described(core, draft, entity)
-
-
-def query(request: Request) -> tuple[str, str, str]:
-    """What a look-up goes by, the value, and the mount's accessor for an alias's name. Raises InvalidRequest."""
-    names = ("id", "name", "alias_id", "alias_name", "alias_mount_accessor")
-    given = {name: fields.text(request.data.get(name), name) for name in names}
-    accessor = given.pop("alias_mount_accessor")
-    asked = [name for name, value in given.items() if value]
-    if bool(given["alias_name"]) != bool(accessor):
-        raise InvalidRequest("both 'alias_name' and 'alias_mount_accessor' needs to be set")
-    if not asked:
-        raise InvalidRequest("query parameter not supplied")
-    if len(asked) > 1:
-        raise InvalidRequest("query parameter conflict; please supply distinct set of query parameters")
-    return asked[0], given[asked[0]], accessor
-
-
-# --- aliases ---
-
-
-async def _list_aliases(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
-    ids = draft.children("alias/")[: core.settings.list_keys_max]
-    info = {}
-    async for alias_id in in_turns(ids):
-        found = changes.alias_by_id(draft, alias_id)
-        if found is not None:
-            info[alias_id] = records.alias_key_info(found[1], found[0].id, mounts)
-    if not info:
-        raise NotFound
-    return payload(key_info=info, keys=list(info))
-
-
-async def _read_alias(core: Core, request: Request, params: dict[str, str]) -> Response:
-    found = changes.alias_by_id(Draft(core.unsealed), params["id"])
-    if found is None:
-        raise NotFound
-    shown = records.alias_data(found[1], found[0].id, mounts_by_accessor(core))
-    return Response(data=dict(sorted((shown | {"namespace_id": "root"}).items())))
-
-
-async def _write_alias(core: Core, request: Request, params: dict[str, str]) -> Response:
-    alias_id = fields.text(request.data.get("id"), "id")
-    return await (_change_alias(core, request, alias_id) if alias_id else _place_alias(core, request))
-
-
-async def _write_alias_by_id(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return await _change_alias(core, request, params["id"])
-
-
-@retried
-async def _place_alias(core: Core, request: Request) -> Response:
-    """An alias by its name: made, or given to another entity, or its metadata changed."""
-    draft, data = Draft(core.unsealed, request), request.data
-    name, accessor = said.name(data), fields.text(data.get("mount_accessor"), "mount_accessor")
-    if not name or not accessor:
-        raise InvalidRequest("'id' or 'mount_accessor' and 'name' must be provided")
-    check_accessor(core, accessor)
-    owner, custom = _owner(draft, data), said.metadata(data, "custom_metadata")
-    found, new_id = changes.alias_by_name(draft, accessor, name), drawn_id(request, "alias")
-    if found is not None and found[1].id == new_id:  # this very request made it, and the answer was lost
-        return payload(canonical_id=found[0].id, id=new_id)
-    if found is not None:
-        return await _settle(draft, *found, owner, {"custom_metadata": custom} if custom is not None else {})
-    if owner is None:
-        entity = create_with_alias(draft, accessor, name, custom_metadata=custom, alias_id=new_id)
-        alias = entity.aliases[0]
-    else:
-        alias = Alias(new_id, name, accessor, draft.now_ns, draft.now_ns, custom_metadata=custom)
-        entity = changes.add_alias(draft, owner, alias)
-    await draft.commit()
-    return payload(canonical_id=entity.id, id=alias.id)
-
-
-@retried
-async def _change_alias(core: Core, request: Request, alias_id: str) -> Response:
-    draft, data = Draft(core.unsealed, request), request.data
-    found = changes.alias_by_id(draft, alias_id)
-    if found is None:
-        raise InvalidRequest("invalid alias ID provided")
-    given: dict[str, Any] = {}
-    if name := said.name(data):
-        given["name"] = name
-    if accessor := fields.text(data.get("mount_accessor"), "mount_accessor"):
-        check_accessor(core, accessor)
-        given["mount_accessor"] = accessor
-    custom = said.metadata(data, "custom_metadata")
-    if custom is not None:
-        given["custom_metadata"] = custom
-    entity, alias = found
-    taken = changes.alias_by_name(draft, accessor or alias.mount_accessor, name or alias.name)
-    if taken is not None and taken[1].id != alias.id:
-        raise InvalidRequest("alias with combination of mount accessor and name already exists")
-    return await _settle(draft, entity, alias, _owner(draft, data), given)
-
-
-async def _settle(
-    draft: Draft, entity: Entity, alias: Alias, owner: Entity | None, given: dict[str, Any]
-) -> Response:
-    """Change an alias and give it to `owner`, if that is somebody else."""
-    changed = msgspec.structs.replace(alias, **given)
-    owner = owner or entity
-    if changed == alias and owner.id == entity.id:
-        return Response(NO_CONTENT)
-    left = changes.drop_alias(draft, entity, alias)
-    changed = msgspec.structs.replace(changed, updated_ns=draft.now_ns)
-    changes.add_alias(draft, left if owner.id == entity.id else owner, changed)
-    await draft.commit()
-    return payload(canonical_id=owner.id, id=alias.id)
-
-
-def _owner(draft: Draft, data: dict[str, Any]) -> Entity | None:
-    """The entity that a request names. Raises InvalidRequest if there is no such."""
-    name = "canonical_id" if data.get("canonical_id") else "entity_id"
-    entity_id = fields.text(data.get(name), name)
-    owner = draft.entity(entity_id) if entity_id else None
-    if entity_id and owner is None:
-        raise InvalidRequest("invalid canonical ID")
-    return owner
-
-
-@retried
-async def _delete_alias(core: Core, request: Request, params: dict[str, str]) -> Response:
-    draft = Draft(core.unsealed, request)
-    found = changes.alias_by_id(draft, params["id"])
-    if found is not None:
-        changes.drop_alias(draft, *found)
-        await draft.commit()
-    return Response(NO_CONTENT)
-
-
-# --- parts ---
-
-
-def mounts_by_accessor(core: Core) -> dict[str, Mount]:
-    """The auth methods' mounts."""
-    return {mount.accessor: mount for mount in auth_mounts(core)}
-
-
-def check_accessor(core: Core, accessor: str) -> None:
-    """Raises InvalidRequest if no auth method has it."""
-    if accessor not in mounts_by_accessor(core):
-        raise InvalidRequest(f'invalid mount accessor "{accessor}"')

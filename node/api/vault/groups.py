@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from node.api.vault.entities import MADE_ALIAS, check_accessor, listings, mounts_by_accessor, one, query
+from node.api.vault.identity_parts import MADE_ALIAS, check_accessor, listings, mounts_by_accessor, one, query
 from node.auth import fields
 from node.core.core import Core
 from node.core.fields import Field, Kind, named

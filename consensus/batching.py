@@ -1,7 +1,7 @@
 """What a leader takes into its log: each request id once, and many entries at a time when many writers wait.
 
 A batch costs a frame to every peer, a write of the journal and an answer from every peer, however many entries it
-has. So while BUSY_PROPOSALS or more are not applied yet, what comes is gathered until the last batch is applied,
+has. So while BUSY_PROPOSALS or more are not applied yet, what comes is gathered until the last batch is committed,
 but for GATHER_S at most. With fewer writers nobody waits for anybody. (PostgreSQL knows the two numbers
 as commit_siblings and commit_delay.)
 """
@@ -90,13 +90,16 @@ class Batcher:
             self._release_due = asyncio.get_running_loop().call_later(GATHER_S, self._release)
         return wire.DONE
 
-    def applied(self, index: int, request_id: bytes, size: int) -> None:
+    def applied(self, request_id: bytes, size: int) -> None:
         """That entry was applied on this node, which may or may not lead."""
         if request_id in self._in_flight:
             self._in_flight.discard(request_id)
             self._bytes -= size
-            if index >= self._last_index and self._gathered:
-                self._release()
+
+    def committed(self, index: int) -> None:
+        """This node leads, and all up to `index` is committed: the next batch does not wait until it is applied."""
+        if self._gathered and index >= self._last_index:
+            self._release()
 
     def _release(self) -> None:
         self._stop_timer()

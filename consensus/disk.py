@@ -1,47 +1,46 @@
 """The disk as the loop sees it: where an fsync runs, whether it hangs, whether there is room.
 
-The fsync of a lone write runs on the loop while the disk is fast, in its thread once it is not.
+An fsync runs on the loop while the disk is fast, in its thread once it is not.
 
-A hop to a thread and back costs two context switches, which is about as much as an fsync of a good disk and most
-of the latency of a lone write. A slow disk must stop neither heartbeats nor clients, so after one slow sync
-the loop is not trusted with the next SLOW_SYNCS: it stalls at most once in so many, for one sync.
+A thread and the loop share one interpreter: on a busy node the way to the thread and back takes milliseconds, of
+which the fsync of a good disk is a small part, and whole batches of writes wait for it on three nodes. A slow disk
+must stop neither heartbeats nor clients, so once syncs take more than INLINE_SYNC_S_MAX on the average, the next
+SLOW_SYNCS run in the thread: the loop stalls at most once in so many, for one sync.
 """
 
 import os
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-INLINE_SYNC_S_MAX = 0.002
-SLOW_SYNCS = 256
+INLINE_SYNC_S_MAX = 0.001
+SYNCS_AVERAGED = 8  # the average forgets what is older, more or less
+SLOW_SYNCS = 128
 LOOK_S = 0.1
 
 Run = Callable[..., Awaitable[Any]]
 
 
-class DiskRunner:
-    """Awaitable calls of one blocking function after another."""
+class Pace:
+    """Whether the next sync may run on the loop."""
 
-    def __init__(self, thread: Run, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`thread(function, *args)` awaits a call in the disk's own thread."""
-        self._thread, self._clock = thread, clock
-        self._distrusted = SLOW_SYNCS  # the first ones prove themselves in the thread
+    def __init__(self) -> None:
+        self._elsewhere = 0  # so many have yet to run in the thread
+        self._average_s = 0.0
 
-    async def __call__(self, function: Callable[..., None], *args: Any) -> None:
-        """Run `function(*args)`; raises what it raises."""
-        if self._distrusted:
-            took = await self._thread(self._timed, function, *args)
-            self._distrusted -= 1
-        else:
-            took = self._timed(function, *args)
-        if took > INLINE_SYNC_S_MAX:
-            self._distrusted = SLOW_SYNCS
+    @property
+    def quick(self) -> bool:
+        return self._elsewhere == 0
 
-    def _timed(self, function: Callable[..., None], *args: Any) -> float:
-        started = self._clock()
-        function(*args)
-        return self._clock() - started
+    def ran_here(self, seconds: float) -> None:
+        """A sync ran on the loop. A slow one says little: another process may have had the processor. Some do."""
+        self._average_s += (seconds - self._average_s) / SYNCS_AVERAGED
+        if self._average_s > INLINE_SYNC_S_MAX:
+            self._average_s, self._elsewhere = INLINE_SYNC_S_MAX, SLOW_SYNCS
+
+    def ran_elsewhere(self) -> None:
+        """A sync ran in the thread. How long says nothing of the disk: a busy loop keeps the interpreter from it."""
+        self._elsewhere = max(0, self._elsewhere - 1)
 
 
 class DiskHealth:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from consensus import wire
 from consensus.api import REQUEST_ID_BYTES, Applied, Role, StateMachine
 from consensus.changes import Changes
-from consensus.disk import DiskHealth, DiskRunner
+from consensus.disk import DiskHealth, Pace
 from consensus.errors import MembershipRefused, RestoreRefused
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
@@ -117,7 +117,7 @@ class Engine:
             disk.journal,
             self.disk,
             run=run_disk,
-            run_lone=parts.run or DiskRunner(run_disk),
+            pace=None if parts.run is not None and not parts.quick_disk else Pace(),
             observe=parts.observe_fsync,
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -219,15 +219,25 @@ class Engine:
         if not self.running:
             return
         try:
-            self.replica.tick()
+            self._advance()
             self._tell_news()
         except Exception as error:  # noqa: BLE001 - a member that cannot tick must not go on half-alive
             _log.exception("tick failed")
             self.fatal(f"{type(error).__name__} in a tick")
-        if self._journal.dirty:
-            self.syncing.poke()
         self._show_freshness()
         self.waits.settle()
+
+    def _advance(self) -> None:
+        """First what other nodes wait for, then what this one's disk, then what its own clients wait for."""
+        self.replica.tick()
+        while self._journal.dirty:
+            self.net.flush()
+            if not self.syncing.at_once():
+                self.syncing.poke()
+                break
+            self.replica.tick()
+        self.net.flush()
+        self.replica.apply()
 
     def watch(self, watcher: Callable[[float], None] | None) -> None:
         """See api.Group."""
@@ -299,6 +309,9 @@ class Engine:
 
     def snapshot_for(self, peer: str) -> ChunkSource | None:
         return self.upkeep.snapshot_for()
+
+    def committed(self, index: int) -> None:
+        self.proposals.batcher.committed(index)
 
     def apply(self, entry: Entry) -> None:
         payload, index, _ = entry

@@ -45,6 +45,10 @@ class Host(Links, Protocol):
         """Tick soon."""
         ...
 
+    def committed(self, index: int) -> None:
+        """This node leads, and everything up to `index` is committed: what waited for that may be appended."""
+        ...
+
     def apply(self, entry: Entry) -> None: ...
     def takes(self, entry: Entry) -> bool:
         """Whether a follower may have this entry in its log: a file that it names is here."""

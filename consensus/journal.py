@@ -237,6 +237,11 @@ class Journal:
         """Something is queued and not yet taken."""
         return bool(self._queue)
 
+    @property
+    def queued_bytes(self) -> int:
+        """Of the records that are not yet taken."""
+        return sum(len(record.encoded) for record in self._queue)
+
     def take(self) -> Batch:
         """Up to BATCH_BYTES_MAX of what is queued, in order; take again while `dirty`."""
         records: list[_Queued] = []

@@ -107,15 +107,17 @@ class Link(asyncio.Protocol):
         self._queued += (_LENGTH.pack(len(body)), body)
         self._queued_bytes += _LENGTH.size + len(body)
         if self._queued_bytes > WRITE_BYTES:
-            self._flush()
+            self.flush()
         elif self._flush_due is None:
-            self._flush_due = asyncio.get_running_loop().call_soon(self._flush)
+            self._flush_due = asyncio.get_running_loop().call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Write what is queued, in pieces: what a single write gives to the socket, TLS hides from backlog()."""
         if self._flush_due is not None:
             self._flush_due.cancel()
             self._flush_due = None
+        if not self._queued:
+            return
         data = b"".join(self._queued)
         self._queued.clear()
         self._queued_bytes = 0

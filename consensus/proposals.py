@@ -180,7 +180,7 @@ class Proposals:
 
     def applied(self, index: int, request_id: bytes, result: object, size: int) -> None:
         """The entry of `request_id` was applied here."""
-        self.batcher.applied(index, request_id, size)
+        self.batcher.applied(request_id, size)
         waiter = self._waiting.get(request_id)
         if waiter is not None:
             self._settle(waiter, Applied(index, result))

@@ -80,7 +80,6 @@ class Owner(Protocol):
     def election_timeout(self) -> float: ...
     def committable_index(self) -> int: ...
     def core_sends(self, peer: str, message: dict[str, Any]) -> None: ...
-    def apply_committed(self) -> None: ...
     def heartbeat(self) -> None: ...
     def state_changed(self, old: int, new: int) -> None: ...
 
@@ -237,7 +236,7 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
     # ---- changing it ----
 
     def tick(self) -> None:
-        """What is due: campaign, count votes and matches, advance the commit index, apply, send heartbeats."""
+        """What is due: campaign, count votes and matches, advance the commit index, send heartbeats."""
         self._onTick(0.0)
 
     def step(self, peer: str, message: dict[str, Any]) -> None:
@@ -320,7 +319,7 @@ class Core(pysyncobj.syncobj.SyncObj):  # type: ignore[misc]  # pysyncobj is unt
         return entries
 
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
-        self._owner.apply_committed()
+        """Ours: replica.py applies once it has sent what others wait for."""
         return False
 
     def _SyncObj__sendAppendEntries(self) -> None:  # noqa: N802

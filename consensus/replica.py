@@ -26,7 +26,7 @@ from consensus.replication import Replicator
 
 
 class Replica:
-    """Raft on one node. `tick()` after every event; every frame goes through `on_frame()`."""
+    """Raft on one node. `tick()` and then `apply()` after every event; every frame goes through `on_frame()`."""
 
     def __init__(
         self, host: Host, *, me: str, log: Log, applied_index: int, options: RaftOptions, rng: random.Random
@@ -159,22 +159,6 @@ class Replica:
     def committable_index(self) -> int:
         return self.leasing.committable_index
 
-    def apply_committed(self) -> None:
-        """A bounded number of entries a tick, so that a long replay stops neither heartbeats nor clients."""
-        core, log = self.core, self.log
-        if self.follower.installing or self._host.cramped:
-            return
-        last = min(core.commit_index, core.applied_index + self.options.apply_per_tick_max)
-        for index in range(core.applied_index + 1, last + 1):
-            entry = log[index - log.base.index]
-            if entry[0][0] != membership.RESTORE:
-                self._host.apply(entry)
-            elif not self._host.restored(entry):
-                return
-            core.applied(index)
-        if last < core.commit_index:
-            self._host.kick()
-
     def heartbeat(self) -> None:
         self._replicate(heartbeat=True)
 
@@ -215,7 +199,11 @@ class Replica:
     # ---- events ----
 
     def tick(self) -> None:
-        """Everything that is due now. Call after frames, proposals, durability, and from time to time."""
+        """Decide and send everything that is due now. Call after frames, proposals, durability, and from time to time.
+
+        What is committed is told to others first and applied here after it, by apply(): a follower syncs the next
+        entries while the leader applies the last ones.
+        """
         term, leader = self.core.term, self.core.leader_id
         if self.leading:
             self.leasing.before_commit()
@@ -223,10 +211,29 @@ class Replica:
             self.campaigns.before_tick()
         self.core.tick()
         if self.leading:
+            self._host.committed(self.core.commit_index)
             self._after_leader_tick()
         self._outbox.flush()
         if (self.core.term, self.core.leader_id) != (term, leader):
             self._host.role_changed()
+
+    def apply(self) -> None:
+        """What is committed, a bounded number of entries: a long replay stops neither heartbeats nor clients."""
+        core, log = self.core, self.log
+        if core.applied_index == core.commit_index or self.follower.installing or self._host.cramped:
+            return
+        last = min(core.commit_index, core.applied_index + self.options.apply_per_tick_max)
+        for index in range(core.applied_index + 1, last + 1):
+            entry = log[index - log.base.index]
+            if entry[0][0] != membership.RESTORE:
+                self._host.apply(entry)
+            elif not self._host.restored(entry):
+                return
+            core.applied(index)
+        if last < core.commit_index:
+            self._host.kick()
+        if self.leading:
+            self.gate.settle(self.others, ready=self.ready)
 
     def append(self, payload: bytes) -> int:
         """Leader: put a payload at the end of the log; the next tick sends it. Returns its index."""

@@ -164,6 +164,11 @@ class PeerTransport:
             return False
         return True
 
+    def flush(self) -> None:
+        """What was sent in this turn of the loop leaves now: the caller is about to keep the loop busy."""
+        for link in self._links.values():
+            link.flush()
+
     def backlog(self, peer_id: str) -> int:
         """Bytes queued for the peer and not yet handed to the kernel; 0 when it is not connected."""
         link = self._links.get(peer_id)

@@ -44,6 +44,7 @@ CLOCK_DRIFT = 0.03  # each way: less than what the margins of leases allow for
 _OF_FILES = (
     wire.SnapshotOffer | wire.FileWanted | wire.FilePiece | wire.FileOffer | wire.FileHeld | wire.RestoreAsk
 )
+QUICK_FSYNC_S = 0.0005  # the journal of such a disk is written on the loop, in no time
 STALL_SHARE = 0.003
 STALL_S = 2.5
 _WAIT_FOR_STAGED = ("checkpoint", "take", "stage", "stage_reset")
@@ -142,7 +143,7 @@ class World:
         self.members = tuple(Member(n, f"{n}:1") for n in self.ids)
         self.network = Network(self.loop, self.rng, self.seen, self._watch)
         self.disk = Disk(self.rng, lambda name: self.crash(name, power_lost=True))
-        self.fsync_s = self.rng.choice([0.0005, 0.004, 0.03])
+        self.fsync_s = self.rng.choice([QUICK_FSYNC_S, 0.004, 0.03])
         self.clocks = {
             n: Clock(self.rng.uniform(0, 1e6), self.rng.uniform(1 - CLOCK_DRIFT, 1 + CLOCK_DRIFT))
             for n in self.ids
@@ -218,6 +219,7 @@ class World:
             boottime=boottime,
             rng=random.Random(self.rng.random()),
             run=lambda function, *arguments: self._run(node_id, machine, function, *arguments),
+            quick_disk=self.fsync_s == QUICK_FSYNC_S and node_id not in self.slow_s,
             free_bytes=lambda _: 1 << 40,
             fatal=lambda why: self._fatal(node_id, why),
         )

@@ -50,7 +50,7 @@ class Writers:
         self.member = Member()
         self.proposals = Proposals(self.member, RaftOptions(**options))
         self._numbers = itertools.count(1)
-        self._applied = 0
+        self._applied = self._committed = 0
 
     def begin(
         self, count: int = 1, command: bytes = b"x", timeout: float = 60.0
@@ -60,8 +60,13 @@ class Writers:
             for _ in range(count)
         ]
 
+    def commit(self, count: int) -> None:
+        """So much more of the log is committed."""
+        self._committed += count
+        self.proposals.batcher.committed(self._committed)
+
     def apply(self, count: int) -> None:
-        """What is in the log is committed, and applied here."""
+        """So much more of the log is applied here."""
         for payload in self.member.log[self._applied : self._applied + count]:
             self._applied += 1
             self.proposals.applied(self._applied, payload[1:17], "done", len(payload))
@@ -92,11 +97,11 @@ async def test_many_writers_share_the_next_batch(writers):
     futures = writers.begin(30)
     await turn()
     assert len(writers.member.log) == BUSY_PROPOSALS, "the next ones are not gathered"
-    writers.apply(BUSY_PROPOSALS - 1)
+    writers.commit(BUSY_PROPOSALS - 1)
     assert len(writers.member.log) == BUSY_PROPOSALS
-    writers.apply(1)
+    writers.commit(1)
     assert len(writers.member.log) == BUSY_PROPOSALS + 30, "the batch is over, and the next one has not begun"
-    writers.apply(30)
+    writers.apply(BUSY_PROPOSALS + 30)
     assert [(await future).result for future in futures] == ["done"] * 30
 
 
@@ -122,7 +127,7 @@ async def test_an_id_is_appended_once_however_often_it_is_handed_over(writers):
     for _ in range(3):
         writers.proposals.try_again()
         await turn()
-    writers.apply(BUSY_PROPOSALS)
+    writers.commit(BUSY_PROPOSALS)
     assert len(writers.member.log) == len(set(writers.member.log)) == BUSY_PROPOSALS + 1
 
 
@@ -132,6 +137,7 @@ async def test_what_was_gathered_by_a_leader_that_hands_over_goes_to_the_next_on
     futures = writers.begin(5)
     await turn()
     writers.member.accepting, writers.member.leader_elsewhere = False, "n2"
+    writers.commit(BUSY_PROPOSALS)
     writers.apply(BUSY_PROPOSALS)
     assert len(writers.member.log) == BUSY_PROPOSALS, "a leader that hands over appends no more"
     writers.proposals.batcher.end_term()

@@ -52,7 +52,7 @@ class Leader:
     async def turn(self) -> None:
         """Everything that can go on goes on."""
         for _ in range(TURNS):
-            self.node.replica.tick()
+            self.node.tick()
             self.node.sync_disk()
             self.waits.settle()
             await asyncio.sleep(0)

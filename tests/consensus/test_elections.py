@@ -105,7 +105,7 @@ def lead(node: OneReplica) -> None:
 def test_a_leader_whose_disk_hangs_hands_over_to_who_has_its_whole_log(node: OneReplica) -> None:
     lead(node)
     index = node.replica.append(entries(1, 1, 1)[0][0])
-    node.replica.tick()
+    node.tick()
     node.disk_hangs = True
     node.replica.handover.look()
     assert not node.of(wire.TimeoutNow)
@@ -310,7 +310,7 @@ def test_a_follower_that_was_told_to_campaign_does_not_answer_as_if_it_were_not(
     assert node.replica.on_frame("n2", wire.TimeoutNow(1))
     assert node.replica.on_frame("n2", wire.Append(1, 9, 3, 1, 3, []))
     assert len(node.of(wire.Ack)) == answers
-    node.replica.tick()
+    node.tick()
     node.sync_disk()
     assert node.last(wire.VoteRequest).transfer
     assert len(node.of(wire.Ack)) == answers

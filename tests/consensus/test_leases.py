@@ -55,7 +55,7 @@ def lead(node: OneReplica) -> None:
 
 def write(node: OneReplica) -> int:
     index = node.replica.append(entries(1, 1, 1)[0][0])
-    node.replica.tick()
+    node.tick()
     node.sync_disk()
     return index
 
@@ -225,7 +225,7 @@ def test_the_lease_of_a_removed_member_is_waited_for(node: OneReplica) -> None:
     lead(node)
     grant(node, "n2")
     index = node.replica.append(membership.payload_of(Member("n2", ""), adding=False))
-    node.replica.tick()
+    node.tick()
     node.sync_disk()
     node.ack("n3", index)
     assert node.core.commit_index == index - 1
@@ -289,9 +289,9 @@ def test_nor_does_it_campaign(node: OneReplica) -> None:
     for wait, campaigns in ((LEASE_S * 0.9, 0), (LEASE_S * 0.2, 1)):
         node.now += wait
         node.core.deadline = node.now - 1
-        node.replica.tick()
+        node.tick()
         node.frame("n3", wire.PreVote(7, 8, True))
-        node.replica.tick()
+        node.tick()
         assert len({frame.term for frame in node.of(wire.VoteRequest) if frame.term == 8}) == campaigns
 
 

@@ -49,7 +49,7 @@ def test_a_batch_in_flight_does_not_make_entries_durable_that_came_after_a_trunc
     node.append("n3", 2, (3, 1), *entries(4, 6, 2, "y"), sync=False, commit=6)
     node.journal.write(ticket)
     node.replica.durable()
-    node.replica.tick()
+    node.tick()
     assert not [ack for ack in node.of(wire.Ack) if ack.match > 3]
     assert [entry[1] for entry in node.applied] == [1, 2, 3]
     node.sync_disk()
@@ -69,9 +69,9 @@ def test_the_leader_counts_itself_only_after_its_own_fsync(node: OneReplica) -> 
     node.ack("n2", 1)
     assert node.core.commit_index == 1
     index = node.replica.append(entries(2, 2, 1)[0][0])
-    node.replica.tick()
+    node.tick()
     node.replica.on_frame("n2", wire.Ack(1, node.replica.gate.sequence, index))
-    node.replica.tick()
+    node.tick()
     assert node.core.commit_index == 1
     assert not [entry for entry in node.applied if entry[1] == index]
     node.sync_disk()
@@ -100,7 +100,7 @@ def test_a_vote_is_on_disk_before_it_is_given(node: OneReplica) -> None:
 def test_a_campaign_is_on_disk_before_it_is_announced(node: OneReplica) -> None:
     node.pass_time(1.1)
     assert node.replica.on_frame("n2", wire.PreVote(0, 1, True))
-    node.replica.tick()
+    node.tick()
     assert not node.of(wire.VoteRequest)
     node.sync_disk()
     assert node.journal.read()[2] == HardState(1, "n1")
@@ -290,7 +290,7 @@ def test_acknowledgements_do_not_rewind_the_pipeline(node: OneReplica) -> None:
     node.lead()
     for index in range(2, 12):
         node.replica.append(entries(index, index, 1)[0][0])
-        node.replica.tick()
+        node.tick()
     sent = sum(len(frame.entries) for frame in node.of(wire.Append))
     node.ack("n2", 1)
     node.ack("n2", 2)
@@ -368,7 +368,7 @@ def test_nothing_is_applied_and_nobody_campaigns_between_the_log_and_the_state(n
     node.frame("n3", wire.TimeoutNow(5))
     assert (node.of(wire.PreVoteRequest), node.of(wire.VoteRequest)) == ([], [])
     node.replica.follower.installed(1000)
-    node.replica.tick()
+    node.tick()
     assert [entry[1] for entry in node.applied] == [1001, 1002, 1003, 1004, 1005]
 
 
@@ -458,7 +458,7 @@ def test_entries_of_every_size_replicate(node: OneReplica, size: int) -> None:
     """Stock pysyncobj stops for ever at the first four of these sizes (P16)."""
     node.lead()
     node.replica.append(bytes(size - 4096 if size == 1 << 20 else size))
-    node.replica.tick()
+    node.tick()
     assert len(node.last(wire.Append).entries[-1][0]) >= size - 4096
 
 

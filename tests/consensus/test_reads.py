@@ -161,7 +161,7 @@ def test_a_leader_that_hands_over_has_no_lease_although_acks_go_on(monkeypatch: 
     assert not node.replica.leased
     reader = Reader()
     node.replica.read(reader)
-    node.replica.tick()
+    node.tick()
     assert reader.answers == []
     node.ack("n3", 1)
     assert reader.answers == [True]
@@ -174,13 +174,13 @@ def test_a_new_leader_answers_reads_only_after_its_own_entry_is_applied(
     node.lead()
     reader = Reader()
     node.replica.read(reader)
-    node.replica.tick()
+    node.tick()
     for _ in range(3):
         node.ack("n2", 0)
     assert reader.answers == []
     assert not node.replica.leased
     node.ack("n2", 1)
-    node.replica.tick()
+    node.tick()
     assert reader.answers == [True]
 
 

@@ -360,10 +360,10 @@ def test_nothing_is_applied_beyond_a_state_that_is_not_laid_ready(monkeypatch: p
     node.append("n2", 1, (0, 0), *log, commit=6)
     assert [entry[1] for entry in node.applied] == [1, 2, 3]
     kicked = node.kicked
-    node.replica.tick()
+    node.tick()
     assert node.kicked == kicked, "it waits for news instead of asking again and again"
     node.laid_ready = True
-    node.replica.tick()
+    node.tick()
     assert [entry[1] for entry in node.applied] == [1, 2, 3, 4, 5, 6]
 
 

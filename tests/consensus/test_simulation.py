@@ -15,7 +15,13 @@ SEEDS = 100  # twice each; `strongroom chaos simulate` plays as many as one like
 SEEDS_A_DEFECT_MAX = 1000
 # Random histories do not meet these within a thousand seeds: there is a directed test for each.
 DIRECTED_ONLY = frozenset(
-    {"stale-ack-counted", "lease-beyond-leader", "transfer-forgotten", "restore-forgets-outcomes"}
+    {
+        "stale-ack-counted",
+        "lease-beyond-leader",
+        "transfer-forgotten",
+        "transfer-without-waiting",
+        "restore-forgets-outcomes",
+    }
 )
 
 

@@ -152,6 +152,9 @@ class OneReplica:
     def snapshot_for(self, peer: str) -> None:
         return None
 
+    def committed(self, index: int) -> None:
+        """Nothing waits for it here."""
+
     def apply(self, entry: Entry) -> None:
         self.applied.append(entry)
 
@@ -177,21 +180,25 @@ class OneReplica:
 
     # ---- what tests do ----
 
+    def tick(self) -> None:
+        self.replica.tick()
+        self.replica.apply()
+
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        self.replica.tick()
+        self.tick()
 
     def sync_disk(self) -> None:
         """One group commit from beginning to end."""
         self.replica.taken()
         self.journal.sync()
         self.replica.durable()
-        self.replica.tick()
+        self.tick()
 
     def frame(self, peer: str, frame: wire.Frame, *, sync: bool = True) -> None:
         """Receive; then tick, and (unless the disk hangs) sync."""
         assert self.replica.on_frame(peer, wire.decode(wire.encode(frame)))
-        self.replica.tick()
+        self.tick()
         if sync:
             self.sync_disk()
 

@@ -144,8 +144,15 @@ class RegionsWorker:
         return contact.standing.role == roles.SECONDARY and contact.standing.epoch_region == region.name
 
     async def ask(self, region: Region, path: str, *, timeout_s: float, **request: object) -> Answer:
-        """A request to another region. Raises Unreachable or Interrupted."""
-        return await self.links().ask(region.name, region.links, path, timeout_s=timeout_s, **request)  # type: ignore[arg-type]
+        """A request to another region, or to this one's own node where it orders writes by now. Raises Unreachable or
+        Interrupted.
+        """
+        links = region.links
+        if region.name == self._own_name:
+            links = (
+                self._settings.link_bind_address,
+            )  # between the regions nobody need carry what comes from here
+        return await self.links().ask(region.name, links, path, timeout_s=timeout_s, **request)  # type: ignore[arg-type]
 
     def links(self) -> Links:
         """Raises Unreachable where there are none yet."""

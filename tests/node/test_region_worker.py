@@ -1,9 +1,11 @@
 """A node's part in its region: when it orders nothing any more, and when nobody else's state is wanted."""
 
 import asyncio
+import contextlib
 import dataclasses
 import ssl
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from support.corefixture import opened, order
 from support.patience import PATIENCE_S
 
 from consensus.api import Role
+from node.regions import worker as worker_module
 from node.regions.links import Answer, Interrupted, Links, Unreachable
 from node.regions.nearness import Nearness
 from node.regions.stream import Batch, Standing
 from node.regions.worker import RegionsWorker
-from storage.command import RegionDemote, RegionPromote
+from storage.command import RegionDemote, RegionPromote, RegionPut
 from storage.rows import Region
 
 US = Region("us", ("https://127.0.0.1:1",), ("127.0.0.1:1",), 0)
@@ -92,6 +95,77 @@ async def test_a_node_that_leads_no_longer_leaves_it_to_the_next_leader(
             monkeypatch.setattr(store.group, "status", lambda: status)
             with pytest.raises(Interrupted, match="not wanted"):
                 await taking
+
+
+class Answering(Slow):
+    """Links to regions that answer, but for those that are silent."""
+
+    def __init__(self, *silent: str, in_touch: bool = True) -> None:
+        super().__init__()
+        self.silent, self.in_touch, self.times = silent, in_touch, Counter[str]()
+        self.addresses: list[str] = []
+
+    async def ask(self, region: str, addresses: tuple[str, ...], *_: Any, **__: Any) -> Answer:
+        self.times[region] += 1
+        self.addresses += addresses
+        if region in self.silent:
+            await asyncio.Event().wait()
+        told = Standing(region, "secondary", 1, "eu", 0, in_touch=self.in_touch)
+        return Answer(200, {}, msgspec.json.encode(told), addresses[0], 0.01)
+
+    async def close(self) -> None: ...
+
+
+async def nothing() -> None: ...
+
+
+@contextlib.asynccontextmanager
+async def primary(tmp_path: Path, links: Answering, *others: str) -> AsyncIterator[RegionsWorker]:
+    """The part of a region that orders writes for others, just started."""
+    async with opened(tmp_path) as core:
+        await order(core)
+        store = core.unsealed
+        for name in others:
+            await store.submit(RegionPut(store.now_ns(), name, (), (f"{name}:1",)))
+        worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
+        worker._ends.links, worker._ends.changed, worker._ends.open = links, lambda: False, nothing  # type: ignore
+        try:
+            yield worker
+        finally:
+            await worker._part()
+
+
+async def test_a_region_that_does_not_answer_holds_up_nothing_that_is_heard_of_others(tmp_path: Path) -> None:
+    links = Answering("asia")
+    async with primary(tmp_path, links, "us", "asia") as worker:
+        heard = set()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(heard) < 3:
+                await worker._round()
+                heard |= {each.heard_at for each in worker.contacts.values()}
+        assert links.times["asia"] == 1
+
+
+@pytest.mark.parametrize("in_touch", [True, False])
+async def test_a_node_that_is_cut_off_from_its_region_does_not_say_that_nobody_took_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_touch: bool
+) -> None:
+    monkeypatch.setattr(worker_module, "CLEARANCE_PATIENCE_S", 1000.0)
+    async with primary(tmp_path, Answering(in_touch=in_touch), "us") as worker:
+        while "us" not in worker.contacts:
+            await worker._round()
+        await worker._round()
+        assert worker._store.accepts is in_touch
+
+
+async def test_what_belongs_to_this_region_by_now_is_asked_of_this_node(tmp_path: Path) -> None:
+    """A write on its way when the region took over: at the addresses for others, a proxy's, nobody may answer."""
+    links = Answering()
+    async with primary(tmp_path, links, "us") as worker:
+        worker._settings = dataclasses.replace(worker._settings, link_bind_address="127.0.0.2:8203")
+        for region in (Region("eu", (), ("proxy:1",), 0), US):
+            await worker.ask(region, "/v1/secret/data/a", timeout_s=PATIENCE_S)
+        assert links.addresses == ["127.0.0.2:8203", *US.links]
 
 
 async def test_links_that_are_closed_reach_nobody() -> None:

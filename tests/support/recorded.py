@@ -49,13 +49,13 @@ _REMAINING = frozenset({"ttl", "lease_duration"})
 _UNIX = range(1_600_000_000, 2_000_000_000)
 
 
-def groups() -> list[str]:
+def groups(folder: Path = FOLDER) -> list[str]:
     """The names of the recordings."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if path != DIFFERENCES)
+    return sorted(path.stem for path in folder.glob("*.json") if path.name != DIFFERENCES.name)
 
 
-def steps(group: str) -> list[Step]:
-    found: list[Step] = json.loads((FOLDER / f"{group}.json").read_text())
+def steps(group: str, folder: Path = FOLDER) -> list[Step]:
+    found: list[Step] = json.loads((folder / f"{group}.json").read_text())
     return found
 
 

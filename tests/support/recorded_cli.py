@@ -54,16 +54,6 @@ _WIDTH = re.compile(r"(?<=\S  ) +|(?<=---)-+(?=  |$)")
 _RULE = re.compile(r"-+ +-+ *")
 
 
-def groups() -> list[str]:
-    """The names of the recordings."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if path != DIFFERENCES)
-
-
-def steps(group: str) -> list[Step]:
-    found: list[Step] = json.loads((FOLDER / f"{group}.json").read_text())
-    return found
-
-
 def differences() -> list[dict[str, str]]:
     """As recorded.differences(); "command" says for which of the two, if not for both."""
     found: list[dict[str, str]] = json.loads(DIFFERENCES.read_text())
@@ -178,11 +168,11 @@ def record(wanted: Mapping[str, Any] | set[str], *, fresh: bool) -> None:
         furnish(target.home)
         for group in sorted(wanted):
             shell = Shell(process(target, [str(BAO)]), target.token)
-            recorded.write(group, [step | shell.do(step) for step in steps(group)], FOLDER)
+            recorded.write(group, [step | shell.do(step) for step in recorded.steps(group, FOLDER)], FOLDER)
 
 
 def main() -> None:
-    wanted = set(sys.argv[1:]) or set(groups())
+    wanted = set(sys.argv[1:]) or set(recorded.groups(FOLDER))
     record(wanted - FRESH, fresh=False)
     for group in sorted(wanted & FRESH):
         record({group}, fresh=True)

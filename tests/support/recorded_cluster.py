@@ -32,8 +32,7 @@ _MEASURED = re.compile(r"(?<=Last Index: )\d+|(?<=Last Term: )\d+|(?<=Last Conta
 
 
 def steps() -> list[Step]:
-    found: list[Step] = json.loads((FOLDER / "commands.json").read_text())
-    return found
+    return recorded.steps("commands", FOLDER)
 
 
 class Cluster:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hvac
 import pytest
+from support.clusters import open_cluster
 from support.patience import PATIENCE_S
 from support.ports import free_ports
 from support.processes import Server, poll
@@ -56,15 +57,8 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """Started once; tests ask for `cluster`."""
-    cluster = LocalCluster(tmp_path_factory.mktemp("system") / "cluster")
-    cluster.create()
-    try:
-        cluster.start_all()
-        cluster.bootstrap()
+    with open_cluster(tmp_path_factory.mktemp("system") / "cluster", must_end=True) as cluster:
         yield cluster
-    finally:
-        killed = cluster.stop_all()
-    assert not killed, f"{killed} did not end by SIGTERM"
 
 
 @pytest.fixture

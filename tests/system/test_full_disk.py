@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.clusters import open_cluster
 from support.processes import poll
 
 from node.cli.local_cluster import LocalCluster
@@ -34,14 +35,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def full_cluster(small_disk: Path) -> Iterator[LocalCluster]:
-    cluster = LocalCluster(small_disk / "cluster")
-    cluster.create()
-    try:
-        cluster.start_all()
-        cluster.bootstrap()
+    with open_cluster(small_disk / "cluster") as cluster:
         yield cluster
-    finally:
-        cluster.stop_all()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.clusters import open_cluster
 from support.processes import poll
 from support.targets import Bao, Target
 from system.test_membership import Newcomer, Writer, ticket_of, voters
@@ -14,15 +15,9 @@ from node.cli.local_cluster import LocalCluster
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[LocalCluster]:
     """A cluster for one test: what it does to the members cannot be undone for others."""
-    cluster = LocalCluster(tmp_path / "cluster")
-    cluster.create()
-    try:
-        cluster.start_all()
-        cluster.bootstrap()
+    with open_cluster(tmp_path / "cluster") as cluster:
         cluster.must("n1", "POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
         yield cluster
-    finally:
-        cluster.stop_all()
 
 
 def bao_of(cluster: LocalCluster, node_id: str, home: Path) -> Bao:

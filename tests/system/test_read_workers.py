@@ -7,6 +7,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from support.clusters import open_cluster
 from support.lines import Line
 from support.processes import poll
 
@@ -20,15 +21,9 @@ PATH = "secret/data/a"
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[LocalCluster]:
     """One node, open."""
-    cluster = LocalCluster(tmp_path / "cluster", nodes=1, extra_config=f"read_workers = {WORKERS}")
-    cluster.create()
-    try:
-        cluster.start_all()
-        cluster.bootstrap()
+    workers = f"read_workers = {WORKERS}"
+    with open_cluster(tmp_path / "cluster", must_end=True, nodes=1, extra_config=workers) as cluster:
         yield cluster
-    finally:
-        killed = cluster.stop_all()
-    assert not killed, "it did not end by SIGTERM"
 
 
 def workers(cluster: LocalCluster) -> list[int]:

@@ -66,7 +66,9 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     return at
 
 
-@pytest.mark.parametrize("group", [each for each in recorded_cli.groups() if each not in recorded_cli.FRESH])
+@pytest.mark.parametrize(
+    "group", [each for each in recorded.groups(recorded_cli.FOLDER) if each not in recorded_cli.FRESH]
+)
 def test_commands_do_as_recorded(opened: tuple[str, Target], group: str, in_process: Any) -> None:
     command, target = opened
     compare_with_recording(command, target, group, in_process)
@@ -104,7 +106,7 @@ def compare_with_recording(command: str, target: Target, group: str, in_process:
     meant = [each for each in recorded_cli.differences() if each.get("command", command) == command]
     needed: set[int] = set()
     unmeant: list[str] = []
-    for step in recorded_cli.steps(group):
+    for step in recorded.steps(group, recorded_cli.FOLDER):
         if command == "bao" and step["code"] == LOCAL_ERROR:
             continue
         name = f"{group}/{step.get('name', step['run'])}"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.clusters import open_cluster
 from support.patience import PATIENCE_S
 from support.processes import poll
 
@@ -18,17 +19,9 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalClu
     """Three nodes of one machine with a directory for snapshots, which they share here."""
     directory = tmp_path_factory.mktemp("plans")
     shots = directory / "shots"
-    cluster = LocalCluster(
-        directory / "cluster",
-        extra_config=f'snapshot_dir = "{shots}"\ntelemetry {{ unauthenticated_metrics_access = true }}\n',
-    )
-    cluster.create()
-    try:
-        cluster.start_all()
-        cluster.bootstrap()
+    told = f'snapshot_dir = "{shots}"\ntelemetry {{ unauthenticated_metrics_access = true }}\n'
+    with open_cluster(directory / "cluster", extra_config=told) as cluster:
         yield cluster, shots
-    finally:
-        cluster.stop_all()
 
 
 def test_the_leader_keeps_as_many_as_it_was_told_and_the_next_leader_goes_on(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.certs import Authority
+from support.clusters import open_cluster
 from support.ports import free_ports
 from support.processes import Server, configuration, poll
 from support.targets import Bao, Target
@@ -29,15 +30,9 @@ STALE = {"X-Strongroom-Consistency": "stale-ok"}
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     """A cluster for this file alone: restoring is not something that others can share."""
-    cluster = LocalCluster(tmp_path_factory.mktemp("snapshots") / "cluster")
-    cluster.create()
-    try:
-        cluster.start_all()
-        cluster.bootstrap()
+    with open_cluster(tmp_path_factory.mktemp("snapshots") / "cluster") as cluster:
         cluster.must("n1", "POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
         yield cluster
-    finally:
-        cluster.stop_all()
 
 
 def bao_of(cluster: LocalCluster, node_id: str, home: Path) -> Bao:

@@ -7,20 +7,10 @@ with Client(nodes, AppRole(role_id, secret_id), cache=Cache()) as client:
     password = client.kv.get("app/db")["password"].reveal()
 """
 
+from strongroom._async_client import AsyncClient, AsyncEvents, AsyncEventStream, AsyncKvV1, AsyncKvV2
 from strongroom._auth import AppRole, Credentials, Token, UserPass
 from strongroom._cache import Cache
-from strongroom._client import (
-    AsyncClient,
-    AsyncEvents,
-    AsyncEventStream,
-    AsyncKvV1,
-    AsyncKvV2,
-    Client,
-    Events,
-    EventStream,
-    KvV1,
-    KvV2,
-)
+from strongroom._client import Client, Events, EventStream, KvV1, KvV2
 from strongroom._consistency import FRESH, LINEARIZABLE, STALE_OK, Consistency
 from strongroom._errors import (
     ApiError,

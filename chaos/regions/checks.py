@@ -5,6 +5,7 @@ that took over, or in the list of what the old primary set aside. The rest is th
 (chaos.checker), to whom a write that was set aside is one whose outcome is open.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -104,15 +105,16 @@ def without_losses(
     """The history for the checker of a single region: what was set aside is open, and so is what was built on it.
 
     A refusal of a check-and-set that follows a version which was set aside is right. Of a write that two primaries
-    carried out, one of which set it aside, the position that was answered may be that of either.
+    carried out, one of which set it aside, the position that was answered may be of the history of either; it is where
+    the node was that answered, so perhaps behind the write's own.
     """
-    aside = {(entry.key, entry.version, entry.position) for each in promotions for entry in each.set_aside}
+    aside = {(entry.key, entry.version): entry.position for each in promotions for entry in each.set_aside}
     writes, broken = [], set()
     for write in history.writes:
         if write.request_id in lost:
             broken.add(write.key)
             writes.append(_open(write))
-        elif (write.key, write.version, write.index) in aside:
+        elif (write.index or 0) >= aside.get((write.key, write.version), math.inf):
             writes.append(_open(write))
         elif write.key in broken and write.status == 400:
             writes.append(replace(write, status=None))

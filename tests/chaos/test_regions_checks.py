@@ -139,9 +139,10 @@ def test_a_write_that_its_client_repeated_in_the_new_history_was_not_lost() -> N
     assert kinds([*BEFORE, again, LOST[1], *AFTER], [*KEPT, again]) == set()
 
 
-def test_a_write_that_both_primaries_carried_out_has_the_position_of_either() -> None:
+@pytest.mark.parametrize("index", [101, 103], ids=["its-own", "where-the-node-was"])
+def test_a_write_that_both_primaries_carried_out_has_the_position_of_either(index: int) -> None:
     """The client was answered by the old primary, and a repetition of his had reached the new one before."""
-    both = replace(LOST[1], key="u/101", version=1, attempts=2)
+    both = replace(LOST[1], key="u/101", version=1, attempts=2, index=index)
     entry = replace(ENTRIES[1], key="u/101", version=1, position=101)
     earlier = replace(AFTER[0], index=100, invoked_ns=12 * SECOND)  # began later, at a lower position
     split = replace(PROMOTION, set_aside=(ENTRIES[0], entry, ENTRIES[2]))

@@ -2,7 +2,8 @@
 
 A batch costs a frame to every peer, a write of the journal and an answer from every peer, however many entries it
 has. So while BUSY_PROPOSALS or more are not applied yet, what comes is gathered until the last batch is committed,
-but for GATHER_S at most. With fewer writers nobody waits for anybody. (PostgreSQL knows the two numbers
+but for GATHER_S at most. What comes in one turn of the loop to a leader that waits for nothing is one batch, however
+much it is. With fewer writers nobody waits for anybody. (PostgreSQL knows the two numbers
 as commit_siblings and commit_delay.)
 """
 
@@ -47,6 +48,7 @@ class Batcher:
         self._gathered: list[bytes] = []
         self._release_due: asyncio.TimerHandle | None = None
         self._last_index = 0  # of the last batch
+        self._open = False  # in this turn of the loop: nothing was under way when it began
 
     def begin_term(self, unapplied: Iterable[Entry]) -> None:
         """This node leads now: remember which ids its log holds beyond what is applied."""
@@ -80,7 +82,10 @@ class Batcher:
         self._in_flight.add(request_id)
         self._bytes += size
         payload = b"".join((_REGULAR, request_id, command))
-        if len(self._in_flight) <= BUSY_PROPOSALS:
+        if len(self._in_flight) == 1 and not self._open:
+            self._open = True
+            asyncio.get_running_loop().call_soon(self._close)
+        if self._open or len(self._in_flight) <= BUSY_PROPOSALS:
             self._last_index = self._leader.append(payload)
             return wire.DONE
         self._gathered.append(payload)
@@ -100,6 +105,9 @@ class Batcher:
         """This node leads, and all up to `index` is committed: the next batch does not wait until it is applied."""
         if self._gathered and index >= self._last_index:
             self._release()
+
+    def _close(self) -> None:
+        self._open = False
 
     def _release(self) -> None:
         self._stop_timer()

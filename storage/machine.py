@@ -387,7 +387,7 @@ class Machine:
 
     def _apply(self, request_id: bytes, data: bytes) -> Outcome:
         command = self._decoded(data)
-        if command is not None and self.is_local(command):
+        if type(command) is not c.KvPut and command is not None and self.is_local(command):
             return self._apply_local(request_id, command)
         if type(command) is c.EpochBegin:
             return Rejected(Reason.MALFORMED)

@@ -383,7 +383,9 @@ def _rows_of(
 
 
 def _deletion_ns(created_ns: int, mount: _Limits, key: _Head) -> int:
-    if mount.delete_version_after_ns < 0:
+    if mount.delete_version_after_ns < 0 or not (
+        mount.delete_version_after_ns or key.delete_version_after_ns
+    ):
         return 0
     lifetimes = [ns for ns in (mount.delete_version_after_ns, key.delete_version_after_ns) if ns > 0]
     return created_ns + min(lifetimes) if lifetimes else 0

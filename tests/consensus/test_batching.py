@@ -105,9 +105,20 @@ async def test_many_writers_share_the_next_batch(writers):
     assert [(await future).result for future in futures] == ["done"] * 30
 
 
+async def test_what_comes_in_one_turn_to_a_leader_that_waits_for_nothing_is_one_batch(writers):
+    writers.begin(3 * BUSY_PROPOSALS)
+    await turn()
+    assert len(writers.member.log) == 3 * BUSY_PROPOSALS
+    writers.begin()
+    await turn()
+    assert len(writers.member.log) == 3 * BUSY_PROPOSALS, "a batch is under way"
+
+
 async def test_a_batch_that_takes_its_time_holds_up_the_next_for_a_moment_only(writers):
     loop = asyncio.get_running_loop()
-    writers.begin(BUSY_PROPOSALS + 1)
+    writers.begin(BUSY_PROPOSALS)
+    await turn()
+    writers.begin()
     began = loop.time()
     async with asyncio.timeout(PATIENCE_S):
         while len(writers.member.log) == BUSY_PROPOSALS or not writers.member.log:
@@ -116,13 +127,17 @@ async def test_a_batch_that_takes_its_time_holds_up_the_next_for_a_moment_only(w
 
 
 async def test_a_batch_is_bounded(writers):
-    writers.begin(BUSY_PROPOSALS + GATHERED_ENTRIES_MAX)
+    writers.begin(BUSY_PROPOSALS)
+    await turn()
+    writers.begin(GATHERED_ENTRIES_MAX)
     await turn()
     assert len(writers.member.log) == BUSY_PROPOSALS + GATHERED_ENTRIES_MAX
 
 
 async def test_an_id_is_appended_once_however_often_it_is_handed_over(writers):
-    writers.begin(BUSY_PROPOSALS + 1)
+    writers.begin(BUSY_PROPOSALS)
+    await turn()
+    writers.begin()
     await turn()
     for _ in range(3):
         writers.proposals.try_again()

@@ -40,9 +40,8 @@ WRITES_MIN = 10  # of a client that waits for each, in each round
 SPARE_S = 60.0  # for a load generator to start and to end
 
 LAG_P99_S_MAX = 1.0
-HANDLING_S = (
-    0.005  # for two more nodes that read, authorise and record a carried write, and a link's encryption
-)
+# For two more nodes that read, authorise and record a carried write, and a link's encryption.
+HANDLING_S = 0.005
 READS_RATIO_MIN = 0.9  # of rates, and of medians the other way round
 
 

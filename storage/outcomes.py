@@ -17,9 +17,8 @@ RETENTION_NS = 5 * 60 * 10**9
 FORGET_ROWS_MAX = 1024  # at a time, and as often as needed: a backlog shrinks
 FORGET_EVERY_NS = 10**9  # by the machine's clock: once a second, not with every command
 
-WAITING_ROWS_MAX = (
-    256  # then they are written, unless a commit is under way: that would have to be waited for
-)
+# Then they are written, unless a commit is under way: that would have to be waited for.
+WAITING_ROWS_MAX = 256
 
 INDEX_QUERY = "SELECT request_id, position, time_ns FROM outcomes ORDER BY position"
 

@@ -30,9 +30,8 @@ ARRIVING = "arriving"  # in a copy of another region's state, on its way to beco
 FOLLOWS = frozenset({SECONDARY, CALLED})
 REGIONS_MAX = 32
 DECLINED = b"-"  # behind the request in settled_by: it changed nothing
-SETTLED_INDEX = (
-    1  # a new region's log begins behind its first state, so that nobody joins it without that state
-)
+# A new region's log begins behind its first state, so that nobody joins it without that state.
+SETTLED_INDEX = 1
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -4,9 +4,8 @@ import asyncio
 import ssl
 from typing import Any
 
-VERIFIED = (
-    "verified_chain"  # what a transport's get_extra_info() knows it by, if another process has verified it
-)
+# What a transport's get_extra_info() knows it by, if another process has verified it.
+VERIFIED = "verified_chain"
 
 
 def verified(transport: asyncio.BaseTransport | None) -> tuple[bytes, ...]:

@@ -40,9 +40,8 @@ _SUMMED = (META, STATE, SEAL, AUTHORITY)
 STATE_BYTES_MAX = 8 << 30
 PART_BYTES_MAX = 64 << 10  # of every part but the state
 PIECE_BYTES = 1 << 20
-GROWTH_MAX = (
-    2  # the state is noise: what unpacks to more than this many times its size is no snapshot of ours
-)
+# The state is noise: what unpacks to more than this many times its size is no snapshot of ours.
+GROWTH_MAX = 2
 NONCE_BYTES = 12
 FORMAT = 1
 

@@ -33,9 +33,8 @@ CATCH_UP_S = 5.0
 CLIENT = "X-Strongroom-Client"  # who asked, as the region that took the request saw it
 CERTIFICATES = "X-Strongroom-Client-Certificates"  # and what he has shown, as that region has verified it
 CERTIFICATES_BYTES_MAX = 8 * 1024
-EPOCH = (
-    "X-Strongroom-Epoch"  # the highest that the sender knows, "3 eu": who orders in a lower one is no primary
-)
+# The highest that the sender knows, "3 eu": who orders in a lower one is no primary.
+EPOCH = "X-Strongroom-Epoch"
 NOT_PRIMARY = "X-Strongroom-Not-Primary"  # on answers: this region does not order writes (yet, or any more)
 
 # Headers of a request that mean something to the pipeline; all others stay here.

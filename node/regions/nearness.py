@@ -3,12 +3,10 @@
 import math
 from collections.abc import Sequence
 
-SLOWER_SHARE = (
-    1 / 8
-)  # of a longer round trip is believed at once, a shorter one altogether: handshakes are no distance
-CHANGES_AT = (
-    0.8  # another node is asked first if its round trip is at most so much of what the first one's is,
-)
+# Of a longer round trip is believed at once, a shorter one altogether: handshakes are no distance.
+SLOWER_SHARE = 1 / 8
+# Another node is asked first if its round trip is at most so much of what the first one's is.
+CHANGES_AT = 0.8
 CHANGES_AT_S_MIN = 0.002  # and shorter by this, so that nobody changes sides with every breath of the network
 ADDRESSES_MAX = 64
 

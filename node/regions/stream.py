@@ -22,9 +22,8 @@ from node.store import Store
 from storage.rows import Epoch
 
 CONFIRM_S_MAX = 1.0  # for a quorum to say that this node is up to date
-HEARTBEAT_S = (
-    0.25  # when there is nothing new, an empty batch says so; how often regions are asked where they are
-)
+# When there is nothing new, an empty batch says so; how often regions are asked where they are.
+HEARTBEAT_S = 0.25
 STREAM_S_MAX = 300.0  # then it is asked for anew, of the node that is preferred by then
 PULL_BYTES_MAX = 512 << 10  # of commands in a batch
 COMPRESSION_LEVEL = 1

@@ -15,17 +15,15 @@ from typing import Self
 from node.config import READ_WORKERS_MAX
 from node.telemetry.metrics import LATENCY_BUCKETS_S, Counts
 
-SLOTS = (
-    1 << 16
-)  # marks of values: paths share one by their hash, and then a change of one voids the others, too
+# Marks of values: paths share one by their hash, and then a change of one voids the others, too.
+SLOTS = 1 << 16
 FOREVER_NS = (1 << 63) - 1
 NS = 1_000_000_000
 
 _FRESH_UNTIL, _EPOCH, _CLOCK, _POSITION = range(4)
 _CELLS_AT = 8
-_HISTOGRAM_WORDS = (
-    len(LATENCY_BUCKETS_S) + 2
-)  # a count for each bucket and one beyond, and the sum in nanoseconds
+# A count for each bucket and one beyond, and the sum in nanoseconds.
+_HISTOGRAM_WORDS = len(LATENCY_BUCKETS_S) + 2
 _STATUSES = (200, 500)  # of the answers that workers give by themselves
 _CONNECTIONS = _HISTOGRAM_WORDS * len(_STATUSES)
 _CELL_WORDS = 64

@@ -11,9 +11,8 @@ from typing import Protocol, cast
 from node.api import client_chain
 from node.api.plain import PlainReader, PlainRequest
 
-UNACKNOWLEDGED_MS = (
-    60_000  # as long as the main process waits for who takes nothing of a stream (node/api/http.py)
-)
+# As long as the main process waits for who takes nothing of a stream (node/api/http.py).
+UNACKNOWLEDGED_MS = 60_000
 
 
 class Worker(Protocol):

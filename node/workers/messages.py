@@ -12,9 +12,8 @@ import msgspec
 LENGTH_BYTES = 4
 ALIVE_EVERY_S = 1.0
 PASSED_BYTES_MAX = 64 * 1024  # of what is told along with a connection that is handed over
-UNTAKEN_BYTES_MAX = (
-    4 << 20
-)  # that an end has sent and the other has not read: from there on it sends little more
+# That an end has sent and the other has not read: from there on it sends little more.
+UNTAKEN_BYTES_MAX = 4 << 20
 
 
 class _Frame(msgspec.Struct, array_like=True):

@@ -15,9 +15,8 @@ from node.cli.local_cluster import LocalCluster
 
 SIZE_BYTES = 512 << 20
 MARGIN_BYTES, BLOCK_BYTES = 1 << 20, 4096
-LEFT_BYTES = (
-    48 << 20
-)  # below the reserve for writes (consensus.options), and enough to apply, and for audit records
+# Below the reserve for writes (consensus.options), and enough to apply, and for audit records.
+LEFT_BYTES = 48 << 20
 
 
 @pytest.fixture

@@ -114,7 +114,8 @@ class Clients:
             return
         while world.loop.now < until:
             await asyncio.sleep(rng.uniform(0.5, 3))
-            path = world.directory / f"backup-{len(world.backups)}"
+            self._number += 1  # one that came to nothing may have left its file
+            path = world.directory / f"backup-{self._number}"
             backup = await self.at_some_node(lambda node, path=path: _back_up(node, path))  # type: ignore[misc]
             if backup is None:
                 continue

@@ -12,7 +12,7 @@ from support.groups import FAST, Cluster, eventually, request_id
 from support.patience import PATIENCE_S
 from support.replicas import OneReplica, entries
 
-from consensus import files, wire
+from consensus import files, syncing, wire
 from consensus.errors import DiskFull
 from consensus.handover import FULL_RETRY_S
 from consensus.options import RaftOptions
@@ -190,6 +190,8 @@ async def test_a_running_leader_whose_disk_hangs_is_replaced_and_comes_back_as_a
             answers.wait(60.0)
         real(fd)
 
+    # The three share one loop here, which a sync on it would stop for all of them.
+    monkeypatch.setattr(syncing, "INLINE_BYTES_MAX", -1)
     try:
         monkeypatch.setattr(files, "sync_data", hangs)
         write = asyncio.create_task(cluster.write(old, "k=1"))

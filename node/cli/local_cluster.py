@@ -119,7 +119,7 @@ class LocalCluster:
             return
         node = self.node(node_id)
         for port in (node.api_port, node.cluster_port):  # a door stands open at the third one
-            if not process.is_free(port):
+            if not process.will_be_free(port):
                 raise ClusterError(f"Port {port}, which node {node.id} needs, is taken by another program.")
         process.spawn(node.config_path, log=node.log_path, pid_file=node.pid_path, env=env or {})
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from node.cli.output import LocalError
 
 POLL_S = 0.02
+PORT_TIMEOUT_S = 5.0
 LOG_LINES_QUOTED = 12
 LOG_BYTES_READ_MAX = 64 * 1024
 
@@ -129,6 +130,16 @@ def is_free(port: int) -> bool:
             probe.listen(1)
         except OSError:
             return False
+    return True
+
+
+def will_be_free(port: int) -> bool:
+    """is_free(), in a moment: what a killed server left behind may have yet to end."""
+    deadline = time.monotonic() + PORT_TIMEOUT_S
+    while not is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
     return True
 
 

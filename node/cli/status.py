@@ -13,8 +13,9 @@ from node.cli.secret_output import envelope, print_map_field
 
 SEALED = 2
 _ORDER = ("type", "initialized", "sealed", "t", "n", "progress", "nonce", "version", "commit_date", "migration",
-          "cluster_name", "cluster_id", "recovery_seal", "storage_type", "build_date")  # fmt: skip
-_WHEN_TOLD = frozenset({"cluster_name", "cluster_id", "storage_type"})
+          "cluster_name", "cluster_id", "recovery_seal", "recovery_seal_type", "storage_type",
+          "build_date")  # fmt: skip
+_WHEN_TOLD = frozenset({"cluster_name", "cluster_id", "recovery_seal_type", "storage_type"})
 _LEADER_ORDER = ("is_self", "active_time", "leader_address", "leader_cluster_address", "raft_committed_index",
                  "raft_applied_index")  # fmt: skip
 _DEFAULTS: dict[str, Any] = {"migration": False, "recovery_seal": False}

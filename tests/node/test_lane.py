@@ -282,10 +282,12 @@ async def test_a_record_torn_in_the_middle_withholds_the_answer(
 
 async def test_targets_of_any_length_are_answered_and_long_ones_are_not_remembered(lane: Lane) -> None:
     wire = await lane.site.connect()
-    await lane.get(wire, PATH + "?note=" + "x" * 100, taken=True)
-    for _ in range(2):
-        answer = await lane.get(wire, PATH + "?note=" + "x" * 1000, taken=False)
-        assert answer.json["data"]["data"] == {"n": 1}
+    for length, taken in ((100, True), (600, False)):
+        name = "x" * length
+        await lane.put(f"secret/data/{name}", n=length)
+        for _ in range(2):
+            answer = await lane.get(wire, f"/v1/secret/data/{name}", taken=taken)
+            assert answer.json["data"]["data"] == {"n": length}
 
 
 async def test_what_comes_behind_a_read_is_answered_in_order(lane: Lane) -> None:

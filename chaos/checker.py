@@ -6,7 +6,7 @@ stale; all nodes are equal. One rule a function, each linear in the history but 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos import registers
@@ -47,8 +47,11 @@ class Verdict:
         return sum(violation.kind == kind for violation in self.violations)
 
 
-def check(history: History, states: Sequence[NodeState]) -> Verdict:
-    """Hold the history against the final states of all nodes."""
+def check(history: History, states: Sequence[NodeState], *, unplaced: Collection[str] = ()) -> Verdict:
+    """Hold the history against the final states of all nodes.
+
+    `unplaced`: request ids of writes whose log index says nothing about their order.
+    """
     if not states:
         raise ValueError("without a node's state nothing can be checked")
     acknowledged = [write for write in history.writes if write.outcome is Outcome.OK]
@@ -57,7 +60,7 @@ def check(history: History, states: Sequence[NodeState]) -> Verdict:
         *_twice(acknowledged, states),
         *_gaps(states),
         *_phantoms(history.writes, states),
-        *_disordered(acknowledged),
+        *_disordered([write for write in acknowledged if write.request_id not in unplaced]),
         *_refused(history.writes),
         *_stale(history),
         *_diverged(states),

@@ -99,28 +99,43 @@ def set_aside_of(
     return found
 
 
-def without_losses(
-    history: History, lost: Mapping[str, Promotion], promotions: Sequence[Promotion]
-) -> History:
+def without_losses(history: History, lost: Mapping[str, Promotion]) -> History:
     """The history for the checker of a single region: what was set aside is open, and so is what was built on it.
 
-    A refusal of a check-and-set that follows a version which was set aside is right. Of a write that two primaries
-    carried out, one of which set it aside, the position that was answered may be of the history of either; it is where
-    the node was that answered, so perhaps behind the write's own.
+    A refusal of a check-and-set that follows a version which was set aside is right.
     """
-    aside = {(entry.key, entry.version): entry.position for each in promotions for entry in each.set_aside}
     writes, broken = [], set()
     for write in history.writes:
         if write.request_id in lost:
             broken.add(write.key)
-            writes.append(_open(write))
-        elif (write.index or 0) >= aside.get((write.key, write.version), math.inf):
             writes.append(_open(write))
         elif write.key in broken and write.status == 400:
             writes.append(replace(write, status=None))
         else:
             writes.append(write)
     return replace(history, writes=tuple(writes))
+
+
+def unplaced(history: History, promotions: Sequence[Promotion]) -> set[str]:
+    """Request ids of writes that stand, but not necessarily at the position that was answered.
+
+    A repetition is answered with where the answering node is, behind the write's own position. That may be in the
+    history that was set aside, whose positions the new history has too: while the write itself travelled before, or was
+    carried out by both primaries.
+    """
+    both: dict[tuple[str, int | None], int] = {}
+    for entry in (entry for each in promotions for entry in each.set_aside):
+        both[entry.key, entry.version] = min(
+            entry.position, both.get((entry.key, entry.version), entry.position)
+        )
+    ranges = [(each.position, each.position + len(each.set_aside)) for each in promotions]
+    found = set()
+    for write in history.writes:
+        if write.attempts > 1 and write.index is not None:
+            carried_out = write.index >= both.get((write.key, write.version), math.inf)
+            if carried_out or any(start <= write.index < end for start, end in ranges):
+                found.add(write.request_id)
+    return found
 
 
 def _open(write: Write) -> Write:

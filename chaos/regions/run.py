@@ -18,6 +18,7 @@ from chaos.regions.checks import (
     check_promotions,
     first_writes,
     set_aside_of,
+    unplaced,
     without_losses,
 )
 from chaos.regions.sdk import Applications
@@ -242,7 +243,8 @@ def _judge(run: Run, history: History, states: list[NodeState], applications: li
     lost = set_aside_of(history, found.promotions, found.replays, states)
     violations = list(found.violations)
     if states:
-        violations += check(without_losses(history, lost, found.promotions), states).violations
+        free = unplaced(history, found.promotions)
+        violations += check(without_losses(history, lost), states, unplaced=free).violations
         violations += check_promotions(history, found.promotions, lost, found.replays, states)
     for seconds in first_writes(history, found.promotions, lost):
         found.took(FIRST_WRITE, seconds)

@@ -15,6 +15,7 @@ from chaos.regions.checks import (
     entries,
     first_writes,
     set_aside_of,
+    unplaced,
     without_losses,
 )
 from chaos.regions.report import slow, spread
@@ -84,7 +85,7 @@ def kinds(
     found = states(held)
     lost = set_aside_of(history, [promotion], replays, found)
     violations = [
-        *check(without_losses(history, lost, [promotion]), found).violations,
+        *check(without_losses(history, lost), found, unplaced=unplaced(history, [promotion])).violations,
         *check_promotions(history, [promotion], lost, replays, found),
     ]
     return {each.kind for each in violations}
@@ -142,12 +143,24 @@ def test_a_write_that_its_client_repeated_in_the_new_history_was_not_lost() -> N
 @pytest.mark.parametrize("index", [101, 103], ids=["its-own", "where-the-node-was"])
 def test_a_write_that_both_primaries_carried_out_has_the_position_of_either(index: int) -> None:
     """The client was answered by the old primary, and a repetition of his had reached the new one before."""
-    both = replace(LOST[1], key="u/101", version=1, attempts=2, index=index)
+    both = replace(LOST[1], key="u/101", expect=None, version=1, attempts=2, index=index)
     entry = replace(ENTRIES[1], key="u/101", version=1, position=101)
     earlier = replace(AFTER[0], index=100, invoked_ns=12 * SECOND)  # began later, at a lower position
     split = replace(PROMOTION, set_aside=(ENTRIES[0], entry, ENTRIES[2]))
     written = [*BEFORE, LOST[0], both, earlier]
     assert kinds(written, [*BEFORE, both, earlier], promotion=split) == set()
+
+
+def test_an_answer_from_memory_has_the_position_of_the_superseded_primary_that_gave_it() -> None:
+    """The write had travelled; its first answer was lost in the cut, its second came from the old primary."""
+    again = replace(BEFORE[0], completed_ns=13 * SECOND, attempts=2, index=102)
+    began_later = replace(AFTER[0], index=100, invoked_ns=14 * SECOND)
+    written = [again, *BEFORE[1:], *LOST, began_later]
+    assert kinds(written, [again, *BEFORE[1:], began_later]) == set()
+    assert kinds([replace(again, attempts=1), *written[1:]], [again, *BEFORE[1:], began_later]) == {
+        "disordered"
+    }
+    assert kinds(written, [*BEFORE[1:], began_later]) == {"lost"}  # it is acknowledged all the same
 
 
 def test_a_loss_that_is_older_than_was_announced_is_seen() -> None:

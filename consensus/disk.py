@@ -4,17 +4,19 @@ An fsync runs on the loop while the disk is fast, in its thread once it is not.
 
 A thread and the loop share one interpreter: on a busy node the way to the thread and back takes milliseconds, of
 which the fsync of a good disk is a small part, and whole batches of writes wait for it on three nodes. A slow disk
-must stop neither heartbeats nor clients, so once syncs take more than INLINE_SYNC_S_MAX on the average, the next
-SLOW_SYNCS run in the thread: the loop stalls at most once in so many, for one sync.
+must stop neither heartbeats nor clients, so once even the quickest of the latest ones took more than INLINE_SYNC_S_MAX,
+the next SLOW_SYNCS run in the thread: the loop stalls at most once in so many, for one sync.
 """
 
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 INLINE_SYNC_S_MAX = 0.001
-SYNCS_AVERAGED = 8  # the average forgets what is older, more or less
+SYNCS_LOOKED_AT = 8
+LATEST_S_MAX = 0.04  # of those together: a disk that is quick now and then may not stop the loop in between
 SLOW_SYNCS = 128
 LOOK_S = 0.1
 
@@ -26,17 +28,20 @@ class Pace:
 
     def __init__(self) -> None:
         self._elsewhere = 0  # so many have yet to run in the thread
-        self._average_s = 0.0
+        self._latest_s: deque[float] = deque(maxlen=SYNCS_LOOKED_AT)
 
     @property
     def quick(self) -> bool:
         return self._elsewhere == 0
 
     def ran_here(self, seconds: float) -> None:
-        """A sync ran on the loop. A slow one says little: another process may have had the processor. Some do."""
-        self._average_s += (seconds - self._average_s) / SYNCS_AVERAGED
-        if self._average_s > INLINE_SYNC_S_MAX:
-            self._average_s, self._elsewhere = INLINE_SYNC_S_MAX, SLOW_SYNCS
+        """A sync ran on the loop. How long the disk takes is what the quickest of several took: in the others another
+        process had the processor, which on a busy machine are most of them.
+        """
+        self._latest_s.append(seconds)
+        if min(self._latest_s) > INLINE_SYNC_S_MAX or sum(self._latest_s) > LATEST_S_MAX:
+            self._latest_s.clear()
+            self._elsewhere = SLOW_SYNCS
 
     def ran_elsewhere(self) -> None:
         """A sync ran in the thread. How long says nothing of the disk: a busy loop keeps the interpreter from it."""

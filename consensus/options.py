@@ -26,8 +26,8 @@ class RaftOptions:
     window_entries: int = 20_000
     backlog_bytes_max: int = 4 << 20
     apply_per_tick_max: int = 256
-    apply_commit_entries_max: int = 16_384
-    apply_commit_s: float = 2.0
+    apply_commit_entries_max: int = 32_768
+    apply_commit_s: float = 8.0
     learner_lag_entries: int = 100
     disk_stall_s: float = 2.0  # a leader whose sync takes longer hands over
     disk_reserve_bytes: int = 64 << 20  # with less room left no new writes are taken

@@ -3,13 +3,13 @@
 from consensus.disk import INLINE_SYNC_S_MAX, SLOW_SYNCS, DiskHealth, Pace
 
 
-def syncs(pace: Pace, count: int, *, takes: float) -> list[bool]:
-    """Which of so many syncs, one after the other, run on the loop."""
+def syncs(pace: Pace, count: int, *, takes: float, others_take: float = 0.0) -> list[bool]:
+    """Which of so many syncs, one after the other, run on the loop. With `others_take`, one in five `takes`."""
     here = []
-    for _ in range(count):
+    for number in range(count):
         here.append(pace.quick)
         if pace.quick:
-            pace.ran_here(takes)
+            pace.ran_here(others_take if others_take and number % 5 else takes)
         else:
             pace.ran_elsewhere()
     return here
@@ -37,6 +37,15 @@ def test_one_sync_that_was_late_for_another_reason_does_not_matter() -> None:
     pace = Pace()
     syncs(pace, 10, takes=INLINE_SYNC_S_MAX / 10)
     assert all(syncs(pace, 1, takes=INLINE_SYNC_S_MAX * 5) + syncs(pace, 100, takes=INLINE_SYNC_S_MAX / 10))
+
+
+def test_a_busy_machine_is_not_taken_for_a_slow_disk() -> None:
+    assert all(syncs(Pace(), 200, takes=INLINE_SYNC_S_MAX / 2, others_take=INLINE_SYNC_S_MAX * 3))
+
+
+def test_a_disk_that_is_quick_only_now_and_then_is_found_out() -> None:
+    here = syncs(Pace(), 10 * SLOW_SYNCS, takes=INLINE_SYNC_S_MAX / 2, others_take=0.02)
+    assert sum(here) < 50
 
 
 def test_a_sync_that_takes_too_long_is_a_stall_while_it_lasts() -> None:

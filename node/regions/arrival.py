@@ -1,7 +1,8 @@
 """The whole state of another region on its way here (copies.py): fetched in pieces, checked by its digest.
 
 What is here of it lies in a file that is named after the copy, so that a node which was killed meanwhile goes on where
-it was, for as long as the other region has that copy.
+it was, for as long as the other region has that copy. Over a link that carries a piece quickly several are on their way
+at a time: one a round trip would leave it idle.
 """
 
 import asyncio
@@ -10,7 +11,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -18,12 +20,15 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from node.regions.copies import PIECE_BYTES
 from node.regions.links import Interrupted, Links, Unreachable
 from storage.files import replace
 
 SNAPSHOT = "/v1/sys/regions/link/snapshot"
 PIECE_TIMEOUT_S = 30.0
 PIECE_ATTEMPTS_MAX = 20
+PIECES_ASKED_MAX = 8  # at a time
+QUICK_PIECE_S = 1.0  # one that takes longer fills the link alone
 DONE_TIMEOUT_S = 5.0
 PIECE_PAUSE_S = 0.5
 COPY_TIMEOUT_S = 3600.0  # for the copy to be made
@@ -119,17 +124,40 @@ class Arrival:
         with os.fdopen(os.open(self._part, flags, 0o600), "wb") as file:
             file.truncate(self._size)
             file.seek(self._size)
+            async with contextlib.aclosing(self._pieces(links)) as pieces:
+                async for piece in pieces:
+                    await asyncio.to_thread(_append, file, piece)
+                    self._digest.update(piece)
+                    self._size += len(piece)
+                    self.moved_at = time.monotonic()
+                    tell(self.progress)
+            await asyncio.to_thread(os.fsync, file.fileno())
+
+    async def _pieces(self, links: Links) -> AsyncGenerator[bytes, None]:
+        """What is missing, in order; whoever takes a piece counts it in `_size` before the next one.
+
+        Raises Interrupted or Unreachable; what was asked for is let go.
+        """
+        source, identity, offset = self._source, self._identity, self._size
+        asked: deque[asyncio.Task[tuple[bytes, float]]] = deque()
+        asked_max = 1
+        try:
             while self._size < self._bytes:
-                asked = {"id": self._identity, "offset": self._size}
-                piece = await _patiently(links, self._source, asked, PIECE_TIMEOUT_S)
+                while offset < self._bytes and len(asked) < asked_max:
+                    asked.append(asyncio.create_task(_piece(links, source, identity, offset)))
+                    offset += PIECE_BYTES
+                piece, took_s = await asked[0]
+                del asked[0]
                 if not piece:
                     raise CopyGoneError("the copy of the state ended early")
-                await asyncio.to_thread(_append, file, piece)
-                self._digest.update(piece)
-                self._size += len(piece)
-                self.moved_at = time.monotonic()
-                tell(self.progress)
-            await asyncio.to_thread(os.fsync, file.fileno())
+                whole = len(piece) == min(PIECE_BYTES, self._bytes - self._size)
+                if not whole:  # the source is told to spare the link: those behind it are not what follows
+                    await _let_go(asked)
+                    offset = self._size + len(piece)
+                asked_max = min(asked_max + 1, PIECES_ASKED_MAX) if whole and took_s < QUICK_PIECE_S else 1
+                yield piece
+        finally:
+            await _let_go(asked)
 
     async def give_up(self, links: Links | None) -> None:
         """Nobody goes on with it: its file goes, and the source is told if it can be."""
@@ -196,6 +224,23 @@ async def _begin(
         except (Unreachable, Interrupted) as error:
             problem = str(error)
     raise Interrupted(f"the state could not be fetched: {problem}")
+
+
+async def _piece(
+    links: Links, source: tuple[str, tuple[str, ...]], identity: str, offset: int
+) -> tuple[bytes, float]:
+    """The piece, and how many seconds it took."""
+    began = time.monotonic()
+    piece = await _patiently(links, source, {"id": identity, "offset": offset}, PIECE_TIMEOUT_S)
+    return piece, time.monotonic() - began
+
+
+async def _let_go(asked: "deque[asyncio.Task[tuple[bytes, float]]]") -> None:
+    """What is under way is not wanted any more."""
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    asked.clear()
 
 
 async def _patiently(

@@ -23,7 +23,8 @@ US = Asker("us", 5)
 class Disk:
     """Makes a copy when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: bytes = STATE) -> None:
+        self.state = state
         self.go, self.problem = asyncio.Event(), False
         self.position, self.first = 10, 1
 
@@ -34,7 +35,7 @@ class Disk:
         await self.go.wait()
         if self.problem:
             raise OSError("no space")
-        await asyncio.to_thread(path.write_bytes, STATE)
+        await asyncio.to_thread(path.write_bytes, self.state)
         return 1
 
 
@@ -78,6 +79,10 @@ class Link:
     def __init__(self, copies: Copies) -> None:
         self.copies, self.breaks_at = copies, -1
         self.loses = 0  # so many answers to who has a copy made
+        self.slice_bytes, self.spares_from = (
+            PIECE_BYTES,
+            0,
+        )  # pieces from that offset on are no longer than that
         self.pieces: list[int] = []
 
     async def ask(
@@ -102,7 +107,9 @@ class Link:
             raise Interrupted("the answer is lost")
         if offset is None:
             return msgspec.json.encode(await self.copies.described(identity))
-        piece = self.copies.piece(identity, offset)
+        piece = self.copies.piece(
+            identity, offset, self.slice_bytes if offset >= self.spares_from else PIECE_BYTES
+        )
         self.pieces.append(offset)
         return piece
 
@@ -136,6 +143,54 @@ async def test_a_copy_goes_on_where_its_link_was_cut(tmp_path: Path, link: Link)
     assert link.pieces == [0, PIECE_BYTES], "no piece travelled twice"
     assert told == [PIECE_BYTES, len(STATE)]
     assert list((tmp_path / "there").iterdir()) == [], "its source is told that it arrived"
+
+
+class BusyLink(Link):
+    """Answers the pieces that were asked for together once `together` are: the latest one first."""
+
+    def __init__(self, copies: Copies, together: int) -> None:
+        super().__init__(copies)
+        self.together, self.most = together, 0
+        self.waiting: list[asyncio.Event] = []
+
+    async def _answer(self, asked: dict[str, Any], offset: int | None) -> bytes:
+        if offset:  # the first one tells how quick the link is
+            mine = asyncio.Event()
+            self.waiting.append(mine)
+            self.most = max(self.most, len(self.waiting))
+            if len(self.waiting) >= self.together:
+                asyncio.get_running_loop().call_soon(self.waiting[-1].set)
+            await mine.wait()
+            self.waiting.remove(mine)
+            for each in self.waiting[-1:]:
+                each.set()
+        return await super()._answer(asked, offset)
+
+
+@pytest.mark.parametrize(("quick_s", "together"), [(30.0, 2), (0.0, 1)], ids=["quick", "slow"])
+async def test_pieces_travel_together_where_the_link_is_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_s: float, together: int
+) -> None:
+    monkeypatch.setattr(arrival_module, "QUICK_PIECE_S", quick_s)
+    (tmp_path / "there").mkdir()
+    disk = Disk(b"".join(bytes([number]) * PIECE_BYTES for number in range(5)))
+    disk.go.set()
+    link = BusyLink(Copies(tmp_path / "there", disk.take, disk), together)
+    async with asyncio.timeout(30):
+        await fetched(Arrival(tmp_path / "here.db"), link, [])
+    assert (tmp_path / "here.db").read_bytes() == disk.state
+    assert sorted(link.pieces) == list(range(0, len(disk.state), PIECE_BYTES)), "no piece travelled twice"
+    assert (link.pieces == sorted(link.pieces), link.most) == (together == 1, together)
+
+
+async def test_a_source_that_begins_to_spare_its_link_gives_shorter_pieces(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    disk = Disk(b"".join(bytes([number]) * PIECE_BYTES for number in range(5)))
+    disk.go.set()
+    link = Link(Copies(tmp_path / "there", disk.take, disk))
+    link.slice_bytes, link.spares_from = 700_000, PIECE_BYTES + 1
+    await fetched(Arrival(tmp_path / "here.db"), link, [])
+    assert (tmp_path / "here.db").read_bytes() == disk.state
 
 
 async def test_a_copy_goes_on_where_the_process_was_killed_that_fetched_it(

@@ -16,7 +16,8 @@ from node.core.request import Request
 from node.errors import InvalidRequest, TooBusy
 from node.store import CommandRejected, Store
 from node.view import View, write
-from storage.command import AnyCommand, Reason
+from storage.command import AnyCommand
+from storage.outcome import Reason
 
 TRIES_MAX = 32
 CHANGES_MAX = 4000

@@ -9,8 +9,9 @@ import structlog
 
 from node.store import CommandRejected, Store
 from node.view import View
-from storage.command import KeyTermAdd, Reason
+from storage.command import KeyTermAdd
 from storage.keyring import WRAPS_PER_TERM_MAX
+from storage.outcome import Reason
 from storage.rows import KeyTerm
 
 VIEW, PATH = "sys:config", "key-rotation"

@@ -18,10 +18,11 @@ from node.copies import StateCopies
 from node.errors import DiskFull, NodeError, NoQuorum, NotEnabled, NotPrimary, OutcomeUnknown, TooBusy
 from storage import regions
 from storage.cache import ValueCache
-from storage.command import LOCAL, AnyCommand, Done, Reason, Rejected, Sealed, encode, level_of
+from storage.command import LOCAL, AnyCommand, Sealed, encode, level_of
 from storage.keyring import Context, Keyring, RootKey
 from storage.machine import Machine, Observer
 from storage.marks import Marks
+from storage.outcome import Done, Reason, Rejected
 from storage.reads import Reads
 from storage.rows import Epoch, KvKey, Mount, Node, Region, Token
 

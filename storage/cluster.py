@@ -2,7 +2,6 @@
 
 from storage.command import (
     ClusterInit,
-    Done,
     JoinTokenPut,
     JoinTokenTake,
     KeyTermAdd,
@@ -10,12 +9,10 @@ from storage.command import (
     LevelRaise,
     NodePut,
     NodeRemove,
-    Outcome,
-    Reason,
-    Rejected,
     SystemSecretPut,
 )
 from storage.database import Database
+from storage.outcome import Done, Outcome, Reason, Rejected
 
 
 def init(db: Database, command: ClusterInit) -> Outcome:

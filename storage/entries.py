@@ -9,16 +9,13 @@ from collections.abc import Sequence
 from storage import data_keys
 from storage.command import (
     OWN_VIEWS,
-    Done,
     EntriesDelete,
     EntriesExpire,
     EntryDelete,
     EntryPut,
-    Outcome,
-    Reason,
-    Rejected,
 )
 from storage.database import Database
+from storage.outcome import Done, Outcome, Reason, Rejected
 
 SYSTEM = "sys:"  # views of the store itself begin with this; all others are mounts
 REGIONS = "sys:regions"  # what regions share besides the store: their authority

@@ -6,8 +6,8 @@ from typing import Any
 
 from storage import cluster, entries, kv, leases, mounts, regions, tokens
 from storage import command as c
-from storage.command import Outcome
 from storage.database import Database
+from storage.outcome import Outcome
 
 TOPICS = ("mounts", "policies", "keyring", "nodes", "tokens", "entries", "identity", "regions")
 

@@ -10,18 +10,15 @@ import msgspec
 
 from storage import data_keys
 from storage.command import (
-    Done,
     KvConfigPut,
     KvDelete,
     KvDestroy,
     KvMetadataDelete,
     KvMetadataPut,
     KvUndelete,
-    Outcome,
-    Reason,
-    Rejected,
 )
 from storage.database import Database
+from storage.outcome import Done, Outcome, Reason, Rejected
 
 _OF_MOUNT = "key_id IN (SELECT id FROM kv_keys WHERE mount_id = ?)"
 

@@ -10,17 +10,14 @@ from collections.abc import Sequence
 
 from storage import data_keys
 from storage.command import (
-    Done,
     LeaseFailed,
     LeasePut,
     LeaseRenew,
     LeasesEnd,
     LeasesRemove,
-    Outcome,
-    Reason,
-    Rejected,
 )
 from storage.database import Database
+from storage.outcome import Done, Outcome, Reason, Rejected
 
 LEASES_END_MAX = 1000  # by one LeasesEnd
 PROBLEM_CHARACTERS_MAX = 512

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 from storage import amendments, cluster, entries, regions
 from storage import command as c
 from storage.cache import ValueCache
-from storage.command import Done, Outcome, Reason, Rejected
 from storage.database import Amendment, Database, SlotMemory
 from storage.digest import OWN, SHARED, Pause, digest
 from storage.errors import Incompatible, NotWanted
 from storage.handling import HANDLINGS, NOT_IN_BATCHES, OF_ONE_KEY, TOPICS
 from storage.history import History
+from storage.idempotency import INDEX_QUERY, Index, Outcomes
 from storage.marks import Marks
-from storage.outcomes import INDEX_QUERY, Index, Outcomes
+from storage.outcome import Done, Outcome, Reason, Rejected, decode_outcome, encode_outcome
 from storage.reads import Reads
 from storage.recent import Recent
 from storage.sanity import is_sane
@@ -180,7 +180,7 @@ class Machine:
             if self.declined(request_id):
                 return Remembered(self._applied_index, Rejected(Reason.REGION_ROLE))
             return Remembered(self._applied_index, Done()) if request_id == self._settled_by else None
-        return Remembered(self._applied_index, c.outcome_decode(encoded))
+        return Remembered(self._applied_index, decode_outcome(encoded))
 
     def commit(self) -> None:
         """Close the open transaction, applied_index included: survives kill -9."""
@@ -549,10 +549,10 @@ class Machine:
         return outcome
 
     def _remember(self, request_id: bytes, outcome: Outcome) -> None:
-        encoded = c.outcome_encode(outcome)
+        encoded = encode_outcome(outcome)
         self._outcomes.remember(self._position, request_id, self._clock_ns, encoded)
 
 
 def _reset(index: int, request_id: bytes) -> Amendment:
-    outcome = c.outcome_encode(Done())
+    outcome = encode_outcome(Done())
     return lambda copy, present: amendments.reset(copy, present, index, request_id, outcome)

@@ -4,18 +4,15 @@ import msgspec
 
 from storage import entries, kv, leases, tokens
 from storage.command import (
-    Done,
     MountMove,
     MountPut,
     MountRemove,
     MountTune,
-    Outcome,
     PolicyDelete,
     PolicyPut,
-    Reason,
-    Rejected,
 )
 from storage.database import Database
+from storage.outcome import Done, Outcome, Reason, Rejected
 
 _map_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from storage import data_keys
-from storage.command import Done, KvPut, Outcome, Reason, Rejected, Sealed
+from storage.command import KvPut, Sealed
 from storage.database import Database, Row
+from storage.outcome import Done, Outcome, Reason, Rejected
 from storage.rows import KvKey, KvVersion
 
 VERSIONS_DEFAULT = 10  # what max_versions = 0 means

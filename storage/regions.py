@@ -10,10 +10,7 @@ import msgspec
 
 from storage import entries
 from storage.command import (
-    Done,
     EpochBegin,
-    Outcome,
-    Reason,
     RegionDemote,
     RegionFound,
     RegionHandover,
@@ -21,9 +18,9 @@ from storage.command import (
     RegionPromote,
     RegionPut,
     RegionRemove,
-    Rejected,
 )
 from storage.database import Database
+from storage.outcome import Done, Outcome, Reason, Rejected
 
 ALONE, PRIMARY, LEAVING, SECONDARY, CALLED = "alone", "primary", "leaving", "secondary", "called"
 ARRIVING = "arriving"  # in a copy of another region's state, on its way to become this one's

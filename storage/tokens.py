@@ -4,10 +4,6 @@ import msgspec
 
 from storage import entries, leases
 from storage.command import (
-    Done,
-    Outcome,
-    Reason,
-    Rejected,
     TokenPut,
     TokenRenew,
     TokenRevoke,
@@ -15,6 +11,7 @@ from storage.command import (
     TokenUse,
 )
 from storage.database import Database
+from storage.outcome import Done, Outcome, Reason, Rejected
 
 TOKENS_EXPIRE_MAX = 1000  # roots of trees revoked by one TokensExpire
 SPENT_GRACE_NS = 60 * 10**9  # how long a spent token waits for its last request to revoke it

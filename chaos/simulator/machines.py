@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from consensus.api import Applied, StateMachine
 from consensus.records import invariant
 from storage import command as c
-from storage.command import Outcome
 from storage.database import Database
 from storage.machine import Machine
+from storage.outcome import Done, Outcome
 
 KEY = b"k" * 32
 KEYS = ("r0", "r1", "r2")
@@ -217,7 +217,7 @@ class StoreMachine(Machine):
         repeated = self.outcome(request_id) is not None
         outcome = super().apply(index, request_id, command)
         decoded = c.decode(command)
-        if isinstance(decoded, c.PolicyPut) and isinstance(outcome, c.Done):  # else its stamp was too old
+        if isinstance(decoded, c.PolicyPut) and isinstance(outcome, Done):  # else its stamp was too old
             self._witness.applied(index, f"{decoded.name}={decoded.text}", repeated=repeated)
         return outcome
 

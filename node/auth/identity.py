@@ -18,8 +18,9 @@ from node.auth.cidr import inside
 from node.entities.directory import Directory
 from node.errors import PermissionDenied
 from node.store import CommandRejected, Store
-from storage.command import Reason, TokenPut, TokenRevoke, TokenUse
+from storage.command import TokenPut, TokenRevoke, TokenUse
 from storage.keyring import BATCH_TOKEN, TOKEN_DIGEST
+from storage.outcome import Reason
 from storage.rows import Token
 from storage.secret import Secret
 

@@ -29,7 +29,8 @@ from node.entities.draft import Draft
 from node.errors import InvalidRequest, NotPrimary, OutcomeUnknown, PermissionDenied, TooBusy
 from node.store import CommandRejected
 from node.view import write
-from storage.command import AnyCommand, Reason
+from storage.command import AnyCommand
+from storage.outcome import Reason
 from storage.rows import Mount, Token
 from storage.secret import Secret
 

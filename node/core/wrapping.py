@@ -19,7 +19,8 @@ from node.errors import BodyTooLarge, InvalidRequest
 from node.policy.default import WRAPPING
 from node.store import CommandRejected
 from node.view import View, write
-from storage.command import AnyCommand, Reason, TokenRevoke
+from storage.command import AnyCommand, TokenRevoke
+from storage.outcome import Reason
 from storage.rows import Token
 from storage.secret import Secret
 

@@ -14,7 +14,7 @@ from node.engines.kv_values import decode, encode
 from node.errors import BodyTooLarge, InvalidRequest, NotFound, PermissionDenied
 from node.store import CommandRejected
 from node.view import View, write
-from storage.command import Reason
+from storage.outcome import Reason
 from storage.rows import Token
 
 VIEW = "sys:cubbyhole"

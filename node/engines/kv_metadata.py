@@ -11,7 +11,8 @@ from node.core.router import Route
 from node.engines.kv_writes import refusal, submit
 from node.errors import InvalidRequest, NotFound
 from node.store import CommandRejected, Store
-from storage.command import KvConfigPut, KvMetadataDelete, KvMetadataPut, Reason
+from storage.command import KvConfigPut, KvMetadataDelete, KvMetadataPut
+from storage.outcome import Reason
 from storage.rows import KvKey
 
 CUSTOM_KEYS_MAX = 64

@@ -22,8 +22,9 @@ from consensus.api import Applied
 from node.core.request import Response
 from node.errors import BodyTooLarge, InvalidRequest, NodeError, NotFound, TooBusy
 from node.store import CommandRejected, Store
-from storage.command import AnyCommand, KvPut, Reason
+from storage.command import AnyCommand, KvPut
 from storage.keyring import KIND_KV, Context
+from storage.outcome import Reason
 
 RACE_RETRIES_MAX = 16
 LOCKED_KEYS_MAX = 16_384

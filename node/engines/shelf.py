@@ -8,7 +8,8 @@ from node.core.request import Request
 from node.errors import InvalidRequest, NotFound
 from node.store import CommandRejected, Store
 from node.view import View, write
-from storage.command import AnyCommand, Reason
+from storage.command import AnyCommand
+from storage.outcome import Reason
 
 
 class Shelf(View):

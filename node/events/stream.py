@@ -18,7 +18,7 @@ from node.events.ring import Ring
 from node.events.subscription import End, Form, Subscription
 from node.store import Store
 from storage import command as c
-from storage.command import Done, Outcome
+from storage.outcome import Done, Outcome
 from storage.rows import Mount
 
 APPLIED_MAX = 4096  # commands between two turns of the loop; more are a gap

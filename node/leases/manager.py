@@ -30,10 +30,10 @@ from storage.command import (
     LeaseRenew,
     LeasesEnd,
     LeasesRemove,
-    Reason,
     TokenRevoke,
 )
 from storage.keyring import KIND_LEASE, Context
+from storage.outcome import Reason
 from storage.rows import Lease, Mount
 
 STEP_LEASES_MAX = 256  # in one command, or one look at what is due

@@ -22,7 +22,8 @@ from node.regions.stream import Standing
 from node.regions.worker import RegionsWorker
 from node.store import CommandRejected
 from storage import regions as roles
-from storage.command import Reason, RegionDemote, RegionHandover, RegionPromote, RegionRemove
+from storage.command import RegionDemote, RegionHandover, RegionPromote, RegionRemove
+from storage.outcome import Reason
 from storage.rows import Region
 from storage.secret import Secret
 

@@ -4,7 +4,7 @@ import pytest
 from support.state import SECOND, T0, Node, mount, sealed, token
 
 from storage import command as c
-from storage.command import Reason, Rejected
+from storage.outcome import Reason, Rejected
 
 VIEW = "sys:test"
 

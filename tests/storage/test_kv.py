@@ -9,6 +9,7 @@ from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, token
 
 from storage import command as c
 from storage.machine import Machine
+from storage.outcome import Reason, Rejected
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def versions(node: Node, path: str) -> list[int]:
 
 
 def reason(outcome) -> str | None:
-    return outcome.reason if isinstance(outcome, c.Rejected) else None
+    return outcome.reason if isinstance(outcome, Rejected) else None
 
 
 def test_a_write_answers_with_the_metadata_of_the_new_version(node):
@@ -46,11 +47,11 @@ def test_a_write_answers_with_the_metadata_of_the_new_version(node):
 
 
 def test_check_and_set(node):
-    assert reason(node.do(put("a", 1, cas=1))) == c.Reason.CAS_MISMATCH
+    assert reason(node.do(put("a", 1, cas=1))) == Reason.CAS_MISMATCH
     node.ok(put("a", 1, cas=0))
-    assert reason(node.do(put("a", 1, cas=0))) == c.Reason.CAS_MISMATCH
+    assert reason(node.do(put("a", 1, cas=0))) == Reason.CAS_MISMATCH
     node.ok(put("a", 2, cas=1))
-    assert reason(node.do(put("a", 2))) == c.Reason.VERSION_RACED
+    assert reason(node.do(put("a", 2))) == Reason.VERSION_RACED
     assert versions(node, "a") == [1, 2]
 
 
@@ -69,10 +70,10 @@ def test_a_permission_read_before_one_may_have_been_taken_writes_nothing(tmp_pat
     node.ok(c.EntryPut(T0, "sys:test", "x", c.Sealed(1, b"wrapped", b"ciphertext")))
     assert reason(write(1)) is None
     node.ok(c.TokenRevoke(T0, b"t"))
-    assert reason(write(2)) == c.Reason.PERMISSION_OUTDATED
+    assert reason(write(2)) == Reason.PERMISSION_OUTDATED
     node.machine.close()
     node.machine = Machine.open(tmp_path / "state.db", key=KEY)
-    assert reason(write(2)) == c.Reason.PERMISSION_OUTDATED
+    assert reason(write(2)) == Reason.PERMISSION_OUTDATED
     decided = node.machine.position
     assert reason(write(2)) is None
     takers = [
@@ -85,27 +86,27 @@ def test_a_permission_read_before_one_may_have_been_taken_writes_nothing(tmp_pat
     for taker in takers:
         decided = node.machine.position
         node.do(taker)
-        assert reason(write(3)) == c.Reason.PERMISSION_OUTDATED, taker
+        assert reason(write(3)) == Reason.PERMISSION_OUTDATED, taker
     node.machine.close()
 
 
 def test_cas_zero_fits_a_key_that_has_metadata_only(node):
     node.ok(c.KvMetadataPut(T0, "m1", "a", cas_required=True))
     assert node.reads.kv_key("m1", "a").current_version == 0
-    assert reason(node.do(put("a", 1))) == c.Reason.CAS_REQUIRED
+    assert reason(node.do(put("a", 1))) == Reason.CAS_REQUIRED
     node.ok(put("a", 1, cas=0))
 
 
 def test_cas_zero_does_not_fit_a_key_whose_only_version_is_deleted(node):
     node.ok(put("a", 1))
     node.ok(c.KvDelete(T0, "m1", "a", ()))
-    assert reason(node.do(put("a", 2, cas=0))) == c.Reason.CAS_MISMATCH
+    assert reason(node.do(put("a", 2, cas=0))) == Reason.CAS_MISMATCH
 
 
 def test_a_mount_that_requires_cas_requires_it_of_every_key(node):
     node.ok(c.KvConfigPut(T0, "m1", cas_required=True))
     node.ok(c.KvMetadataPut(T0, "m1", "a", cas_required=False))
-    assert reason(node.do(put("a", 1))) == c.Reason.CAS_REQUIRED
+    assert reason(node.do(put("a", 1))) == Reason.CAS_REQUIRED
 
 
 def test_ten_versions_are_kept_by_default_and_the_oldest_moves(node):
@@ -184,7 +185,7 @@ def test_destroy_is_for_ever(node):
 
 
 def test_metadata_is_replaced_or_patched(node):
-    assert reason(node.do(c.KvMetadataPut(T0, "m1", "a", patch=True))) == c.Reason.NO_SUCH_KEY
+    assert reason(node.do(c.KvMetadataPut(T0, "m1", "a", patch=True))) == Reason.NO_SUCH_KEY
     node.ok(c.KvMetadataPut(T0, "m1", "a", max_versions=7, custom_metadata={"a": "1", "b": "2"}))
     node.ok(c.KvMetadataPut(T0, "m1", "a", custom_metadata={"b": None, "c": "3"}, patch=True))
     key = node.reads.kv_key("m1", "a")
@@ -205,7 +206,7 @@ def test_a_key_whose_metadata_was_deleted_starts_over(node):
 def test_nothing_is_written_under_a_mount_that_is_gone(node):
     node.ok(c.MountRemove(T0, "kv/"))
     for command in (put("a", 1), c.KvMetadataPut(T0, "m1", "a"), c.KvConfigPut(T0, "m1", max_versions=1)):
-        assert reason(node.do(command)) == c.Reason.NO_SUCH_MOUNT
+        assert reason(node.do(command)) == Reason.NO_SUCH_MOUNT
     for kind in (c.KvDelete, c.KvUndelete, c.KvDestroy):
         assert node.ok(kind(T0, "m1", "a", (1,))) == {}
     assert node.ok(c.KvMetadataDelete(T0, "m1", "a")) == {}

@@ -4,6 +4,7 @@ import pytest
 from support.state import MINUTE, SECOND, T0, Node, mount, sealed, token
 
 from storage import command as c
+from storage.outcome import Reason, Rejected
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def test_a_renewed_lease_falls_due_later_and_a_dead_one_is_not_renewed(node):
     node.ok(c.LeaseRenew(T0 + SECOND, "kv/a/1", MINUTE, T0 + SECOND + MINUTE))
     assert due(node, T0 + MINUTE) == []
     late = c.LeaseRenew(T0 + 3 * MINUTE, "kv/a/1", MINUTE, T0 + 4 * MINUTE)
-    assert node.do(late) == c.Rejected(c.Reason.NO_SUCH_LEASE)
+    assert node.do(late) == Rejected(Reason.NO_SUCH_LEASE)
     node.ok(lease("kv/a/2", expires_ns=T0 + 9 * MINUTE))
     node.ok(c.LeasesEnd(T0, "kv/a/2", exact=True, limit=10))
-    assert node.do(c.LeaseRenew(T0, "kv/a/2", MINUTE, T0 + MINUTE)) == c.Rejected(c.Reason.NO_SUCH_LEASE)
+    assert node.do(c.LeaseRenew(T0, "kv/a/2", MINUTE, T0 + MINUTE)) == Rejected(Reason.NO_SUCH_LEASE)
 
 
 @pytest.mark.parametrize("end", [c.TokenRevoke(T0, b"t"), c.TokenRevoke(T0, b"t", orphan_children=True)])
@@ -64,14 +65,14 @@ def test_a_lease_ends_with_an_ancestor_of_its_token_and_by_expiry(node):
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        (lease("kv/a/1"), c.Reason.LEASE_EXISTS),
-        (lease("kv/b/1", owner="gone"), c.Reason.NO_SUCH_TOKEN),
-        (c.LeasePut(T0, "x", "m9", None, 0, T0, T0, True, sealed()), c.Reason.NO_SUCH_MOUNT),
+        (lease("kv/a/1"), Reason.LEASE_EXISTS),
+        (lease("kv/b/1", owner="gone"), Reason.NO_SUCH_TOKEN),
+        (c.LeasePut(T0, "x", "m9", None, 0, T0, T0, True, sealed()), Reason.NO_SUCH_MOUNT),
     ],
 )
 def test_a_lease_needs_its_mount_and_its_token(node, command, reason):
     node.ok(lease("kv/a/1"))
-    assert node.do(command) == c.Rejected(reason)
+    assert node.do(command) == Rejected(reason)
 
 
 def test_leases_are_ended_by_prefix_in_steps(node):

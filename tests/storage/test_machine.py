@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log, sealed, token
 
 from storage import command as c
-from storage import outcomes as outcomes_module
+from storage import idempotency
 from storage.handling import HANDLINGS, TOPICS, Handling
+from storage.idempotency import RETENTION_NS
 from storage.machine import BATCH_COMMANDS_MAX, COMMAND_AGE_MAX_NS, Machine
-from storage.outcomes import RETENTION_NS
+from storage.outcome import Done, Reason, Rejected
 
 
 @pytest.fixture
@@ -22,8 +23,8 @@ def node():
     node.machine.close()
 
 
-def rejected(reason: str) -> c.Rejected:
-    return c.Rejected(reason)
+def rejected(reason: str) -> Rejected:
+    return Rejected(reason)
 
 
 def outcomes(node: Node) -> int:
@@ -48,7 +49,7 @@ def test_the_same_log_gives_the_same_state_and_outcomes(tmp_path, seed):
             disk.machine = Machine.open(tmp_path / "state.db", key=b"k" * 32)
             assert disk.machine.state_digest() == memory.machine.state_digest()
     assert memory.machine.state_digest() == disk.machine.state_digest()
-    assert kinds == {c.Done, c.Rejected}
+    assert kinds == {Done, Rejected}
     memory.machine.close()
     disk.machine.close()
 
@@ -105,20 +106,20 @@ def test_a_retry_is_answered_with_the_first_outcome_and_changes_nothing(node):
 def test_a_rejection_is_remembered_too(node):
     """A retry must not succeed where the caller may have seen the refusal."""
     node.ok(mount())
-    assert node.do(put("a", 2), request_id=b"r" * 16) == rejected(c.Reason.VERSION_RACED)
+    assert node.do(put("a", 2), request_id=b"r" * 16) == rejected(Reason.VERSION_RACED)
     node.ok(put("a", 1))
-    assert node.do(put("a", 2), request_id=b"r" * 16) == rejected(c.Reason.VERSION_RACED)
+    assert node.do(put("a", 2), request_id=b"r" * 16) == rejected(Reason.VERSION_RACED)
 
 
 def test_a_retry_of_a_forgotten_command_is_refused(node):
     """However late a retry comes, the command is not applied twice."""
     policy = c.PolicyPut(T0, "p", "one")
     node.do(policy, request_id=b"r" * 16)
-    later = T0 + RETENTION_NS + outcomes_module.FORGET_EVERY_NS + 1
+    later = T0 + RETENTION_NS + idempotency.FORGET_EVERY_NS + 1
     node.ok(c.PolicyDelete(later, "other"))
     assert node.machine.outcome(b"r" * 16) is None
     node.ok(c.PolicyDelete(later, "p"))
-    assert node.do(policy, request_id=b"r" * 16) == rejected(c.Reason.STALE)
+    assert node.do(policy, request_id=b"r" * 16) == rejected(Reason.STALE)
     assert node.reads.policy("p") is None
 
 
@@ -127,7 +128,7 @@ def test_no_command_is_applied_twice_at_any_clock(node, late):
     """Stamped `late` behind the clock; retried as the clock goes on: remembered, or refused as stale."""
     node.ok(c.PolicyPut(T0, "clock", ""))
     cas = c.batch(T0 - late, mount(time_ns=T0 - late))
-    assert isinstance(node.do(cas, request_id=b"r" * 16), c.Done)
+    assert isinstance(node.do(cas, request_id=b"r" * 16), Done)
     for step in range(1, 40):
         now = T0 + step * 10 * SECOND
         node.ok(c.MountRemove(now, "kv/"))
@@ -137,20 +138,20 @@ def test_no_command_is_applied_twice_at_any_clock(node, late):
 
 def test_a_stale_command_moves_no_clock_and_a_fresh_one_is_taken(node):
     node.ok(c.PolicyPut(T0, "p", ""))
-    assert node.do(c.PolicyPut(T0 - COMMAND_AGE_MAX_NS - 1, "old", "")) == rejected(c.Reason.STALE)
+    assert node.do(c.PolicyPut(T0 - COMMAND_AGE_MAX_NS - 1, "old", "")) == rejected(Reason.STALE)
     assert node.machine.clock_ns == T0
     node.ok(c.PolicyPut(T0 - COMMAND_AGE_MAX_NS, "late", ""))
     assert node.reads.policies() == ["late", "p"]
 
 
 def test_outcomes_are_forgotten_a_few_at_a_time_until_none_is_overdue(node, monkeypatch):
-    monkeypatch.setattr(outcomes_module, "FORGET_ROWS_MAX", 4)
+    monkeypatch.setattr(idempotency, "FORGET_ROWS_MAX", 4)
     for number in range(100):
         node.ok(c.PolicyPut(T0 + number, "p", ""))
     before = outcomes(node)
     later = T0 + RETENTION_NS + MINUTE
     node.ok(c.PolicyPut(later, "p", ""))
-    assert before + 1 - outcomes(node) == outcomes_module.FORGET_ROWS_MAX
+    assert before + 1 - outcomes(node) == idempotency.FORGET_ROWS_MAX
     for _ in range(100):
         node.ok(c.PolicyPut(later, "p", ""))
     assert outcomes(node) == 101
@@ -158,7 +159,7 @@ def test_outcomes_are_forgotten_a_few_at_a_time_until_none_is_overdue(node, monk
 
 
 def test_what_is_forgotten_does_not_depend_on_when_a_node_commits_or_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(outcomes_module, "FORGET_ROWS_MAX", 7)
+    monkeypatch.setattr(idempotency, "FORGET_ROWS_MAX", 7)
     often, never, restarted = Node(tmp_path / "often.db"), Node(), Node(tmp_path / "restarted.db")
     nodes = (often, never, restarted)
     for number in range(400):
@@ -190,7 +191,7 @@ def test_a_gap_in_the_log_is_a_bug_of_the_caller(node):
 def test_a_batch_is_all_or_nothing(node):
     node.ok(mount())
     refused = node.do(c.batch(T0, put("a", 1), c.PolicyPut(T0, "p", "x"), put("a", 7)))
-    assert refused == rejected(c.Reason.VERSION_RACED)
+    assert refused == rejected(Reason.VERSION_RACED)
     assert node.reads.kv_key("m1", "a") is None
     assert node.reads.policy("p") is None
     assert node.reads.kv_versions("m1", "a") == []
@@ -201,9 +202,9 @@ def test_a_batch_is_all_or_nothing(node):
 
 def test_a_batch_in_a_batch_or_too_long_a_batch_is_malformed(node):
     inner = c.batch(T0, c.PolicyPut(T0, "p", "x"))
-    assert node.do(c.batch(T0, c.PolicyPut(T0, "q", "x"), inner)) == rejected(c.Reason.MALFORMED)
+    assert node.do(c.batch(T0, c.PolicyPut(T0, "q", "x"), inner)) == rejected(Reason.MALFORMED)
     many = [c.PolicyPut(T0, "p", "x")] * (BATCH_COMMANDS_MAX + 1)
-    assert node.do(c.batch(T0, *many)) == rejected(c.Reason.MALFORMED)
+    assert node.do(c.batch(T0, *many)) == rejected(Reason.MALFORMED)
     assert node.reads.policies() == []
 
 
@@ -211,7 +212,7 @@ def test_a_batch_in_a_batch_or_too_long_a_batch_is_malformed(node):
 def test_apply_is_total_over_bytes(data):
     """Nothing that a log may hold stops a node."""
     node = Node()
-    assert isinstance(node.do(data), c.Done | c.Rejected)
+    assert isinstance(node.do(data), Done | Rejected)
     node.machine.close()
 
 
@@ -228,7 +229,7 @@ def test_apply_is_total_over_field_values(data):
     raw = b"\x01" + msgspec.msgpack.encode([tag, *fields])
     node = Node()
     node.ok(mount())
-    assert isinstance(node.do(raw), c.Done | c.Rejected)
+    assert isinstance(node.do(raw), Done | Rejected)
     node.machine.commit()
     node.machine.close()
 

@@ -4,6 +4,7 @@ import pytest
 from support.state import MINUTE, T0, Node, mount, put, sealed
 
 from storage import command as c
+from storage.outcome import Reason, Rejected
 
 
 @pytest.fixture
@@ -14,14 +15,14 @@ def node():
 
 
 def refused(outcome) -> str:
-    assert isinstance(outcome, c.Rejected)
+    assert isinstance(outcome, Rejected)
     return outcome.reason
 
 
 @pytest.mark.parametrize("path", ["team/kv/", "team/", "team/kv/deep/"])
 def test_mounts_never_contain_one_another(node, path):
     node.ok(mount("team/kv/", "m1"))
-    assert refused(node.do(mount(path, "m2"))) == c.Reason.PATH_IN_USE
+    assert refused(node.do(mount(path, "m2"))) == Reason.PATH_IN_USE
 
 
 @pytest.mark.parametrize("path", ["team/kv2/", "team-b/", "t/", "team/k/"])
@@ -32,7 +33,7 @@ def test_neighbours_are_no_conflict(node, path):
 
 def test_a_mount_id_is_never_used_twice(node):
     node.ok(mount("a/", "m1"))
-    assert refused(node.do(mount("b/", "m1"))) == c.Reason.PATH_IN_USE
+    assert refused(node.do(mount("b/", "m1"))) == Reason.PATH_IN_USE
 
 
 def test_the_mount_of_a_path(node):
@@ -75,7 +76,7 @@ def test_tune_changes_only_what_is_given(node):
     node.ok(c.MountTune(T0, "kv/", max_lease_ttl_ns=9))
     (entry,) = node.reads.mounts()
     assert (entry.description, entry.default_lease_ttl_ns, entry.max_lease_ttl_ns) == ("new", 0, 9)
-    assert refused(node.do(c.MountTune(T0, "no/"))) == c.Reason.NO_SUCH_MOUNT
+    assert refused(node.do(c.MountTune(T0, "no/"))) == Reason.NO_SUCH_MOUNT
 
 
 def test_a_move_keeps_the_data_under_the_same_id(node):
@@ -83,8 +84,8 @@ def test_a_move_keeps_the_data_under_the_same_id(node):
     node.ok(mount("b/", "m2"))
     node.ok(put("x", 1))
     for target in ("b/", "b/in/", "a/"):
-        assert refused(node.do(c.MountMove(T0, "a/", target))) == c.Reason.PATH_IN_USE
-    assert refused(node.do(c.MountMove(T0, "no/", "c/"))) == c.Reason.NO_SUCH_MOUNT
+        assert refused(node.do(c.MountMove(T0, "a/", target))) == Reason.PATH_IN_USE
+    assert refused(node.do(c.MountMove(T0, "no/", "c/"))) == Reason.NO_SUCH_MOUNT
     node.ok(c.MountMove(T0, "a/", "c/"))
     assert node.reads.mount_for("a/x") is None
     assert node.reads.mount_for("c/x").mount_id == "m1"
@@ -125,13 +126,13 @@ def test_policies(node):
 def test_a_store_is_initialised_once(node):
     assert node.reads.cluster() is None
     node.ok(c.ClusterInit(T0, "id", "name"))
-    assert refused(node.do(c.ClusterInit(T0, "other", "name"))) == c.Reason.ALREADY_INITIALIZED
+    assert refused(node.do(c.ClusterInit(T0, "other", "name"))) == Reason.ALREADY_INITIALIZED
     assert node.reads.cluster() == ("id", "name")
 
 
 def test_a_key_term_is_never_replaced(node):
     node.ok(c.KeyTermAdd(T0, 1, b"one"))
-    assert refused(node.do(c.KeyTermAdd(T0, 1, b"other"))) == c.Reason.TERM_EXISTS
+    assert refused(node.do(c.KeyTermAdd(T0, 1, b"other"))) == Reason.TERM_EXISTS
     node.ok(c.KeyTermAdd(T0 + 1, 2, b"two"))
     assert [(term.term, term.wrapped_key) for term in node.reads.key_terms()] == [(1, b"one"), (2, b"two")]
 
@@ -150,19 +151,19 @@ def test_nodes_and_system_secrets(node):
 
 def test_a_join_ticket_admits_one_node_until_it_expires(node):
     take = c.JoinTokenTake(T0, b"d", "n1")
-    assert refused(node.do(take)) == c.Reason.TOKEN_INVALID
+    assert refused(node.do(take)) == Reason.TOKEN_INVALID
     node.ok(c.JoinTokenPut(T0, b"d", T0 + MINUTE))
     node.ok(take)
     node.ok(take)  # the answer was lost
-    assert refused(node.do(c.JoinTokenTake(T0, b"d", "n2"))) == c.Reason.TOKEN_INVALID
-    assert refused(node.do(c.JoinTokenTake(T0 + MINUTE, b"d", "n1"))) == c.Reason.TOKEN_INVALID
+    assert refused(node.do(c.JoinTokenTake(T0, b"d", "n2"))) == Reason.TOKEN_INVALID
+    assert refused(node.do(c.JoinTokenTake(T0 + MINUTE, b"d", "n1"))) == Reason.TOKEN_INVALID
 
 
 def test_a_taken_ticket_does_not_become_free_by_issuing_it_again(node):
     node.ok(c.JoinTokenPut(T0, b"d", T0 + MINUTE))
     node.ok(c.JoinTokenTake(T0, b"d", "n1"))
     node.ok(c.JoinTokenPut(T0, b"d", T0 + MINUTE))
-    assert refused(node.do(c.JoinTokenTake(T0, b"d", "n2"))) == c.Reason.TOKEN_INVALID
+    assert refused(node.do(c.JoinTokenTake(T0, b"d", "n2"))) == Reason.TOKEN_INVALID
 
 
 def test_expired_tickets_are_cleared_away(node):

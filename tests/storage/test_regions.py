@@ -8,9 +8,9 @@ from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log,
 
 from storage import command as c
 from storage import history
-from storage.command import Done, Reason, Rejected
 from storage.errors import NotWanted
 from storage.machine import Machine
+from storage.outcome import Done, Reason, Rejected
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from storage.cache import CachedValue, ValueCache
 from storage.errors import Corrupt, Incompatible, WrongKey
 from storage.handling import TOPICS
 from storage.machine import Machine
+from storage.outcome import Reason, Rejected
 from storage.rows import KvVersion
 
 TESTS = Path(__file__).parents[1]
@@ -203,7 +204,7 @@ def test_a_write_that_was_permitted_before_a_reset_is_decided_anew(tmp_path):
     node.machine.stage_reset(tmp_path / "backup", node.machine.applied_index + 1, b"r" * 16)
     node.machine.restore(tmp_path / "backup")
     late = c.KvPut(T0, "m1", "a", 1, None, sealed("a"), decided)
-    assert node.do(late) == c.Rejected(c.Reason.PERMISSION_OUTDATED)
+    assert node.do(late) == Rejected(Reason.PERMISSION_OUTDATED)
     node.machine.close()
 
 
@@ -231,7 +232,7 @@ def test_a_reset_keeps_the_groups_authority_and_which_tickets_were_spent(tmp_pat
     node.ok(c.JoinTokenPut(T0, b"later", T0 + 60 * MINUTE))
     reset_to(node, backup)
     assert node.reads.system_secret("ca") == sealed("new")
-    assert node.do(c.JoinTokenTake(T0, b"spent", "n2")) == c.Rejected(c.Reason.TOKEN_INVALID)
+    assert node.do(c.JoinTokenTake(T0, b"spent", "n2")) == Rejected(Reason.TOKEN_INVALID)
     node.ok(c.JoinTokenTake(T0, b"later", "n2"))
     node.machine.close()
 
@@ -316,7 +317,7 @@ def test_a_state_that_begins_a_group_of_its_own_knows_nobody_of_the_former_one(t
     node.machine.commit()
     node.machine.enter_alone(c.NodePut(T0, "new", "eu", "https://new", "new:1"))
     assert [each.node_id for each in node.reads.nodes()] == ["new"]
-    assert node.do(c.JoinTokenTake(T0, b"ticket", "thief")) == c.Rejected(c.Reason.TOKEN_INVALID)
+    assert node.do(c.JoinTokenTake(T0, b"ticket", "thief")) == Rejected(Reason.TOKEN_INVALID)
     assert node.machine.outcome(last.to_bytes(16, "big")) is None
     assert (node.reads.region()[1], node.reads.regions(), node.reads.epochs()) == ("alone", [], [])
     assert node.machine.history.first == node.machine.position + 1

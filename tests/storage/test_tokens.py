@@ -5,6 +5,7 @@ import pytest
 from support.state import MINUTE, T0, Node, mount, token
 
 from storage import command as c
+from storage.outcome import Reason, Rejected
 from storage.tokens import SPENT_GRACE_NS, TOKENS_EXPIRE_MAX
 
 
@@ -16,7 +17,7 @@ def node():
 
 
 def refused(outcome) -> str:
-    assert isinstance(outcome, c.Rejected)
+    assert isinstance(outcome, Rejected)
     return outcome.reason
 
 
@@ -45,14 +46,14 @@ def test_a_token_reads_back_as_written(node):
 
 def test_digest_and_accessor_are_taken_once(node):
     node.ok(token("a"))
-    assert refused(node.do(token("a"))) == c.Reason.TOKEN_EXISTS
+    assert refused(node.do(token("a"))) == Reason.TOKEN_EXISTS
 
 
 def test_a_child_needs_a_parent_that_lives(node):
-    assert refused(node.do(token("b", "a"))) == c.Reason.PARENT_GONE
+    assert refused(node.do(token("b", "a"))) == Reason.PARENT_GONE
     node.ok(token("a", expires_ns=T0 + MINUTE))
     node.ok(token("b", "a", time_ns=T0 + MINUTE - 1))
-    assert refused(node.do(token("c", "a", time_ns=T0 + MINUTE))) == c.Reason.PARENT_GONE
+    assert refused(node.do(token("c", "a", time_ns=T0 + MINUTE))) == Reason.PARENT_GONE
 
 
 def test_revoking_takes_all_descendants_and_nobody_else(node):
@@ -78,8 +79,8 @@ def test_renewal_moves_the_expiry_of_a_live_token_only(node):
     row = node.reads.token(b"a")
     assert (row.ttl_ns, row.expires_ns, row.last_renewal_ns) == (7, T0 + 2 * MINUTE, T0 + 5)
     late = c.TokenRenew(T0 + 2 * MINUTE, b"a", 7, T0 + 9 * MINUTE)
-    assert refused(node.do(late)) == c.Reason.NO_SUCH_TOKEN
-    assert refused(node.do(c.TokenRenew(T0, b"x", 7, T0))) == c.Reason.NO_SUCH_TOKEN
+    assert refused(node.do(late)) == Reason.NO_SUCH_TOKEN
+    assert refused(node.do(c.TokenRenew(T0, b"x", 7, T0))) == Reason.NO_SUCH_TOKEN
 
 
 def test_uses_run_out_and_the_last_one_leaves_minus_one(node):
@@ -87,14 +88,14 @@ def test_uses_run_out_and_the_last_one_leaves_minus_one(node):
     assert node.ok(c.TokenUse(T0, b"a")) == {"remaining": 1}
     assert node.ok(c.TokenUse(T0, b"a")) == {"remaining": -1}
     assert node.reads.token(b"a").num_uses == -1
-    assert refused(node.do(c.TokenUse(T0, b"a"))) == c.Reason.NO_SUCH_TOKEN
-    assert refused(node.do(c.TokenUse(T0, b"x"))) == c.Reason.NO_SUCH_TOKEN
+    assert refused(node.do(c.TokenUse(T0, b"a"))) == Reason.NO_SUCH_TOKEN
+    assert refused(node.do(c.TokenUse(T0, b"x"))) == Reason.NO_SUCH_TOKEN
 
 
 def test_a_token_without_limit_is_never_used_up_and_an_expired_one_is_not_used(node):
     node.ok(token("a", expires_ns=T0 + MINUTE))
     assert node.ok(c.TokenUse(T0, b"a")) == {"remaining": 0}
-    assert refused(node.do(c.TokenUse(T0 + MINUTE, b"a"))) == c.Reason.NO_SUCH_TOKEN
+    assert refused(node.do(c.TokenUse(T0 + MINUTE, b"a"))) == Reason.NO_SUCH_TOKEN
 
 
 def test_a_spent_token_is_swept_after_its_grace_if_nobody_revoked_it(node):
@@ -129,9 +130,9 @@ def test_a_stamp_that_lags_wakes_no_token_that_others_have_seen_dead(node):
     node.ok(c.PolicyPut(T0 + MINUTE, "later", ""))
     early = T0 + MINUTE - 1
     renewal = c.TokenRenew(early, b"a", ttl_ns=MINUTE, expires_ns=early + MINUTE)
-    assert refused(node.do(renewal)) == c.Reason.NO_SUCH_TOKEN
-    assert refused(node.do(c.TokenUse(early, b"a"))) == c.Reason.NO_SUCH_TOKEN
-    assert refused(node.do(token("b", "a", time_ns=early))) == c.Reason.PARENT_GONE
+    assert refused(node.do(renewal)) == Reason.NO_SUCH_TOKEN
+    assert refused(node.do(c.TokenUse(early, b"a"))) == Reason.NO_SUCH_TOKEN
+    assert refused(node.do(token("b", "a", time_ns=early))) == Reason.PARENT_GONE
     assert node.reads.token(b"a").expires_ns == T0 + MINUTE
 
 
@@ -148,4 +149,4 @@ def test_what_an_auth_method_issued_goes_with_it(node):
     node.ok(c.MountRemove(T0, "auth/elsewhere/"))
     assert names(node) == "f"
     late = msgspec.structs.replace(token("c"), issuer="m-up")
-    assert refused(node.do(late)) == c.Reason.NO_SUCH_MOUNT
+    assert refused(node.do(late)) == Reason.NO_SUCH_MOUNT

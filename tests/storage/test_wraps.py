@@ -4,6 +4,7 @@ import msgspec
 from support.state import T0, Node, mount, put, sealed
 
 from storage import command as c
+from storage.outcome import Rejected
 
 
 def term(number: int) -> c.KeyTermAdd:
@@ -28,9 +29,9 @@ def test_every_sealed_value_in_the_log_counts_refused_or_not():
     node = begun()
     assert node.machine.wraps == 1, "of the batch that made the term itself"
     node.ok(put("a", 1))
-    assert isinstance(node.do(put("a", 1)), c.Rejected)
+    assert isinstance(node.do(put("a", 1)), Rejected)
     node.ok(c.KvDelete(T0, "m1", "a", ()))
-    assert isinstance(node.do(c.batch(T0, put("a", 2), put("a", 9))), c.Rejected)
+    assert isinstance(node.do(c.batch(T0, put("a", 2), put("a", 9))), Rejected)
     assert node.machine.wraps == 5
     node.ok(c.EntryPut(T0, "sys:test", "a", sealed()))
     assert node.machine.wraps == 6

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from storage import command as c
 from storage.machine import Machine
+from storage.outcome import Done
 
 KEY = b"k" * 32
 T0 = 1_800_000_000 * 10**9
@@ -39,7 +40,7 @@ class Node:
     def ok(self, command):
         """Apply what must succeed; returns the value of its outcome."""
         outcome = self.do(command)
-        assert isinstance(outcome, c.Done), outcome
+        assert isinstance(outcome, Done), outcome
         return outcome.value
 
 

@@ -8,6 +8,7 @@ from support.state import KEY, T0, Node
 from storage import command as c
 from storage.errors import Incompatible
 from storage.machine import Machine
+from storage.outcome import Reason, Rejected
 
 
 def node_put(node_id: str, level: int) -> c.NodePut:
@@ -26,7 +27,7 @@ def test_the_level_is_raised_when_every_node_knows_it_and_not_before() -> None:
     node = at(2)
     node.ok(node_put("n1", 2))
     node.ok(node_put("n2", 1))
-    assert node.do(c.LevelRaise(T0, 2)) == c.Rejected(c.Reason.LEVEL_UNKNOWN)
+    assert node.do(c.LevelRaise(T0, 2)) == Rejected(Reason.LEVEL_UNKNOWN)
     assert node.machine.level == 1
     node.ok(node_put("n2", 2))
     node.ok(c.LevelRaise(T0, 2))
@@ -39,7 +40,7 @@ def test_a_node_that_does_not_know_the_level_cannot_enter_any_more() -> None:
     node = at(2)
     node.ok(node_put("n1", 2))
     node.ok(c.LevelRaise(T0, 2))
-    assert node.do(node_put("n2", 1)) == c.Rejected(c.Reason.LEVEL_UNKNOWN)
+    assert node.do(node_put("n2", 1)) == Rejected(Reason.LEVEL_UNKNOWN)
     assert [row.node_id for row in node.reads.nodes()] == ["n1"]
 
 
@@ -50,7 +51,7 @@ def test_an_old_and_a_new_node_make_the_same_of_a_command_that_came_too_early() 
     for node in (old, new):
         node.ok(node_put("n1", 2))
         for command in (probe, unknown, c.batch(T0, probe), c.batch(T0, c.PolicyPut(T0, "p", ""), probe)):
-            assert node.do(command) == c.Rejected(c.Reason.MALFORMED)
+            assert node.do(command) == Rejected(Reason.MALFORMED)
         assert node.reads.policies() == []
     assert old.machine.state_digest() == new.machine.state_digest()
     new.ok(c.LevelRaise(T0, 2))

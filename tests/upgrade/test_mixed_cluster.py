@@ -21,6 +21,7 @@ from storage import command as c
 from storage.errors import Incompatible
 from storage.keyring import JournalCipher, Keyring, RootKey
 from storage.machine import Machine
+from storage.outcome import Reason, Rejected
 
 KEY = b"k" * 32
 OLD, NEW = c.LEVEL, c.LEVEL + 1
@@ -178,7 +179,7 @@ async def test_nodes_are_upgraded_one_after_another_at_work_and_new_things_come_
                     await write(three, writer, f"{writer}-{node_id}-{leader}")
                     written.append(f"{writer}-{node_id}-{leader}")
             store = three.stores[node_id]
-            with pytest.raises(CommandRejected, match=c.Reason.LEVEL_UNKNOWN):
+            with pytest.raises(CommandRejected, match=Reason.LEVEL_UNKNOWN):
                 await store.submit(c.LevelRaise(store.now_ns(), NEW))
             with pytest.raises(NotEnabled):
                 await store.submit(c.LevelProbe(store.now_ns()))
@@ -225,7 +226,7 @@ async def test_what_is_proposed_too_early_all_the_same_does_no_harm(three: Nodes
     applied = await store.group.propose(
         c.encode(c.LevelProbe(store.now_ns())), request_id=os.urandom(16), timeout=PATIENCE_S
     )
-    assert applied.result == c.Rejected(c.Reason.MALFORMED)
+    assert applied.result == Rejected(Reason.MALFORMED)
     await three.alike()
 
 

@@ -20,7 +20,7 @@ from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Handler, Route
 from node.errors import InvalidRequest
 from node.store import CommandRejected
-from storage.command import Reason
+from storage.outcome import Reason
 from storage.seal import Unsealer
 from storage.secret import Secret
 

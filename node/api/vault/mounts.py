@@ -40,9 +40,9 @@ from storage.command import (
     MountPut,
     MountRemove,
     MountTune,
-    Reason,
     batch,
 )
+from storage.outcome import Reason
 from storage.rows import Mount
 
 RESERVED = ("sys/", "auth/", "cubbyhole/", "identity/", "audit/")

@@ -22,7 +22,8 @@ from node.core.router import Handler, Route
 from node.errors import InvalidRequest, OutcomeUnknown
 from node.store import CommandRejected
 from node.view import View, write
-from storage.command import AnyCommand, Reason
+from storage.command import AnyCommand
+from storage.outcome import Reason
 from storage.seal import Unsealer
 
 KIND = "rekey"

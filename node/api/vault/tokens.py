@@ -13,7 +13,8 @@ from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
 from node.store import CommandRejected
-from storage.command import Reason, TokenRenew, TokenRevoke
+from storage.command import TokenRenew, TokenRevoke
+from storage.outcome import Reason
 from storage.rows import Token
 from storage.secret import Secret
 

@@ -22,7 +22,8 @@ from node.auth.fields import SECOND_NS, boolean, duration_ns, integer
 from node.errors import InvalidRequest, PermissionDenied, TooBusy
 from node.store import CommandRejected, Store
 from node.view import View, in_turns
-from storage.command import EntryDelete, Reason
+from storage.command import EntryDelete
+from storage.outcome import Reason
 from storage.rows import Mount
 
 FAILURES_MAX = 5

@@ -12,7 +12,7 @@ from node.core.router import Table
 from node.errors import InvalidRequest, NodeError, NotFound
 from node.store import CommandRejected
 from node.view import View
-from storage.command import Reason
+from storage.outcome import Reason
 from storage.rows import Mount, Token
 
 

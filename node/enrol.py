@@ -25,7 +25,7 @@ from node.errors import InvalidRequest, NoQuorum, PermissionDenied
 from node.outgoing import Connector
 from node.store import CommandRejected, Store
 from storage.command import AnyCommand, JoinTokenPut, JoinTokenTake, NodePut, batch
-from storage.keyring import JOIN_TOKEN_DIGEST, KIND_SYSTEM, Context
+from storage.keyring import JOIN_TOKEN_DIGEST, KIND_SYSTEM, REGION_TICKET_DIGEST, Context
 from storage.secret import Secret
 
 TICKET_TTL_MAX_S = 24 * 3600
@@ -36,13 +36,30 @@ JOIN_TIMEOUT_S = 30.0
 CA_CONTEXT = Context(kind=KIND_SYSTEM, mount_id="", path="ca-key", version=0)
 
 
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """What may enter with a ticket. One for a node gives the sealed root key, one for a region the key itself: so each
+    kind has its digests under a key of its own, and none is good for the other.
+    """
+
+    kind: str
+    digest_key: str
+    ticket: str  # what its ticket is called
+    source: str  # who prints one
+
+
+NODE = Entrant("node", JOIN_TOKEN_DIGEST, "join token", "`operator join-token` on a member")
+REGION = Entrant("region", REGION_TICKET_DIGEST, "ticket", "`region ticket` in the region that orders writes")
+
+
 class Ticket(msgspec.Struct, frozen=True, array_like=True):
-    """What a join token says."""
+    """What a join token says, or a region's ticket."""
 
     secret: bytes
     ca_fingerprint: str
     addresses: list[str]  # the first one is the issuing node's
     pin: bytes = b""  # SHA-256 of the issuing node's listener certificate, where its operator brought one
+    admits: str = NODE.kind  # of an Entrant
 
     def __repr__(self) -> str:
         return "Ticket(...)"
@@ -51,14 +68,19 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True):
         return base64.urlsafe_b64encode(msgspec.msgpack.encode(self)).decode().rstrip("=")
 
     @classmethod
-    def parse(cls, text: str) -> "Ticket":
-        """Raises InvalidRequest."""
+    def parse(cls, text: str, entrant: Entrant = NODE) -> "Ticket":
+        """Raises InvalidRequest, also if it admits something else."""
         if len(text) > TICKET_BYTES_MAX:
-            raise InvalidRequest("join token too long")
+            raise InvalidRequest(f"{entrant.ticket} too long")
         try:
-            return msgspec.msgpack.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=cls)
+            told = msgspec.msgpack.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=cls)
         except (ValueError, msgspec.MsgspecError):
-            raise InvalidRequest("this is not a join token") from None
+            raise InvalidRequest(f"this is not a {entrant.ticket}: {entrant.source} prints one") from None
+        if told.admits != entrant.kind:
+            raise InvalidRequest(
+                f"this admits a {told.admits}, and no {entrant.kind}: {entrant.source} prints a {entrant.ticket}"
+            )
+        return told
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
@@ -92,21 +114,21 @@ class Admission:
 # --- the cluster's side ------------------------------------------------------------------------------------
 
 
-def _digest(store: Store, secret: bytes) -> bytes:
-    return hmac.digest(store.root.derive(JOIN_TOKEN_DIGEST), secret, "sha256")
+def _digest(store: Store, secret: bytes, entrant: Entrant) -> bytes:
+    return hmac.digest(store.root.derive(entrant.digest_key), secret, "sha256")
 
 
-async def issue_ticket(core: Core, *, ttl_s: int, ca_certificate: bytes, pin: bytes) -> str:
-    """A new one-time join token, good for ttl_s seconds."""
+async def issue_ticket(core: Core, entrant: Entrant, *, ttl_s: int, ca_certificate: bytes, pin: bytes) -> str:
+    """A new one-time ticket, good for ttl_s seconds."""
     store = core.unsealed
     secret = secrets.token_bytes(24)
     now = store.now_ns()
     await store.submit(
-        JoinTokenPut(time_ns=now, digest=_digest(store, secret), expires_ns=now + ttl_s * 10**9)
+        JoinTokenPut(time_ns=now, digest=_digest(store, secret, entrant), expires_ns=now + ttl_s * 10**9)
     )
     own = core.settings.api_address
     addresses = [own, *(row.api_address for row in store.reads.nodes() if row.api_address != own)]
-    return Ticket(secret, pki.fingerprint(ca_certificate), addresses, pin).text()
+    return Ticket(secret, pki.fingerprint(ca_certificate), addresses, pin, entrant.kind).text()
 
 
 def authority(store: Store, ca_certificate: bytes) -> pki.Credentials:
@@ -117,7 +139,7 @@ def authority(store: Store, ca_certificate: bytes) -> pki.Credentials:
     return pki.Credentials(ca_certificate, Secret(store.open(CA_CONTEXT, sealed)))
 
 
-async def spend_ticket(core: Core, secret: str, taker: str, *also: AnyCommand) -> None:
+async def spend_ticket(core: Core, entrant: Entrant, secret: str, taker: str, *also: AnyCommand) -> None:
     """Use a ticket up, and do what depends on it in the same step. Raises PermissionDenied.
 
     Who took it may show it again until it expires, so that a lost answer can be asked for again.
@@ -125,10 +147,12 @@ async def spend_ticket(core: Core, secret: str, taker: str, *also: AnyCommand) -
     store = core.unsealed
     now = store.now_ns()
     try:
-        take = JoinTokenTake(time_ns=now, digest=_digest(store, bytes.fromhex(secret)), node_id=taker)
+        take = JoinTokenTake(
+            time_ns=now, digest=_digest(store, bytes.fromhex(secret), entrant), node_id=taker
+        )
         await store.submit(batch(now, take, *also))
     except (CommandRejected, ValueError):
-        raise PermissionDenied("join token is invalid, expired or used up") from None
+        raise PermissionDenied(f"{entrant.ticket} is invalid, expired or used up") from None
 
 
 async def admit(
@@ -148,6 +172,7 @@ async def admit(
     names = _admissible(request, cluster_id, members, store.level)
     await spend_ticket(
         core,
+        NODE,
         request.secret,
         request.node_id,
         NodePut(
@@ -219,13 +244,14 @@ async def post(ticket: Ticket, path: str, body: bytes, *, only_address: str = ""
 
     Only who shows the authority that the ticket names is told. Raises InvalidRequest with what each one said.
     """
-    problems = []
+    problems: dict[str, list[str]] = {}  # what was said, and by whom
     for address in [only_address] if only_address else ticket.addresses:
         try:
             return await _post_to(ticket, address.rstrip("/"), path, body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            problems.append(f"{address}: {str(error) or type(error).__name__}")
-    raise InvalidRequest("no node of the cluster admitted this one: " + "; ".join(problems))
+            problems.setdefault(str(error) or type(error).__name__, []).append(address)
+    told = "; ".join(f"{', '.join(addresses)}: {problem}" for problem, addresses in problems.items())
+    raise InvalidRequest(f"no node of the cluster admitted this one: {told}")
 
 
 async def _post_to(ticket: Ticket, address: str, path: str, body: bytes) -> dict[str, Any]:

@@ -38,6 +38,7 @@ AUDIT_HMAC = "audit-hmac"
 TOKEN_DIGEST = "token-digest"  # noqa: S105 - a name
 SECRET_ID_DIGEST = "secret-id-digest"  # noqa: S105
 JOIN_TOKEN_DIGEST = "join-token-digest"  # noqa: S105
+REGION_TICKET_DIGEST = "region-ticket-digest"
 BATCH_TOKEN = "batch-token"  # noqa: S105
 KEYRING_WRAP = "keyring-wrap"
 PEER_IDENTITY = "peer-identity"

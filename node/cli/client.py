@@ -92,9 +92,7 @@ class Client:
         headers = self._headers(method, with_token=with_token)
         if content is None and (body is not None or method in {"POST", "PUT", "PATCH"}):
             content = b"" if body is None else dumps(body, indent=None).encode()
-        target = f"/v1/{quote(path.lstrip('/'), safe=PATH_SAFE)}"
-        if query:
-            target += "?" + urlencode(sorted(query.items()), doseq=True)
+        target = f"/v1/{quote(path.lstrip('/'), safe=PATH_SAFE)}{_asked(query)}"
         if self.dry_run is not None:
             self.dry_run.show(method, self.address, target, headers, content)
         if method in WRITES:
@@ -110,7 +108,7 @@ class Client:
         Raises RemoteError if the server refuses, Unreachable if there is no answer, or it breaks off.
         """
         sent = {**self._headers("GET", with_token=True), **headers}
-        target = f"/v1/{quote(path, safe=PATH_SAFE)}?{urlencode(sorted(query.items()))}"
+        target = f"/v1/{quote(path, safe=PATH_SAFE)}{_asked(query)}"
         if self.dry_run is not None:
             self.dry_run.show("GET", self.address, target, sent, None)
         connection, target = open_connection(
@@ -246,9 +244,7 @@ class Client:
         """The JSON of an answer that is a success. Raises RemoteError."""
         prefix = f"{doing}: " if doing else ""
         if answer.status >= 300:
-            url = f"{self.address}/v1/{path.lstrip('/')}" + (
-                f"?{urlencode(sorted(query.items()))}" if query else ""
-            )
+            url = f"{self.address}/v1/{path.lstrip('/')}{_asked(query)}"
             raise RemoteError(prefix + self._refusal(answer, f"{method} {url}"), status=answer.status)
         if answer.body is None and answer.content.strip():
             raise RemoteError(
@@ -292,6 +288,11 @@ class Client:
     def live(self) -> "Client":
         """The same, sending also when commands are to be shown only."""
         return replace(self, dry_run=None, wrap_ttl=None)
+
+
+def _asked(query: Mapping[str, Any] | None) -> str:
+    """The query of a URL; a list is its name several times."""
+    return f"?{urlencode(sorted(query.items()), doseq=True)}" if query else ""
 
 
 def _is_answer(body: Any) -> bool:

@@ -158,7 +158,8 @@ def render(told: dict[str, Any]) -> str:
     headings = ("Region", "Role", "Position", "Lag", "Lag (s)", "Last Contact (s)", "Round Trip (ms)")
     lines = [table(headings, rows, empty="-"), ""]
     lines.append(
-        f"Epoch {told['epoch']}: {told['primary']} orders writes. This node is in {told['region']}."
+        f"Epoch {told['epoch']}: {told['primary'] or 'no region that is known'} orders writes."
+        f" This node is in {told['region']}."
         if told["epoch"]
         else "There are no regions: `strongroom region create` founds the first one."
     )
@@ -187,7 +188,7 @@ def settings(client: Client, out: Output, changes: tuple[tuple[str, str], ...]) 
 @click.argument("name")
 @remote()
 def switchover(client: Client, name: str) -> int:
-    """Hand over to region NAME, without a loss; ask it of the primary region."""
+    """Hand over to region NAME, without a loss. Any region may be asked."""
     client.call("POST", "sys/regions/switchover", {"name": name})
     click.echo(f"Success! {name} orders writes as soon as it has everything.")
     return 0

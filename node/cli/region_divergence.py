@@ -29,6 +29,8 @@ def divergence(client: Client, out: Output, replay: str, discard: str, audit: tu
 
     Exit code 2 if of all entries some are refused.
     """
+    if replay and discard:
+        raise click.UsageError("-replay and -discard are done one after the other")
     if EVERYTHING in (replay, discard):
         return _each(client, out, "POST" if replay else "DELETE")
     if replay:

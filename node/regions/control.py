@@ -46,7 +46,7 @@ def overview(core: Core) -> dict[str, Any]:
         "region": own.region,
         "role": own.role,
         "epoch": own.epoch,
-        "primary": own.epoch_region,
+        "primary": _orders_writes(regions, own),
         "position": own.position,
         "leader": _leader(core),
         "stuck": regions.stuck,
@@ -60,6 +60,16 @@ def overview(core: Core) -> dict[str, Any]:
             for each in store.reads.epochs()
         ],
     }
+
+
+def _orders_writes(regions: RegionsWorker, own: Standing) -> str:
+    """The region that does, as far as this node knows; "" where the one that began the epoch was demoted, and nobody is
+    known to have taken over.
+    """
+    if own.role in roles.FOLLOWS and own.epoch_region == own.region:
+        successor = regions.primary()
+        return "" if successor is None else successor.name
+    return own.epoch_region
 
 
 def _leader(core: Core) -> str:
@@ -145,11 +155,13 @@ def lag_seconds(contact: Contact, entries: int, *, in_touch: bool = True) -> flo
 async def switchover(core: Core, target: str) -> None:
     """Hand over to `target`, which is in step: the last command ordered here. Raises InvalidRequest."""
     store, regions = core.unsealed, worker(core)
-    if store.region_role() != roles.PRIMARY:
-        raise InvalidRequest(
-            f"this region does not order writes: ask {stream.standing(store).epoch_region or 'a primary region'}"
-        )
+    check_founded(core)
+    own = stream.standing(store)
+    if own.role != roles.PRIMARY:
+        raise InvalidRequest(f"this region does not order writes: ask {own.epoch_region}")
     region = known(core, target)
+    if region.name == own.region:
+        raise InvalidRequest(f"{target} orders writes already")
     try:
         told = await regions.hello(region)
     except (Unreachable, Interrupted) as error:
@@ -174,8 +186,10 @@ async def promote(core: Core, *, accept_loss: bool, max_lag_s: float | None, for
     store, regions = core.unsealed, worker(core)
     allowed_s = settings.KEPT.current(store).promote_max_lag if max_lag_s is None else max_lag_s
     own = stream.standing(store)
+    check_founded(core)
     if own.role not in roles.FOLLOWS:
-        raise InvalidRequest(f"this region is {own.role}: only one that follows can be promoted")
+        done = "orders writes already" if own.role == roles.PRIMARY else "is just handing over"
+        raise InvalidRequest(f"{own.region} {done}: only a region that follows can be promoted")
     source = regions.primary()
     answers = source is not None and await _answers(regions, source, own, force=force)
     behind, ahead = lag(regions, own, in_touch=answers), await _ahead(regions, own)
@@ -248,8 +262,13 @@ async def _standing(regions: RegionsWorker, region: Region) -> Standing | None:
 
 async def remove(core: Core, name: str) -> None:
     """Forget a region that follows. Raises InvalidRequest."""
+    check_founded(core)
     known(core, name)
     store = core.unsealed
+    if name == stream.standing(store).epoch_region:
+        raise InvalidRequest(
+            f"{name} orders writes: hand over to another region first (`strongroom region switchover`), or promote one"
+        )
     try:
         await store.submit(RegionRemove(time_ns=store.now_ns(), name=name))
     except CommandRejected as error:
@@ -287,12 +306,20 @@ async def replay(core: Core, entry: str, token: Secret) -> dict[str, Any]:
     return {"path": path, "version": data["version"]}
 
 
+def check_founded(core: Core) -> None:
+    """Raises InvalidRequest where this cluster is no region."""
+    if core.unsealed.region_role() == roles.ALONE:
+        raise InvalidRequest("this cluster is no region: `strongroom region create` makes it the first one")
+
+
 def known(core: Core, name: str) -> Region:
     """A registered region. Raises InvalidRequest."""
-    for each in core.unsealed.reads.regions():
+    regions = core.unsealed.reads.regions()
+    for each in regions:
         if each.name == name:
             return each
-    raise InvalidRequest(f"there is no region {name}")
+    names = ", ".join(each.name for each in regions) or "none"
+    raise InvalidRequest(f"there is no region {name}; there are {names}")
 
 
 def refused(error: CommandRejected, name: str) -> Exception:

@@ -23,10 +23,13 @@ STEP_BYTES_MAX = 512 << 10
 async def of_history(store: Store, first: int, last: int) -> str:
     """SHA-256 (hex) over the commands at positions `first` to `last`. Raises InvalidRequest unless all are here."""
     digest, position = hashlib.sha256(), first
+    if not first <= last:
+        raise InvalidRequest(f"the first position ({first}) comes after the last one ({last})")
     while position <= last:
         commands = store.history(position, STEP_BYTES_MAX)
         if not commands:
-            raise InvalidRequest(f"position {position} is not kept here (any more, or yet)")
+            kept = f"positions {store.history_first()} to {store.position} are"
+            raise InvalidRequest(f"position {position} is not kept here (any more, or yet): {kept}")
         for item in commands[: last - position + 1]:
             digest.update(msgspec.msgpack.encode(item))
         position += len(commands)

@@ -113,7 +113,7 @@ def _path(epoch: int, position: int) -> str:
 def _item(view: View, entry: str) -> Item:
     item = view.get(entry)
     if item is None:
-        raise NotFound
+        raise NotFound(f"no entry {entry} is set aside here: `region divergence` lists those that are")
     return item
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from node import pki
 from node.core.core import Core
-from node.enrol import Ticket, issue_ticket, post, spend_ticket
+from node.enrol import REGION, Ticket, issue_ticket, post, spend_ticket
 from node.errors import InvalidRequest
 from node.regions import authority, control, stream
 from node.regions.arrival import Arrival, Asker, Progress
@@ -83,7 +83,7 @@ async def found(core: Core, name: str) -> None:
 
 async def ticket(core: Core, *, ttl_s: int, ca_certificate: bytes, pin: bytes) -> str:
     """A one-time ticket for a region that wants to follow."""
-    return await issue_ticket(core, ttl_s=ttl_s, ca_certificate=ca_certificate, pin=pin)
+    return await issue_ticket(core, REGION, ttl_s=ttl_s, ca_certificate=ca_certificate, pin=pin)
 
 
 async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
@@ -100,7 +100,7 @@ async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
         public = x25519.X25519PublicKey.from_public_bytes(base64.b64decode(request.public_key))
     except ValueError:
         raise InvalidRequest("public_key is not a base64 X25519 key") from None
-    await spend_ticket(core, request.secret, f"region:{request.region}")
+    await spend_ticket(core, REGION, request.secret, f"region:{request.region}")
     await store.submit(
         RegionPut(
             time_ns=store.now_ns(),
@@ -148,7 +148,7 @@ def check_name(name: str) -> None:
 async def enrol(text: str, *, region: str, endpoints: list[str], links: list[str]) -> Enrolment:
     """Spend the ticket at the first address that answers. Raises InvalidRequest with what each one said."""
     check_name(region)
-    ticket = Ticket.parse(text)
+    ticket = Ticket.parse(text, REGION)
     private = x25519.X25519PrivateKey.generate()
     public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
     request = EnrolRequest(ticket.secret.hex(), region, endpoints, links, public)

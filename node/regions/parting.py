@@ -28,9 +28,10 @@ async def demote(core: Core, successor: str, *, force: bool) -> str:
     Raises InvalidRequest with the right advice.
     """
     store, regions = core.unsealed, control.worker(core)
+    control.check_founded(core)
     own = stream.standing(store)
     if own.role != roles.PRIMARY:
-        raise InvalidRequest(f"this region is {own.role}: only one that orders writes can be demoted")
+        raise InvalidRequest(f"{own.region} is {own.role}: only one that orders writes can be demoted")
     others = [each for each in store.reads.regions() if each.name != own.region]
     if successor:
         others = [each for each in others if each.name == control.known(core, successor).name]
@@ -72,8 +73,7 @@ async def leave(core: Core, token: Secret, *, force: bool) -> None:
     """Become a store of its own, with all that is in it; the others forget this region first. Raises InvalidRequest."""
     store, regions = core.unsealed, control.worker(core)
     own = stream.standing(store)
-    if own.role == roles.ALONE:
-        raise InvalidRequest("this cluster is no region")
+    control.check_founded(core)
     if own.role == roles.SECONDARY and not force and _is_registered(core, own.region):
         await _unregister(regions, own, token)
     try:

@@ -198,6 +198,13 @@ def test_a_read_asks_for_the_path_that_servers_know(strongroom: Cli, command: st
         assert api.asked[-1][:3] == ("GET", f"/v1/{target}", None)
 
 
+def test_a_refusal_names_the_address_that_was_asked(strongroom: Cli) -> None:
+    with stub_api({"GET /v1/x?first=1&last=2&last=3": (400, {"errors": ["no"]})}) as api:
+        code, _, err = strongroom("read", "x", "first=1", "last=2", "last=3", "-address", api.address)
+        assert api.asked[-1][1] == "/v1/x?first=1&last=2&last=3"
+        assert (code, f"URL: GET {api.address}/v1/x?first=1&last=2&last=3" in err) == (2, True), err
+
+
 def test_a_patch_by_reading_and_writing_loses_no_others_write(strongroom: Cli) -> None:
     """The version that was read is the one that may be replaced."""
     found = {"data": {"data": {"keep": 1.50, "drop": "x", "change": "a"}, "metadata": {"version": 7}}}

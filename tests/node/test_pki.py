@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from support.corefixture import opened
 
-from node import pki
+from node import enrol, pki
 from node.enrol import Ticket, authority
 from node.errors import InvalidRequest
 from node.identity import (
@@ -79,6 +79,19 @@ def test_a_bad_signing_request_is_refused(request_: bytes) -> None:
 def test_what_is_no_join_token_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         Ticket.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted", "advice"),
+    [(enrol.NODE, enrol.REGION, "`region ticket`"), (enrol.REGION, enrol.NODE, "`operator join-token`")],
+)
+def test_a_ticket_admits_what_it_was_made_for(
+    shown: enrol.Entrant, wanted: enrol.Entrant, advice: str
+) -> None:
+    text = Ticket(b"the secret", "ab" * 32, ["https://a:1"], admits=shown.kind).text()
+    assert Ticket.parse(text, shown).admits == shown.kind
+    with pytest.raises(InvalidRequest, match=f"admits a {shown.kind}, and no {wanted.kind}: {advice}"):
+        Ticket.parse(text, wanted)
 
 
 def test_a_join_token_comes_back_and_does_not_print_its_secret() -> None:

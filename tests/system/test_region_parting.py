@@ -36,11 +36,20 @@ def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps
         poll(lambda: us.regions(token)["regions"][0]["last_contact_seconds"] is not None, what="a link")
         assert "switchover us" in refusal(eu, token, "sys/regions/demote")
         assert "no region asia" in refusal(eu, token, "sys/regions/demote", {"name": "asia", "force": True})
+        assert "there are eu, us" in refusal(eu, token, "sys/regions/switchover", {"name": "asia"})
+        assert "eu orders writes" in refusal(us, token, "sys/regions/remove", {"name": "eu"})
+        assert "eu orders writes already" in refusal(eu, token, "sys/regions/promote")
         assert "only one that orders writes" in refusal(us, token, "sys/regions/demote", {"force": True})
         assert "hand over" in refusal(eu, token, "sys/regions/leave", {"force": True})
 
+        here = eu.regions(token)["position"]
+        for span, advice in ((f"first={here + 1}", "comes after"), (f"last={here + 9}", f" to {here} are")):
+            answer = eu.server.request("GET", f"sys/regions/digest?{span}", token=token)
+            assert (answer.status, advice in answer.body["errors"][0]) == (400, True), answer.body
+
         told = eu.must(token, "POST", "sys/regions/demote", {"force": True})["data"]
         assert told == {"follows": None}
+        assert eu.regions(token)["primary"] == "", "nobody is said to order writes"
         assert put(eu, token, "a", "fenced") == 503
         poll(lambda: put(us, token, "a", "fenced") == 503, what="nobody orders writes")
         assert value_of(eu, token, "a") == "one"
@@ -78,6 +87,9 @@ def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps
             assert put(us, token, "a", "later") == 200
             ap.must(token, "POST", "sys/regions/leave")
             assert value_of(ap, token, "a") == "of us and ap", "it has stopped following"
+            for verb in ("ticket", "switchover", "promote", "demote", "remove", "leave"):
+                advice = refusal(ap, token, f"sys/regions/{verb}", {"name": "us"})
+                assert "`strongroom region create` makes it the first one" in advice, verb
             assert ap.regions(token)["role"] == "alone"
             assert put(ap, token, "a", "of ap") == 200
         us.must(token, "POST", "sys/regions/leave")  # the last one of a group

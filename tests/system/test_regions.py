@@ -11,6 +11,7 @@ from support.processes import poll
 from support.regions import distant_regions, second_node, two_regions
 
 from node.cli import region_authors
+from node.enrol import REGION, Ticket
 
 
 def value_of(region, token, key):
@@ -115,6 +116,12 @@ def test_a_switchover_there_and_back_loses_nothing(tmp_path: Path) -> None:
         refused = us.server.request("POST", "sys/regions/promote", token=token)
         assert refused.status == 400
         assert "switchover us" in refused.body["errors"][0]
+        refused = eu.server.request("POST", "sys/regions/switchover", {"name": "eu"}, token=token)
+        assert "eu orders writes already" in refused.body["errors"][0]
+        own = next(each for each in eu.regions(token)["regions"] if each["name"] == "eu")
+        assert own["last_contact_seconds"] is None, "else it passes for lost when it hands over"
+        ticket = us.must(token, "POST", "sys/regions/ticket")["data"]["ticket"]  # of any region
+        assert Ticket.parse(ticket, REGION).addresses == [eu.server.address]
         for leaving, coming in ((eu, us), (us, eu)):
             poll(lambda coming=coming: coming.regions(token)["stuck"] == "", what="in step")
             leaving.must(token, "POST", "sys/regions/switchover", {"name": coming.name})
@@ -206,7 +213,7 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         assert value_of(us, token, "lost") == "of eu"
         assert value_of(us, token, "taken") == "of us"
         gone = eu.server.request("POST", f"sys/regions/divergence/{entries[0]['id']}", token=token)
-        assert gone.status == 404, "once and no more"
+        assert (gone.status, entries[0]["id"] in gone.body["errors"][0]) == (404, True), "once and no more"
         code, made = region("divergence", "-discard=all")
         assert (code, [each["path"] for each in made]) == (0, ["secret/taken", "secret/taken"])
         assert eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"] == []

@@ -1,12 +1,15 @@
 """Who gets in, and what is given out, in two regions: each thing once, wherever it is asked for."""
 
+import base64
 import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import x25519
 from support.processes import poll
 from support.regions import RegionOfOne, two_regions
 
@@ -126,6 +129,36 @@ def test_a_token_ends_everywhere_whoever_is_asked_to_end_it(regions: Two) -> Non
         return all(short["accessor"] not in each for each in known)
 
     poll(is_swept, what="its row is gone in both regions")
+
+
+def test_what_admits_a_node_admits_no_region_and_the_other_way_round(regions: Two) -> None:
+    """A node is given the sealed root key, a region the key itself."""
+    eu, _, token = regions
+
+    def spend(text: str, entrance: str, wanted: dict[str, Any]) -> Answer:
+        secret = msgspec.msgpack.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))[0]
+        return eu.server.request("POST", entrance, {"secret": secret.hex(), **wanted})
+
+    key = base64.b64encode(x25519.X25519PrivateKey.generate().public_key().public_bytes_raw()).decode()
+    region = {"region": "af", "endpoints": [], "links": ["127.0.0.1:1"], "public_key": key}
+    node = dict.fromkeys(("peer_request", "listener_request", "link_address"), "") | {
+        "node_id": "eu-9",
+        "region": "eu",
+        "api_address": "https://127.0.0.1:1",
+        "cluster_address": "127.0.0.1:2",
+        "hosts": [],
+    }
+    for_node = eu.must(token, "POST", "sys/cluster/join-token")["data"]["token"]
+    for_region = eu.must(token, "POST", "sys/regions/ticket")["data"]["ticket"]
+    refused = (
+        (for_node, "sys/regions/enrol", region, "ticket is invalid"),
+        (for_region, "sys/cluster/join", node, "join token is invalid"),
+    )
+    for text, entrance, wanted, words in refused:
+        answer = spend(text, entrance, wanted)
+        assert (answer.status, words in answer.body["errors"][0]) == (403, True), answer.body
+    assert spend(for_region, "sys/regions/enrol", region).body["data"]["sealed"]
+    eu.must(token, "POST", "sys/regions/remove", {"name": "af"})
 
 
 def test_a_new_key_term_travels_and_each_region_opens_it_with_its_own_seal(regions: Two) -> None:

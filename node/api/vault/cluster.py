@@ -216,7 +216,7 @@ async def join_token(core: Core, request: Request, params: dict[str, str]) -> Re
         raise InvalidRequest(f"ttl must lie between 1s and {enrol.TICKET_TTL_MAX_S}s")
     lifecycle = core.lifecycle
     token = await enrol.issue_ticket(
-        core, ttl_s=ttl_s, ca_certificate=lifecycle.ca_certificate, pin=lifecycle.listener_pin
+        core, enrol.NODE, ttl_s=ttl_s, ca_certificate=lifecycle.ca_certificate, pin=lifecycle.listener_pin
     )
     return Response(data={"token": token, "ttl": ttl_s})
 

@@ -100,7 +100,6 @@ def routes() -> list[Route]:
         Route(
             "sys/regions/ticket",
             {update: ticket},
-            local=True,
             sudo=True,
             summary="A one-time ticket for a region that wants to follow.",
             fields=(Field("ttl", Kind.DURATION, "For how long it is good."),),
@@ -283,8 +282,10 @@ async def create(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 
 async def ticket(core: Core, request: Request, params: dict[str, str]) -> Response:
-    if core.unsealed.region_role() != roles.PRIMARY:
-        raise InvalidRequest("only the region that orders writes admits others")
+    control.check_founded(core)
+    own = stream.standing(core.unsealed)
+    if own.role != roles.PRIMARY:
+        raise InvalidRequest(f"only the region that orders writes admits others: ask {own.epoch_region}")
     ttl_ns = values.duration_ns(request.data.get("ttl") or TICKET_TTL_DEFAULT, "ttl")
     if not 0 < ttl_ns <= TICKET_TTL_MAX_S * values.SECOND_NS:
         raise InvalidRequest(f"ttl must be more than zero and at most {TICKET_TTL_MAX_S} seconds")

@@ -77,7 +77,7 @@ class AsyncClient(ClientBase):
 
     async def log_out(self) -> None:
         """Revoke the token: nobody can use it any more, and neither can this client."""
-        await self._driver.run(self._core.session.log_out())
+        await self._driver.run(self._core.log_out())
 
 
 class AsyncKvV2:

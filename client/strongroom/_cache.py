@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strongroom._consistency import STALE_OK, Consistency
-from strongroom._effects import Exclusive, Program
+from strongroom._effects import BUSY, Exclusive, Program
 from strongroom._errors import ApiError, ConfigurationError, Forbidden, NotFound, Unavailable, Unreachable
-from strongroom._requests import HURRIED_S
+from strongroom._requests import HURRIED_S, Patience
 
 ENTRIES_MAX = 10_000
 PUSH_DOWN_FRESH_S = 30.0
@@ -63,6 +63,7 @@ class _Entry:
 
 
 Name = tuple[str, str]  # a mount and a path in it
+Fetch = Callable[[Patience], Program[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +111,33 @@ class Store:
         """The index that the next answer must have come to; "" for any."""
         return self._changed_at.get((mount, path), self._floor)
 
-    def read(self, key: Key, fetch: Callable[[bool], Program[Any]]) -> Program[Found]:
+    def read(self, key: Key, fetch: Fetch, patience: Patience) -> Program[Found]:
         """From the cache, else by `fetch`, once for all who ask at the same time.
 
-        fetch is told whether to hurry: because there is an old answer.
+        fetch is told the patience of the call; to hurry, if there is an old answer. Raises what it raises, and
+        Unreachable where others who ask the same leave no time for it.
         """
         if self._settings is None:
-            return Found((yield from fetch(False)))
+            return Found((yield from fetch(patience)))
         if key.consistency not in (None, STALE_OK):
-            return Found((yield from self._ask(key.name, fetch)))
+            return Found((yield from self._ask(key.name, fetch, patience)))
         if (hit := self._fresh(key)) is not None:
             return hit
 
         def program() -> Program[Found]:
             if (meanwhile := self._fresh(key)) is not None:
                 return meanwhile
-            return (yield from self._fetch(key, fetch))
+            return (yield from self._fetch(key, fetch, patience))
 
-        found: Found = yield Exclusive(("cache", key), program)
+        outcome = yield Exclusive(("cache", key), program, patience.left_s(self._clock()))
+        if outcome is BUSY:
+            if (old := self._usable(key)) is not None:
+                return old
+            raise Unreachable(f"{'/'.join(key.name)}: {BUSY.reason}")
+        found: Found = outcome
         return found
 
-    def _fetch(self, key: Key, fetch: Callable[[bool], Program[Any]]) -> Program[Found]:
+    def _fetch(self, key: Key, fetch: Fetch, patience: Patience) -> Program[Found]:
         this, asked_at, old = object(), self._clock(), self._usable(key)
         if old is not None and self._ask_again_at:
             if asked_at < self._ask_again_at:
@@ -138,7 +145,8 @@ class Store:
             self._ask_again_at = asked_at + HURRIED_S  # this one finds out for all
         self._fetching.setdefault(key.name, set()).add(this)
         try:
-            value = yield from self._ask(key.name, fetch, hurried=old is not None)
+            spare = Patience(hurried=old is not None, until=patience.until)
+            value = yield from self._ask(key.name, fetch, spare)
             self._ask_again_at = 0.0
             if this in self._fetching.get(key.name, ()):
                 self._keep(key, _Entry(value, asked_at))
@@ -157,12 +165,10 @@ class Store:
                     del self._fetching[key.name]
         return Found(value)
 
-    def _ask(
-        self, name: Name, fetch: Callable[[bool], Program[Any]], *, hurried: bool = False
-    ) -> Program[Any]:
+    def _ask(self, name: Name, fetch: Fetch, patience: Patience) -> Program[Any]:
         """Who may not read a secret any more does not read any version of it from here."""
         try:
-            return (yield from fetch(hurried))
+            return (yield from fetch(patience))
         except ApiError as error:
             self._ask_again_at = 0.0
             if isinstance(error, Forbidden):

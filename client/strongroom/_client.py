@@ -87,7 +87,8 @@ class Client(ClientBase):
     consistency: what reads may see unless a call says otherwise; by default FRESH.
     cache: how secrets that were read are kept; by default not at all.
     discover: ask the nodes for the endpoints of all regions (sys/regions; a policy must allow reading it).
-    timeout_s: for a call with all its attempts (at most 200); attempt_timeout_s: for one of them.
+    timeout_s: for a call with all that it takes, a log-in and every attempt (at most 200); attempt_timeout_s: for one
+    attempt.
     attempts_max: how often each endpoint is asked for one call. By default a read asks each eight times at most, and a
     write goes on until timeout_s, so that it outlasts a change of the primary region.
     transport: an httpx transport, for tests.
@@ -157,7 +158,7 @@ class Client(ClientBase):
 
     def log_out(self) -> None:
         """Revoke the token: nobody can use it any more, and neither can this client."""
-        self._driver.run(self._core.session.log_out())
+        self._driver.run(self._core.log_out())
 
 
 class KvV2:

@@ -1,5 +1,6 @@
 """One client's parts, put together: requests, session, cache. All of it is programs (see _effects)."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from strongroom._effects import Answer, Pause, Program
 from strongroom._endpoints import Endpoints
 from strongroom._errors import ConfigurationError, StrongroomError, api_error
 from strongroom._events import Push
-from strongroom._requests import Ask, Limits, Requests
+from strongroom._requests import Ask, Limits, Patience, Requests
 from strongroom._session import Session
 
 TIMEOUT_S_MAX = 200.0  # below the four minutes for which a cluster remembers a write's request id
@@ -62,12 +63,17 @@ class Core:
         self.cache.is_up = lambda: self.push.is_up
         self.pushes = settings.cache is not None and settings.cache.push
         self._consistency = settings.consistency
+        self._timeout_s = settings.timeout_s
         self._clock = clock
         self._discover_at = clock() if settings.discover else float("inf")
 
     def now(self) -> float:
         """Monotonic seconds."""
         return self._clock()
+
+    def patience(self) -> Patience:
+        """Of a call that begins now."""
+        return Patience(until=self._clock() + self._timeout_s)
 
     def call(
         self,
@@ -79,15 +85,19 @@ class Core:
         consistency: Consistency | None = None,
         repeatable: bool = False,
         index: Callable[[], str] | None = None,
-        hurried: bool = False,
+        patience: Patience | None = None,
     ) -> Program[Any]:
-        """The JSON of a successful answer (None if it was empty). Raises StrongroomError."""
+        """The JSON of a successful answer (None if it was empty). Raises StrongroomError.
+
+        patience: of the call that this is a part of; None: it is the whole call.
+        """
+        patience = patience or self.patience()
         wanted = (consistency or self._consistency) if method == "GET" else None
         ask = Ask(
-            method, path, body, query or {}, wanted, repeatable=repeatable, index=index, hurried=hurried
+            method, path, body, query or {}, wanted, repeatable=repeatable, index=index, patience=patience
         )
-        yield from self.session.ready(hurried=hurried)
-        yield from self._discover_if_due()
+        yield from self.session.ready(patience)
+        yield from self._discover_if_due(patience.until)
         headers = self.session.headers()
         answer = yield from self.requests.send(ask, headers)
         if answer.status in (401, 403) and self.session.can_log_in:
@@ -99,19 +109,24 @@ class Core:
     def _again_if_token_ended(self, ask: Ask, refused: Mapping[str, str], refusal: Answer) -> Program[Answer]:
         """A refusal because of the policies stays one; one because the token that was sent is gone is mended."""
         if self.session.headers() == refused:  # else another call has mended it meanwhile
-            if not (yield from self.session.is_rejected(refused)):
+            if not (yield from self.session.is_rejected(refused, ask.patience)):
                 return refusal
-            yield from self.session.replace(refused)
+            yield from self.session.replace(refused, ask.patience)
         return (yield from self.requests.send(ask, self.session.headers()))
 
-    def _discover_if_due(self) -> Program[None]:
+    def log_out(self) -> Program[None]:
+        """Revoke the token. Raises StrongroomError."""
+        yield from self.session.log_out(self.patience())
+
+    def _discover_if_due(self, until: float) -> Program[None]:
         """Learn where the other regions are. Who may not read that, or finds nobody, goes on with what is known."""
         if self._clock() < self._discover_at:
             return
         self._discover_at = self._clock() + DISCOVER_EVERY_S  # nobody else asks meanwhile
         try:
             answer = yield from self.requests.send(
-                Ask("GET", REGIONS, consistency=STALE_OK, hurried=True), self.session.headers()
+                Ask("GET", REGIONS, consistency=STALE_OK, patience=Patience(hurried=True, until=until)),
+                self.session.headers(),
             )
         except StrongroomError:
             return
@@ -128,8 +143,8 @@ class Core:
             pause = UPKEEP_EVERY_S
             try:
                 yield from self.requests.measure()
-                yield from self.session.ready(hurried=True)
-                yield from self._discover_if_due()
+                yield from self.session.ready(Patience(hurried=True))
+                yield from self._discover_if_due(math.inf)
                 due = self.session.due_in_s()
                 pause = pause if due is None else min(pause, max(due, UPKEEP_MIN_S))
             except StrongroomError:

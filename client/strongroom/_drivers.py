@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from strongroom._effects import (
+    BUSY,
     CLOSED,
     Answer,
     CloseStream,
@@ -34,6 +35,7 @@ from strongroom._transport import CONNECT_TIMEOUT_S, CONNECTIONS_MAX
 T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 AT_ONCE_MAX = 16
+FOREVER = -1.0  # as threading.Lock wants to be told
 OK = 200
 _NOT_HTTP = (httpx.RemoteProtocolError, httpx.ReadError)
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -265,8 +267,12 @@ class SyncDriver:
             lock, waiting = self._locks.setdefault(effect.key, (threading.Lock(), []))
             waiting.append(None)
         try:
-            with lock:
+            if not lock.acquire(timeout=FOREVER if effect.wait_s is None else effect.wait_s):
+                return BUSY
+            try:
                 return self.run(effect.program())
+            finally:
+                lock.release()
         finally:
             with self._step:
                 waiting.pop()
@@ -372,8 +378,15 @@ class AsyncDriver:
         lock, waiting = self._locks.setdefault(effect.key, (asyncio.Lock(), []))
         waiting.append(None)
         try:
-            async with lock:
+            try:
+                async with asyncio.timeout(effect.wait_s):
+                    await lock.acquire()
+            except TimeoutError:
+                return BUSY
+            try:
                 return await self.run(effect.program())
+            finally:
+                lock.release()
         finally:
             waiting.pop()
             if not waiting:

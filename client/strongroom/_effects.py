@@ -38,10 +38,14 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Exclusive:
-    """Run a program while no other of the same key runs. Answered with its result; what it raises is raised here."""
+    """Run a program while no other of the same key runs. Answered with its result; what it raises is raised here.
+
+    wait_s: for its turn, at most; then the answer is BUSY, and nothing was run. None: however long it takes.
+    """
 
     key: Hashable
     program: "Callable[[], Program[Any]]"
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Failure:
     untrusted: bool = False
 
 
+BUSY = Failure("other calls of this client have waited for an answer all the time", sent=False)
 CLOSED = Failure("the client is closed", sent=False)  # the answer to everything from then on
 
 

@@ -9,6 +9,7 @@ from strongroom._consistency import Consistency
 from strongroom._core import Core
 from strongroom._effects import Program
 from strongroom._errors import NotFound, unexpected
+from strongroom._requests import Patience
 from strongroom._secret import Secret, SecretMap
 
 
@@ -104,13 +105,14 @@ class KvV2Core(KvCore):
         name, at = path.strip("/"), self._at("data", path)
         query = {"version": str(version)} if version is not None else {}
 
-        def fetch(hurried: bool) -> Program[Any]:
+        def fetch(patience: Patience) -> Program[Any]:
             body = yield from self._core.call(
-                "GET", at, query=query, consistency=consistency, index=self._index(name), hurried=hurried
+                "GET", at, query=query, consistency=consistency, index=self._index(name), patience=patience
             )
             return _data(body, "GET", at, "data", "metadata")
 
-        found = yield from self._core.cache.read(Key((self.mount, name), version, consistency), fetch)
+        key = Key((self.mount, name), version, consistency)
+        found = yield from self._core.cache.read(key, fetch, self._core.patience())
         data = SecretMap(found.value["data"])
         return SecretVersion(name, data, version_info(found.value["metadata"]), found.age_s, found.stale)
 
@@ -179,13 +181,14 @@ class KvV1Core(KvCore):
     def get(self, path: str, consistency: Consistency | None) -> Program[SecretVersion]:
         name, at = path.strip("/"), self._at("", path)
 
-        def fetch(hurried: bool) -> Program[Any]:
+        def fetch(patience: Patience) -> Program[Any]:
             body = yield from self._core.call(
-                "GET", at, consistency=consistency, index=self._index(name), hurried=hurried
+                "GET", at, consistency=consistency, index=self._index(name), patience=patience
             )
             return _data(body, "GET", at)
 
-        found = yield from self._core.cache.read(Key((self.mount, name), None, consistency), fetch)
+        key = Key((self.mount, name), None, consistency)
+        found = yield from self._core.cache.read(key, fetch, self._core.patience())
         return SecretVersion(name, SecretMap(found.value), None, found.age_s, found.stale)
 
     def put(self, path: str, data: Mapping[str, Any]) -> Program[None]:

@@ -1,5 +1,6 @@
 """From one request of the user to its answer: which node, how often, and what is known when it does not work out."""
 
+import math
 import random
 import secrets
 from collections.abc import Callable, Mapping
@@ -31,12 +32,30 @@ PATH_SAFE = "/:@!$&'()*+,;=~-._"
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long somebody waits for an answer, and for what else it takes: a log-in, another call's turn.
+
+    hurried: he has something else to go on with, so all endpoints are asked once, and within HURRIED_S. until: when
+    all of it is over, by the client's clock.
+    """
+
+    hurried: bool = False
+    until: float = math.inf
+
+    def left_s(self, now: float) -> float | None:
+        """Seconds; None: any number."""
+        return None if self.until == math.inf else max(0.0, self.until - now)
+
+
+PATIENT = Patience()
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """One request to /v1/`path`. request_id: the identity under which a write is applied at most once.
 
     repeatable: a repetition is answered as the first time. Of other writes the second may be refused because of the
-    first (what it would make is there already). index: how far the node must have come by then. hurried: whoever asks
-    has something else to go on with, so all endpoints are asked once, and within HURRIED_S.
+    first (what it would make is there already). index: how far the node must have come by then.
     """
 
     method: str
@@ -47,7 +66,7 @@ class Ask:
     with_token: bool = True
     repeatable: bool = False
     index: Callable[[], str] | None = None
-    hurried: bool = False
+    patience: Patience = PATIENT
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
 
     @property
@@ -76,7 +95,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long and how often. timeout_s: for a call with all its attempts; attempt_timeout_s: for one of them.
+    """How long and how often. timeout_s: for a request with all its attempts; attempt_timeout_s: for one of them.
 
     attempts_max: how often each endpoint is asked; None: READ_ATTEMPTS_MAX for a read, and a write goes on until
     timeout_s.
@@ -88,15 +107,16 @@ class Limits:
 
     def rounds(self, ask: Ask) -> float:
         """How often all endpoints are asked."""
-        if ask.hurried:
+        if ask.patience.hurried:
             return 1
         if self.attempts_max is None:
             return float("inf") if ask.writes else READ_ATTEMPTS_MAX
         return self.attempts_max
 
-    def seconds(self, ask: Ask) -> float:
-        """How long, with all attempts."""
-        return min(self.timeout_s, HURRIED_S) if ask.hurried else self.timeout_s
+    def deadline(self, ask: Ask, now: float) -> float:
+        """For all attempts."""
+        longest = min(self.timeout_s, HURRIED_S) if ask.patience.hurried else self.timeout_s
+        return min(now + longest, ask.patience.until)
 
 
 @dataclass(slots=True)
@@ -128,14 +148,16 @@ class Requests:
         trusted; InvalidRequest.
         """
         tries, target = _Tries(), ask.target
-        result: Answer | Failure = Failure("not asked", sent=False)
-        deadline = self._clock() + self._limits.seconds(ask)
+        result: Answer | Failure = Failure("timeout_s was over before it was sent", sent=False)
+        deadline = self._limits.deadline(ask, self._clock())
         rounds = 0
         while True:
-            yield from self.measure_if_needed()
+            yield from self.measure_if_needed(deadline)
             now = self._clock()
+            if now >= deadline:
+                break
             endpoint = self.endpoints.choose(now, tries.tried)
-            timeout = max(min(self._limits.attempt_timeout_s, deadline - now), 0.001)
+            timeout = min(self._limits.attempt_timeout_s, deadline - now)
             sending = Send(endpoint.url + target, ask.method, self._headers(ask, headers), ask.body, timeout)
             result = yield sending
             if result is CLOSED:
@@ -157,7 +179,7 @@ class Requests:
                 break
         if isinstance(result, Answer) and result.status in LATER | {500} and not tries.unsure:
             return result  # an answer about this request, not about the node
-        raise self._failure(ask, tries)
+        raise self._failure(ask, tries, result.reason if isinstance(result, Failure) else "")
 
     @staticmethod
     def _headers(ask: Ask, headers: Mapping[str, str]) -> dict[str, str]:
@@ -213,31 +235,33 @@ class Requests:
             raise OutcomeUnknown(f"{ask.method} {ask.path}: {tries.unsure}", ask.request_id)
 
     @staticmethod
-    def _failure(ask: Ask, tries: _Tries) -> Exception:
+    def _failure(ask: Ask, tries: _Tries, reason: str) -> Exception:
+        """`reason`: where no node was asked."""
         what = f"{ask.method} {ask.path}"
         if tries.unsure:
             return OutcomeUnknown(f"{what}: {tries.unsure}", ask.request_id)
         if tries.refused:
             return Unavailable(f"{what}: {_told(tries.unreached | tries.refused)}")
-        return Unreachable(f"{what}: {_told(tries.unreached) or CLOSED.reason}")
+        return Unreachable(f"{what}: {_told(tries.unreached) or reason}")
 
     # --- round trips ---
 
-    def measure_if_needed(self) -> Program[None]:
+    def measure_if_needed(self, deadline: float = math.inf) -> Program[None]:
         """Before the first request all endpoints are measured; later those that are due, unless another does it."""
         if self.measured_elsewhere and any(each.measured_at is not None for each in self.endpoints.all):
             return
-        yield from self.measure()
+        yield from self.measure(deadline)
 
-    def measure(self) -> Program[None]:
+    def measure(self, deadline: float = math.inf) -> Program[None]:
         """Ask the endpoints that are due how they are, all at once, and note how long that takes."""
         now = self._clock()
         due = self.endpoints.due(now)
-        if not due:
+        if not due or now >= deadline:
             return
+        timeout_s = min(PROBE_TIMEOUT_S, deadline - now)
         for each in due:
             each.measured_at = now  # nobody else measures it meanwhile
-        probes = tuple(Send(each.url + HEALTH, "GET", {}, None, PROBE_TIMEOUT_S) for each in due)
+        probes = tuple(Send(each.url + HEALTH, "GET", {}, None, timeout_s) for each in due)
         results: list[tuple[Answer | Failure, float]] = yield SendAll(probes)
         for each, (result, seconds) in zip(due, results, strict=True):
             well = isinstance(result, Answer) and result.status == 200

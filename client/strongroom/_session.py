@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from strongroom._auth import Credentials, Token
-from strongroom._effects import Answer, Exclusive, Program
+from strongroom._effects import BUSY, Answer, Exclusive, Program
 from strongroom._errors import ConfigurationError, OutcomeUnknown, Unavailable, Unreachable, api_error
-from strongroom._requests import LATER, Ask, Requests
+from strongroom._requests import LATER, PATIENT, Ask, Patience, Requests
 
 RENEW_AT = 2 / 3  # of its lifetime
 LOGIN_BEFORE_END_S = 5.0  # a token that cannot be renewed is replaced so long before its end
 TRY_AGAIN_S = 5.0
 _LOGIN = "login"
-AWAY = (Unavailable, Unreachable, OutcomeUnknown)
+AWAY = (Unavailable, Unreachable)
 
 
 class Session:
@@ -65,64 +65,79 @@ class Session:
 
     # --- programs ---
 
-    def ready(self, *, hurried: bool = False) -> Program[None]:
+    def ready(self, patience: Patience = PATIENT) -> Program[None]:
         """A token that is good for some time, if there can be one. Raises ApiError if the login is refused."""
         if self.due_in_s() == 0.0:
-            yield Exclusive(_LOGIN, lambda: self._look_after(hurried))
+            yield from self._alone(lambda: self._look_after(patience), patience)
 
-    def replace(self, rejected: Mapping[str, str]) -> Program[None]:
+    def replace(self, rejected: Mapping[str, str], patience: Patience = PATIENT) -> Program[None]:
         """Another token than the one in these headers."""
 
         def program() -> Program[None]:
             if self.headers() == rejected:
-                yield from self._log_in()
+                yield from self._log_in(patience)
 
-        yield Exclusive(_LOGIN, program)
+        yield from self._alone(program, patience)
 
-    def is_rejected(self, headers: Mapping[str, str]) -> Program[bool]:
+    def is_rejected(self, headers: Mapping[str, str], patience: Patience = PATIENT) -> Program[bool]:
         """Whether the server does not know the token in these headers (any more)."""
-        answer = yield from self._requests.send(Ask("GET", "auth/token/lookup-self"), headers)
+        ask = Ask("GET", "auth/token/lookup-self", patience=patience)
+        answer = yield from self._requests.send(ask, headers)
         return answer.status in (401, 403)
 
-    def log_out(self) -> Program[None]:
+    def log_out(self, patience: Patience = PATIENT) -> Program[None]:
         """Revoke the token. What was logged in for ends; a token that was given is revoked too."""
-        yield Exclusive(_LOGIN, self._log_out)  # a login that is under way would leave a token behind
+        # a login that is under way would leave a token behind
+        yield from self._alone(lambda: self._log_out(patience), patience)
 
-    def _log_out(self) -> Program[None]:
+    def _alone(self, program: Callable[[], Program[None]], patience: Patience) -> Program[None]:
+        """Raises Unreachable where its turn does not come in time."""
+        outcome = yield Exclusive(_LOGIN, program, patience.left_s(self._clock()))
+        if outcome is BUSY:
+            raise Unreachable(f"waiting for a token: {BUSY.reason}")
+
+    def _log_out(self, patience: Patience) -> Program[None]:
         if not self._token:
             return
-        ask = Ask("POST", "auth/token/revoke-self")
+        ask = Ask("POST", "auth/token/revoke-self", patience=patience)
         answer = yield from self._requests.send(ask, self.headers())
         if answer.status not in (200, 204, 403):
             raise api_error(answer.status, answer.body, ask.method, ask.path)
         self._token, self._known = "", True
         self._lifetime_s, self._credentials = 0.0, None
 
-    def _look_after(self, hurried: bool) -> Program[None]:
+    def _look_after(self, patience: Patience) -> Program[None]:
         if self.due_in_s() != 0.0:
             return  # another call has done it meanwhile
         if not self._token:
-            yield from self._log_in(hurried)
+            yield from self._log_in(patience)
         elif not self._known:
-            yield from self._look_up(hurried)
+            yield from self._look_up(patience)
         else:
-            yield from self._renew()
+            yield from self._renew(patience)
 
-    def _log_in(self, hurried: bool = False) -> Program[None]:
+    def _log_in(self, patience: Patience) -> Program[None]:
         login = self._credentials.login() if self._credentials is not None else None
         if login is None:
             return
-        ask = Ask("PUT", login[0], body=login[1], with_token=False, hurried=hurried)
-        answer = yield from self._requests.send(ask, self.headers(with_token=False))
+        ask = Ask("PUT", login[0], body=login[1], with_token=False, patience=patience)
+        answer = yield from self._first(ask, self.headers(with_token=False))
         auth = _auth(answer)
         if auth is None:
             raise api_error(answer.status, answer.body, ask.method, ask.path)
         self._token = _sendable("token", str(auth["client_token"]))
         self._take(auth.get("lease_duration"), auth.get("renewable"))
 
-    def _look_up(self, hurried: bool) -> Program[None]:
+    def _first(self, ask: Ask, headers: Mapping[str, str]) -> Program[Answer]:
+        """What has to be answered before a call is sent: of that one nothing is unknown, whatever became of this."""
+        try:
+            return (yield from self._requests.send(ask, headers))
+        except OutcomeUnknown as error:
+            raise Unreachable(f"no token could be had: {error}") from None
+
+    def _look_up(self, patience: Patience) -> Program[None]:
         """How long a token that was given lives. A policy may keep that from it; then it is not renewed."""
-        ask = Ask("GET", "auth/token/lookup-self", hurried=hurried)
+        ask = Ask("GET", "auth/token/lookup-self", patience=patience)
         answer = yield from self._requests.send(ask, self.headers())
         if _says_nothing(answer):
             self._next_try_at = self._clock() + TRY_AGAIN_S
@@ -131,11 +146,12 @@ class Session:
         found = data if isinstance(data, dict) else {}
         self._take(found.get("ttl"), found.get("renewable"))
 
-    def _renew(self) -> Program[None]:
+    def _renew(self, patience: Patience) -> Program[None]:
         try:
             if self._renewable:
-                ask = Ask("PUT", "auth/token/renew-self", body={}, hurried=self._clock() < self._ends_at)
-                answer = yield from self._requests.send(ask, self.headers())
+                spare = Patience(hurried=self._clock() < self._ends_at, until=patience.until)
+                ask = Ask("PUT", "auth/token/renew-self", body={}, patience=spare)
+                answer = yield from self._first(ask, self.headers())
                 if _says_nothing(answer) and self._clock() < self._ends_at:
                     self._next_try_at = self._clock() + TRY_AGAIN_S
                     return
@@ -145,15 +161,15 @@ class Session:
                     if self._lifetime_s >= before / 2 or not self.can_log_in:
                         self._lifetime_s = max(self._lifetime_s, 1.0)
                         return  # else it nears the end that no renewal can move: have another one
-            yield from self._replace_or_forget()
+            yield from self._replace_or_forget(patience)
         except AWAY:
             self._next_try_at = self._clock() + TRY_AGAIN_S
             if self._clock() >= self._ends_at:
                 raise
 
-    def _replace_or_forget(self) -> Program[None]:
+    def _replace_or_forget(self, patience: Patience) -> Program[None]:
         if self.can_log_in:
-            yield from self._log_in()
+            yield from self._log_in(patience)
         else:
             self._renewable = False  # it lives to its end, and nothing can be done about that
 

@@ -10,17 +10,14 @@ the next SLOW_SYNCS run in the thread: the loop stalls at most once in so many, 
 
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 INLINE_SYNC_S_MAX = 0.001
 SYNCS_LOOKED_AT = 8
 LATEST_S_MAX = 0.04  # of those together: a disk that is quick now and then may not stop the loop in between
 SLOW_SYNCS = 128
 LOOK_S = 0.1
-
-Run = Callable[..., Awaitable[Any]]
 
 
 class Pace:

@@ -1,4 +1,4 @@
-"""What runs a replica: the loop, the disk, the network and the state machine. Owns every task and timer.
+"""What runs a replica: the loop, the disk, the network and the state machine, wired. Ends every task and timer.
 
 Ticks are driven by events: a proposal, a frame or a finished fsync asks for one with call_soon, so a commit
 costs one round trip and one fsync; a slow timer is there for elections and heartbeats only. fdatasync has a
@@ -8,22 +8,21 @@ thread of its own: a slow disk stops neither heartbeats nor callers.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
 from consensus import wire
-from consensus.api import REQUEST_ID_BYTES, Applied, Role, StateMachine
+from consensus.api import Applied, Role, StateMachine
+from consensus.applying import Applying
 from consensus.changes import Changes
 from consensus.disk import DiskHealth, Pace
 from consensus.errors import MembershipRefused, RestoreRefused
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
-from consensus.intake import Intake
+from consensus.intake import Intake, Staging
 from consensus.journal import NoRoom
-from consensus.membership import REGULAR
 from consensus.opening import Disk, GroupConfig
-from consensus.parts import Counters, Parts, Run, Transport
+from consensus.parts import Counters, Parts, peer_transport
 from consensus.proposals import Proposals
 from consensus.pysyncobj_log import Log
 from consensus.records import Base, Entry
@@ -32,12 +31,12 @@ from consensus.replication import ChunkSource
 from consensus.restoring import Order, Restoring
 from consensus.shipping import Shipping, Source
 from consensus.syncing import Syncing
-from consensus.transport import BadFrame, PeerHandler, PeerTransport
+from consensus.tasks import Tasks
+from consensus.transport import BadFrame
 from consensus.upkeep import Upkeep
 from consensus.waits import Waits
 
 TICKS_PER_HEARTBEAT = 4
-COMMIT_POLL_S = 0.01
 
 _log = logging.getLogger(__name__)
 
@@ -48,87 +47,54 @@ class Engine:
     def __init__(self, config: GroupConfig, machine: StateMachine, disk: Disk, parts: Parts) -> None:
         self.config, self.options, self.machine = config, config.options, machine
         self.clock, self.boottime, self._parts = parts.clock, parts.boottime, parts
-        self._journal = disk.journal
-        found = disk.recovered
-        log = Log(disk.journal, found.base, found.entries, found.hard)
+        self.counters, self._tasks, self._journal = Counters(), Tasks(self.fatal), disk.journal
+        self.disk = _disk_health(config, parts)
         rng = parts.rng or random.SystemRandom()
-        self.replica = Replica(
-            self,
-            me=config.node_id,
-            log=log,
-            applied_index=machine.applied_index,
-            options=config.options,
-            rng=rng,
-        )
-        self.proposals = Proposals(self, config.options)
-        self.reads = ReadQuestions(self, parts.clock, config.options.election_max_s)
+        self.replica = _replica(self, machine, disk, rng)
+        self.proposals = Proposals(self, self.options)
+        self.reads = ReadQuestions(self, parts.clock, self.options.election_max_s)
         self.change_questions = ChangeQuestions(self)
         self.waits = Waits(lambda: self.replica.core.applied_index)
         self.changes = Changes(self.replica, self.until)
-        self._threads: list[ThreadPoolExecutor] = []
-        run_disk, run_upkeep, run_files = (
-            parts.run or self._thread(name) for name in ("fsync", "upkeep", "files")
+        self.applying = Applying(
+            machine,
+            options=self.options,
+            disk=self.disk,
+            applied=self.proposals.applied,
+            fatal=self.fatal,
         )
+        self.apply = self.applying.apply  # it runs for every entry: nothing lies between
+        sync_run, upkeep_run, files_run = (
+            parts.run or self._tasks.thread(name) for name in ("fsync", "upkeep", "files")
+        )
+        staging = Staging(machine, disk.snapshots, files_run, self._tasks.spawn, parts.clock)
+        self.intake = Intake(self, staging, patience_s=self.options.election_max_s)
+        self.restoring = Restoring(self, staging, rng=rng)
+        self.shipping = Shipping(self, run=files_run, spawn=self._tasks.spawn)
         self.upkeep = Upkeep(
             replica=self.replica,
             machine=machine,
             snapshots=disk.snapshots,
-            close_batch=self._close_batch_apart,
-            run=run_upkeep,
+            close_batch=self.applying.close_apart,
+            run=upkeep_run,
             clock=parts.clock,
             cramped=lambda: self.disk.cramped,
-            held=lambda: self.restoring.held(),  # noqa: PLW0108 - it is made further down
+            held=self.restoring.held,
         )
-        staging = asyncio.Lock()
-        self.shipping = Shipping(self, run=run_files, spawn=self._spawn)
-        self.intake = Intake(
-            self,
-            machine=machine,
-            snapshots=disk.snapshots,
-            run=run_files,
-            spawn=self._spawn,
-            clock=parts.clock,
-            patience_s=config.options.election_max_s,
-            staging=staging,
-        )
-        self.restoring = Restoring(
-            self,
-            machine=machine,
-            snapshots=disk.snapshots,
-            run=run_files,
-            spawn=self._spawn,
-            clock=parts.clock,
-            rng=rng,
-            staging=staging,
-        )
-        self.inbound = Inbound(self, self._guard)
-        self.net = parts.transport(self) if parts.transport is not None else _peer_transport(self, config)
-        self.counters = Counters()
-        self.disk = DiskHealth(
-            lambda: parts.free_bytes(config.directory),
-            parts.free_elsewhere_bytes,
-            clock=parts.clock,
-            stall_s=self.options.disk_stall_s,
-            reserve_bytes=self.options.disk_reserve_bytes,
-            state_reserve_bytes=self.options.state_reserve_bytes,
-        )
+        self.inbound = Inbound(self, self._tasks.spawn)
+        self.net = parts.transport(self) if parts.transport is not None else peer_transport(self, config)
         self.syncing = Syncing(
             self,
             disk.journal,
             self.disk,
-            run=run_disk,
+            run=sync_run,
             pace=None if parts.run is not None and not parts.quick_disk else Pace(),
             observe=parts.observe_fsync,
         )
-        self._tasks: list[asyncio.Task[None]] = []
-        self._jobs: set[asyncio.Task[None]] = set()
         self._tick_due: asyncio.Handle | None = None
-        self._commit_due: asyncio.TimerHandle | None = None
-        self._unclosed = 0
         self._known: tuple[int, str | None, Role] | None = None
-        self._peers_stale = True
         self._watcher: Callable[[float], None] | None = None
-        self.running = False
+        self._peers_stale, self.running = True, False
 
     # ---- lifecycle ----
 
@@ -139,26 +105,23 @@ class Engine:
         self.running = True
         await self.net.start()
         works = (("clock", self._clockwork()), ("sync", self.syncing.work()), ("upkeep", self.upkeep.work()))
-        self._tasks = [asyncio.create_task(self._guard(work), name=f"raft-{name}") for name, work in works]
+        for name, work in works:
+            _ = self._tasks.spawn(work, name)
 
     async def stop(self) -> None:
         """End every task and every wait; what was appended is durable when this returns. Raises OSError."""
         self.proposals.stop()
         self.reads.news()
         self.change_questions.news()
-        tasks = [*self._tasks, *self._jobs, *self.inbound.tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self.net.stop()
         self.running = False
         self._show_freshness()
-        for handle in (self._tick_due, self._commit_due):
-            if handle is not None:
-                handle.cancel()
+        if self._tick_due is not None:
+            self._tick_due.cancel()
+        self.applying.stop_timer()
         self.waits.end()
-        for thread in self._threads:
-            thread.shutdown(wait=True)
+        self._tasks.join()
         try:
             self.close_batch()
         except OSError:
@@ -169,21 +132,6 @@ class Engine:
             _log.warning("the disk is full: what nobody was told of is dropped")
         finally:
             self._journal.close()
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """A task of ours never ends but by cancellation: anything else is a bug or a lost disk."""
-        try:
-            await work
-        except Exception as error:  # noqa: BLE001 - nothing may go on in this node's name after it
-            _log.exception("a task of the group failed")
-            self.fatal(f"{type(error).__name__} in a task")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that ends by itself, or with the engine."""
-        task = asyncio.create_task(self._guard(work), name="raft-job")
-        self._jobs.add(task)
-        task.add_done_callback(self._jobs.discard)
-        return task
 
     async def _clockwork(self) -> None:
         while True:
@@ -196,15 +144,6 @@ class Engine:
                 self.replica.handover.look()
                 self.restoring.look()
             self.tick()
-
-    def _thread(self, name: str) -> Run:
-        pool = ThreadPoolExecutor(1, thread_name_prefix=f"raft-{name}")
-        self._threads.append(pool)
-
-        async def run(function: Callable[..., Any], *args: Any) -> Any:
-            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
-
-        return run
 
     # ---- ticking ----
 
@@ -313,52 +252,8 @@ class Engine:
     def committed(self, index: int) -> None:
         self.proposals.batcher.committed(index)
 
-    def apply(self, entry: Entry) -> None:
-        payload, index, _ = entry
-        try:
-            if payload[0] != REGULAR:
-                self.machine.skip(index)
-            else:
-                request_id = payload[1 : 1 + REQUEST_ID_BYTES]
-                result = self.machine.apply(index, request_id, payload[1 + REQUEST_ID_BYTES :])
-                self.proposals.applied(index, request_id, result, len(payload))
-        except Exception as error:  # noqa: BLE001 - the state may be half-changed: stop (P6)
-            self.fatal(f"applying entry {index} raised {type(error).__name__}")
-        self._unclosed += 1
-        if self._unclosed >= self.options.apply_commit_entries_max:
-            self._close_batch_soon()
-        elif self._commit_due is None:
-            self._close_batch_later()
-
-    def _close_batch_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._commit_due = loop.call_later(self.options.apply_commit_s, self._close_batch_soon)
-
-    def _close_batch_soon(self) -> None:
-        """Reads see what is applied anyhow and the journal has every entry, so this can wait a little."""
-        if self._commit_due is not None:
-            self._commit_due.cancel()
-            self._commit_due = None
-        self.disk.look_now()
-        if not self.disk.cramped and self.machine.commit_soon():
-            self._unclosed = 0
-        else:
-            self._close_batch_later()
-
-    async def _close_batch_apart(self) -> None:
-        """close_batch(), with as much of it as can be in the background."""
-        for _ in range(2):  # the second time the first one is done, and little is left
-            while not self.machine.commit_soon():  # noqa: ASYNC110 - it has no event
-                await asyncio.sleep(COMMIT_POLL_S)
-        self.close_batch()
-
     def close_batch(self) -> None:
-        """Close it now: somebody is about to look at the machine's file."""
-        if self._commit_due is not None:
-            self._commit_due.cancel()
-            self._commit_due = None
-        self._unclosed = 0
-        self.machine.commit()
+        self.applying.close()
 
     def offered(self, peer: str, offer: wire.SnapshotOffer) -> None:
         self.intake.offered(peer, offer)
@@ -491,14 +386,24 @@ class Engine:
             self.inbound.on_request(peer_id, frame)
 
 
-def _peer_transport(handler: PeerHandler, config: GroupConfig) -> Transport:
-    return PeerTransport(
-        me=config.node_id,
-        cluster_id=config.cluster_id,
-        listen=config.listen,
-        server_tls=config.server_tls,
-        client_tls=config.client_tls,
-        handler=handler,
-        insecure=config.insecure,
-        source=config.source,
+def _disk_health(config: GroupConfig, parts: Parts) -> DiskHealth:
+    return DiskHealth(
+        lambda: parts.free_bytes(config.directory),
+        parts.free_elsewhere_bytes,
+        clock=parts.clock,
+        stall_s=config.options.disk_stall_s,
+        reserve_bytes=config.options.disk_reserve_bytes,
+        state_reserve_bytes=config.options.state_reserve_bytes,
+    )
+
+
+def _replica(engine: Engine, machine: StateMachine, disk: Disk, rng: random.Random) -> Replica:
+    found = disk.recovered
+    return Replica(
+        engine,
+        me=engine.config.node_id,
+        log=Log(disk.journal, found.base, found.entries, found.hard),
+        applied_index=machine.applied_index,
+        options=engine.options,
+        rng=rng,
     )

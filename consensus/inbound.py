@@ -1,8 +1,7 @@
 """What other members ask of this one beside Raft itself: proposals, read indexes, membership changes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Protocol
 
 from consensus import wire
 from consensus.api import Member
@@ -14,10 +13,9 @@ from consensus.proposals import Proposals
 from consensus.replica import Replica
 from consensus.restoring import Order, Restoring
 from consensus.shipping import Shipping
+from consensus.tasks import Spawn
 
 CHANGES_SERVED_MAX = 8
-
-Guard = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 
 
 class Local(Protocol):
@@ -40,11 +38,11 @@ class Local(Protocol):
 
 
 class Inbound:
-    """Serves requests and hands answers to whoever asked. `tasks` belong to the engine, which ends them."""
+    """Serves requests and hands answers to whoever asked. Its tasks belong to the engine."""
 
-    def __init__(self, local: Local, guard: Guard) -> None:
-        self._local, self._guard = local, guard
-        self.tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, local: Local, spawn: Spawn) -> None:
+        self._local, self._spawn = local, spawn
+        self._changes: set[asyncio.Task[None]] = set()  # that are being made
 
     def on_request(self, peer: str, frame: wire.Frame) -> None:
         local = self._local
@@ -116,15 +114,12 @@ class Inbound:
         self._reply(peer, wire.ChangeReply(self._local.term, frame.number, code, text))
 
     def _serve_change(self, peer: str, frame: wire.Change) -> None:
-        if not self._local.accepting or len(self.tasks) >= CHANGES_SERVED_MAX:
+        if not self._local.accepting or len(self._changes) >= CHANGES_SERVED_MAX:
             self._reply(peer, wire.ChangeReply(self._local.term, frame.number, wire.NOT_LEADER, ""))
             return
-        task = asyncio.create_task(self._run(self._change_for(peer, frame)), name="raft-change")
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        await self._guard(work)
+        task = self._spawn(self._change_for(peer, frame))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
 
     async def _change_for(self, peer: str, frame: wire.Change) -> None:
         member = Member(frame.node_id, frame.address)

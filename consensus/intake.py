@@ -8,24 +8,23 @@ this member goes on as it was; only then does the log begin anew at it, and the 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from consensus import wire
 from consensus.api import Member, StateMachine
 from consensus.errors import ConsensusError
 from consensus.records import Base
 from consensus.snapshot import Receiver, SnapshotFiles, SnapshotMeta, SnapshotRefused
+from consensus.tasks import Run, Spawn
 
 WINDOW_BYTES = 1 << 20
 PIECE_BYTES = 256 << 10
 REFUSED_PAUSE_S = 10.0  # before a transfer that ended in an error is begun again
 
 _log = logging.getLogger(__name__)
-
-Run = Callable[..., Awaitable[Any]]
-Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 class Silence(ConsensusError):
@@ -109,31 +108,33 @@ class Local(Protocol):
         ...
 
 
-class Intake:
-    """At most one snapshot on its way into this member. Its task belongs to the engine."""
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """What it takes to replace the machine's state by another one, here and in restoring.py."""
 
-    def __init__(
-        self,
-        local: Local,
-        *,
-        machine: StateMachine,
-        snapshots: SnapshotFiles,
-        run: Run,
-        spawn: Spawn,
-        clock: Callable[[], float],
-        patience_s: float,
-        staging: asyncio.Lock,
-    ) -> None:
-        """`staging` is held by whoever lays another state beside the machine's (restoring.py does too)."""
-        self._staging = staging
-        self._local, self._machine, self._snapshots = local, machine, snapshots
-        self._receiver = snapshots.receiver()
-        self._run, self._spawn, self._clock, self._patience_s = run, spawn, clock, patience_s
+    machine: StateMachine
+    snapshots: SnapshotFiles
+    run: Run
+    spawn: Spawn  # tasks belong to the engine
+    clock: Callable[[], float]
+    lock: asyncio.Lock = field(
+        default_factory=asyncio.Lock
+    )  # held by whoever lays a state beside the machine's
+
+
+class Intake:
+    """At most one snapshot on its way into this member."""
+
+    def __init__(self, local: Local, staging: Staging, *, patience_s: float) -> None:
+        self._local, self._machine, self._snapshots = local, staging.machine, staging.snapshots
+        self._run, self._spawn, self._clock = staging.run, staging.spawn, staging.clock
+        self._lock, self._patience_s = staging.lock, patience_s
+        self._receiver = self._snapshots.receiver()
         self._task: asyncio.Task[None] | None = None
         self._pull: Pull | None = None
         self._meta: SnapshotMeta | None = None
         self._leader = ""
-        self._offered_at = self._not_before = clock()
+        self._offered_at = self._not_before = self._clock()
         self.installed = self.refused = 0
 
     def offered(self, peer: str, offer: wire.SnapshotOffer) -> None:
@@ -187,7 +188,7 @@ class Intake:
             self._not_before = self._clock() + REFUSED_PAUSE_S
 
     async def _install(self, path: Path, meta: SnapshotMeta) -> None:
-        async with self._staging:
+        async with self._lock:
             try:
                 await self._stage(path)
                 if self._local.begin_install(Base(meta.index, meta.term, meta.members)):

@@ -5,19 +5,19 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from consensus.disk import free_bytes
-from consensus.transport import PeerHandler
+from consensus.opening import GroupConfig
+from consensus.tasks import Run
+from consensus.transport import PeerHandler, PeerTransport
 
 EXIT_FATAL = 70
 
 _log = logging.getLogger(__name__)
-
-Run = Callable[..., Awaitable[Any]]
 
 
 class Transport(Protocol):
@@ -30,6 +30,20 @@ class Transport(Protocol):
     def flush(self) -> None: ...
     def backlog(self, peer_id: str) -> int: ...
     def connected(self) -> set[str]: ...
+
+
+def peer_transport(handler: PeerHandler, config: GroupConfig) -> Transport:
+    """The real one, unless tests have another."""
+    return PeerTransport(
+        me=config.node_id,
+        cluster_id=config.cluster_id,
+        listen=config.listen,
+        server_tls=config.server_tls,
+        client_tls=config.client_tls,
+        handler=handler,
+        insecure=config.insecure,
+        source=config.source,
+    )
 
 
 @dataclass(slots=True)

@@ -20,14 +20,14 @@ from typing import Protocol
 import msgpack
 
 from consensus import wire
-from consensus.api import REQUEST_ID_BYTES, StateMachine
+from consensus.api import REQUEST_ID_BYTES
 from consensus.errors import Corrupt, OutcomeUnknown, RestoreRefused
-from consensus.intake import Pull, Run, Silence, Spawn
+from consensus.intake import Pull, Silence, Staging
 from consensus.membership import RESTORE
 from consensus.records import Entry, unpack_strict
 from consensus.replica import Replica
 from consensus.shipping import HeldFile
-from consensus.snapshot import SnapshotFiles, SnapshotRefused
+from consensus.snapshot import SnapshotRefused
 
 STRAGGLERS_S = 10.0  # how long a connected member may take to get going before the others go on without it
 DISK_RETRY_S = 5.0
@@ -97,24 +97,13 @@ class Local(Protocol):
 
 
 class Restoring:
-    """Both sides, and applying the entry. One file at a time; tasks belong to the engine."""
+    """Both sides, and applying the entry. One file at a time."""
 
-    def __init__(
-        self,
-        local: Local,
-        *,
-        machine: StateMachine,
-        snapshots: SnapshotFiles,
-        run: Run,
-        spawn: Spawn,
-        clock: Callable[[], float],
-        rng: random.Random,
-        staging: asyncio.Lock,
-    ) -> None:
-        """`staging` is held by whoever lays another state beside the machine's (intake.py does too)."""
-        self._local, self._machine, self._snapshots = local, machine, snapshots
-        self._run, self._spawn, self._clock, self._rng, self._staging = run, spawn, clock, rng, staging
-        self._holder = snapshots.holder()
+    def __init__(self, local: Local, staging: Staging, *, rng: random.Random) -> None:
+        self._local, self._machine, self._snapshots = local, staging.machine, staging.snapshots
+        self._run, self._spawn, self._clock = staging.run, staging.spawn, staging.clock
+        self._lock, self._rng = staging.lock, rng
+        self._holder = self._snapshots.holder()
         self._spread: _Spread | None = None
         self._pull: Pull | None = None
         self._offered: tuple[str, bytes, float] = ("", b"", 0.0)  # by whom, what, when
@@ -344,7 +333,7 @@ class Restoring:
         return False
 
     async def _lay_ready(self, index: int, order: Order) -> None:
-        async with self._staging:
+        async with self._lock:
             if not await self._stage(index, order):
                 return
             try:

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from consensus import wire
 from consensus.errors import Corrupt
-from consensus.intake import PIECE_BYTES, REFUSED_PAUSE_S, WINDOW_BYTES, Run, Spawn
+from consensus.intake import PIECE_BYTES, REFUSED_PAUSE_S, WINDOW_BYTES
 from consensus.snapshot import Sender, SnapshotFiles, SnapshotMeta
+from consensus.tasks import Run, Spawn
 
 _log = logging.getLogger(__name__)
 

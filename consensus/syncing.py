@@ -5,9 +5,10 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from consensus.disk import DiskHealth, Pace, Run
+from consensus.disk import DiskHealth, Pace
 from consensus.journal import Batch, Journal, NoRoom
 from consensus.replica import Replica
+from consensus.tasks import Run
 
 LEADER_RECORDS_MAX = 2  # beyond it followers sync them meanwhile, and the leader's loop is what all wait for
 INLINE_BYTES_MAX = 256 << 10  # more takes its time to encrypt, whatever the disk does

@@ -8,21 +8,20 @@ import asyncio
 import errno
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
+from typing import Protocol
 
 from consensus.api import Member, StateMachine
 from consensus.replica import Replica
 from consensus.replication import ChunkSource
 from consensus.shipping import Shipment
 from consensus.snapshot import SnapshotFiles, SnapshotRefused
+from consensus.tasks import Run
 
 _log = logging.getLogger(__name__)
 
 KEPT_S = 3600.0  # files that nobody has use for
 TIDY_EVERY_S = 600.0
-
-Run = Callable[..., Awaitable[Any]]
 
 
 class Sync(Protocol):

@@ -132,12 +132,14 @@ def base64_or_text(value: Any, field: str) -> str:
 
 
 def strings(value: Any, field: str) -> list[str]:
-    """A JSON array of strings (numbers are spelled out) or a comma list. Empty items go.
+    """A JSON array of strings (numbers are spelled out), one number alone, or a comma list. Empty items go.
 
     Spaces are stripped in a comma list, where people put them, but never from the items of an array.
     """
     if value is None:
         return []
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        value = [value]
     items = [item.strip(" \t\r\n") for item in value.split(",")] if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
         raise InvalidRequest(f'error converting input for field "{field}": expected a list of strings')
@@ -156,6 +158,15 @@ def bounds(value: Any, field: str) -> list[str]:
     if len(items) < len(given):
         raise InvalidRequest(f'field "{field}" has an empty item; an empty list lifts the restriction')
     return items
+
+
+def mapping(value: Any, field: str) -> dict[str, Any] | None:
+    """An object, or None for null. An empty array is an empty object: some languages write it so."""
+    if value is None or isinstance(value, dict):
+        return value
+    if value == []:
+        return {}
+    raise InvalidRequest(f'error converting input for field "{field}": expected a map')
 
 
 def string_map(value: Any, field: str) -> dict[str, str]:

@@ -92,14 +92,16 @@ class TokenAuthority:
         assert self._batch_key is not None
         return batch.seal(self._batch_key, row)
 
-    async def authenticate(self, store: Store, token: Secret | None, remote: str) -> Token:
+    async def authenticate(
+        self, store: Store, token: Secret | None, remote: str, *, spends: bool = True
+    ) -> Token:
         """The row of the token that `remote`, an address, presents: see permit(). Raises as that does."""
         row = None if token is None else self.find(store, token)
         if row is None:
             raise PermissionDenied("permission denied")
-        return await self.permit(store, row, remote)
+        return await self.permit(store, row, remote, spends=spends)
 
-    async def permit(self, store: Store, row: Token, remote: str) -> Token:
+    async def permit(self, store: Store, row: Token, remote: str, *, spends: bool = True) -> Token:
         """A live token's row, one use spent if it has a limit (last use: num_uses is -1): the one place that decides.
 
         Refused from outside the networks that it is bound to, and if its entity is disabled or gone. The count is
@@ -108,7 +110,7 @@ class TokenAuthority:
         """
         if self._refuses(store, row, remote):
             raise PermissionDenied("permission denied")
-        return row if row.num_uses == 0 else await self._spend(store, row)
+        return await self._spend(store, row) if row.num_uses and spends else row
 
     def still(self, store: Store, token: Secret, remote: str) -> Token | None:
         """The row of a token whose holder was let in before, and would be again; no use is spent."""

@@ -144,4 +144,5 @@ def data(params: TokenParams) -> dict[str, Any]:
         "token_ttl": params.ttl_ns // SECOND_NS,
         "token_type": params.type,
     }
-    return shown | {name: shown[f"token_{name}"] for name in params.old_names}
+    former = {name: shown[f"token_{name}"] for name in params.old_names}
+    return shown | {name: value for name, value in former.items() if value}

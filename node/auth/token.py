@@ -63,12 +63,13 @@ def wanted(
     data: Mapping[str, Any],
     *,
     sudo: bool,
-    orphan: bool,
+    without_parent: bool,
     now_ns: int,
     bounds: Limits,
     role: Role | None = None,
 ) -> Wanted:
-    """What `creator` gets if it asks for `data`; `sudo` if its policies grant that on the path.
+    """What `creator` gets if it asks for `data`; `sudo` if its policies grant that on the path, and
+    `without_parent` if that path is the one of orphans.
 
     Raises InvalidRequest where Vault does; nothing is granted beyond the creator's own policies without sudo or
     a role that says so, and nothing at all makes a root token but a root token.
@@ -79,8 +80,8 @@ def wanted(
         raise InvalidRequest("restricted use token cannot generate child tokens")
     batch = _is_batch(data, role)
     token = _custom_id(data, sudo=sudo)
-    orphan = _orphan(data, role, sudo=sudo, orphan=orphan)
-    period_ns, explicit_max_ns = _durations(data, role, sudo=sudo)
+    orphan = without_parent or _orphan(data, role, sudo=sudo)
+    period_ns, explicit_max_ns, lessened = _durations(data, role, sudo=sudo)
     policies = _policies(creator, data, role, sudo=sudo)
     if batch:
         _check_batch(token, period_ns, explicit_max_ns, _num_uses(data, role), policies)
@@ -90,7 +91,7 @@ def wanted(
         batch=batch,
         parent=None if orphan else creator.digest,
         policies=policies,
-        path=_path(role),
+        path=_path(role, without_parent=without_parent),
         display_name=_display_name(data),
         metadata=_metadata(data),
         num_uses=_num_uses(data, role),
@@ -102,7 +103,7 @@ def wanted(
         entity_alias=_entity_alias(data, role),
         role=role.name if role else "",
         bound_cidrs=_bound_cidrs(creator, role, orphan=orphan),
-        warnings=tuple(warnings),
+        warnings=(*lessened, *warnings),
     )
 
 
@@ -151,34 +152,46 @@ def _check_batch(
         raise InvalidRequest("batch tokens cannot be root tokens")
 
 
-def _orphan(data: Mapping[str, Any], role: Role | None, *, sudo: bool, orphan: bool) -> bool:
+def _orphan(data: Mapping[str, Any], role: Role | None, *, sudo: bool) -> bool:
     if role is not None:
         return role.orphan
     if fields.boolean(data.get("no_parent"), "no_parent"):
         _privileged(sudo, "create orphan token")
         return True
-    return orphan
+    return False
 
 
-def _durations(data: Mapping[str, Any], role: Role | None, *, sudo: bool) -> tuple[int, int]:
-    """Period and explicit maximum: a role's hold, and what is asked for may only be less."""
+def _durations(data: Mapping[str, Any], role: Role | None, *, sudo: bool) -> tuple[int, int, list[str]]:
+    """Period and explicit maximum: a role's hold, and what is asked for may only be less.
+
+    With warnings where both say something.
+    """
     period_ns = fields.duration_ns(data.get("period"), "period")
     if period_ns and not (role and role.period_ns):
         _privileged(sudo, "create periodic token")
     explicit_max_ns = fields.duration_ns(data.get("explicit_max_ttl"), "explicit_max_ttl")
-    if role is not None:
-        period_ns = _lesser(period_ns, role.period_ns)
-        explicit_max_ns = _lesser(explicit_max_ns, role.explicit_max_ttl_ns)
-    return period_ns, explicit_max_ns
+    if role is None:
+        return period_ns, explicit_max_ns, []
+    both = (
+        ("Explicit max TTL", explicit_max_ns, role.explicit_max_ttl_ns),
+        ("Period", period_ns, role.period_ns),
+    )
+    warnings = [
+        f"{what} specified both during creation call and in role; "
+        f"using the lesser value of {min(asked, limit) // SECOND_NS} seconds"
+        for what, asked, limit in both
+        if asked and limit
+    ]
+    return _lesser(period_ns, role.period_ns), _lesser(explicit_max_ns, role.explicit_max_ttl_ns), warnings
 
 
 def _lesser(asked: int, limit: int) -> int:
     return min(asked, limit) if asked and limit else asked or limit
 
 
-def _path(role: Role | None) -> str:
+def _path(role: Role | None, *, without_parent: bool) -> str:
     if role is None:
-        return "auth/token/create"
+        return "auth/token/create-orphan" if without_parent else "auth/token/create"
     return f"auth/token/create/{role.name}" + (f"/{role.path_suffix}" if role.path_suffix else "")
 
 
@@ -234,15 +247,17 @@ def canonical_policies(names: Sequence[str]) -> tuple[str, ...]:
 
 def _policies(creator: Token, data: Mapping[str, Any], role: Role | None, *, sudo: bool) -> tuple[str, ...]:
     no_default = fields.boolean(data.get("no_default_policy"), "no_default_policy")
-    asked = canonical_policies(fields.strings(data.get("policies"), "policies"))
+    given = data.get("policies")
+    asked = canonical_policies(fields.strings(given, "policies"))
     if role is not None and role.constrains_policies:
-        names = token_roles.policies(role, asked, creator.policies, no_default=no_default)
+        base = asked if given else role.allowed_policies if role.allows_some else creator.policies
+        names = token_roles.policies(role, base, no_default=no_default)
         if ROOT in names and ROOT not in creator.policies:
             raise InvalidRequest("root tokens may not be created without parent token being root")
         return names
     no_default = no_default or (role is not None and role.no_default_policy)
     add_default = False
-    if not asked:
+    if not given:  # a list of empty names is one: whoever's template came out empty gets less, not everything
         asked = creator.policies
     elif sudo:
         add_default = not no_default
@@ -292,8 +307,9 @@ class Renewal:
 
     bounds: Limits
     period_ns: int
-    ttl_ns: int = 0  # what is granted if nothing is asked for; 0: what was granted at first
+    ttl_ns: int = 0  # what is granted if nothing is asked for; 0: what was granted last
     max_ns: int = 0
+    explicit_max_ns: int = 0  # of its role by now; its own holds besides
 
 
 def renewal(row: Token, terms: Renewal, *, increment_ns: int, now_ns: int) -> tuple[int, list[str]]:
@@ -304,14 +320,19 @@ def renewal(row: Token, terms: Renewal, *, increment_ns: int, now_ns: int) -> tu
         raise InvalidRequest("lease is not renewable")
     ttl_ns, warnings = grant(
         terms.bounds,
-        asked_ns=increment_ns or terms.ttl_ns or row.ttl_ns,
+        asked_ns=increment_ns or terms.ttl_ns or _granted_ns(row),
         period_ns=terms.period_ns,
-        explicit_max_ns=row.explicit_max_ttl_ns,
+        explicit_max_ns=_lesser(row.explicit_max_ttl_ns, terms.explicit_max_ns),
         created_ns=row.created_ns,
         now_ns=now_ns,
         role_max_ns=terms.max_ns,
     )
     return ttl_ns, warnings if increment_ns or terms.period_ns else []
+
+
+def _granted_ns(row: Token) -> int:
+    """What it was granted last; `row.ttl_ns` is what it was made with."""
+    return row.expires_ns - row.last_renewal_ns if row.last_renewal_ns else row.ttl_ns
 
 
 def auth_block(row: Token, *, client_token: str, ttl_ns: int, extra: Sequence[str] = ()) -> dict[str, Any]:

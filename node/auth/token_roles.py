@@ -73,14 +73,14 @@ class Role(msgspec.Struct, frozen=True):
     old_names: tuple[str, ...] = ()  # which of "period" and "explicit_max_ttl" were set by these names
 
     @property
+    def allows_some(self) -> bool:
+        """Whether it says which policies there may be, and so which there are if none is asked for."""
+        return bool(self.allowed_policies or self.allowed_policies_glob)
+
+    @property
     def constrains_policies(self) -> bool:
         """Whether it decides on policies instead of those of the token that asks."""
-        return bool(
-            self.allowed_policies
-            or self.allowed_policies_glob
-            or self.disallowed_policies
-            or self.disallowed_policies_glob
-        )
+        return bool(self.allows_some or self.disallowed_policies or self.disallowed_policies_glob)
 
 
 def view(store: Store) -> View:
@@ -222,18 +222,15 @@ def data(role: Role) -> dict[str, Any]:
     return dict(sorted(shown.items()))
 
 
-def policies(
-    role: Role, asked: tuple[str, ...], creators: tuple[str, ...], *, no_default: bool
-) -> tuple[str, ...]:
+def policies(role: Role, base: tuple[str, ...], *, no_default: bool) -> tuple[str, ...]:
     """What a token made under a role that constrains policies gets. Raises InvalidRequest if it may not.
 
-    `asked` and `creators` are canonical and sorted.
+    `base`, which is asked for or follows from the role or from who asks, is canonical and sorted.
     """
     add_default = not (no_default or role.no_default_policy or _disallows(role, DEFAULT))
-    base = asked or role.allowed_policies or creators
     extra = {DEFAULT} if add_default and ROOT not in base else set()
     names = (ROOT,) if ROOT in base else tuple(sorted({*base, *extra}))
-    if role.allowed_policies or role.allowed_policies_glob:
+    if role.allows_some:
         allowed = {*role.allowed_policies, *extra}
         if not all(name in allowed or _globbed(name, role.allowed_policies_glob) for name in names):
             raise InvalidRequest(

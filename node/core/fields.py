@@ -15,7 +15,6 @@ from msgspec import inspect
 
 from node.auth import fields as convert
 from node.core.request import Operation
-from node.errors import InvalidRequest
 
 
 class Kind(enum.Enum):
@@ -136,12 +135,6 @@ ABOUT_LISTED = Field("key_info", Kind.OBJECT, "By name.")
 AUTH = Field("auth", Kind.OBJECT, "The token, and what it may.", place=Place.ENVELOPE)
 
 
-def _object(value: Any, name: str) -> object:
-    if value is not None and not isinstance(value, dict):
-        raise InvalidRequest(f'error converting input for field "{name}": expected a map')
-    return value
-
-
 _CHECKS: Mapping[Kind, Callable[[Any, str], object]] = {
     Kind.STRING: convert.text,
     Kind.INTEGER: convert.integer,
@@ -149,7 +142,7 @@ _CHECKS: Mapping[Kind, Callable[[Any, str], object]] = {
     Kind.DURATION: convert.duration_ns,
     Kind.STRINGS: convert.strings,
     Kind.STRING_MAP: convert.string_map,
-    Kind.OBJECT: _object,
+    Kind.OBJECT: convert.mapping,
 }
 
 

@@ -18,7 +18,7 @@ import time
 
 from node.core import fields, help, wrapping  # noqa: A004 - what it is called
 from node.core.core import Core
-from node.core.request import Consistency, Operation, Request, Response, Shape
+from node.core.request import OF_THE_PROTOCOL, Consistency, Operation, Request, Response, Shape
 from node.core.router import Match, Route
 from node.errors import (
     AuditFailed,
@@ -35,7 +35,7 @@ from node.regions.placing import belongs_to_the_primary
 OK = 200
 WRITES = frozenset({Operation.CREATE, Operation.UPDATE, Operation.PATCH, Operation.DELETE})
 _WITH_BODY = WRITES - {Operation.DELETE}
-_OF_THE_PROTOCOL = frozenset({"list", "scan", "help"})  # node/api/head.py
+_SYSTEM = ("sys/", "auth/token/", "identity/")  # what answers below these, whatever is mounted
 _OF_LISTINGS = frozenset({"after", "limit"})  # node/core/paging.py
 
 
@@ -128,7 +128,9 @@ async def _authorise(core: Core, request: Request, match: Match | None) -> None:
         return
     if match is not None and _open(request, match.route):
         return
-    request.token_row = await core.tokens.authenticate(core.unsealed, request.token, request.remote)
+    request.token_row = await core.tokens.authenticate(
+        core.unsealed, request.token, request.remote, spends=match is None or match.route.spends
+    )
     if match is not None and not match.route.acl:
         return
     if request.operation is Operation.UPDATE and match is not None:
@@ -155,13 +157,13 @@ def permits_otherwise(acl: ACL, request: Request, match: Match) -> bool:
     if route.twin and acl.denies(mount + match.twin):
         return False
     meant = mount + match.folded
-    return meant == request.path or acl.allows(request.operation, meant, request.data, sudo=route.sudo)
+    return meant == request.path or acl.allows(request.operation, meant, request.parameters, sudo=route.sudo)
 
 
 def permits(acl: ACL, request: Request, route: Route | None) -> bool:
     """Whether policies let the request pass: a function of nothing else, so that the answer may be remembered."""
     sudo = route is not None and route.sudo
-    return acl.allows(request.operation, request.path, request.data, sudo=sudo) and acl.wraps(
+    return acl.allows(request.operation, request.path, request.parameters, sudo=sudo) and acl.wraps(
         request.path, request.wrap_ttl_ns
     )
 
@@ -182,7 +184,7 @@ async def _act(core: Core, request: Request, match: Match | None) -> Response:
         return help.answer(core, request, match)
     if match is None:
         core.unsealed  # noqa: B018 - a sealed node says so before it says that it knows no such path
-        if request.mount is not None or request.path.startswith("sys/"):
+        if request.mount is not None or request.path.startswith(_SYSTEM):
             raise NotFound("1 error occurred:\n\t* unsupported path\n\n")
         raise NotFound(f'no handler for route "{request.path}". route entry not found.')
     wanted = Operation.UPDATE if request.operation is Operation.CREATE else request.operation
@@ -205,9 +207,7 @@ def _remark(request: Request, match: Match, response: Response) -> None:
     """Tell of what was given in vain, in an answer that has a place for it."""
     if (response.shape or match.route.shape) is Shape.RAW or response.body is not None or response.request_id:
         return  # no envelope, or that of an earlier answer
-    given = (
-        request.data.keys() if request.operation in _WITH_BODY else request.query.keys() - _OF_THE_PROTOCOL
-    )
+    given = request.data.keys() if request.operation in _WITH_BODY else request.query.keys() - OF_THE_PROTOCOL
     if request.operation in (Operation.LIST, Operation.SCAN):
         given = given - _OF_LISTINGS
     said = fields.remarks(match.route.fields, match.params, given)

@@ -50,6 +50,9 @@ class Shape(enum.StrEnum):
     RAW = "raw"  # data alone, no envelope (sys/health, sys/init, ...)
 
 
+OF_THE_PROTOCOL = frozenset({"list", "scan", "help"})  # of a query: they say what is asked, not of what
+
+
 class Request(msgspec.Struct):
     """One request. The pipeline fills in operation (create or update), mount and token row."""
 
@@ -82,6 +85,13 @@ class Request(msgspec.Struct):
     mount: Mount | None = None
     token_row: Token | None = None
     audited: object = None  # what node/audit/ keeps between the record of the request and that of the answer
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What policies' rules about parameters look at: the body, or the query of a read."""
+        if self.operation is not Operation.READ or not self.query:
+            return self.data
+        return {name: value for name, value in self.query.items() if name not in OF_THE_PROTOCOL}
 
     @property
     def served_by(self) -> Mount:

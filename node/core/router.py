@@ -59,6 +59,7 @@ class Route:
     authenticated: bool = True  # False: no token is asked for, no policy applies
     anonymous: Anonymous | None = None  # which requests need no token all the same
     acl: bool = True  # False: any valid token may (the handler checks what there is to check)
+    spends: bool = True  # False: asking takes no use from a token that has a limited number of them
     sudo: bool = False  # the token's policies must grant sudo on the path too
     sealed: bool = False  # answers while sealed or uninitialised as well
     audited: bool = True

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from node.auth.fields import integer, strings
+from node.auth.fields import integer, mapping, strings
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path, in_query
 from node.core.request import NO_CONTENT, Operation, Request, Response
@@ -304,8 +304,7 @@ def _version(request: Request) -> int:
 
 
 def _versions(data: dict[str, Any], *, missing: str = "No version number provided") -> tuple[int, ...] | None:
-    given = data.get("versions")
-    items = strings([given] if isinstance(given, int) else given, "versions")
+    items = strings(data.get("versions"), "versions")
     if not items:
         raise InvalidRequest(missing)
     numbers = {number(item, "versions") for item in items}
@@ -315,11 +314,11 @@ def _versions(data: dict[str, Any], *, missing: str = "No version number provide
 def _data(request: Request) -> dict[str, Any] | None:
     if "data" not in request.data:
         raise InvalidRequest("no data provided")
-    return _object(request.data["data"], "data")
+    return mapping(request.data["data"], "data")
 
 
 def _cas(data: dict[str, Any]) -> int | None:
-    options = _object(data.get("options"), "options")
+    options = mapping(data.get("options"), "options")
     if not options or "cas" not in options:
         return None
     try:
@@ -329,13 +328,3 @@ def _cas(data: dict[str, Any]) -> int | None:
     if not 0 <= cas <= VERSION_MAX:
         raise InvalidRequest(CAS_MISMATCH)
     return cas
-
-
-def _object(value: Any, name: str) -> dict[str, Any] | None:
-    if value is None or isinstance(value, dict):
-        return value
-    kind = {str: "string", bool: "bool", list: "[]interface {}"}.get(type(value), "json.Number")
-    raise InvalidRequest(
-        f"error converting input for field \"{name}\": '' expected type 'map[string]interface {{}}',"
-        f" got unconvertible type '{kind}'"
-    )

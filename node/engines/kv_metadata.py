@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from node.auth.fields import boolean, duration_ns, go_duration, integer, rfc3339, text
+from node.auth.fields import boolean, duration_ns, go_duration, integer, mapping, rfc3339, text
 from node.core.core import Core
 from node.core.fields import LISTED, Field, Kind, in_path, in_query, of_any_name
 from node.core.paging import page
@@ -23,6 +23,7 @@ DETAILED_KEYS_MAX = 1_000  # each takes two look-ups
 
 _SETTINGS = ("max_versions", "cas_required", "delete_version_after", "custom_metadata")
 
+_CAS_MANDATED = '"cas_required" set to false, but is mandated by backend config. This value will be ignored.'
 ROOT_WARNING = "Non-listing operations on the root of a K/V v2 mount are not supported."
 
 
@@ -173,18 +174,19 @@ async def _patch(core: Core, request: Request, params: dict[str, str]) -> Respon
 async def _submit(
     core: Core, request: Request, path: str, *, custom: dict[str, str | None] | None, patch: bool
 ) -> Response:
-    store, data = core.unsealed, request.data
+    store, data, mount_id = core.unsealed, request.data, request.served_by.mount_id
     if boolean(data.get("metadata_cas_required"), "metadata_cas_required"):
         raise InvalidRequest("check-and-set of metadata is not offered")
     if not any(name in data for name in _SETTINGS):
         return Response(status=NO_CONTENT)  # nothing is said, so nothing is kept: no key comes to be
     lifetime = data.get("delete_version_after")
+    cas_required = boolean(data["cas_required"], "cas_required") if "cas_required" in data else None
     command = KvMetadataPut(
         time_ns=store.now_ns(),
-        mount_id=request.served_by.mount_id,
+        mount_id=mount_id,
         path=path,
         max_versions=_versions_kept(data),
-        cas_required=boolean(data["cas_required"], "cas_required") if "cas_required" in data else None,
+        cas_required=cas_required,
         delete_version_after_ns=(
             duration_ns(lifetime, "delete_version_after") if "delete_version_after" in data else None
         ),
@@ -197,6 +199,8 @@ async def _submit(
         if error.reason == Reason.NO_SUCH_KEY:
             return Response(status=404, body=b"")
         raise refusal(error) from None
+    if cas_required is False and store.reads.kv_config(mount_id).cas_required:
+        return Response(warnings=[_CAS_MANDATED])
     return Response(status=NO_CONTENT)
 
 
@@ -313,11 +317,9 @@ def _custom_metadata(data: dict[str, Any]) -> dict[str, str | None] | None:
     """What was sent: None if nothing was, {} for null."""
     if "custom_metadata" not in data:
         return None
-    given = data["custom_metadata"]
+    given = mapping(data["custom_metadata"], "custom_metadata")
     if given is None:
         return {}
-    if not isinstance(given, dict):
-        raise InvalidRequest('error converting input for field "custom_metadata": expected a map of strings')
     return {name: None if value is None else text(value, "custom_metadata") for name, value in given.items()}
 
 
@@ -336,7 +338,7 @@ def _check_custom(custom: dict[str, str]) -> None:
                 f" 0 < len(value) <= {CUSTOM_VALUE_BYTES_MAX}"
             )
         if not name.isprintable():
-            raise _invalid(f'key "{name!a}" contains unprintable characters')
+            raise _invalid(f'key "{name.encode("unicode_escape").decode()}" contains unprintable characters')
         if not value.isprintable():
             raise _invalid(f'value for key "{name}" contains unprintable characters')
 

@@ -23,9 +23,13 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def without_leaves(value: Any, depth: int) -> Any:
-    """The object's keys, values replaced by null; `depth` levels of them, 0 for all."""
+    """The object's keys, values replaced by null; `depth` levels of them, 0 for all of them.
+
+    An empty object inside another is a value.
+    """
     if not isinstance(value, dict):
         return None
     if depth == 1 or depth < 0:
         return dict.fromkeys(value)
-    return {name: without_leaves(item, depth - 1 if depth else 0) for name, item in value.items()}
+    below = depth - 1 if depth else 0
+    return {name: without_leaves(item, below) if item else None for name, item in value.items()}

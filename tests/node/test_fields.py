@@ -35,12 +35,15 @@ def test_other_fields() -> None:
     ]  # fmt: skip
     assert fields.strings(" a, b,,c ", "s") == ["a", "b", "c"]
     assert fields.strings(["a", " b", 3, ""], "s") == ["a", " b", "3"]
+    assert fields.strings(3, "s") == ["3"]
+    assert [fields.mapping(value, "m") for value in (None, {"a": 1}, [])] == [None, {"a": 1}, {}]
     assert fields.string_map({"a": 1}, "m") == fields.string_map('{"a": "1"}', "m") == {"a": "1"}
     assert fields.string_map("a=1,b = 2", "m") == fields.string_map(["a=1", "b=2"], "m")
     for reader, values in [
         (fields.integer, ["x", True, 1.5, [], "9" * 30, "٣"]),
         (fields.boolean, ["yes", 2, [], 0.0]),
-        (fields.strings, [{}, 1, [[]], [True]]),
+        (fields.strings, [{}, True, [[]], [True]]),
+        (fields.mapping, ["x", 1, True, [1], ""]),
         (fields.string_map, ["x", 1, "{", {"a": []}, '{"a"' + ":{" * 9]),
         (fields.text, [{}, [], True]),
     ]:

@@ -61,7 +61,7 @@ async def test_a_mount_is_used_at_once(wire):
             "given default lease TTL",
         ),
         ("n", MOUNT | {"config": {"default_lease_ttl": "x"}}, "invalid duration"),
-        ("n", MOUNT | {"config": []}, "error converting input"),
+        ("n", MOUNT | {"config": [1]}, "error converting input"),
         ("n", MOUNT | {"description": "x" * 5000}, "a description has at most"),
     ],
 )
@@ -258,7 +258,7 @@ async def test_a_large_mount_goes_in_steps(site, wire, monkeypatch, kind):
         ({"type": "kv"}, {}, True),
         ({"type": "kv", "options": None}, None, True),
         ({"type": "kv", "options": {"version": "1"}}, {"version": "1"}, True),
-        ({"type": "kv-v1"}, {}, True),
+        ({"type": "kv-v1"}, {"version": "1"}, True),
         ({"type": "generic"}, {}, True),
         ({"type": "kv-v2", "options": None}, {"version": "2"}, False),
         ({"type": "kv", "options": {"version": "2", "mine": "x"}}, {"mine": "x", "version": "2"}, False),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from node import VERSION
-from node.auth.fields import SECOND_NS, boolean, duration_ns, strings, text
+from node.auth.fields import SECOND_NS, boolean, duration_ns, mapping, strings, text
 from node.auth.methods import lockout
 from node.auth.ttl import limits
 from node.config import Settings
@@ -33,6 +33,7 @@ LISTS = (
 )
 _FLAGS = ("local", "seal_wrap", "external_entropy_access")
 _VISIBILITIES = frozenset({"", "hidden", "unauth"})
+DEFAULT_KIND = "default-service"
 TOKEN_TYPES = frozenset({"default-service", "default-batch", "service", "batch"})
 
 
@@ -118,7 +119,7 @@ def new_details(data: Mapping[str, Any], *, auth: bool) -> dict[str, Any]:
     if boolean(config.get("force_no_cache"), "force_no_cache"):
         kept["force_no_cache"] = True
     if auth:
-        kept.setdefault("token_type", "default-service")
+        kept.setdefault("token_type", DEFAULT_KIND)
     if "options" in data:
         said = _options(data["options"])
         details["options"] = (
@@ -146,8 +147,8 @@ def _config(old: Mapping[str, Any], data: Mapping[str, Any], *, auth: bool) -> d
         if visibility not in _VISIBILITIES:
             raise InvalidRequest(f"invalid listing_visibility {visibility}")
         config["listing_visibility"] = visibility
-    kind = text(data.get("token_type"), "token_type")
-    if kind and auth:
+    if auth and data.get("token_type") is not None:
+        kind = text(data["token_type"], "token_type") or DEFAULT_KIND
         if kind not in TOKEN_TYPES:
             raise InvalidRequest("invalid value for 'token_type'")
         config["token_type"] = kind
@@ -199,11 +200,7 @@ def description(value: Any) -> str:
 
 def object_of(value: Any, name: str) -> dict[str, Any]:
     """A map, or {} for null. Raises InvalidRequest."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidRequest(f'error converting input for field "{name}": expected a map')
-    return value
+    return mapping(value, name) or {}
 
 
 def folder(path: str) -> str:

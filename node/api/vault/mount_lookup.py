@@ -21,6 +21,7 @@ def routes() -> list[Route]:
             "sys/internal/ui/mounts",
             {Operation.READ: _visible},
             acl=False,
+            spends=False,
             anonymous=lambda request: request.token is None,
             summary="Lists the mounts that the token may use; without one, those that show themselves to all.",
             answers={
@@ -34,6 +35,7 @@ def routes() -> list[Route]:
             "sys/internal/ui/mounts/{path...}",
             {Operation.READ: _preflight},
             acl=False,
+            spends=False,
             summary="Tells which mount a path lies in.",
             fields=(in_path("path", "A path of a secret or an auth method."),),
             answers={Operation.READ: (*ENTRY, Field("path", Kind.STRING, "Of the mount."))},

@@ -181,6 +181,8 @@ async def _mount(core: Core, request: Request, path: str) -> Response:
         raise InvalidRequest("backend type must be specified as a string")
     version = text(object_of(data.get("options"), "options").get("version"), "options")
     engine = catalog.engine(kind, version)
+    if kind == "kv-v1":
+        data = {**data, "options": {**object_of(data.get("options"), "options"), "version": "1"}}
     command = new_mount(store, data, path=path, kind=engine.kind, version=engine.version)
     commands: list[AnyCommand] = [command]
     if command.kind in ("kv", "generic") and command.version == 1:

@@ -25,7 +25,7 @@ async def vouched(core: Core, request: Request) -> bool:
         row = await core.tokens.authenticate(core.unsealed, request.token, request.remote)
     except PermissionDenied:
         return False
-    return core.acl(row).allows(request.operation, request.path, request.data, sudo=False)
+    return core.acl(row).allows(request.operation, request.path, request.parameters, sudo=False)
 
 
 async def check_may_cancel(core: Core, request: Request, nonce: str) -> None:

@@ -64,7 +64,7 @@ async def _explain(core: Core, request: Request, params: dict[str, str]) -> Resp
         acl,
         asked.operation,
         asked.path,
-        asked.data,
+        asked.parameters,
         sudo=route is not None and route.sudo,
     )
     allowed, reason = pipeline.permits(acl, asked, route), found.reason
@@ -103,7 +103,8 @@ def _asked(request: Request) -> Request:
     if any(segment in ("", ".", "..") for segment in path.removesuffix("/").split("/")):
         raise InvalidRequest("a path has no empty or relative segments")
     data: dict[str, Any] = request.data.get("data") or {}
-    return Request(id=request.id, operation=operation, path=path, data=data)
+    query = data if operation is Operation.READ else {}
+    return Request(id=request.id, operation=operation, path=path, data=data, query=query)
 
 
 def _who(core: Core, request: Request) -> Token:

@@ -81,7 +81,7 @@ async def _create(core: Core, request: Request, params: dict[str, str]) -> Respo
 
 async def _orphan(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Who is granted this path may make tokens that outlive it: no sudo on top, as in Vault."""
-    return await _make(core, request, _want(core, request, orphan=True))
+    return await _make(core, request, _want(core, request, without_parent=True))
 
 
 async def _under_role(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -98,14 +98,14 @@ def bounds(core: Core) -> Limits:
 
 
 def _want(
-    core: Core, request: Request, *, orphan: bool = False, role: token_roles.Role | None = None
+    core: Core, request: Request, *, without_parent: bool = False, role: token_roles.Role | None = None
 ) -> Wanted:
     creator = _caller(request)
     return wanted(
         creator,
         request.data,
         sudo=core.acl(creator).has_sudo(request.path),
-        orphan=orphan,
+        without_parent=without_parent,
         now_ns=core.unsealed.now_ns(),
         bounds=bounds(core),
         role=role,

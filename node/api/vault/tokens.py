@@ -106,7 +106,7 @@ def _route(
 
 async def lookup(core: Core, request: Request, params: dict[str, str]) -> Response:
     """A token by itself; without one, the caller."""
-    token = fields.text(request.data.get("token"), "token")
+    token = fields.text(request.data.get("token") or request.query.get("token"), "token")
     if not token:
         return await lookup_self(core, request, params)
     row = core.tokens.find(core.unsealed, Secret(token.encode()))
@@ -159,7 +159,7 @@ async def _renew(core: Core, request: Request, row: Token, token: str) -> Respon
     increment_ns = fields.duration_ns(request.data.get("increment"), "increment")
     now_ns = store.now_ns()
     ttl_ns, warnings = renewal(row, _terms(core, request, row), increment_ns=increment_ns, now_ns=now_ns)
-    command = TokenRenew(time_ns=now_ns, digest=row.digest, ttl_ns=ttl_ns, expires_ns=now_ns + ttl_ns)
+    command = TokenRenew(time_ns=now_ns, digest=row.digest, ttl_ns=row.ttl_ns, expires_ns=now_ns + ttl_ns)
     try:
         await store.submit(command, request_id=request.request_id)
     except CommandRejected as error:
@@ -181,13 +181,14 @@ def _terms(core: Core, request: Request, row: Token) -> Renewal:
         if method.check_renewal is not None:
             method.check_renewal(core, request, mount, row)
         return method.terms(core, mount, row)
-    period_ns = row.period_ns
+    bounds, period_ns = token_create.bounds(core), row.period_ns
     if row.role:
         role = token_roles.find(core.unsealed, row.role)
         if role is None:
             raise InvalidRequest(f'original token role "{row.role}" could not be found, not renewing')
         period_ns = role.period_ns or (0 if "period" in role.old_names else row.period_ns)
-    return Renewal(token_create.bounds(core), period_ns)
+        return Renewal(bounds, period_ns, explicit_max_ns=role.explicit_max_ttl_ns)
+    return Renewal(bounds, period_ns)
 
 
 # --- revoke ------------------------------------------------------------------------------------------------

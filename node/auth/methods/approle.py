@@ -30,6 +30,10 @@ from storage.rows import Mount, Token
 
 KIND = "approle"
 _INVALID = "invalid role or secret ID"
+_TRUNCATED = (
+    "token_max_ttl is greater than the backend mount's maximum TTL value; "
+    "issued tokens' max TTL value will be truncated"
+)
 
 
 def method() -> Method:
@@ -83,7 +87,7 @@ def _single_field(path: str, name: Field) -> Route:
         role = find(core.unsealed, request.served_by, params["role"])
         if role is None:
             raise NotFound
-        return Response(data={approle_role.OLD_PATHS.get(path, field): approle_role.data(role)[field]})
+        return Response(data=approle_role.shown_at(path, role))
 
     async def change(core: Core, request: Request, params: dict[str, str]) -> Response:
         said = approle_role.single_field(path, request.data)
@@ -155,8 +159,13 @@ async def _read(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 async def _write(core: Core, request: Request, params: dict[str, str]) -> Response:
     """Create or change; what is not said stays."""
-    await _change(core, request, params["role"], request.data, creating=True)
-    return Response(NO_CONTENT)
+    role = await _change(core, request, params["role"], request.data, creating=True)
+    warnings = []
+    if request.data.get("token_type") == approle_role.VAGUE_TYPE:
+        warnings.append(f"{approle_role.VAGUE_TYPE} has no useful meaning; adjusting to {role.params.type}")
+    if role.params.max_ttl_ns > limits(core.settings, request.served_by).max_ns:
+        warnings.append(_TRUNCATED)
+    return Response(warnings=warnings) if warnings else Response(NO_CONTENT)
 
 
 async def _read_role_id(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -174,7 +183,7 @@ async def _write_role_id(core: Core, request: Request, params: dict[str, str]) -
 
 
 @retried
-async def _change(core: Core, request: Request, name: str, said: dict[str, Any], *, creating: bool) -> None:
+async def _change(core: Core, request: Request, name: str, said: dict[str, Any], *, creating: bool) -> Role:
     """Change a role; one that is not there yet only if `creating`. No two roles share a role id."""
     mount, name = request.served_by, approle_role.canonical(name)
     draft = Draft(core.unsealed, mount.mount_id, request)
@@ -194,6 +203,7 @@ async def _change(core: Core, request: Request, name: str, said: dict[str, Any],
         await draft.commit()
     except CommandRejected as error:
         raise refused(error) from None
+    return role
 
 
 @retried

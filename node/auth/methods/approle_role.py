@@ -20,6 +20,7 @@ from node.errors import InvalidRequest
 
 NAME_CHARACTERS_MAX = 512
 ROLE_ID_CHARACTERS_MAX = 4096
+VAGUE_TYPE = "default-batch"  # of a role: a login cannot ask for anything else, so it is a plain "batch"
 OLD_NAMES = {"token_policies": "policies", "token_period": "period"}
 
 _NAME = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)  # ASCII: lower() leaves one spelling of a name
@@ -83,7 +84,8 @@ def changed(role: Role, data: Mapping[str, Any], *, creating: bool) -> Role:
         given["local_secret_ids"] = fields.boolean(data["local_secret_ids"], "local_secret_ids")
         if not creating and given["local_secret_ids"] != role.local_secret_ids:
             raise InvalidRequest("local_secret_ids can only be modified during role creation")
-    given["params"] = params.changed(role.params, data, old_names=OLD_NAMES)
+    held = params.changed(role.params, data, old_names=OLD_NAMES)
+    given["params"] = msgspec.structs.replace(held, type="batch") if held.type == VAGUE_TYPE else held
     return checked(msgspec.structs.replace(role, **given))
 
 
@@ -142,6 +144,15 @@ SINGLE_FIELDS: Mapping[str, tuple[str, Any]] = {
 TWIN_PATHS = {"bound-cidr-list": "secret-id-bound-cidrs", "secret-id-bound-cidrs": "bound-cidr-list"}
 OLD_PATHS = {"bound-cidr-list": "bound_cidr_list"}  # shown by the name that the path has
 OLD_FIELDS = {"policies": "policies", "period": "period", **OLD_PATHS}
+
+
+def shown_at(path: str, role: Role) -> dict[str, Any]:
+    """What a path for one field shows: the field, and by its former name too if it was set by that."""
+    name, _ = SINGLE_FIELDS[path]
+    shown = data(role)
+    if path in OLD_PATHS:
+        return {OLD_PATHS[path]: shown[name]}
+    return {each: shown[each] for each in (name, OLD_FIELDS.get(path, name)) if each in shown}
 
 
 def single_field(path: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ What a mount keeps: secret-id/ROLE/DIGEST and accessor/ROLE/ACCESSOR, which poin
 """
 
 import hmac
-import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -219,16 +218,14 @@ def wanted(role: Role, data: Mapping[str, Any], now_ns: int, *, accessor: str) -
 
 
 def _metadata(value: Any) -> dict[str, str]:
-    """A map of strings, or a JSON text of one."""
-    error = InvalidRequest("failed to parse metadata: expected a JSON object of strings")
-    if isinstance(value, str) and value:
-        if len(value) > METADATA_CHARACTERS_MAX:
-            raise error
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise error from None
-    pairs = fields.string_map(value or {}, "metadata")
+    """A map of strings: as such, as a JSON text, or as "key=value,key=value"."""
+    error = InvalidRequest("failed to parse metadata: expected a JSON object of strings, or key=value pairs")
+    if isinstance(value, str) and len(value) > METADATA_CHARACTERS_MAX:
+        raise error
+    try:
+        pairs = fields.string_map(value, "metadata")
+    except InvalidRequest:
+        raise error from None
     if sum(len(key) + len(item) for key, item in pairs.items()) > METADATA_CHARACTERS_MAX:
         raise error
     return pairs

@@ -67,7 +67,8 @@ def configured(value: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, An
             raise InvalidRequest("invalid lockout_threshold")
     for name, shown in (
         ("lockout_duration", "user_lockout_duration"),
-        ("lockout_counter_reset", "user_lockout_counter_reset_duration"),
+        ("lockout_counter_reset", "user_lockout_counter_reset_duration"),  # as it is documented
+        ("lockout_counter_reset_duration", "user_lockout_counter_reset_duration"),  # as it is sent
     ):
         if value.get(name) is not None:
             kept[shown] = duration_ns(value[name], name) // SECOND_NS

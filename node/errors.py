@@ -6,6 +6,7 @@ NodeError
  +- PermissionDenied     403  no, or not for this token
  +- NotFound             404  `errors` is empty unless a message helps (unknown mount)
  +- Unsupported          405  the path exists, the operation does not
+ +- TooOld               412  a read that accepts old state does not accept one as old as this node's (Retry-After)
  +- BodyTooLarge         413
  +- NotYet               429  this node does not hold the demanded index yet (Retry-After)
  +- TooBusy              503  a named limit is reached; nothing happened
@@ -45,6 +46,10 @@ class NotFound(NodeError):
 
 class Unsupported(NodeError):
     """The path exists, the operation does not."""
+
+
+class TooOld(NodeError):
+    """What this node has may be older than the caller accepts; another node may have more."""
 
 
 class BodyTooLarge(NodeError):

@@ -16,7 +16,7 @@ from strongroom._errors import ConfigurationError, InvalidRequest, OutcomeUnknow
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 UNSURE = frozenset({500, 502, 504})  # of a write: it may have happened
 ELSEWHERE = frozenset({500, 502, 503, 504})  # another node may serve
-BEHIND = 412  # the node has not come as far as the index that was asked for; another one may have
+BEHIND = 412  # the node has not come as far as was asked for; another one may have
 LATER = frozenset({BEHIND, 429})  # the node works; a little later, perhaps
 HEALTH = "/v1/sys/health?standbyok=true&perfstandbyok=true"
 PROBE_TIMEOUT_S = 1.0
@@ -168,11 +168,11 @@ class Requests:
                 self._settle(ask, tries, result)
                 return result
             self._note(ask, tries, endpoint, result)
-            if self._is_round(tries, result):
+            if self._is_round(ask, tries, result):
                 rounds += 1
                 if isinstance(result, Failure) and tries.untrusted == len(tries.tried):
                     raise distrusted(endpoint, result)
-            pause = self._pause(tries, rounds, result)
+            pause = self._pause(ask, tries, rounds, result)
             if rounds >= self._limits.rounds(ask) or self._clock() + pause >= deadline:
                 break
             if pause and not (yield Pause(pause)):
@@ -202,7 +202,7 @@ class Requests:
             if result.sent and ask.writes:
                 tries.unsure = f"{endpoint.url}: {result.reason}"
         elif result.status in LATER:
-            if result.status == BEHIND:
+            if _is_behind(ask, result):
                 tries.tried.append(endpoint)
             return
         else:
@@ -213,14 +213,14 @@ class Requests:
         tries.tried.append(endpoint)
         self.endpoints.failed(endpoint, self._clock())
 
-    def _is_round(self, tries: _Tries, result: Answer | Failure) -> bool:
+    def _is_round(self, ask: Ask, tries: _Tries, result: Answer | Failure) -> bool:
         """Whether all endpoints have been asked equally often, or one has asked to wait."""
-        later = isinstance(result, Answer) and result.status in LATER - {BEHIND}
+        later = isinstance(result, Answer) and result.status in LATER and not _is_behind(ask, result)
         return later or len(tries.tried) % len(self.endpoints.all) == 0
 
-    def _pause(self, tries: _Tries, rounds: int, result: Answer | Failure) -> float:
+    def _pause(self, ask: Ask, tries: _Tries, rounds: int, result: Answer | Failure) -> float:
         """Seconds: none while there are nodes that were not asked; then ever more, and not all clients at once."""
-        if not self._is_round(tries, result):
+        if not self._is_round(ask, tries, result):
             return 0.0
         if isinstance(result, Answer) and result.status in LATER:
             return min(_retry_after(result), RETRY_AFTER_MAX_S) * random.uniform(1.0, 1.2)  # noqa: S311
@@ -278,6 +278,11 @@ def _told(reasons: Mapping[str, str]) -> str:
 def distrusted(endpoint: Endpoint, failure: Failure) -> ConfigurationError:
     """What to raise where no endpoint has a certificate that is trusted."""
     return ConfigurationError(f"{endpoint.url}: {failure.reason}; ca_file= names the authority to trust")
+
+
+def _is_behind(ask: Ask, answer: Answer) -> bool:
+    """Whether another node may have come further. Of an index that is not there yet servers say 429."""
+    return answer.status == BEHIND or (answer.status == 429 and ask.index is not None and bool(ask.index()))
 
 
 def _words(body: Any) -> list[Any]:

@@ -14,6 +14,7 @@ depends on more than state, token, policies, mount and path adds it there too, o
 """
 
 import contextlib
+import math
 import time
 
 from node.core import fields, help, wrapping  # noqa: A004 - what it is called
@@ -27,6 +28,7 @@ from node.errors import (
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    TooOld,
     Unsupported,
 )
 from node.policy.acl import ACL
@@ -109,11 +111,25 @@ async def _gate(core: Core, request: Request, match: Match | None) -> None:
     began = time.monotonic()
     if wanted in (Consistency.STALE_OK, Consistency.BOUNDED):
         age_s = store.age_s()
-        request.as_of = None if age_s is None else began - age_s
-        if wanted is Consistency.STALE_OK or (age_s is not None and age_s <= request.staleness_s):
+        request.as_of = _as_of(core, None if age_s is None else began - age_s)
+        if wanted is Consistency.STALE_OK or _is_within(request, began):
             return
     await store.fresh(confirm=wanted is Consistency.LINEARIZABLE)
-    request.as_of = began
+    if wanted is Consistency.BOUNDED:
+        request.as_of = _as_of(core, began)
+        if not _is_within(request, began):
+            known = "" if request.as_of is None else f": it was level {began - request.as_of:.1f} s ago"
+            raise TooOld(f"this region may be further behind the one that orders writes than that{known}")
+
+
+def _as_of(core: Core, own: float | None) -> float | None:
+    """`own` is so in this region alone; this is so in all of them."""
+    level = math.inf if core.regions is None else core.regions.level_at()
+    return None if own is None or level is None else min(own, level)
+
+
+def _is_within(request: Request, began: float) -> bool:
+    return request.as_of is not None and began - request.as_of <= request.staleness_s
 
 
 def _open(request: Request, route: Route) -> bool:

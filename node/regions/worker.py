@@ -154,6 +154,19 @@ class RegionsWorker:
             )  # between the regions nobody need carry what comes from here
         return await self.links().ask(region.name, links, path, timeout_s=timeout_s, **request)  # type: ignore[arg-type]
 
+    def level_at(self) -> float | None:
+        """Monotonic seconds: whatever was acknowledged by then, in whichever region, is here; inf where this one orders
+        writes, or nobody does; None: that is not known.
+        """
+        own, source = stream.standing(self._store), self.primary()
+        if own.role not in roles.FOLLOWS or (source is None and own.epoch_region == own.region):
+            return math.inf
+        contact = None if source is None else self.contacts.get(source.name)
+        if contact is None or contact.standing.rank != own.rank:
+            return None
+        contact.reached(self._store.position)
+        return contact.level_at
+
     def links(self) -> Links:
         """Raises Unreachable where there are none yet."""
         if self._ends.links is None:

@@ -3,8 +3,10 @@
 import random
 
 import pytest
+from strongroom._effects import Answer, Pause, Send
 from strongroom._endpoints import AWAY_MAX_S, AWAY_MIN_S, MEASURE_EVERY_S, Endpoint, Endpoints
 from strongroom._errors import ConfigurationError
+from strongroom._requests import Ask, Limits, Requests
 
 NEAR, FAR, FARTHEST = "https://near:1", "https://far:1", "https://farthest:1"
 
@@ -153,3 +155,23 @@ def test_credentials_in_an_address_are_refused_and_not_shown() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Endpoints(["https://ann:hunter2@near:1"])
     assert "hunter2" not in str(caught.value)
+
+
+def test_where_one_node_has_not_heard_of_a_change_another_one_is_asked() -> None:
+    """Of an index that is not there yet servers say 429: who asks for none has only to wait."""
+    later = Answer(429, {"retry-after": "1"}, {"errors": ["this node does not hold the demanded index yet"]})
+    endpoints = Endpoints(["https://n1:1", "https://n2:1"])
+    limits = Limits(timeout_s=30, attempt_timeout_s=1, attempts_max=None)
+
+    def second(index: str) -> object:
+        """What comes after the first answer."""
+        ask = Ask("GET", "secret/data/a", index=lambda: index)
+        program = Requests(endpoints, limits, lambda: 0.0).send(ask, {})
+        first = program.send(None)
+        while not isinstance(first, Send):
+            first = program.send([(Answer(200, {}), 0.001)] * 2)
+        after = program.send(later)
+        return (first.url, after.url) if isinstance(after, Send) else after
+
+    assert second("index") == ("https://n1:1/v1/secret/data/a", "https://n2:1/v1/secret/data/a")
+    assert isinstance(second(""), Pause)

@@ -19,6 +19,13 @@ def value_of(region, token, key):
     return answer.body["data"]["data"]["v"] if answer.status == 200 else None
 
 
+def staleness_of(region, token, wanted):
+    """(status, milliseconds as told) of a read."""
+    headers = {"X-Strongroom-Consistency": wanted}
+    answer = region.server.request("GET", "secret/data/there", token=token, headers=headers)
+    return answer.status, answer.headers.get("x-strongroom-staleness-ms", "")
+
+
 def links_of(region, token, name):
     return next(each for each in region.regions(token)["regions"] if each["name"] == name)["links"]
 
@@ -234,8 +241,14 @@ def test_regions_that_are_far_apart_follow_and_forward_and_outlive_a_cut(tmp_pat
         poll(lambda: lag_of(us, token), what="the lag grows")
         assert value_of(us, token, "there") == 2, "what is there can be read"
         assert value_of(us, token, "meanwhile") is None
+        assert staleness_of(us, token, "max-staleness=30s")[0] == 200
+        poll(lambda: staleness_of(us, token, "max-staleness=1s")[0] == 412, what="too old for who says so")
+        status, told_ms = staleness_of(us, token, "stale-ok")
+        assert (status, int(told_ms) > 1000) == (200, True), "what the other region acknowledged counts"
+        assert staleness_of(eu, token, "max-staleness=1s")[0] == 200, "the one that orders writes has it all"
         wan.heal()
         poll(lambda: value_of(us, token, "meanwhile") == 3, what="what was written meanwhile")
+        poll(lambda: staleness_of(us, token, "max-staleness=5s")[0] == 200, what="level, as answers tell")
         # a narrow link: the answer to a write is here sooner than the write, behind a large one
         for attempt in range(1, 6):
             wan.change(bits_per_s=1_200_000 // attempt)

@@ -22,6 +22,7 @@ STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
     errors.PermissionDenied: (403, "1 error occurred:\n\t* permission denied\n\n"),
     errors.NotFound: (404, ""),
     errors.Unsupported: (405, ""),
+    errors.TooOld: (412, "what this node has may be older than that"),
     errors.BodyTooLarge: (413, "http: request body too large"),
     errors.NotYet: (429, "this node does not hold the demanded index yet"),
     errors.TooBusy: (503, "too busy"),
@@ -34,7 +35,7 @@ STATUS: Mapping[type[errors.NodeError], tuple[int, str]] = {
     errors.AuditFailed: (500, "no audit sink accepted the record"),
 }
 _NO_LEASE = Lease(duration_s=0)
-_RETRY_SOON = (errors.NotYet, errors.TooBusy, errors.NoQuorum, errors.NotPrimary)
+_RETRY_SOON = (errors.NotYet, errors.TooOld, errors.TooBusy, errors.NoQuorum, errors.NotPrimary)
 
 RANDOM_IDS = 256  # drawn at a time
 

@@ -19,8 +19,9 @@ from node.errors import DiskFull, NodeError, NoQuorum, NotEnabled, NotPrimary, O
 from storage import regions
 from storage.cache import ValueCache
 from storage.command import LOCAL, AnyCommand, Sealed, encode, level_of
+from storage.executor import Observer
 from storage.keyring import Context, Keyring, RootKey
-from storage.machine import Machine, Observer
+from storage.machine import Machine
 from storage.marks import Marks
 from storage.outcome import Done, Reason, Rejected
 from storage.reads import Reads
@@ -85,7 +86,7 @@ class Store:
 
     def observe(self, observer: Observer | None) -> None:
         """Tell one observer of every command of the history from now on, between two turns of the loop."""
-        self._machine.observer = observer
+        self._machine.observe(observer)
 
     def show(self, marks: Marks | None, watcher: Callable[[float], None] | None) -> None:
         """Tell readers in other processes what changes, and until when this node's state is fresh (Group.watch())."""

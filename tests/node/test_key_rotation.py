@@ -75,7 +75,7 @@ async def test_the_leader_replaces_a_term_that_is_due(core: Core) -> None:
         "interval": "24h0m0s",
         "max_operations": 1_000_000,
     }
-    core.unsealed._machine._wraps.count = 1_000_000
+    core.unsealed._machine._executor.wraps.count = 1_000_000
     await key_rotation.rotate_if_due(store)
     assert key_rotation.newest(store).term == 2
 

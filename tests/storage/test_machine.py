@@ -10,9 +10,10 @@ from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log,
 
 from storage import command as c
 from storage import idempotency
+from storage.executor import BATCH_COMMANDS_MAX, COMMAND_AGE_MAX_NS
 from storage.handling import HANDLINGS, TOPICS, Handling
 from storage.idempotency import RETENTION_NS
-from storage.machine import BATCH_COMMANDS_MAX, COMMAND_AGE_MAX_NS, Machine
+from storage.machine import Machine
 from storage.outcome import Done, Reason, Rejected
 
 

@@ -63,14 +63,15 @@ def test_a_node_goes_on_from_anothers_snapshot(tmp_path, snapshot, where):
 
 
 def test_no_value_of_before_is_remembered_in_the_new_state(tmp_path, snapshot):
-    late = node_at(tmp_path / "late.db", 20)
-    values = late.machine.values = ValueCache(1 << 20, 1 << 20)
+    node_at(tmp_path / "late.db", 20).machine.close()
+    values = ValueCache(1 << 20, 1 << 20)
+    late = Machine.open(tmp_path / "late.db", key=KEY, values=values)
     values.put("m", "a", 0, CachedValue(KvVersion(1, 1, 0, False, None), b"of before"))
     values.packed.put("m", "a", KvVersion(1, 1, 0, False, None), b"of before")
-    late.machine.restore(snapshot)
+    late.restore(snapshot)
     assert values.get("m", "a", 0) is values.packed.get("m", "a") is None
     assert values.size_bytes == values.packed.size_bytes == 0
-    late.machine.close()
+    late.close()
 
 
 def test_the_snapshot_file_stays_for_others(tmp_path, snapshot):

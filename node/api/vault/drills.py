@@ -3,6 +3,7 @@
 from typing import Any
 
 from node.api.vault.leader import elsewhere
+from node.api.vault.region_links import link_route
 from node.auth import fields as values
 from node.autopilot.loop import Autopilot
 from node.backup.automatic import Automatic
@@ -81,17 +82,7 @@ class Drills:
                 fields=(_NAME, _NUMBER),
                 answers={read: (_NUMBER,)},
             ),
-            Route(
-                "sys/regions/link/readiness",
-                {update: self.node},
-                local=True,
-                authenticated=False,
-                audited=False,
-                fresh=False,
-                link=True,
-                listed=False,
-                shape=Shape.RAW,
-            ),
+            link_route("readiness", self.node, shape=Shape.RAW),
         ]
 
     async def plan(self, core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -1,8 +1,7 @@
-"""sys/regions and sys/replication: the regions of a store, for operators, for dashboards, and for each other."""
+"""sys/regions: the regions of a store, for operators. What they ask each other is in region_links.py."""
 
-import asyncio
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -15,13 +14,10 @@ from node.core.router import Route
 from node.enrol import TICKET_TTL_MAX_S
 from node.errors import InvalidRequest
 from node.regions import control, digests, divergence, enrol, parting, settings, stream
-from node.regions.stream import Question, Standing
 from storage import regions as roles
 
 TICKET_TTL_DEFAULT = "10m"
-BINARY = "application/octet-stream"
 
-T = TypeVar("T")
 _NAME = Field("name", Kind.STRING, "The region's name.")
 _ARRIVING = Field(
     "arriving",
@@ -82,6 +78,11 @@ _SETTINGS = (
 
 def routes() -> list[Route]:
     """The table of this module."""
+    return [*_entrances(), *_successions(), *_looks()]
+
+
+def _entrances() -> list[Route]:
+    """How a cluster becomes a region, or another one's."""
     read, update = Operation.READ, Operation.UPDATE
     return [
         Route(
@@ -107,7 +108,7 @@ def routes() -> list[Route]:
         ),
         Route(
             "sys/regions/join",
-            {update: join, Operation.READ: joining},
+            {update: join, read: joining},
             local=True,
             patient=True,
             sealed=True,
@@ -137,6 +138,13 @@ def routes() -> list[Route]:
             summary="What join asks, with a ticket.",
             answers={update: (of_any_name(Kind.ANY, "What the region that joins needs."),)},
         ),
+    ]
+
+
+def _successions() -> list[Route]:
+    """Which region orders writes, and which ones are regions no more."""
+    update = Operation.UPDATE
+    return [
         Route(
             "sys/regions/switchover",
             {update: switchover},
@@ -188,6 +196,13 @@ def routes() -> list[Route]:
             summary="Forget a region.",
             fields=(_NAME,),
         ),
+    ]
+
+
+def _looks() -> list[Route]:
+    """What regions go by, and whether they agree."""
+    read, update = Operation.READ, Operation.UPDATE
+    return [
         Route(
             "sys/regions/settings",
             {read: read_settings, update: write_settings},
@@ -246,28 +261,7 @@ def routes() -> list[Route]:
                 )
             },
         ),
-        *_link_routes(),
     ]
-
-
-def _link_routes() -> list[Route]:
-    """What regions ask each other, on links alone."""
-    common: dict[str, Any] = {
-        "authenticated": False,
-        "audited": False,
-        "fresh": False,
-        "local": True,
-        "link": True,
-        "listed": False,
-    }
-    return [
-        Route("sys/regions/link/hello", {Operation.UPDATE: hello}, shape=Shape.RAW, **common),
-        Route("sys/regions/link/stream", {Operation.UPDATE: pull}, **common),
-        Route("sys/regions/link/snapshot", {Operation.UPDATE: snapshot}, **common),
-    ]
-
-
-# --- operators ----------------------------------------------------------------------------------------------
 
 
 async def overview(core: Core, request: Request, params: dict[str, str]) -> Response:
@@ -392,51 +386,3 @@ async def digest(core: Core, request: Request, params: dict[str, str]) -> Respon
     if values.boolean(asked.get("state"), "state"):
         told["position"], told["state"] = await digests.of_state(core)
     return Response(data=told)
-
-
-# --- each other ---------------------------------------------------------------------------------------------
-
-
-async def hello(core: Core, request: Request, params: dict[str, str]) -> Response:
-    asker, worker = _converted(request, Standing), control.worker(core)
-    worker.superseded(asker.rank, asker)
-    told = await stream.confirmed(core.unsealed)
-    told = msgspec.structs.replace(told, lag_s=control.lag(worker, told)["lag_seconds"])
-    return Response(data=msgspec.to_builtins(told))
-
-
-async def pull(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """Batch after batch, for as long as the asker listens."""
-    question, store = _converted(request, Question), core.unsealed
-    worker = control.worker(core)
-    worker.superseded(question.standing.rank, question.standing)
-    pieces = stream.answers(store, question, worker.throttle)
-    return Response(stream=pieces, headers={"Content-Type": BINARY})
-
-
-async def snapshot(core: Core, request: Request, params: dict[str, str]) -> Response:
-    """{asker, position}: make a copy of the state; {id}: is it made? {id, offset}: a piece; {id, done}: it can go."""
-    copies = core.copies
-    if copies is None:
-        raise InvalidRequest("a server in memory takes no part in regions")
-    identity = values.text(request.data.get("id"), "id") or copies.begin(
-        values.text(request.data.get("asker"), "asker"),
-        values.integer(request.data.get("position"), "position"),
-    )
-    if values.boolean(request.data.get("done"), "done"):
-        copies.forget(identity)
-        return Response(body=b"{}", headers={"Content-Type": "application/json"})
-    if "offset" not in request.data:
-        told = await copies.described(identity)
-        return Response(body=msgspec.json.encode(told), headers={"Content-Type": "application/json"})
-    throttle, offset = control.worker(core).throttle, values.integer(request.data.get("offset"), "offset")
-    piece = await asyncio.to_thread(copies.piece, identity, offset, throttle.slice_bytes)
-    await throttle.let_pass(len(piece))
-    return Response(body=piece, headers={"Content-Type": BINARY})
-
-
-def _converted(request: Request, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(request.data, kind)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"another region asked for something else: {error}") from None

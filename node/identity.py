@@ -15,6 +15,7 @@ derived from the static seal key. A node with shamir shares has no such key, and
 import contextlib
 import os
 import shutil
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ import msgpack
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from node.pki import Credentials
+from node.pki import Credentials, credentials, peer_names
 from storage.errors import Corrupt
 from storage.files import write_atomic
+from storage.keyring import PEER_IDENTITY, RootKey
 from storage.secret import Secret
 
 FORMAT = b"\x01"
@@ -78,6 +80,26 @@ class Layout:
             self.database.with_name(self.database.name + suffix).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.raft)
+
+
+def incarnate(
+    layout: Layout, root: RootKey, *, node_id: str, cluster_id: str, ca_certificate: bytes, peer: Credentials
+) -> Identity:
+    """Who the node in this directory is from now on, under an incarnation of its own; durable on return."""
+    incarnation = uuid.uuid4().hex
+    identity = Identity(node_id, incarnation, cluster_id, ca_certificate, peer)
+    write_identity(layout.identity, root.derive(PEER_IDENTITY), identity)
+    return identity
+
+
+def incarnate_first(
+    layout: Layout, root: RootKey, *, node_id: str, cluster_id: str, ca: Credentials
+) -> Identity:
+    """incarnate() for a node that has the cluster's authority at hand, as nobody else is there to ask."""
+    peer = credentials(ca, peer_names(node_id, cluster_id))
+    return incarnate(
+        layout, root, node_id=node_id, cluster_id=cluster_id, ca_certificate=ca.certificate, peer=peer
+    )
 
 
 def write_identity(path: Path, key: bytes, identity: Identity) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from consensus.api import Status
-from node import enrol, pki, seals
+from node import enrol, seals
 from node.backup import anew
 from node.backup.archive import Contents
 from node.ceremonies import Shares
@@ -21,7 +21,7 @@ from node.config import Settings
 from node.core.core import Core, Initialized
 from node.errors import InvalidRequest, NotInitialized, Sealed
 from node.genesis import genesis, settlement
-from node.identity import Identity, Layout, read_identity, write_identity
+from node.identity import Layout, incarnate, incarnate_first, read_identity
 from node.joining import Admitted, admission
 from node.listener_tls import ListenerTLS
 from node.opened import Opener, Unsealed
@@ -164,7 +164,9 @@ class NodeLifecycle:
             if recovery is not None:
                 reserve, recovery_keys = await asyncio.to_thread(recovery.seal, root, cluster_id)
             ca = self._tls.take_authority()
-            identity = self._new_identity(root, cluster_id, ca)
+            identity = incarnate_first(
+                self._layout, root, node_id=self._settings.node_id, cluster_id=cluster_id, ca=ca
+            )
             opened = await self._opener.open(root, identity, start=Start.CREATE)
             minted = self.core.tokens.root_token_commands(opened.store)
             beginning = genesis(
@@ -202,7 +204,9 @@ class NodeLifecycle:
             root, cluster_id = enrolment.root, enrolment.cluster_id
             file, keys = await asyncio.to_thread(self._seal.make, root, cluster_id, seal)
             ca = self._tls.take_authority()
-            identity = self._new_identity(root, cluster_id, ca)
+            identity = incarnate_first(
+                self._layout, root, node_id=self._settings.node_id, cluster_id=cluster_id, ca=ca
+            )
             self._arrival = Arrival(self._layout.database)
             try:
                 await enrol_region.fetch_state(
@@ -347,14 +351,14 @@ class NodeLifecycle:
 
     async def _enter(self, admitted: Admitted, root: RootKey) -> None:
         """The second half of join: keep what the cluster gave, and start as a learner."""
-        identity = Identity(
+        identity = incarnate(
+            self._layout,
+            root,
             node_id=self._settings.node_id,
-            incarnation=uuid.uuid4().hex,
             cluster_id=admitted.cluster_id,
             ca_certificate=admitted.ca_certificate,
             peer=admitted.peer,
         )
-        write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
         opened = await self._opener.open(root, identity, start=Start.JOIN, members=admitted.members)
         try:
             await self._seal.keep(admitted.seal)
@@ -408,14 +412,3 @@ class NodeLifecycle:
         if self.core.workers is not None:
             self.core.workers.open(opened.store, opened.identity.cluster_id)
         log.info("node unsealed", cluster_id=opened.identity.cluster_id)
-
-    def _new_identity(self, root: RootKey, cluster_id: str, ca: pki.Credentials) -> Identity:
-        identity = Identity(
-            node_id=self._settings.node_id,
-            incarnation=uuid.uuid4().hex,
-            cluster_id=cluster_id,
-            ca_certificate=ca.certificate,
-            peer=pki.credentials(ca, pki.peer_names(self._settings.node_id, cluster_id)),
-        )
-        write_identity(self._layout.identity, root.derive(PEER_IDENTITY), identity)
-        return identity

@@ -8,7 +8,6 @@ interrupted. The first one who opens the directory makes this node the only memb
 import contextlib
 import shutil
 import time
-import uuid
 
 import msgspec
 
@@ -18,11 +17,11 @@ from node.config import Settings
 from node.enrol import CA_CONTEXT
 from node.errors import InvalidRequest
 from node.genesis import node_record
-from node.identity import Identity, Layout, write_identity
+from node.identity import Identity, Layout, incarnate_first
 from node.listener_tls import ListenerTLS
 from storage import files
 from storage.errors import Corrupt, StorageError
-from storage.keyring import DATABASE, PEER_IDENTITY, Keyring, RootKey
+from storage.keyring import DATABASE, Keyring, RootKey
 from storage.machine import Machine
 from storage.seal.static import read_key_file
 from storage.secret import Secret
@@ -154,15 +153,7 @@ def adopt(
     tls.forget_authority()
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(layout.raft)
-    identity = Identity(
-        node_id=settings.node_id,
-        incarnation=uuid.uuid4().hex,
-        cluster_id=cluster[0],
-        ca_certificate=certificate,
-        peer=pki.credentials(authority, pki.peer_names(settings.node_id, cluster[0])),
-    )
-    write_identity(layout.identity, root.derive(PEER_IDENTITY), identity)
-    return identity
+    return incarnate_first(layout, root, node_id=settings.node_id, cluster_id=cluster[0], ca=authority)
 
 
 def is_empty(layout: Layout) -> bool:

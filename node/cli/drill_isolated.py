@@ -64,9 +64,25 @@ def isolated(
     """
     if configs and key_file is None:
         key_file = settings_of(configs).seal.key_file
+    _check_seal(client, key_file)
     run = Run(client, out, "isolated", "", False, None)
     sampled = SAMPLE_DEFAULT if sample is None else sample
     return conduct(run, partial(_rehearse, directory=directory, key_file=key_file, sample=sampled))
+
+
+def _check_seal(client: Client, key_file: Path | None) -> None:
+    """What cannot work is no drill, and leaves no report. Raises LocalError, RemoteError."""
+    told = needed(client.call("GET", "sys/seal-status"))
+    if told.get("sealed"):
+        raise RemoteError(f"{client.address} is sealed: a drill looks at a store that is open.")
+    if told.get("type") != "static":
+        return
+    if key_file is None:
+        raise LocalError("The store has the static seal: name its key file with -seal-key-file, or -config.")
+    try:
+        key_file.open("rb").close()
+    except OSError as error:
+        raise LocalError(f"{key_file} cannot be read: {error.strerror}.") from error
 
 
 def _rehearse(run: Run, *, directory: Path | None, key_file: Path | None, sample: int) -> None:
@@ -113,8 +129,7 @@ def _root(contents: "Contents", key_file: Path | None, shares: list[str]) -> "Ro
 
     if contents.seal.type != "static":
         return offline.root_of_shares(contents.seal, _asked(shares))
-    if key_file is None:
-        raise LocalError("The store has the static seal: name its key file with -seal-key-file, or -config.")
+    assert key_file is not None, "_check_seal asked for it"
     return offline.root_of_key_file(contents.seal, key_file)
 
 

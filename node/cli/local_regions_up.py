@@ -115,7 +115,7 @@ def _how_to_go_on(everything: LocalRegions, primary: str) -> str:
             f"  source {short(everything.clusters[other].directory / 'env')}",
             f"  {command} kv get -mount=secret hello",
             f"  {command} region status",
-            "Cut a region off, look at it, let it back in; and hand over without a loss (ask it of the primary):",
+            "Cut a region off, look at it, let it back in; and hand over without a loss:",
             f"  {command} local wan -cut {other}{where}; sleep 3; {command} region status",
             f"  {command} local wan -heal{where}",
             f"  source {short(everything.directory / 'env')} && {command} region switchover {other}",

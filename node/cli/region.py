@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from node.cli.values import Duration
 
 JOIN_TIMEOUT_S = 4 * 3600.0  # the whole state travels meanwhile
 PROGRESS_EVERY_S = 1.0
+TOOK_OVER_TIMEOUT_S = 30.0  # a handover takes about three round trips
+TOOK_OVER_PAUSE_S = 0.1
 JOINING = "sys/regions/join"
 
 
@@ -188,9 +191,31 @@ def settings(client: Client, out: Output, changes: tuple[tuple[str, str], ...]) 
 @click.argument("name")
 @remote()
 def switchover(client: Client, name: str) -> int:
-    """Hand over to region NAME, without a loss. Any region may be asked."""
+    """Hand over to region NAME, without a loss, and wait until it has taken over. Any region may be asked."""
     client.call("POST", "sys/regions/switchover", {"name": name})
-    click.echo(f"Success! {name} orders writes as soon as it has everything.")
+    begun = _took_over(client, name)
+    click.echo(
+        f"Success! {name} orders writes since position {begun}."
+        if begun
+        else f"Success! {name} orders writes as soon as it has everything."
+    )
+    return 0
+
+
+def _took_over(client: Client, name: str) -> int:
+    """The position since which region `name` orders writes, as soon as the node that is asked knows.
+
+    0: it has not heard of that in time, or may not be asked.
+    """
+    ends = time.monotonic() + TOOK_OVER_TIMEOUT_S
+    while time.monotonic() < ends:
+        try:
+            epochs = needed(client.call("GET", "sys/regions"), "data", "epochs")
+        except RemoteError:
+            return 0
+        if epochs and epochs[-1]["region"] == name:
+            return int(epochs[-1]["position"])
+        time.sleep(TOOK_OVER_PAUSE_S)
     return 0
 
 

@@ -119,7 +119,7 @@ async def _gate(core: Core, request: Request, match: Match | None) -> None:
         request.as_of = _as_of(core, began)
         if not _is_within(request, began):
             known = "" if request.as_of is None else f": it was level {began - request.as_of:.1f} s ago"
-            raise TooOld(f"this region may be further behind the one that orders writes than that{known}")
+            raise TooOld(f"this region may be further behind than max-staleness allows{known}")
 
 
 def _as_of(core: Core, own: float | None) -> float | None:

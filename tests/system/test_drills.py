@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.cli import empty_environment, runner
+from support.cli import Cli, empty_environment, runner
 from support.processes import poll
 from support.regions import two_regions
 
@@ -23,10 +23,15 @@ Drill = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
-def drill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Drill:
-    """One `strongroom drill` against a server: (exit code, what it printed as JSON)."""
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Runs commands, after `drill` against the same server."""
     empty_environment(monkeypatch, tmp_path)
-    run = runner(capsys, monkeypatch)
+    return runner(capsys, monkeypatch)
+
+
+@pytest.fixture
+def drill(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Drill:
+    """One `strongroom drill` against a server: (exit code, what it printed as JSON)."""
 
     def drilled(
         address: str, ca: Path, token: str, *arguments: object, stdin: str = ""
@@ -35,7 +40,7 @@ def drill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
         if address.startswith("https:"):
             monkeypatch.setenv("VAULT_CACERT", str(ca))
         monkeypatch.setenv("VAULT_TOKEN", token)
-        code, out, err = run("drill", *arguments, "-format=json", stdin=stdin)
+        code, out, err = cli("drill", *arguments, "-format=json", stdin=stdin)
         assert out, err
         return code, json.loads(out)
 
@@ -93,7 +98,7 @@ def test_a_node_is_stopped_watched_and_brought_back(
     assert cluster.pid(follower) not in (None, pid)
 
 
-def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill) -> None:
+def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill, cli: Cli) -> None:
     with two_regions(tmp_path / "regions") as (eu, us, token):
         assert us.server.ca is not None
         poll(lambda: us.regions(token)["regions"][0]["last_contact_seconds"] is not None, what="a link")
@@ -131,6 +136,14 @@ def test_a_region_is_handed_over_and_back(tmp_path: Path, drill: Drill) -> None:
         assert (code, told["report"]["ending"]) == (2, "failed")
         assert any("does not open the snapshot's seal" in note for note in told["report"]["notes"])
         assert not list(scratch.iterdir())
+        kept = us.must(token, "GET", "sys/drills/history")["data"]
+        for mistake in ((), (f"-seal-key-file={tmp_path / 'missing'}",)):
+            command = ["drill", "isolated", f"-directory={scratch}", *mistake]
+            assert cli(*command)[0] == 1, "a mistake, and no drill that failed"
+        assert us.must(token, "GET", "sys/drills/history")["data"] == kept
+        code, told, _ = cli("region", "switchover", "us")
+        assert (code, us.regions(token)["role"]) == (0, "primary"), "it has waited"
+        assert f"since position {us.regions(token)['epochs'][-1]['position']}" in told
 
         named = set().union(*(re.findall(r"strongroom_\w+", rule["expr"]) for rule in alerts()))
         snapshots = us.directory / "snapshots"

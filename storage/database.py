@@ -236,9 +236,9 @@ class Database:
             yield database
 
     def stage(self, source: Path, read_index: str, *, at_least: int, amend: Amendment | None = None) -> None:
-        """Any thread: verify a copy that copy_to() wrote anywhere, and lay it beside the file for replace_by().
+        """Any thread: verify a copy that copy_to() wrote anywhere, and lay it beside the file for replace().
 
-        From then on until replace_by() or unstage(), checkpoint() and copy_to() wait. `source` is left as it is.
+        From then on until replace() or unstage(), checkpoint() and copy_to() wait. `source` is left as it is.
         `amend` changes the copy, knowing what the file itself holds by then. Raises WrongKey, Corrupt,
         Incompatible (also when the copy is older than `at_least`): nothing changed.
         """
@@ -288,19 +288,18 @@ class Database:
                 _incoming(self.path).unlink(missing_ok=True)
                 self._swapping.release()
 
-    def replace_by(self, source: Path, read_index: str, *, at_least: int) -> None:
-        """Swap the content for a copy, which is staged first unless it was. Raises what stage() raises.
+    def replace(self) -> None:
+        """Swap the content for what stage() laid ready.
 
         After a crash at any moment the file is the old one (with all it committed) or the new one, whole.
         """
-        if self._staged != source:
-            self.unstage()
-            self.stage(source, read_index, at_least=at_least)
+        if self._staged is None:
+            raise RuntimeError("nothing was laid ready")
         try:
             self.settle()
             self.rollback()
             if self.path is None:
-                self._replace_in_memory(source)
+                self._replace_in_memory(self._staged)
             else:
                 self._swap(self.path)
         finally:

@@ -49,7 +49,7 @@ class Machine:
         self._failed = False
         self._uncommitted = 0  # entries
         self._applied_index, self._settled_by = 0, b""
-        self._staged_index: Index | None = None  # of the outcomes in what stage() laid ready
+        self._staged: tuple[Path, Index] | None = None  # what stage() laid ready, and its outcomes
         self._load()
 
     @classmethod
@@ -216,7 +216,7 @@ class Machine:
         (also for a snapshot older than this state): nothing changed.
         """
         self._db.stage(path, _READ_INDEX, at_least=self._applied_index)
-        self._look_at_staged()
+        self._look_at_staged(path)
 
     def stage_reset(self, path: Path, index: int, request_id: bytes) -> bool:
         """As stage(), for a snapshot of any age, which becomes the state at `index`. See amendments.py.
@@ -227,7 +227,7 @@ class Machine:
             self._db.stage(path, _READ_INDEX, at_least=0, amend=_reset(index, request_id))
         except NotWanted:
             return False
-        self._look_at_staged()
+        self._look_at_staged(path)
         return True
 
     def decline(self, index: int, request_id: bytes) -> None:
@@ -240,10 +240,10 @@ class Machine:
         """Whether that request was the last one of the kind, and declined."""
         return self._settled_by == request_id + regions.DECLINED
 
-    def _look_at_staged(self) -> None:
+    def _look_at_staged(self, path: Path) -> None:
         try:
             self._executor.checked_level(self._db.staged(_LEVEL)[0][0])
-            self._staged_index = Index.of(self._db.staged(INDEX_QUERY))
+            self._staged = path, Index.of(self._db.staged(INDEX_QUERY))
         except BaseException:
             self._db.unstage()
             raise
@@ -254,7 +254,7 @@ class Machine:
 
     def unstage(self) -> None:
         """Forget what stage() laid ready, if anything."""
-        self._staged_index = None
+        self._staged = None
         self._db.unstage()
 
     def restore(self, path: Path) -> None:
@@ -265,9 +265,12 @@ class Machine:
         """
         self._check_usable()
         self.commit()
-        self._db.replace_by(path, _READ_INDEX, at_least=self._applied_index)
-        self._load(self._staged_index)
-        self._staged_index = None
+        if self._staged is None or self._staged[0] != path:
+            self.unstage()
+            self.stage(path)
+        staged, self._staged = self._staged, None
+        self._db.replace()
+        self._load(None if staged is None else staged[1])
         self._executor.replaced()
         self._show_marks()
         if self._executor.observer is not None:

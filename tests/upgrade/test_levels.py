@@ -75,8 +75,10 @@ def test_an_older_release_does_not_open_what_a_newer_one_wrote(tmp_path: Path) -
     with pytest.raises(Incompatible, match="feature level 2, this release knows 1"):
         Machine.open(path, key=KEY)
     late = at(1, tmp_path / "late.db")
+    before = late.machine.state_digest()
     with pytest.raises(Incompatible):
         late.machine.restore(tmp_path / "snapshot")
+    assert (late.machine.applied_index, late.machine.state_digest()) == (0, before)
     late.ok(c.PolicyPut(T0, "still works", ""))
     late.machine.close()
     again = Machine.open(path, key=KEY, known_level=2)

@@ -24,12 +24,8 @@ class AsyncClient(ClientBase):
         self._driver = AsyncDriver(httpx.AsyncClient(**options))
 
     async def __aenter__(self) -> Self:
-        programs = {"upkeep": self._core.upkeep} | (
-            {"push": self._core.push.run} if self._core.pushes else {}
-        )
-        for name, program in programs.items():
-            task = asyncio.create_task(self._driver.run(program()), name=f"strongroom-{name}")
-            self._tasks.append(task)
+        for name, program in self._core.in_the_background():
+            self._tasks.append(asyncio.create_task(self._driver.run(program), name=name))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -105,13 +105,8 @@ class Client(ClientBase):
         self._driver = SyncDriver(httpx.Client(**options))
 
     def __enter__(self) -> Self:
-        programs = {"upkeep": self._core.upkeep} | (
-            {"push": self._core.push.run} if self._core.pushes else {}
-        )
-        for name, program in programs.items():
-            thread = threading.Thread(
-                target=self._driver.run, args=(program(),), name=f"strongroom-{name}", daemon=True
-            )
+        for name, program in self._core.in_the_background():
+            thread = threading.Thread(target=self._driver.run, args=(program,), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
         return self

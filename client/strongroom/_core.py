@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ class Core:
         self.cache = Store(settings.cache, clock)
         self.push = Push(self)
         self.cache.is_up = lambda: self.push.is_up
-        self.pushes = settings.cache is not None and settings.cache.push
+        self._pushes = settings.cache is not None and settings.cache.push
         self._consistency = settings.consistency
         self._timeout_s = settings.timeout_s
         self._clock = clock
@@ -135,6 +135,12 @@ class Core:
         for region in regions if isinstance(regions, list) else ():
             told = region.get("endpoints") if isinstance(region, dict) else None
             self.endpoints.add([str(url) for url in told] if isinstance(told, list) else [])
+
+    def in_the_background(self) -> Iterator[tuple[str, Program[None]]]:
+        """What runs until the client is closed, and what its thread or task is called."""
+        yield "strongroom-upkeep", self.upkeep()
+        if self._pushes:
+            yield "strongroom-push", self.push.run()
 
     def upkeep(self) -> Program[None]:
         """Until the client is closed: measure endpoints and renew the token, so that no call waits for that."""

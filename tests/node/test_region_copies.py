@@ -193,13 +193,18 @@ async def test_a_source_that_begins_to_spare_its_link_gives_shorter_pieces(tmp_p
     assert (tmp_path / "here.db").read_bytes() == disk.state
 
 
+async def one_piece_fetched(path: Path, link: Link) -> None:
+    """By a process that is gone: then the link was cut, and works again."""
+    link.breaks_at = PIECE_BYTES
+    with pytest.raises(Unreachable):
+        await fetched(Arrival(path), link, [])
+    link.breaks_at = -1
+
+
 async def test_a_copy_goes_on_where_the_process_was_killed_that_fetched_it(
     tmp_path: Path, link: Link
 ) -> None:
-    link.breaks_at = PIECE_BYTES
-    with pytest.raises(Unreachable):
-        await fetched(Arrival(tmp_path / "here.db"), link, [])
-    link.breaks_at = -1
+    await one_piece_fetched(tmp_path / "here.db", link)
     (tmp_path / "here.db.0123456789abcdef.part").write_bytes(b"of another copy")
     told: list[int] = []
     await fetched(Arrival(tmp_path / "here.db"), link, told)
@@ -211,10 +216,7 @@ async def test_a_copy_goes_on_where_the_process_was_killed_that_fetched_it(
 async def test_what_a_power_failure_left_of_a_copy_is_not_taken_for_its_beginning(
     tmp_path: Path, link: Link
 ) -> None:
-    link.breaks_at = PIECE_BYTES
-    with pytest.raises(Unreachable):
-        await fetched(Arrival(tmp_path / "here.db"), link, [])
-    link.breaks_at = -1
+    await one_piece_fetched(tmp_path / "here.db", link)
     (part,) = (each for each in names(tmp_path) if each.endswith(".part"))
     (tmp_path / part).write_bytes(bytes(PIECE_BYTES))
     arrival = Arrival(tmp_path / "here.db")

@@ -20,6 +20,7 @@ from node.regions.links import Answer, Interrupted, Links, Unreachable
 from node.regions.nearness import Nearness
 from node.regions.stream import Batch, Standing
 from node.regions.worker import RegionsWorker
+from node.store import Store
 from storage.command import RegionDemote, RegionPromote, RegionPut
 from storage.rows import Region
 
@@ -60,8 +61,9 @@ async def test_an_answer_of_a_later_epoch_fences_at_once(
         assert store.accepts is accepts
 
 
-async def test_a_region_that_is_promoted_takes_nobody_elses_state_any_more(tmp_path: Path) -> None:
-    """Its own would be replaced, with all that it has acknowledged since."""
+@contextlib.asynccontextmanager
+async def taking_a_state(tmp_path: Path) -> AsyncIterator[Store]:
+    """A region's leader takes another one's state, which is on its way; at the end it must be wanted no more."""
     async with opened(tmp_path) as core:
         await order(core)
         store, links = core.unsealed, Slow()
@@ -72,29 +74,24 @@ async def test_a_region_that_is_promoted_takes_nobody_elses_state_any_more(tmp_p
         taking = asyncio.create_task(worker._follower.take(US, batch, US.links[0]))
         async with asyncio.timeout(PATIENCE_S):
             await links.asked.wait()
-            await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=2))
+            yield store
             with pytest.raises(Interrupted, match="not wanted"):
                 await taking
+
+
+async def test_a_region_that_is_promoted_takes_nobody_elses_state_any_more(tmp_path: Path) -> None:
+    """Its own would be replaced, with all that it has acknowledged since."""
+    async with taking_a_state(tmp_path) as store:
+        await store.submit(RegionPromote(time_ns=store.now_ns(), epoch=2))
 
 
 async def test_a_node_that_leads_no_longer_leaves_it_to_the_next_leader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That one may have taken a newer state: the one which is on its way here would take the region back."""
-    async with opened(tmp_path) as core:
-        await order(core)
-        store, links = core.unsealed, Slow()
-        worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
-        worker._ends.links = links  # type: ignore[assignment]
-        await store.submit(RegionDemote(time_ns=store.now_ns()))
-        batch = Batch("gone", Standing("us", "primary", 1, "us", 100))
-        taking = asyncio.create_task(worker._follower.take(US, batch, US.links[0]))
-        async with asyncio.timeout(PATIENCE_S):
-            await links.asked.wait()
-            status = dataclasses.replace(store.status(), role=Role.FOLLOWER)
-            monkeypatch.setattr(store.group, "status", lambda: status)
-            with pytest.raises(Interrupted, match="not wanted"):
-                await taking
+    async with taking_a_state(tmp_path) as store:
+        status = dataclasses.replace(store.status(), role=Role.FOLLOWER)
+        monkeypatch.setattr(store.group, "status", lambda: status)
 
 
 class Answering(Slow):

@@ -362,6 +362,7 @@ LOOKUP = (
     *named(Kind.INTEGER, "creation_time creation_ttl ttl explicit_max_ttl period num_uses last_renewal_time"),
     *named(Kind.BOOLEAN, "orphan renewable"),
     Field("meta", Kind.STRING_MAP, "What was said of it when it was made."),
+    Field("external_namespace_policies", Kind.OBJECT, "Always empty."),
 )
 
 
@@ -388,6 +389,7 @@ def lookup_data(row: Token, *, token: str, now_ns: int, extra: Sequence[str] = (
     }
     if extra:
         data["identity_policies"] = list(extra)
+        data["external_namespace_policies"] = {}  # there is one namespace
     if row.bound_cidrs:
         data["bound_cidrs"] = list(row.bound_cidrs)
     if row.role and not row.issuer:

@@ -31,14 +31,27 @@ class Input:
 
 
 def key_values(arguments: Sequence[str], *, doing: str = "Failed to parse K=V data") -> dict[str, Any]:
-    """One map of all arguments, the later wins. Values are strings, except those of JSON objects. Raises LocalError."""
-    source, found = Input(), {}
+    """One map of all arguments. Values are strings, except those of JSON objects. Raises LocalError.
+
+    A key=value whose key is there already makes a list of both; what a JSON object says goes before what was said.
+    """
+    source = Input()
+    found: dict[str, Any] = {}
     for argument in arguments:
         try:
-            found.update(_parsed(argument, source))
+            parsed = _parsed(argument, source)
         except _Bad as e:
             raise LocalError(f'{doing}: invalid key/value pair "{argument}": {e}') from e
+        if argument != "-" and not argument.startswith("@"):
+            parsed = {
+                key: _also(found[key], value) if key in found else value for key, value in parsed.items()
+            }
+        found |= parsed
     return found
+
+
+def _also(known: Any, value: Any) -> list[Any]:
+    return [*known, value] if isinstance(known, list) else [known, value]
 
 
 def query_values(arguments: Sequence[str]) -> dict[str, Any]:

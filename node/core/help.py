@@ -7,7 +7,6 @@ from node.core.core import Core
 from node.core.fields import Field, Kind, Place
 from node.core.request import Operation, Request, Response, Shape
 from node.core.router import Match, Route, Table
-from node.errors import NotFound
 
 SYSTEM = "sys"
 _METHODS = {
@@ -24,8 +23,8 @@ _KINDS = {Kind.INTEGER: "int", Kind.BOOLEAN: "bool", Kind.STRINGS: "slice", Kind
 }
 
 
-def answer(core: Core, request: Request, match: Match | None) -> Response:
-    """Help for one path, or for all of a mount. Raises NotFound where nobody answers."""
+def answer(core: Core, request: Request, match: Match | None) -> Response | None:
+    """Help for one path, or for all of a mount; None where nobody answers."""
     path = request.path.removesuffix("/")
     if path == SYSTEM:
         text, entries = _of_table(core.system), [("", route) for route in core.system.routes]
@@ -35,7 +34,7 @@ def answer(core: Core, request: Request, match: Match | None) -> Response:
     elif match is not None:
         text, entries = _of_route(request.path, match.route), [("", match.route)]
     else:
-        raise NotFound(f'no handler for route "{request.path}". route entry not found.')
+        return None
     data: dict[str, Any] = {"help": text, "openapi": openapi.document(entries), "see_also": None}
     return Response(data=data, shape=Shape.RAW)
 

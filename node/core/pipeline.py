@@ -197,12 +197,13 @@ async def _wrap(core: Core, request: Request, response: Response, match: Match |
 
 async def _act(core: Core, request: Request, match: Match | None) -> Response:
     if request.operation is Operation.HELP:
-        return help.answer(core, request, match)
+        told = help.answer(core, request, match)
+        if told is None:
+            raise nobody(request)
+        return told
     if match is None:
         core.unsealed  # noqa: B018 - a sealed node says so before it says that it knows no such path
-        if request.mount is not None or request.path.startswith(_SYSTEM):
-            raise NotFound("1 error occurred:\n\t* unsupported path\n\n")
-        raise NotFound(f'no handler for route "{request.path}". route entry not found.')
+        raise nobody(request)
     wanted = Operation.UPDATE if request.operation is Operation.CREATE else request.operation
     handler = match.route.handlers.get(wanted)
     if handler is None:
@@ -217,6 +218,13 @@ async def _act(core: Core, request: Request, match: Match | None) -> Response:
     if response.status == OK and (request.data or request.query):
         _remark(request, match, response)
     return response
+
+
+def nobody(request: Request) -> NotFound:
+    """Why a path has no answer: there is none of this name in its mount, or no mount."""
+    if request.mount is not None or request.path.startswith(_SYSTEM):
+        return NotFound("1 error occurred:\n\t* unsupported path\n\n")
+    return NotFound(f'no handler for route "{request.path}". route entry not found.')
 
 
 def _remark(request: Request, match: Match, response: Response) -> None:

@@ -21,6 +21,12 @@ class WildError(ValueError):
     """A value would change what a pattern matches."""
 
 
+def is_balanced(text: str) -> bool:
+    """Whether every brace pair of a path belongs to a placeholder; else no token would ever have the rule."""
+    rest = _PLACEHOLDER.sub("", text)
+    return "{{" not in rest and "}}" not in rest
+
+
 def render(text: str, token: Token, identity: Identity | None) -> str | None:
     """The path for this token; None if the rule does not apply to it. Raises WildError."""
     values = [value(name, token, identity) for name in _PLACEHOLDER.findall(text)]

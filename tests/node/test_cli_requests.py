@@ -31,7 +31,7 @@ WRITES: list[tuple[str, str, str, Any]] = [
     ("write auth/userpass/users/ann password=pw policies=a,b", "PUT", "auth/userpass/users/ann",
      {"password": "pw", "policies": "a,b"}),
     ("write -f sys/rotate", "PUT", "sys/rotate", None),
-    ("write /sys/x/ a=b a=c", "PUT", "sys/x", {"a": "c"}),
+    ("write /sys/x/ a=b a=c a=d", "PUT", "sys/x", {"a": ["b", "c", "d"]}),
     ("write x a=b=c", "PUT", "x", {"a": "b=c"}),
     ("write x a=\\@literal", "PUT", "x", {"a": "@literal"}),
     ("patch x a=1", "PATCH", "x", {"a": "1"}),

@@ -9,6 +9,7 @@ from node.core.fields import Field, Kind, in_path, named
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route, payload
 from node.errors import InvalidRequest, NotFound
+from node.policy import template
 from node.policy.default import NAME as DEFAULT
 from node.policy.default import WRAPPING, WRAPPING_POLICY
 from node.policy.parse import PolicyError, parse, policy_name
@@ -96,9 +97,15 @@ async def write(core: Core, request: Request, params: dict[str, str]) -> Respons
         raise InvalidRequest("'policy' parameter not supplied or empty")
     try:
         # a long text takes tens of milliseconds: not on the event loop
-        await asyncio.to_thread(parse, name, text)
+        policy = await asyncio.to_thread(parse, name, text)
     except PolicyError as error:
         raise InvalidRequest(str(error)) from None
+    for rule in policy.rules:  # here alone: a policy that was written before this was asked must stay legible
+        if not template.is_balanced(rule.written):
+            raise InvalidRequest(
+                f'failed to parse policy: path "{rule.written}": failed to validate policy templating:'
+                " unbalanced templating characters"
+            )
     store = core.unsealed
     await store.submit(PolicyPut(time_ns=store.now_ns(), name=name, text=text), request_id=request.request_id)
     return Response(NO_CONTENT)

@@ -67,6 +67,10 @@ async def _move(core: Core, request: Request, params: dict[str, str]) -> Respons
         raise InvalidRequest("both 'from' and 'to' path must be specified as a string")
     _check(source, target)
     if at(store, source) is not None:
+        if target.startswith(source) or source.startswith(target):
+            raise InvalidRequest(
+                f'path already in use at "{source}"'
+            )  # a mount is in the way of its own move
         await end_with_mount(store, core.revokers, source)  # their names say where they came from
     command = MountMove(time_ns=store.now_ns(), source=source, target=target)
     try:

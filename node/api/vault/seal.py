@@ -194,6 +194,8 @@ async def _unseal(core: Core, request: Request, params: dict[str, str]) -> Respo
         raise InvalidRequest("'key' must be specified in request body as JSON, or 'reset' set to true")
     if boolean(request.data.get("migrate") or False, "migrate"):
         raise InvalidRequest("seal migration is not offered")
+    if reset and core.store is not None:
+        raise InvalidRequest("vault is unsealed")
     await core.lifecycle.unseal(share=share, reset=reset)
     return Response(data=_status(core))
 

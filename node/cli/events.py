@@ -17,6 +17,7 @@ from node.cli.values import Duration
 SILENCE_S = 25.0  # the server shows itself every ten
 AGAIN_S = 1.0
 ATTEMPTS_MAX = 30  # without a sign of the server
+LATER = frozenset({429, 502, 503, 504})  # a node that starts is sealed for a moment
 
 
 @click.group(cls=Group)
@@ -63,11 +64,11 @@ class _Tail:
     path: str
     query: dict[str, str]
     cursor: str
+    failures: int = 0  # since the server last showed itself
     last: bool = False  # the server has said that it is over
 
     def documents(self, deadline: float | None) -> Iterator[str]:
         """The data of events. Raises RemoteError when the server refuses, or is gone for good."""
-        failures = 0
         while True:
             query = dict(self.query)
             if deadline is not None:
@@ -76,12 +77,11 @@ class _Tail:
                     return
                 query["timeout"] = f"{left:.3f}s"
             try:
-                for document in self._one(query):
-                    failures = 0
-                    yield document
-            except Unreachable as e:
-                failures += 1
-                if failures >= ATTEMPTS_MAX or not self.cursor:
+                yield from self._one(query)
+            except (Unreachable, RemoteError) as e:
+                self.failures += 1
+                is_away = isinstance(e, Unreachable) or e.status in LATER
+                if not is_away or self.failures >= ATTEMPTS_MAX or not self.cursor:
                     raise RemoteError(str(e)) from e
             if self._is_over():
                 return
@@ -102,7 +102,7 @@ class _Tail:
             elif part == "data":
                 data = value
             elif not line:
-                self.cursor = cursor or self.cursor
+                self.cursor, self.failures = cursor or self.cursor, 0
                 if name == "end":
                     self.last = "time asked for" in data
                 elif data:

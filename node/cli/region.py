@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ PROGRESS_EVERY_S = 1.0
 TOOK_OVER_TIMEOUT_S = 30.0  # a handover takes about three round trips
 TOOK_OVER_PAUSE_S = 0.1
 JOINING = "sys/regions/join"
+UNCONFIRMED = "This is what the node knew at last: its region has no quorum."
 
 
 @click.group(cls=Group, lazy={"divergence": "node.cli.region_divergence:divergence"})
@@ -120,7 +122,7 @@ def status(client: Client, out: Output) -> int:
     leader knows. Exit code 2 if it does not.
     """
     try:
-        told = needed(client.call("GET", "sys/regions"), "data")
+        told, confirmed = _known(client)
     except RemoteError:
         if (arriving := _arriving(client)) is None:
             raise
@@ -129,8 +131,19 @@ def status(client: Client, out: Output) -> int:
         )
         return 2
     told |= _leaders_word(client, told)
-    out.show(told, render(told))
-    return 2 if told["stuck"] else 0
+    out.show(told, render(told) + ("" if confirmed else f"\n{UNCONFIRMED}"))
+    return 0 if confirmed and not told["stuck"] else 2
+
+
+def _known(client: Client) -> tuple[dict[str, Any], bool]:
+    """What the node knows, and whether its region confirms that this is up to date."""
+    try:
+        return needed(client.call("GET", "sys/regions"), "data"), True
+    except RemoteError as refusal:
+        if refusal.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+    headers = {**client.headers, "X-Strongroom-Consistency": "stale-ok"}
+    return needed(dataclasses.replace(client, headers=headers).call("GET", "sys/regions"), "data"), False
 
 
 def _leaders_word(client: Client, told: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ Plan = Mapping[str, Any]
 
 def to_leader(plan: Plan) -> list[str]:
     """Against stepping the leader down."""
-    return _without_spare(plan["cluster"])
+    return _without_writes(plan["regions"]) + _without_spare(plan["cluster"])
 
 
 def to_node(plan: Plan, node_id: str = "") -> list[str]:
@@ -24,7 +24,7 @@ def to_node(plan: Plan, node_id: str = "") -> list[str]:
         return [f"there is no node {node_id}; there are {', '.join(sorted(members))}"]
     if node_id and not members[node_id]["healthy"]:
         return [f"{node_id} is not healthy as it is"]
-    return _without_spare(plan["cluster"])
+    return _without_writes(plan["regions"]) + _without_spare(plan["cluster"])
 
 
 def to_switchover(plan: Plan, target: str, lag_max: int = DRILL_LAG_MAX) -> list[str]:
@@ -78,6 +78,18 @@ def to_promotion(plan: Plan, target: str) -> list[str]:
             f" {'unknown' if seconds is None else seconds} seconds, would be lost: -accept-loss, or -max-lag"
         )
     return found
+
+
+def _without_writes(regions: Mapping[str, Any] | None) -> list[str]:
+    """A drill measures by writes, which only one region orders."""
+    if regions is None or regions["primary"] == regions["region"]:
+        return []
+    entry = next((each for each in regions["regions"] if each["name"] == regions["primary"]), None)
+    if entry is None:
+        return ["no region orders writes, so there is nothing to measure"]
+    if _is_out_of_touch(entry, regions["region"]):
+        return [f"{entry['name']} orders writes and does not answer, so there is nothing to measure"]
+    return []
 
 
 def _without_spare(cluster: Mapping[str, Any]) -> list[str]:

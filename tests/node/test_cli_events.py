@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from support.cli import runner
 from support.httpfixture import dev_core, serve
+from support.stub_api import stub_api
 
 from node.cli import events
 from node.events.subscription import End
@@ -77,6 +78,19 @@ async def test_a_broken_connection_is_made_again_and_nothing_is_missed(site, cli
     code, out, _ = await running
     told = [json.loads(line)["data"]["event"]["metadata"]["data_path"] for line in out.splitlines()]
     assert (code, told) == (0, ["secret/data/a", "secret/data/b"])
+
+
+async def test_a_node_that_is_sealed_while_it_starts_is_waited_for(cli, monkeypatch):
+    monkeypatch.setattr(events, "AGAIN_S", 0.0)
+    sealed = (503, {"errors": ["Vault is sealed"]})
+    over = b'event: end\ndata: {"reason": "the time asked for is over"}\n\n'
+    answers = iter([(200, b'id: c1\ndata: {"n": 1}\n\n'), sealed, sealed, (200, over), sealed])
+    with stub_api({"GET /v1/sys/events/subscribe/kv": lambda _: next(answers)}) as api:
+        command = ("events", "subscribe", "-address", api.address, "kv")
+        assert cli(*command) == (0, '{"n": 1}\n', "")
+        assert [each.get("Last-Event-ID") for each in api.headers] == [None, "c1", "c1", "c1"]
+        code, _, err = cli(*command)
+        assert (code, "Vault is sealed" in err) == (2, True), "who never heard it is told at once"
 
 
 @pytest.mark.parametrize(

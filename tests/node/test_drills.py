@@ -174,6 +174,18 @@ def test_nothing_speaks_against_a_drill_where_all_is_well() -> None:
     assert not obstacles.to_switchover(GOOD, "us")
 
 
+def test_where_no_write_gets_through_there_is_nothing_to_measure() -> None:
+    for contact_s, against in ((0.2, 0), (9.0, 1), (None, 1)):
+        behind = copy.deepcopy(GOOD)
+        behind["regions"]["region"] = "us"
+        behind["regions"]["regions"][0]["last_contact_seconds"] = contact_s
+        for found in (obstacles.to_leader(behind), obstacles.to_node(behind, "n2")):
+            assert ["eu orders writes and does not answer" in each for each in found] == [True] * against
+    nobody = copy.deepcopy(GOOD)
+    nobody["regions"]["primary"] = ""
+    assert "no region orders writes" in obstacles.to_leader(nobody)[0]
+
+
 def test_no_leader_steps_down_and_no_node_stops_where_no_other_may_fail() -> None:
     degraded = plan([member("n1"), member("n2"), member("n3", healthy=False)], 0, [])
     assert "2 of 3 voters are healthy" in obstacles.to_leader(degraded)[0]

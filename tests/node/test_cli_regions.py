@@ -1,0 +1,65 @@
+"""What `strongroom region` says where a node cannot be asked as usual."""
+
+from pathlib import Path
+
+import pytest
+from support.cli import Cli, empty_environment, runner
+from support.stub_api import stub_api
+
+OWN = {
+    "name": "eu",
+    "role": "secondary",
+    "position": 7,
+    "lag_entries": 0,
+    "lag_seconds": 9.0,
+    "last_contact_seconds": None,
+    "round_trip_ms": None,
+    "fetching": None,
+}
+TOLD = {
+    "region": "eu",
+    "role": "secondary",
+    "epoch": 2,
+    "primary": "us",
+    "leader": "",
+    "stuck": "",
+    "arriving": None,
+    "regions": [OWN],
+}
+NO_QUORUM = (503, {"errors": ["no quorum confirms that this node is up to date"]})
+
+
+@pytest.fixture
+def strongroom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    empty_environment(monkeypatch, tmp_path)
+    return runner(capsys, monkeypatch)
+
+
+def test_without_a_quorum_the_status_is_what_the_node_knew(strongroom: Cli) -> None:
+    answers = iter([NO_QUORUM, (200, {"data": TOLD})])
+    with stub_api({"GET /v1/sys/regions": lambda _: next(answers)}) as api:
+        code, out, _ = strongroom("region", "status", "-address", api.address)
+        assert [each.get("X-Strongroom-Consistency") for each in api.headers] == [None, "stale-ok"]
+    assert (code, "us orders writes" in out, "no quorum" in out) == (2, True, True), out
+
+
+def test_a_sealed_node_is_told_to_be_sealed(strongroom: Cli) -> None:
+    with stub_api({"GET /v1/sys/regions": (503, {"errors": ["Vault is sealed"]})}) as api:
+        code, _, err = strongroom("region", "status", "-address", api.address)
+    assert (code, "Vault is sealed" in err) == (2, True)
+
+
+def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli) -> None:
+    before = [{"epoch": 1, "region": "eu", "position": 3}]
+    after = [*before, {"epoch": 2, "region": "us", "position": 9}]
+    answers = iter([(200, {"data": {"epochs": each}}) for each in (before, before, after)])
+    replies = {
+        "POST /v1/sys/regions/switchover": (204, None),
+        "GET /v1/sys/regions": lambda _: next(answers),
+    }
+    with stub_api(replies) as api:
+        code, out, _ = strongroom("region", "switchover", "us", "-address", api.address)
+        assert (code, out) == (0, "Success! us orders writes since position 9.\n")
+        api.replies["GET /v1/sys/regions"] = (403, {"errors": ["permission denied"]})
+        code, out, _ = strongroom("region", "switchover", "us", "-address", api.address)
+        assert (code, "as soon as it has everything" in out) == (0, True), "who may not look is not kept"

@@ -6,6 +6,7 @@ from node.auth.fields import integer
 from node.core.core import Core
 from node.core.request import Request
 from node.errors import InvalidRequest, NotFound
+from node.view import View
 
 
 def page(
@@ -17,6 +18,7 @@ def page(
     what does not fit.
     """
     keys_max = keys_max or core.settings.list_keys_max
+    request.paged = True
     try:
         limit = integer(request.query.get("limit"), "limit")
     except InvalidRequest as error:
@@ -27,3 +29,8 @@ def page(
     if len(names) > keys_max:
         raise InvalidRequest(f'more than {keys_max} keys: read them in pages, with "after" and "limit"')
     return names
+
+
+def children(core: Core, request: Request, view: View, folder: str = "") -> list[str]:
+    """The names in a folder of a corner of the store, in pages. Raises as page() does."""
+    return page(core, request, lambda after, limit: view.children(folder, after, limit))

@@ -232,7 +232,7 @@ def _remark(request: Request, match: Match, response: Response) -> None:
     if (response.shape or match.route.shape) is Shape.RAW or response.body is not None or response.request_id:
         return  # no envelope, or that of an earlier answer
     given = request.data.keys() if request.operation in _WITH_BODY else request.query.keys() - OF_THE_PROTOCOL
-    if request.operation in (Operation.LIST, Operation.SCAN):
+    if request.paged:
         given = given - _OF_LISTINGS
     said = fields.remarks(match.route.fields, match.params, given)
     if said:

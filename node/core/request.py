@@ -82,6 +82,7 @@ class Request(msgspec.Struct):
         False  # among the subscribers, until its answer is over (node/api/http.py gives it back)
     )
     wrap_ttl_ns: int = 0  # for how long the answer is to be put away, instead of being sent; 0: it is sent
+    paged: bool = False  # the query's `after` and `limit` were heeded (node/core/paging.py)
     mount: Mount | None = None
     token_row: Token | None = None
     audited: object = None  # what node/audit/ keeps between the record of the request and that of the answer

@@ -3,7 +3,7 @@
 from typing import Any
 
 from node.core.core import Core
-from node.core.paging import page
+from node.core.paging import children
 from node.core.request import Request
 from node.errors import InvalidRequest, NotFound
 from node.store import CommandRejected, Store
@@ -33,8 +33,7 @@ class Shelf(View):
 
 def listed(core: Core, request: Request, folder: str) -> list[str]:
     """The names in a folder of the mount's entries, in pages. Raises NotFound if there are none."""
-    view = shelf(core, request)
-    return page(core, request, lambda after, limit: view.children(folder, after, limit))
+    return children(core, request, shelf(core, request), folder)
 
 
 def shelf(core: Core, request: Request) -> Shelf:

@@ -15,6 +15,7 @@ import msgspec
 from node.auth import fields
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path, named, told
+from node.core.paging import children
 from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Handler, Route, payload
 from node.draft import Draft, retried
@@ -259,10 +260,7 @@ def _checkable(core: Core) -> list[tuple[str, dict[str, Any]]]:
 
 
 async def _list_roles(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = View(core.unsealed, VIEW).children("role/", limit=core.settings.list_keys_max)
-    if not names:
-        raise NotFound
-    return payload(keys=names)
+    return payload(keys=children(core, request, View(core.unsealed, VIEW), "role/"))
 
 
 async def _read_role(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -7,6 +7,7 @@ import msgspec
 from node.auth import fields
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path
+from node.core.paging import children
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, payload
 from node.errors import InvalidRequest, NotFound
@@ -48,10 +49,7 @@ def routes() -> list[Route]:
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = View(core.unsealed, VIEW).children(limit=core.settings.list_keys_max)
-    if not names:
-        raise NotFound
-    return payload(keys=names)
+    return payload(keys=children(core, request, View(core.unsealed, VIEW)))
 
 
 async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -9,6 +9,7 @@ from node.auth.methods.method import refused
 from node.auth.token import LOOKUP, Renewal, auth_block, expire_tokens, lookup_data, renewal
 from node.core.core import Core
 from node.core.fields import AUTH, LISTED, Field, Kind, in_path, named, told
+from node.core.paging import children
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
@@ -264,10 +265,7 @@ def _roles() -> list[Route]:
 
 
 async def _list_roles(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = token_roles.view(core.unsealed).children(limit=core.settings.list_keys_max)
-    if not names:
-        raise NotFound
-    return payload(keys=names)
+    return payload(keys=children(core, request, token_roles.view(core.unsealed)))
 
 
 async def _read_role(core: Core, request: Request, params: dict[str, str]) -> Response:

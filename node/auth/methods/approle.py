@@ -20,6 +20,7 @@ from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
 from node.core.fields import AUTH, Field, Kind, in_path, told
+from node.core.paging import children
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
 from node.draft import Draft, retried
@@ -135,12 +136,8 @@ def find(store: Store, mount: Mount, name: str) -> Role | None:
 
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = View(core.unsealed, request.served_by.mount_id).children(
-        "role/", limit=core.settings.list_keys_max
-    )
-    if not names:
-        raise NotFound
-    return payload(keys=names)
+    view = View(core.unsealed, request.served_by.mount_id)
+    return payload(keys=children(core, request, view, "role/"))
 
 
 def _exists(core: Core, request: Request, params: dict[str, str]) -> bool:

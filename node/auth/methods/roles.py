@@ -8,6 +8,7 @@ import msgspec
 
 from node.auth.methods.method import keep
 from node.core.core import Core
+from node.core.paging import children
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, payload
 from node.errors import InvalidRequest, NotFound
@@ -73,10 +74,8 @@ class Roles(Generic[T]):
         return _FOLDER + self._spelled(name)
 
     async def _list(self, core: Core, request: Request, params: dict[str, str]) -> Response:
-        names = self.names(core, request.served_by)
-        if not names:
-            raise NotFound
-        return payload(keys=names)
+        view = View(core.unsealed, request.served_by.mount_id)
+        return payload(keys=children(core, request, view, _FOLDER))
 
     async def _read(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         role = self.find(core.unsealed, request.served_by, params[self._parameter])

@@ -15,6 +15,7 @@ from node.auth.token import Renewal
 from node.auth.ttl import limits
 from node.core.core import Core
 from node.core.fields import AUTH, Field, Kind, in_path, told
+from node.core.paging import children
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
@@ -112,10 +113,8 @@ class _Userpass:
         self._passwords, self._lockout = Passwords(), lockout
 
     async def list(self, core: Core, request: Request, path: dict[str, str]) -> Response:
-        names = View(core.unsealed, request.served_by.mount_id).children("user/")
-        if not names:
-            raise NotFound
-        return payload(keys=names[: core.settings.list_keys_max])
+        view = View(core.unsealed, request.served_by.mount_id)
+        return payload(keys=children(core, request, view, "user/"))
 
     def exists(self, core: Core, request: Request, path: dict[str, str]) -> bool:
         return _find(core.unsealed, request.served_by, path["username"].lower()) is not None

@@ -66,7 +66,9 @@ async def received(upload: AsyncIterator[bytes], directory: Path) -> archive.Con
 async def _replace(core: Core, contents: archive.Contents) -> None:
     store = core.unsealed
     if store.reads.region()[1] != "alone":
-        raise InvalidRequest("other regions follow this store: take them out before you restore it")
+        raise InvalidRequest(
+            "regions share this store: it can be restored once this one is alone (`region remove`, `region leave`)"
+        )
     await store.copies.check(contents.state)
     log.info("restoring a snapshot", index=contents.meta.index, taken=contents.meta.taken)
     await store.copies.replace(contents.state)

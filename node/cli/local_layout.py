@@ -165,7 +165,7 @@ class Layout:
         if len(ports) != nodes or told["seal"] != self.seal or (port_base and ports[0][0] != port_base):
             raise ClusterError(
                 f"{self.directory} holds a cluster of {len(ports)} nodes from port {ports[0][0]} "
-                f'with seal "{told["seal"]}"; remove it before making another (strongroom local clean).'
+                f'with seal "{told["seal"]}"; remove it before making another (make clean).'
             )
         return ports
 

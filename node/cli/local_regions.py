@@ -48,7 +48,7 @@ class LocalRegions:
         if told is not None and (told["regions"], told["nodes"]) != (regions, nodes):
             raise ClusterError(
                 f"{directory} holds {told['regions']} regions of {told['nodes']} nodes;"
-                " remove them before making others (strongroom local clean)."
+                " remove them before making others (make clean)."
             )
         self._nodes, self._round_trip_s = nodes, round_trip_s
         base = None

@@ -25,7 +25,7 @@ def meant(directory: Path, *, regions: int | None, nodes: int | None) -> bool:
         raise ClusterError("-nodes is for regions: say how many with -regions.")
     if regions is not None and local_layout.read_marker(directory) is not None:
         raise ClusterError(
-            f"{directory} holds a cluster of one region; remove it before making several (strongroom local clean)."
+            f"{directory} holds a cluster of one region; remove it before making several (make clean)."
         )
     return regions is not None
 

@@ -174,7 +174,7 @@ def render(told: dict[str, Any]) -> str:
     headings = ("Region", "Role", "Position", "Lag", "Lag (s)", "Last Contact (s)", "Round Trip (ms)")
     lines = [table(headings, rows, empty="-"), ""]
     lines.append(
-        f"Epoch {told['epoch']}: {told['primary'] or 'no region that is known'} orders writes."
+        f"Epoch {told['epoch']}: {told['primary'] or 'no known region'} orders writes."
         f" This node is in {told['region']}."
         if told["epoch"]
         else "There are no regions: `strongroom region create` founds the first one."

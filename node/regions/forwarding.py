@@ -146,7 +146,7 @@ def _situation(core: Core) -> str:
     if core.store is None or core.regions is None:
         return ""
     own = stream.standing(core.store)
-    if own.epoch_region == own.region:
+    if own.epoch_region == own.region or core.regions.was_removed:
         return ". Reads go on here, and log-ins that give batch tokens"
     contact, behind = core.regions.contacts.get(own.epoch_region), control.lag(core.regions, own)
     heard = f", last heard of {time.monotonic() - contact.heard_at:.1f} s ago" if contact else ""

@@ -83,7 +83,9 @@ def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps
             poll(lambda: value_of(ap, token, "a") == "of us and ap", what="ap follows")
             ap.must(token, "POST", "sys/regions/remove", {"name": "ap"})  # any region may be asked
             poll(lambda: "was removed" in ap.regions(token)["stuck"], what="it knows")
-            assert put(ap, token, "a", "of nobody") == 503
+            refused = ap.server.request("POST", "secret/data/a", {"data": {}}, token=token)
+            assert (refused.status, "was removed" in refused.body["errors"][0]) == (503, True)
+            assert "ap follows" not in refused.body["errors"][0], "it follows nobody"
             assert put(us, token, "a", "later") == 200
             ap.must(token, "POST", "sys/regions/leave")
             assert value_of(ap, token, "a") == "of us and ap", "it has stopped following"

@@ -54,7 +54,7 @@ class Clients:
             if isinstance(applied, Applied):
                 world.seen["writes"] += 1
                 world.trace("wrote", key, value, applied.index)
-                index = world.written.get(f"{key}={value}", 0)
+                index = world.ledger.written.get(f"{key}={value}", 0)
                 if not index:
                     return False  # the store refused it: its stamp was older than it remembers
                 world.acknowledge(f"{key}={value}", index)
@@ -99,7 +99,7 @@ class Clients:
     def _check(self, key: str, value: str | None, floor: int, what: str) -> None:
         world = self.world
         world.seen["reads"] += 1
-        positions = world.positions.get((key, value), [-1])
+        positions = world.ledger.positions.get((key, value), [-1])
         index = next((index for index in positions if index >= floor), positions[-1])
         world.trace("read", key, value, index)
         if index < floor:
@@ -119,10 +119,10 @@ class Clients:
             backup = await self.at_some_node(lambda node, path=path: _back_up(node, path))  # type: ignore[misc]
             if backup is None:
                 continue
-            world.backups.append(backup)
+            world.ledger.backups.append(backup)
             await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 3)]))
             pinning = world.start(self._pin(until)) if rng.random() < PINNED_SHARE else None
-            known = set(world.restored_at)
+            known = set(world.ledger.restored_at)
             if await self.at_some_node(lambda node, path=path: _restore(node, path)):  # type: ignore[misc]
                 world.seen["restores"] += 1
                 world.trace("restored", path.name)
@@ -139,7 +139,7 @@ class Clients:
 
     def _first_since(self, known: set[int]) -> int:
         """The earliest restore that is not among the `known` ones: that one at least has been."""
-        new = self.world.restored_at.keys() - known
+        new = self.world.ledger.restored_at.keys() - known
         if not new:
             raise self.world.fail("a restore was acknowledged, and no state was replaced")
         return min(new)

@@ -1,13 +1,12 @@
 """Nodes on virtual time, and what must hold at every moment of their lives.
 
-Watched as it goes: every node applies the same command at an index; a write is acknowledged only when a majority has
-it on disk; one vote and one leader a term; whoever stops itself, or cannot start from its own disk, is an error.
+Watched as it goes: what ledger.py says of what nodes do; a write is acknowledged only when a majority has it on disk;
+whoever stops itself, or cannot start from its own disk, is an error.
 """
 
 import asyncio
 import hashlib
 import random
-from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from chaos.simulator.disk import Disk, PowerCut
+from chaos.simulator.ledger import Ledger, NodeWitness
 from chaos.simulator.loop import Process, Violation, VirtualLoop
-from chaos.simulator.machines import KEYS, Backup, History, LightMachine, NoCipher, Registers, StoreMachine
+from chaos.simulator.machines import LightMachine, NoCipher, Registers, StoreMachine
 from chaos.simulator.network import Network, Port
 from consensus import opening, wire
 from consensus.api import Member
@@ -113,7 +113,7 @@ class Clock:
 
 @dataclass
 class World:
-    """The nodes, their disks and links, and what is known of what they did."""
+    """The nodes, their disks and links, and the ledger of what they did."""
 
     loop: VirtualLoop
     rng: random.Random
@@ -122,19 +122,6 @@ class World:
     store: bool = False
     seen: Counter[str] = field(default_factory=Counter)
     nodes: dict[str, Node] = field(default_factory=dict)
-    history: dict[int, tuple[str, bool]] = field(
-        default_factory=dict
-    )  # what is applied, and whether it is repeated
-    positions: dict[tuple[str, str | None], list[int]] = field(
-        default_factory=dict
-    )  # where a key got that value
-    written: dict[str, int] = field(
-        default_factory=dict
-    )  # where it was applied, the last time if a restore undid it
-    backups: list[Backup] = field(default_factory=list)
-    restored_at: dict[int, Backup] = field(default_factory=dict)
-    declined_at: set[int] = field(default_factory=set)
-    acknowledged: dict[str, int] = field(default_factory=dict)
     failure: BaseException | None = None
     options: RaftOptions = OPTIONS
     slow_s: dict[str, float] = field(default_factory=dict)  # what a sync of these nodes takes, on the average
@@ -148,12 +135,10 @@ class World:
             n: Clock(self.rng.uniform(0, 1e6), self.rng.uniform(1 - CLOCK_DRIFT, 1 + CLOCK_DRIFT))
             for n in self.ids
         }
-        self.positions |= {(key, None): [0] for key in KEYS}
+        self.ledger = Ledger(self.fail, self.seen)
         self.calm = False
         self.down: set[str] = set()  # nobody restarts these
         self._journals: dict[str, SimJournal] = {}
-        self._votes: dict[tuple[str, int], str] = {}
-        self._leaders: dict[int, str] = {}
         self._trace = hashlib.blake2b(digest_size=16)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -249,7 +234,7 @@ class World:
 
     def _machine(self, node_id: str) -> Registers:
         path = self.directory / node_id / "state"
-        witness = NodeWitness(self, node_id)
+        witness = NodeWitness(self.ledger, node_id)
         machine: Registers = StoreMachine(path, witness) if self.store else LightMachine(path, witness)
         return machine
 
@@ -339,51 +324,7 @@ class World:
             self.trace(sender, receiver, type(frame).__name__, frame.term)
         else:
             self.trace(sender, receiver, body)
-        if isinstance(frame, wire.Vote | wire.VoteRequest):
-            choice = receiver if isinstance(frame, wire.Vote) else sender
-            if self._votes.setdefault((sender, frame.term), choice) != choice:
-                raise self.fail(f"{sender} voted twice in term {frame.term}")
-        if isinstance(frame, wire.Append) and self._leaders.setdefault(frame.term, sender) != sender:
-            raise self.fail(f"two leaders in term {frame.term}")
-
-    def applied(self, node_id: str, index: int, text: str, *, repeated: bool) -> None:
-        """See machines.Witness."""
-        known = self.history.setdefault(index, (text, repeated))
-        if known != (text, repeated):
-            raise self.fail(
-                f"{node_id} applies {text}, {repeated=}, at {index}, where another applied {known}"
-            )
-        if not repeated:
-            key, _, value = text.partition("=")
-            self.written[text] = max(index, self.written.get(text, 0))
-            self._note(key, value, index)
-
-    def restored(self, node_id: str, index: int, machine: Registers) -> None:
-        """See machines.Witness. All members make the same of it, and that is a backup."""
-        values = {key: machine.read(key) for key in KEYS}
-        known = self.restored_at.get(index)
-        if known is None:
-            history = machine.history if isinstance(machine, LightMachine) else []
-            known = next((b for b in self.backups if (b.values, b.history) == (values, history)), None)
-            if known is None:
-                raise self.fail(f"{node_id} restored at {index} what nobody had backed up: {values}")
-            self.restored_at[index] = known
-            for key, value in values.items():
-                self._note(key, value, index)
-        if known.values != values or index in self.history or index in self.declined_at:
-            raise self.fail(f"{node_id} restored {values} at {index}, where another has something else")
-
-    def declined(self, index: int) -> None:
-        """See machines.Witness."""
-        self.seen["declined"] += 1
-        self.declined_at.add(index)
-        if index in self.restored_at:
-            raise self.fail(f"the restore at {index} was declined, and carried out by another")
-
-    def _note(self, key: str, value: str | None, index: int) -> None:
-        positions = self.positions.setdefault((key, value), [])
-        if index not in positions:
-            insort(positions, index)
+        self.ledger.sent(sender, receiver, frame)
 
     def acknowledge(self, text: str, index: int) -> None:
         """A client was told that its write is at `index`."""
@@ -392,7 +333,7 @@ class World:
         )
         if holders * 2 <= len(self.ids):
             raise self.fail(f"{text} at {index} was acknowledged with {holders} copies on disk")
-        self.acknowledged[text] = index
+        self.ledger.acknowledged[text] = index
 
     def check_converged(self) -> None:
         """At the very end: all nodes are equal, and nothing that was acknowledged is missing."""
@@ -403,38 +344,7 @@ class World:
             raise self.fail("the states differ")
         machine = nodes[0].machine
         if isinstance(machine, LightMachine):
-            self._check_history(machine.history)
-
-    def _check_history(self, history: History) -> None:
-        """What the last restore left, and everything that was acknowledged since; nothing twice."""
-        texts = [text for _, text in history]
-        if len(texts) != len(set(texts)):
-            raise self.fail("a command was applied twice")
-        last = max(self.restored_at, default=0)
-        kept = self.restored_at[last].history if last else []
-        if history[: len(kept)] != kept:
-            raise self.fail(f"the history does not begin with what was restored at {last}")
-        where = {text: index for index, text in history[len(kept) :]}
-        lost = [t for t, index in self.acknowledged.items() if index > last and where.get(t) != index]
-        if lost:
-            raise self.fail(f"acknowledged, and lost or moved: {lost[:3]}")
-
-
-@dataclass(frozen=True, slots=True)
-class NodeWitness:
-    """Tells the world whose machine it is."""
-
-    world: World
-    node_id: str
-
-    def applied(self, index: int, text: str, *, repeated: bool) -> None:
-        self.world.applied(self.node_id, index, text, repeated=repeated)
-
-    def restored(self, index: int, machine: Registers) -> None:
-        self.world.restored(self.node_id, index, machine)
-
-    def declined(self, index: int) -> None:
-        self.world.declined(index)
+            self.ledger.check_history(machine.history)
 
 
 def _restores(frame: wire.Frame) -> bool:

@@ -15,14 +15,14 @@ from consensus import wire
 from consensus.api import Applied, Role, StateMachine
 from consensus.applying import Applying
 from consensus.changes import Changes
-from consensus.disk import DiskHealth, Pace
+from consensus.disk import Pace
 from consensus.errors import MembershipRefused, RestoreRefused
 from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.inbound import Inbound
 from consensus.intake import Intake, Staging
 from consensus.journal import NoRoom
 from consensus.opening import Disk, GroupConfig
-from consensus.parts import Counters, Parts, peer_transport
+from consensus.parts import Counters, Parts, disk_health, peer_transport
 from consensus.proposals import Proposals
 from consensus.pysyncobj_log import Log
 from consensus.records import Base, Entry
@@ -48,7 +48,7 @@ class Engine:
         self.config, self.options, self.machine = config, config.options, machine
         self.clock, self.boottime, self._parts = parts.clock, parts.boottime, parts
         self.counters, self._tasks, self._journal = Counters(), Tasks(self.fatal), disk.journal
-        self.disk = _disk_health(config, parts)
+        self.disk = disk_health(config, parts)
         rng = parts.rng or random.SystemRandom()
         self.replica = _replica(self, machine, disk, rng)
         self.proposals = Proposals(self, self.options)
@@ -384,17 +384,6 @@ class Engine:
             raise BadFrame("what it sent is no frame") from None  # its details would be the peer's choice
         if not self.replica.on_frame(peer_id, frame):
             self.inbound.on_request(peer_id, frame)
-
-
-def _disk_health(config: GroupConfig, parts: Parts) -> DiskHealth:
-    return DiskHealth(
-        lambda: parts.free_bytes(config.directory),
-        parts.free_elsewhere_bytes,
-        clock=parts.clock,
-        stall_s=config.options.disk_stall_s,
-        reserve_bytes=config.options.disk_reserve_bytes,
-        state_reserve_bytes=config.options.state_reserve_bytes,
-    )
 
 
 def _replica(engine: Engine, machine: StateMachine, disk: Disk, rng: random.Random) -> Replica:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from consensus.disk import free_bytes
+from consensus.disk import DiskHealth, free_bytes
 from consensus.opening import GroupConfig
 from consensus.tasks import Run
 from consensus.transport import PeerHandler, PeerTransport
@@ -91,3 +91,15 @@ class Parts:
     free_elsewhere_bytes: Callable[[], int] = lambda: sys.maxsize  # on other file systems that the node needs
     observe_fsync: Callable[[float], None] = lambda _seconds: None
     fatal: Callable[[str], NoReturn] = die
+
+
+def disk_health(config: GroupConfig, parts: Parts) -> DiskHealth:
+    """Of the disk that holds the group's files, and of those that the node needs besides."""
+    return DiskHealth(
+        lambda: parts.free_bytes(config.directory),
+        parts.free_elsewhere_bytes,
+        clock=parts.clock,
+        stall_s=config.options.disk_stall_s,
+        reserve_bytes=config.options.disk_reserve_bytes,
+        state_reserve_bytes=config.options.state_reserve_bytes,
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from support.httpfixture import Answer, Wire
 from support.patience import PATIENCE_S
 
 
@@ -124,3 +125,10 @@ async def listening(
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+async def put(wire: Wire, path: str, value: str = "v", mount: str = "secret", **options: Any) -> Answer:
+    """Write a secret, of which subscribers are told."""
+    answer = await wire.ask("PUT", f"/v1/{mount}/data/{path}", {"data": {"x": value}, "options": options})
+    assert answer.status == 200, answer.body
+    return answer

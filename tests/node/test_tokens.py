@@ -280,6 +280,23 @@ async def test_uses_are_counted_and_the_last_one_is_the_last(tmp_path) -> None:
         assert core.unsealed.reads.token(core.tokens.digest(core.unsealed, Secret(token.encode()))) is None
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "sys/internal/ui/mounts",
+        "sys/internal/ui/mounts/secret/a",
+        "sys/internal/specs/openapi",
+        "sys/generate-root/attempt",
+    ],
+)
+async def test_what_clients_ask_before_they_use_a_token_takes_no_use(tmp_path, path) -> None:
+    async with opened(tmp_path) as core:
+        token = await new_token(core, policies="default", num_uses=1)
+        with contextlib.suppress(PermissionDenied):  # nothing to see there for this one
+            await call(core, Operation.READ, path, token=token)
+        assert await alive(core, token)
+
+
 async def test_a_race_for_the_last_use_has_one_winner(tmp_path, monkeypatch) -> None:
     """All see the token alive before any use is replicated; the replicated count decides."""
     propose = SoloGroup.propose

@@ -22,7 +22,7 @@ async def vouched(core: Core, request: Request) -> bool:
     if request.token is None:
         return False
     try:
-        row = await core.tokens.authenticate(core.unsealed, request.token, request.remote)
+        row = await core.tokens.authenticate(core.unsealed, request.token, request.remote, spends=False)
     except PermissionDenied:
         return False
     return core.acl(row).allows(request.operation, request.path, request.parameters, sudo=False)

@@ -16,6 +16,7 @@ def routes() -> list[Route]:
             "sys/internal/specs/openapi",
             {Operation.READ: _document},
             acl=False,
+            spends=False,
             anonymous=lambda request: request.token is None,
             audited=False,
             shape=Shape.RAW,

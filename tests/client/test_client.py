@@ -1,6 +1,5 @@
 """What a caller sees when nodes fail, tokens end and answers get lost: the same with threads and with asyncio."""
 
-import asyncio
 import socket
 import threading
 import time
@@ -8,16 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 from strongroom import (
-    FRESH,
-    LINEARIZABLE,
     STALE_OK,
     ApiError,
-    AppRole,
-    Cache,
     CasMismatch,
     ConfigurationError,
     Consistency,
@@ -31,40 +25,13 @@ from strongroom import (
     Token,
     Unavailable,
     Unreachable,
-    UserPass,
 )
-from strongroom._cache import ASK_AGAIN_S, ENTRIES_MAX, Store
 from support.certs import Authority
 from support.patience import PATIENCE_S
-from support.stub_api import LOST, Reply, StubApi, stub_api
+from support.replies import DENIED, HEALTH, META, READ, SEALED, SECRET, WELL, WRITE, WRITTEN, calls
+from support.stub_api import LOST, Reply, stub_api
 
 Make = Callable[..., Any]
-HEALTH = "GET /v1/sys/health?standbyok=true&perfstandbyok=true"
-LOOKUP = "GET /v1/auth/token/lookup-self"
-READ, WRITE = "GET /v1/secret/data/app", "PUT /v1/secret/data/app"
-LOGIN = "PUT /v1/auth/userpass/login/ann"
-SEALED: Reply = (503, {"errors": ["Vault is sealed"]})
-META = {
-    "version": 3,
-    "created_time": "2026-11-22T07:01:24Z",
-    "deletion_time": "",
-    "destroyed": False,
-    "custom_metadata": None,
-}
-SECRET: Reply = (200, {"data": {"data": {"password": "pw"}, "metadata": META}})
-WRITTEN: Reply = (200, {"data": META | {"version": 4}})
-DENIED: Reply = (403, {"errors": ["permission denied"]})
-ROOT: Reply = (200, {"data": {"ttl": 0, "renewable": False}})
-WELL: dict[str, Reply] = {HEALTH: (200, {}), LOOKUP: ROOT, READ: SECRET, WRITE: WRITTEN}
-
-
-def session(token: str, lifetime_s: int = 3600) -> Reply:
-    return 200, {"auth": {"client_token": token, "lease_duration": lifetime_s, "renewable": True}}
-
-
-def calls(api: StubApi, what: str) -> int:
-    """How often something was asked."""
-    return sum(f"{method} {path}" == what for method, path, _, _ in api.asked)
 
 
 def dead_address() -> str:
@@ -290,255 +257,12 @@ def test_who_is_told_of_nobody_goes_on_with_what_is_known(make: Make, told: Repl
         assert client(lambda c: c.kv.get("app")).info.version == 3
 
 
-# --- who one is ---
-
-
-def test_a_burst_of_calls_logs_in_once(make: Make) -> None:
-    with stub_api(WELL | {LOGIN: session("s.1")}) as api:
-        client = make(api.address, UserPass("ann", "pw"))
-        client.at_once(lambda c: c.kv.get("app"), 8)
-        assert calls(api, LOGIN) == 1
-        assert {call[3] for call in api.asked if call[1].endswith("/app")} == {"s.1"}
-
-
-def test_a_token_that_has_ended_is_replaced_and_the_call_goes_on(make: Make) -> None:
-    current = ["s.1"]
-
-    def known(reply: Reply) -> Callable[[str | None], Reply]:
-        return lambda token: reply if token == current[0] else DENIED
-
-    replies = {
-        READ: known(SECRET),
-        LOOKUP: known(ROOT),
-        "PUT /v1/auth/approle/login": lambda _: session(current[0]),
-    }
-    with stub_api(WELL | replies) as api:
-        client = make(api.address, AppRole("role", "id"))
-        client(lambda c: c.kv.get("app"))
-        current[0] = "s.2"
-        assert all(each.info.version == 3 for each in client.at_once(lambda c: c.kv.get("app"), 6))
-        assert calls(api, "PUT /v1/auth/approle/login") == 2, "one for the first call, one for all six"
-
-
-def test_a_refusal_by_the_policies_is_no_reason_to_log_in(make: Make) -> None:
-    with stub_api(WELL | {LOGIN: session("s.1"), READ: DENIED}) as api:
-        client = make(api.address, UserPass("ann", "pw"))
-        with pytest.raises(Forbidden):
-            client(lambda c: c.kv.get("app"))
-        assert (calls(api, LOGIN), calls(api, READ)) == (1, 1)
-
-
-def test_a_refused_login_is_told(make: Make) -> None:
-    refusal: Reply = (400, {"errors": ["invalid username or password"]})
-    with stub_api({LOGIN: refusal}) as api, pytest.raises(InvalidRequest, match="invalid username") as caught:
-        make(api.address, UserPass("ann", "wrong-pw"))(lambda c: c.kv.get("app"))
-    assert "wrong-pw" not in str(caught.value)
-
-
-def test_upkeep_renews_while_nobody_calls(make: Make) -> None:
-    """A lifetime of one second, asked for again and again."""
-    renewals: list[str | None] = []
-
-    def renew(token: str | None) -> Reply:
-        renewals.append(token)
-        return session("s.1", 1)
-
-    with stub_api(WELL | {LOGIN: session("s.1", 1), "PUT /v1/auth/token/renew-self": renew}) as api:
-        client = make(api.address, UserPass("ann", "pw"), upkeep=True)
-        deadline = time.monotonic() + PATIENCE_S
-        while len(renewals) < 2:
-            time.sleep(0.01)
-            client(_turn)
-            assert time.monotonic() < deadline
-        assert calls(api, LOGIN) == 1
-        assert set(renewals) == {"s.1"}
-
-
-def _turn(client: Any) -> Any:
-    """Lets the loop of an AsyncClient run for a moment."""
-    return asyncio.sleep(0.02) if type(client).__name__ == "AsyncClient" else None
-
-
-def test_logging_out_revokes(make: Make) -> None:
-    with stub_api(WELL | {LOGIN: session("s.1"), "POST /v1/auth/token/revoke-self": (204, None)}) as api:
-        client = make(api.address, UserPass("ann", "pw"))
-        client(lambda c: c.kv.get("app"))
-        client(lambda c: c.log_out())
-        assert api.asked[-1][:2] == ("POST", "/v1/auth/token/revoke-self")
-        client(lambda c: c.kv.get("app"))
-        assert (api.asked[-1][3], calls(api, LOGIN)) == (None, 1)
-
-
-# --- the cache ---
-
-
-def test_a_cached_secret_is_not_asked_for_again(make: Make) -> None:
-    with stub_api(WELL | {READ + "?version=3": SECRET}) as api:
-        client = make(api.address, Token("s.t"), cache=Cache())
-        for _ in range(3):
-            client(lambda c: c.kv.get("app"))
-        assert calls(api, READ) == 1
-        client(lambda c: c.kv.get("app", version=3))
-        assert calls(api, READ + "?version=3") == 1
-        client.client.invalidate("app")
-        client.at_once(lambda c: c.kv.get("app"), 5)
-        assert calls(api, READ) == 2, "once for all who ask at the same time"
-
-
-def test_ones_own_write_is_seen(make: Make) -> None:
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache())
-        client(lambda c: c.kv.get("app"))
-        client(lambda c: c.kv.put("app", {}))
-        client(lambda c: c.kv.get("app"))
-        assert calls(api, READ) == 2
-
-
-def test_while_nobody_can_be_asked_the_old_answer_is_given_and_said_to_be_old(make: Make) -> None:
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=60), attempts_max=1)
-        assert client(lambda c: c.kv.get("app")).stale is False
-        api.replies[READ] = api.replies[READ + "?version=3"] = SEALED
-        old = client(lambda c: c.kv.get("app"))
-        assert old.stale is True
-        assert old["password"].reveal() == "pw"
-        assert 0 < old.age_s < 60
-        with pytest.raises(Unavailable):
-            client(lambda c: c.kv.get("app", version=3))
-
-
-def test_while_nobody_can_be_asked_few_wait_to_find_that_out(make: Make) -> None:
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=600))
-        client(lambda c: c.kv.get("app"))
-        api.replies[READ] = SEALED
-        before, began = calls(api, READ), time.monotonic()
-        for _ in range(20):
-            assert client(lambda c: c.kv.get("app")).stale is True
-        assert calls(api, READ) - before <= 1 + (time.monotonic() - began) / ASK_AGAIN_S
-        api.replies[READ] = SECRET
-        while client(lambda c: c.kv.get("app")).stale:
-            assert time.monotonic() < began + PATIENCE_S
-        asked = calls(api, READ)
-        assert client(lambda c: c.kv.get("app")).stale is False
-        assert calls(api, READ) == asked + 1, "it is asked again by every call"
-
-
-def test_old_answers_have_an_end(make: Make) -> None:
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=0.001), attempts_max=1)
-        client(lambda c: c.kv.get("app"))
-        api.replies[READ] = SEALED
-        time.sleep(0.002)
-        with pytest.raises(Unavailable):
-            client(lambda c: c.kv.get("app"))
-
-
-@pytest.mark.parametrize("refusal", [DENIED, (404, {"errors": []})], ids=["403", "404"])
-def test_who_may_not_read_any_more_does_not_read_from_the_cache(make: Make, refusal: Reply) -> None:
-    """A revoked right is revoked here too, also when the nodes go away afterwards."""
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache(fresh_s=0, stale_s=60), attempts_max=1)
-        client(lambda c: c.kv.get("app"))
-        api.replies[READ] = refusal
-        with pytest.raises((Forbidden, NotFound)):
-            client(lambda c: c.kv.get("app"))
-        api.replies[READ] = SEALED
-        with pytest.raises(Unavailable):
-            client(lambda c: c.kv.get("app"))
-
-
-def test_an_answer_from_before_an_invalidation_is_not_kept(make: Make) -> None:
-    """Or a change that is made while a read travels would stay unseen."""
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache())
-
-        def changed_meanwhile(_: str | None) -> Reply:
-            client.client.invalidate("app")
-            return SECRET
-
-        api.replies[READ] = changed_meanwhile
-        client(lambda c: c.kv.get("app"))
-        api.replies[READ] = SECRET
-        client(lambda c: c.kv.get("app"))
-        assert calls(api, READ) == 2
-
-
-def test_a_cache_has_a_limit(make: Make) -> None:
-    names = [f"a{i}" for i in range(5)]
-    with stub_api(WELL | {f"GET /v1/secret/data/{name}": SECRET for name in names}) as api:
-        client = make(api.address, Token("s.t"), cache=Cache(entries_max=2))
-        for name in (*names, "a4", "a0"):
-            client(lambda c, name=name: c.kv.get(name))
-        assert calls(api, "GET /v1/secret/data/a4") == 1
-        assert calls(api, "GET /v1/secret/data/a0") == 2
-
-
-def test_changes_of_other_secrets_do_not_keep_an_answer_out_of_the_cache(make: Make) -> None:
-    """Where much is written, something is changed during every read."""
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache())
-
-        def others_change(_: str | None) -> Reply:
-            client.client.invalidate("other")
-            return SECRET
-
-        api.replies[READ] = others_change
-        for _ in range(3):
-            client(lambda c: c.kv.get("app"))
-        assert calls(api, READ) == 1
-
-
-@pytest.mark.parametrize("wanted", [FRESH, LINEARIZABLE, Consistency.max_staleness(5)], ids=lambda c: c.value)
-def test_a_read_that_says_what_it_may_see_is_answered_by_a_node(make: Make, wanted: Consistency) -> None:
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache(), attempts_max=1)
-        client(lambda c: c.kv.get("app"))
-        client(lambda c: c.kv.get("app", consistency=wanted))
-        client(lambda c: c.kv.get("app", consistency=wanted))
-        assert calls(api, READ) == 3
-        for _ in range(2):
-            client(lambda c: c.kv.get("app", consistency=STALE_OK))
-        assert calls(api, READ) == 4
-        api.replies[READ] = SEALED
-        with pytest.raises(Unavailable):
-            client(lambda c: c.kv.get("app", consistency=wanted))
-        assert client(lambda c: c.kv.get("app")).info.version == 3
-
-
-def test_who_may_not_read_one_version_any_more_reads_none_from_the_cache(make: Make) -> None:
-    with stub_api(WELL) as api:
-        client = make(api.address, Token("s.t"), cache=Cache())
-        client(lambda c: c.kv.get("app"))
-        api.replies[READ] = api.replies[READ + "?version=3"] = DENIED
-        for version in (3, None):
-            with pytest.raises(Forbidden):
-                client(lambda c, version=version: c.kv.get("app", version=version))
-
-
 def test_what_was_read_can_be_written_elsewhere_without_being_revealed(make: Make) -> None:
     with stub_api(WELL) as api:
         client = make(api.address, Token("s.t"))
         found = client(lambda c: c.kv.get("app"))
         client(lambda c: c.kv.put("app", {**found.data, "all": found.data}))
         assert api.asked[-1][2]["data"] == {"password": "pw", "all": {"password": "pw"}}
-
-
-def test_of_changes_that_are_too_many_to_remember_the_newest_that_was_forgotten_counts_for_all() -> None:
-    kept = Store(Cache(), time.monotonic)
-    for number in range(ENTRIES_MAX + 3):
-        kept.invalidate("secret", f"n{number}", f"index-{number}")
-    assert kept.index("secret", "n2") == kept.index("secret", "unheard") == "index-2"
-    assert kept.index("secret", "n7") == "index-7"
-
-
-@pytest.mark.parametrize("name", ["ann@example.com", "ann smith", "änn", "a%40b"])
-def test_whoever_logs_in_is_called_by_the_name_that_was_given(make: Make, name: str) -> None:
-    with stub_api(WELL) as api:
-        client = make(api.address, UserPass(name, "pw"))
-        with suppress(NotFound):
-            client(lambda c: c.kv.get("app"))
-        assert unquote(api.asked[-1][1]) == f"/v1/auth/userpass/login/{name}"
 
 
 @pytest.mark.parametrize("path", ["../../sys/raw", "a/./b", "a/..", "x" * 70_000, "half \ud800"])

@@ -15,6 +15,9 @@ from consensus.options import RaftOptions
 from consensus.records import Entry
 
 COMMIT_POLL_S = 0.01
+SCARCE_ENTRIES_MAX = (
+    1024  # of a batch, where there is little room: their pages fit into what is kept free for the state
+)
 
 OnApplied = Callable[[int, bytes, object, int], None]  # index, request id, result, size in bytes
 
@@ -49,7 +52,9 @@ class Applying:
         except Exception as error:  # noqa: BLE001 - the state may be half-changed: stop (P6)
             self._fatal(f"applying entry {index} raised {type(error).__name__}")
         self._unclosed += 1
-        if self._unclosed >= self._options.apply_commit_entries_max:
+        if self._unclosed >= (
+            SCARCE_ENTRIES_MAX if self._disk.scarce else self._options.apply_commit_entries_max
+        ):
             self._close_soon()
         elif self._close_due is None:
             self._close_later()

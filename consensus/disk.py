@@ -18,6 +18,7 @@ SYNCS_LOOKED_AT = 8
 LATEST_S_MAX = 0.04  # of those together: a disk that is quick now and then may not stop the loop in between
 SLOW_SYNCS = 128
 LOOK_S = 0.1
+SCARCE_BYTES = 1 << 30  # more than all pages that a full batch of the state may change
 
 
 class Pace:
@@ -65,7 +66,7 @@ class DiskHealth:
         self._stall_s = stall_s
         self._reserve_bytes, self._state_reserve_bytes = reserve_bytes, state_reserve_bytes
         self._began: float | None = None
-        self._refused = self._low = self._cramped = False
+        self._refused = self._low = self._cramped = self._scarce = False
         self._looked = float("-inf")
 
     def begin(self) -> None:
@@ -90,6 +91,7 @@ class DiskHealth:
         """Ask how much room is left."""
         self._looked = self._clock()
         left = self._free_bytes()
+        self._scarce = left < SCARCE_BYTES
         self._cramped = left < self._state_reserve_bytes
         self._low = min(left, self._free_elsewhere_bytes()) < self._reserve_bytes
 
@@ -104,6 +106,11 @@ class DiskHealth:
         only a restart brings that back.
         """
         return self._cramped
+
+    @property
+    def scarce(self) -> bool:
+        """The state machine must write little at a time, or what is left may not be enough for it."""
+        return self._scarce
 
     @property
     def full(self) -> bool:

@@ -216,9 +216,8 @@ def switchover(client: Client, name: str) -> int:
 
 
 def _took_over(client: Client, name: str) -> int:
-    """The position since which region `name` orders writes, as soon as the node that is asked knows.
-
-    0: it has not heard of that in time, or may not be asked.
+    """The position since which region `name` orders writes, as soon as the node that is asked knows; 0: it may not be
+    asked. Raises RemoteError if it has not heard of that in time.
     """
     ends = time.monotonic() + TOOK_OVER_TIMEOUT_S
     while time.monotonic() < ends:
@@ -229,7 +228,10 @@ def _took_over(client: Client, name: str) -> int:
         if epochs and epochs[-1]["region"] == name:
             return int(epochs[-1]["position"])
         time.sleep(TOOK_OVER_PAUSE_S)
-    return 0
+    raise RemoteError(
+        f"{name} was called to order writes, and is not heard to do so yet (`strongroom region status`). If it is gone,"
+        " `strongroom region demote -force` in the region that handed over ends that; then one of them can be promoted."
+    )
 
 
 @region.command()

@@ -188,8 +188,14 @@ async def promote(core: Core, *, accept_loss: bool, max_lag_s: float | None, for
     own = stream.standing(store)
     check_founded(core)
     if own.role not in roles.FOLLOWS:
-        done = "orders writes already" if own.role == roles.PRIMARY else "is just handing over"
-        raise InvalidRequest(f"{own.region} {done}: only a region that follows can be promoted")
+        if own.role == roles.PRIMARY:
+            raise InvalidRequest(
+                f"{own.region} orders writes already: only a region that follows can be promoted"
+            )
+        raise InvalidRequest(
+            f"{own.region} is handing over: if its successor is gone, `strongroom region demote -force` here ends that,"
+            " and then it can be promoted"
+        )
     source = regions.primary()
     answers = source is not None and await _answers(regions, source, own, force=force)
     behind, ahead = lag(regions, own, in_touch=answers), await _ahead(regions, own)

@@ -20,6 +20,11 @@ from storage.secret import Secret
 
 REMOVE = "/v1/sys/regions/remove"
 REMOVE_TIMEOUT_S = 15.0
+# A handover that is lost with its target would else leave nobody who may order writes, for ever.
+HANDING_OVER = (
+    "this region is handing over, and its successor is not heard of yet. If that one is gone, force=true (-force) ends"
+    " the handover: nobody orders writes then until `strongroom region promote`, here or elsewhere"
+)
 
 
 async def demote(core: Core, successor: str, *, force: bool) -> str:
@@ -30,7 +35,7 @@ async def demote(core: Core, successor: str, *, force: bool) -> str:
     store, regions = core.unsealed, control.worker(core)
     control.check_founded(core)
     own = stream.standing(store)
-    if own.role != roles.PRIMARY:
+    if own.role not in (roles.PRIMARY, roles.LEAVING):
         raise InvalidRequest(f"{own.region} is {own.role}: only one that orders writes can be demoted")
     others = [each for each in store.reads.regions() if each.name != own.region]
     if successor:
@@ -40,7 +45,7 @@ async def demote(core: Core, successor: str, *, force: bool) -> str:
     standings = [told for each in others if (told := await _asked(regions, each)) is not None]
     leading = [each for each in standings if each.role == roles.PRIMARY and each.epoch >= own.epoch]
     if not leading and not force:
-        raise InvalidRequest(_advice(standings, others))
+        raise InvalidRequest(HANDING_OVER if own.role == roles.LEAVING else _advice(standings, others))
     try:
         await store.submit(RegionDemote(time_ns=store.now_ns()))
     except CommandRejected as error:

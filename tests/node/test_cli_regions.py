@@ -6,6 +6,8 @@ import pytest
 from support.cli import Cli, empty_environment, runner
 from support.stub_api import stub_api
 
+from node.cli import region
+
 OWN = {
     "name": "eu",
     "role": "secondary",
@@ -49,7 +51,7 @@ def test_a_sealed_node_is_told_to_be_sealed(strongroom: Cli) -> None:
     assert (code, "Vault is sealed" in err) == (2, True)
 
 
-def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli) -> None:
+def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [{"epoch": 1, "region": "eu", "position": 3}]
     after = [*before, {"epoch": 2, "region": "us", "position": 9}]
     answers = iter([(200, {"data": {"epochs": each}}) for each in (before, before, after)])
@@ -63,3 +65,7 @@ def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli) -> None:
         api.replies["GET /v1/sys/regions"] = (403, {"errors": ["permission denied"]})
         code, out, _ = strongroom("region", "switchover", "us", "-address", api.address)
         assert (code, "as soon as it has everything" in out) == (0, True), "who may not look is not kept"
+        monkeypatch.setattr(region, "TOOK_OVER_TIMEOUT_S", 0.3)
+        api.replies["GET /v1/sys/regions"] = (200, {"data": {"epochs": before}})
+        code, _, err = strongroom("region", "switchover", "us", "-address", api.address)
+        assert (code, "demote -force" in err) == (2, True), err

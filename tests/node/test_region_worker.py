@@ -15,13 +15,15 @@ from support.corefixture import opened, order
 from support.patience import PATIENCE_S
 
 from consensus.api import Role
+from node.errors import InvalidRequest
+from node.regions import control, parting
 from node.regions import worker as worker_module
 from node.regions.links import Answer, Interrupted, Links, Unreachable
 from node.regions.nearness import Nearness
 from node.regions.stream import Batch, Standing
 from node.regions.worker import RegionsWorker
 from node.store import Store
-from storage.command import RegionDemote, RegionPromote, RegionPut
+from storage.command import RegionDemote, RegionHandover, RegionPromote, RegionPut
 from storage.rows import Region
 
 US = Region("us", ("https://127.0.0.1:1",), ("127.0.0.1:1",), 0)
@@ -163,6 +165,35 @@ async def test_what_belongs_to_this_region_by_now_is_asked_of_this_node(tmp_path
         for region in (Region("eu", (), ("proxy:1",), 0), US):
             await worker.ask(region, "/v1/secret/data/a", timeout_s=PATIENCE_S)
         assert links.addresses == ["127.0.0.2:8203", *US.links]
+
+
+@pytest.mark.parametrize(("role", "follows"), [("secondary", ""), ("primary", "us")])
+async def test_a_handover_whose_target_is_lost_can_be_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, follows: str
+) -> None:
+    """Else nobody could ever order writes again. Where the target did take over, it is followed without force."""
+    async with opened(tmp_path) as core:
+        await order(core)
+        store = core.unsealed
+        await store.submit(RegionPut(store.now_ns(), "us", (), ("us:1",)))
+        await store.submit(RegionHandover(store.now_ns(), "us"))
+        core.regions = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
+        told = Standing("us", role, 2 if follows else 1, follows or "eu", store.position)
+
+        async def hello(_: Region) -> Standing:
+            return told
+
+        monkeypatch.setattr(core.regions, "hello", hello)
+        with pytest.raises(InvalidRequest, match="demote -force"):
+            await control.promote(core, accept_loss=True, max_lag_s=None, force=True)
+        if not follows:
+            with pytest.raises(InvalidRequest, match="is handing over"):
+                await parting.demote(core, "", force=False)
+        assert await parting.demote(core, "", force=not follows) == follows
+        assert store.region_role() == "secondary"
+        if not follows:
+            made = await control.promote(core, accept_loss=False, max_lag_s=None, force=False)
+            assert (made["region"], made["epoch"], store.region_role()) == ("eu", 2, "primary")
 
 
 async def test_links_that_are_closed_reach_nobody() -> None:

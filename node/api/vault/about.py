@@ -46,7 +46,11 @@ _LEVELS = (of_any_name(Kind.STRING, "The level of a logger."),)
 
 def routes() -> list[Route]:
     """The table of this module."""
-    read, update, delete, listing = Operation.READ, Operation.UPDATE, Operation.DELETE, Operation.LIST
+    return [*_state_routes(), *_header_routes(), *_counter_routes(), *_absent_routes(), *_logger_routes()]
+
+
+def _state_routes() -> list[Route]:
+    read, listing = Operation.READ, Operation.LIST
     versions = (
         Field("keys", Kind.STRINGS, "Versions."),
         Field("key_info", Kind.OBJECT, "When each was first run."),
@@ -69,6 +73,12 @@ def routes() -> list[Route]:
             answers={read: _SANITIZED},
         ),
         *_both("sys/version-history", _versions, summary="Which versions ran.", answers={listing: versions}),
+    ]
+
+
+def _header_routes() -> list[Route]:
+    read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
+    return [
         Route(
             "sys/config/cors",
             {read: _cors, update: _refuse_cors, delete: _nothing},
@@ -103,6 +113,12 @@ def routes() -> list[Route]:
             summary="Request headers that are recorded: none.",
             fields=(in_path("name", "A header."),),
         ),
+    ]
+
+
+def _counter_routes() -> list[Route]:
+    read = Operation.READ
+    return [
         Route(
             "sys/internal/counters/tokens",
             {read: _count_tokens},
@@ -121,6 +137,13 @@ def routes() -> list[Route]:
             summary="Requests by month: not counted, sys/metrics has them.",
             answers={read: _COUNTERS},
         ),
+    ]
+
+
+def _absent_routes() -> list[Route]:
+    """What there is none of."""
+    read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
+    return [
         *_both("sys/quotas/rate-limit", _empty, summary="Rate limit quotas: there are none."),
         Route(
             "sys/quotas/rate-limit/{name}",
@@ -135,6 +158,12 @@ def routes() -> list[Route]:
             summary="Namespaces: there is one, the root.",
             fields=(in_path("path", "Of a namespace."),),
         ),
+    ]
+
+
+def _logger_routes() -> list[Route]:
+    read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
+    return [
         Route(
             "sys/loggers",
             {read: _loggers, update: _set_all, delete: _reset_all},

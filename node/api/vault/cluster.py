@@ -55,6 +55,11 @@ _CONFIGURATION = (
 
 def routes() -> list[Route]:
     """The table of this module."""
+    return [*_cluster_routes(), *_raft_routes()]
+
+
+def _cluster_routes() -> list[Route]:
+    """What nodes and their operators ask in ways of our own."""
     return [
         Route(
             "sys/cluster/node",
@@ -108,6 +113,12 @@ def routes() -> list[Route]:
             fields=tuple(Field(name, Kind.ANY) for name in enrol.JoinRequest.__struct_fields__),
             answers={Operation.UPDATE: (of_any_name(Kind.ANY, "What the joining node needs."),)},
         ),
+    ]
+
+
+def _raft_routes() -> list[Route]:
+    """What `operator raft` asks."""
+    return [
         Route(
             "sys/storage/raft/join",
             {Operation.UPDATE: raft_join},

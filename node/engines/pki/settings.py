@@ -38,7 +38,11 @@ _ISSUER = (
 
 def routes() -> list[Route]:
     """The paths of a mount, relative to it."""
-    read, update, delete, lists = Operation.READ, Operation.UPDATE, Operation.DELETE, Operation.LIST
+    return [*_issuer_routes(), *_list_routes(), *_config_routes()]
+
+
+def _issuer_routes() -> list[Route]:
+    read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
     issuer = in_path("issuer", '"default", an id or a name.')
     changes = (
         Field("issuer_name", summary="Its new name."),
@@ -48,7 +52,6 @@ def routes() -> list[Route]:
             summary="What becomes of a ttl beyond its own end: err, truncate or permit.",
         ),
     )
-    defaults = (Field(DEFAULT), Field("default_follows_latest_issuer", Kind.BOOLEAN, "Always false."))
     one = {
         read: _read_issuer,
         update: _update_issuer,
@@ -76,6 +79,12 @@ def routes() -> list[Route]:
         public("ca", _ca_der, "The default issuer in DER.", form=DER),
         public("ca/pem", _ca_pem, "The default issuer in PEM.", form=PEM),
         public("ca_chain", _ca_chain, "The default issuer and those above it in PEM.", form=PEM),
+    ]
+
+
+def _list_routes() -> list[Route]:
+    read, delete, lists = Operation.READ, Operation.DELETE, Operation.LIST
+    return [
         *(
             Route(
                 path,
@@ -96,6 +105,13 @@ def routes() -> list[Route]:
             summary="A key.",
             answers={read: named(Kind.STRING, "key_id key_name key_type")},
         ),
+    ]
+
+
+def _config_routes() -> list[Route]:
+    read, update = Operation.READ, Operation.UPDATE
+    defaults = (Field(DEFAULT), Field("default_follows_latest_issuer", Kind.BOOLEAN, "Always false."))
+    return [
         Route(
             "config/issuers",
             {read: _read_default, update: _set_default},

@@ -129,9 +129,10 @@ def check(role: Mapping[str, Any], names: Names) -> None:
     """Raises InvalidRequest for the first name that a role does not allow."""
     if names.common_name and not _allowed(role, names.common_name, common=True):
         raise InvalidRequest(f"common name {names.common_name} not allowed by this role")
-    for name in (*names.dns, *names.emails):
-        if not _allowed(role, name, common=False):
-            raise InvalidRequest(f"subject alternate name {name} not allowed by this role")
+    for kind, alternative in (("subject alternate name", names.dns), ("email address", names.emails)):
+        for name in alternative:
+            if not _allowed(role, name, common=False):
+                raise InvalidRequest(f"{kind} {name} not allowed by this role")
     if names.ips and not role["allow_ip_sans"]:
         raise InvalidRequest(
             "IP Subject Alternative Names are not allowed in this role, but was provided some via the API"
@@ -159,6 +160,8 @@ def _in_networks(networks: Sequence[str], ip: str) -> bool:
 
 def _allowed(role: Mapping[str, Any], name: str, *, common: bool) -> bool:
     address, _, host = name.rpartition("@")
+    if "@" in address:
+        return False
     host = host.lower()
     if (host.startswith("*.") or host == "*") and (not role["allow_wildcard_certificates"] or address):
         return False
@@ -170,16 +173,17 @@ def _allowed(role: Mapping[str, Any], name: str, *, common: bool) -> bool:
         return True
     if role["allow_localhost"] and host in ("localhost", "localdomain"):
         return True
-    return any(_within(role, domain.lower(), host, address) for domain in role["allowed_domains"])
+    return any(_within(role, domain.lower(), name.lower(), host) for domain in role["allowed_domains"])
 
 
-def _within(role: Mapping[str, Any], domain: str, host: str, address: str) -> bool:
+def _within(role: Mapping[str, Any], domain: str, name: str, host: str) -> bool:
+    """Whether a domain of the role covers a name, in lower case, of this host; an address at a domain is bare, too."""
     bare = host.removeprefix("*.")
-    if host == domain:
-        return bool(role["allow_bare_domains"]) or bool(address and role["allow_subdomains"])
+    if role["allow_bare_domains"] and domain in (host, name):
+        return True
     if role["allow_subdomains"] and (bare.endswith(f".{domain}") or (host != bare and bare == domain)):
         return True
-    return bool(role["allow_glob_domains"]) and "*" in domain and glob(domain, host)
+    return bool(role["allow_glob_domains"]) and "*" in domain and glob(domain, name)
 
 
 def glob(pattern: str, value: str) -> bool:

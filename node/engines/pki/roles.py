@@ -71,6 +71,10 @@ _DEFAULTS: dict[str, Any] = {
     "use_csr_sans": True,
     "use_pss": False,
 }
+_NOT_BOTH = (
+    "mutually exclusive values no_store=true and generate_lease=true were both specified; "
+    "no_store=true takes priority"
+)
 _DURATIONS = frozenset({"ttl", "max_ttl", "not_before_duration"})
 _FIELDS = tuple(
     Field(each.name, Kind.DURATION) if each.name in _DURATIONS else each for each in like(_DEFAULTS)
@@ -92,7 +96,12 @@ _UNSUPPORTED = (  # refused, rather than kept without effect: most of them would
 
 def routes() -> list[Route]:
     """The paths of a mount about roles, relative to it."""
-    one = {Operation.READ: _read, Operation.UPDATE: _put, Operation.DELETE: _delete}
+    one = {
+        Operation.READ: _read,
+        Operation.UPDATE: _put,
+        Operation.PATCH: _patch,
+        Operation.DELETE: _delete,
+    }
     name = in_path("name", "The role.")
     return [
         Route(
@@ -101,7 +110,7 @@ def routes() -> list[Route]:
             summary="What may be issued under a role.",
             fields=(name, *_FIELDS),
             exists=_exists,
-            answers=dict.fromkeys((Operation.READ, Operation.UPDATE), like(_DEFAULTS)),
+            answers=dict.fromkeys((Operation.READ, Operation.UPDATE, Operation.PATCH), like(_DEFAULTS)),
         ),
         Route("roles", {Operation.LIST: _list}, summary="Lists the roles."),
         Route("roles/", {Operation.LIST: _list}, summary="Lists the roles."),
@@ -143,6 +152,10 @@ def parse(old: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
         names.check_network(network)
     for oid in (*role["ext_key_usage_oids"], *role["policy_identifiers"]):
         _check_oid(oid)
+    role["issuer_ref"] = role["issuer_ref"] or _DEFAULTS["issuer_ref"]
+    role["generate_lease"] = (
+        role["generate_lease"] and not role["no_store"]
+    )  # nothing is kept to be taken back
     return role
 
 
@@ -177,10 +190,22 @@ async def _read(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 
 async def _put(core: Core, request: Request, params: dict[str, str]) -> Response:
-    role = parse({}, request.data)
-    view = shelf(core, request)
-    await view.write(view.put(ROLES + params["name"], role), request_id=request.request_id)
-    return Response(data=role)
+    return await _keep(core, request, params["name"], {})
+
+
+async def _patch(core: Core, request: Request, params: dict[str, str]) -> Response:
+    """What is not said stays."""
+    old = find(core, request, params["name"])
+    if old is None:
+        raise InvalidRequest("Unable to fetch role entry to patch")
+    return await _keep(core, request, params["name"], old)
+
+
+async def _keep(core: Core, request: Request, name: str, old: Mapping[str, Any]) -> Response:
+    role, view = parse(old, request.data), shelf(core, request)
+    await view.write(view.put(ROLES + name, role), request_id=request.request_id)
+    both = boolean(request.data.get("generate_lease"), "generate_lease") and not role["generate_lease"]
+    return Response(data=role, warnings=[_NOT_BOTH] if both else None)
 
 
 async def _delete(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import recorded
+from support import compared, recorded
 from support.ports import free_ports
 from support.processes import Server
 from support.targets import Target, unique
@@ -80,6 +80,20 @@ def compare_with_recording(server: Target, group: str) -> None:
 
 def test_the_document_says_what_the_list_says() -> None:
     assert recorded.DOCUMENT.read_text() == recorded.document()
+
+
+@pytest.mark.skipif(not REFERENCE, reason="it takes a real OpenBao")
+def test_two_servers_are_asked_side_by_side() -> None:
+    steps = [
+        {"name": "make", "method": "POST", "path": "auth/token/create", "body": {"ttl": "1h"},
+         "save": {"t": "auth.client_token"}},
+        {"name": "use", "method": "GET", "path": "auth/token/lookup-self", "token": "${t}"},
+        {"name": "odd", "method": "GET", "path": "sys/policies/acl/default"},
+        {"name": "no such", "method": "GET", "path": "sys/mounts/none", "save": {"u": "data.uuid"}},
+    ]  # fmt: skip
+    lines = list(compared.compared(steps))
+    assert lines
+    assert all(line.startswith("odd at .data.") for line in lines), lines
 
 
 def test_a_difference_is_noticed() -> None:

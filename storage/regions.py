@@ -86,6 +86,9 @@ def handover(db: Database, command: RegionHandover) -> Outcome:
 def epoch_begin(db: Database, command: EpochBegin) -> Outcome:
     if command.epoch != newest_epoch(db)[0] + 1:
         return Rejected(Reason.POSITION_GAP)
+    name, role = own(db)
+    if role == CALLED and command.region != name:  # the handover was ended
+        _become(db, SECONDARY, name)
     db.run("INSERT INTO epochs VALUES (?, ?, ?)", (command.epoch, command.region, db.index))
     return Done()
 
@@ -103,7 +106,7 @@ def promotion(db: Database, command: RegionPromote) -> EpochBegin | Rejected:
 
 def demote(db: Database, command: RegionDemote) -> Outcome:
     name, role = own(db)
-    if role not in (PRIMARY, LEAVING):
+    if role not in (PRIMARY, LEAVING, CALLED):
         return Rejected(Reason.REGION_ROLE)
     _become(db, SECONDARY, name)
     return Done()

@@ -281,7 +281,7 @@ class RegionsWorker:
         if role == roles.ALONE or not leads:
             await asyncio.sleep(RETRY_S)
         elif role == roles.CALLED:
-            await self._begin_epoch()
+            await self._answer_call()
         elif role == roles.SECONDARY:
             await self._follower.follow()
         else:
@@ -289,8 +289,18 @@ class RegionsWorker:
             await self._tell_addresses()
             await asyncio.sleep(RETRY_S)
 
-    async def _begin_epoch(self) -> None:
+    async def _answer_call(self) -> None:
+        """Go on where the region stands that handed over; or follow, where another one has done that meanwhile.
+
+        After a start this region may be called by a handover that was ended long ago.
+        """
         own = stream.standing(self._store)
+        if self._highest > own.rank:
+            await self._store.submit(RegionDemote(time_ns=self._store.now_ns()))
+            return
+        if not self._store.cleared.is_set():
+            await asyncio.sleep(RETRY_S)
+            return
         command = RegionPromote(time_ns=self._store.now_ns(), epoch=own.epoch + 1, at=own.position)
         await self._store.submit(command)
         log.info("this region orders writes", epoch=own.epoch + 1, position=own.position + 1)

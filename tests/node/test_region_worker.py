@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.corefixture import opened, order
+from support.corefixture import follow, opened, order
 from support.patience import PATIENCE_S
 
 from consensus.api import Role
@@ -23,7 +23,15 @@ from node.regions.nearness import Nearness
 from node.regions.stream import Batch, Standing
 from node.regions.worker import RegionsWorker
 from node.store import Store
-from storage.command import RegionDemote, RegionHandover, RegionPromote, RegionPut
+from storage.command import (
+    EpochBegin,
+    RegionApply,
+    RegionDemote,
+    RegionHandover,
+    RegionPromote,
+    RegionPut,
+    encode,
+)
 from storage.rows import Region
 
 US = Region("us", ("https://127.0.0.1:1",), ("127.0.0.1:1",), 0)
@@ -194,6 +202,30 @@ async def test_a_handover_whose_target_is_lost_can_be_ended(
         if not follows:
             made = await control.promote(core, accept_loss=False, max_lag_s=None, force=False)
             assert (made["region"], made["epoch"], store.region_role()) == ("eu", 2, "primary")
+
+
+@pytest.mark.parametrize(
+    ("heard", "cleared", "role"),
+    [((2, "us"), False, "called"), ((3, "us"), True, "secondary"), ((2, "us"), True, "primary")],
+    ids=["nobody was asked yet", "another one went on", "nobody did"],
+)
+async def test_whoever_is_called_asks_first_whether_another_one_went_on(
+    tmp_path: Path, heard: tuple[int, str], cleared: bool, role: str
+) -> None:
+    """It may have been called before it was stopped: who was promoted meanwhile would lose what was ordered since."""
+    async with opened(tmp_path) as core:
+        await follow(core)
+        store = core.unsealed
+        told = (EpochBegin(store.now_ns(), 2, "us"), RegionHandover(store.now_ns(), "eu"))
+        history = tuple((bytes([number]) * 16, encode(each)) for number, each in enumerate(told))
+        await store.submit(RegionApply(store.now_ns(), epoch=1, first=store.position + 1, commands=history))
+        assert store.region_role() == "called"
+        worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
+        worker.superseded(heard)
+        if cleared:
+            store.cleared.set()
+        await worker._step()
+        assert store.region_role() == role
 
 
 async def test_links_that_are_closed_reach_nobody() -> None:

@@ -118,6 +118,22 @@ def test_a_handover_ends_the_writes_of_one_region_before_those_of_the_other_begi
     assert [(each.epoch, each.region) for each in primary.reads.epochs()] == [(1, "eu"), (2, "us")]
 
 
+def test_a_region_that_was_called_does_not_take_over_once_another_one_did(primary, tmp_path):
+    """It was away while it was to take over, and somebody ended the handover."""
+    (tmp_path / "late").mkdir()
+    follower, late = follower_of(primary, tmp_path), follower_of(primary, tmp_path / "late")
+    primary.ok(c.RegionHandover(T0, "us"))
+    relay(primary, late)
+    assert late.reads.region() == ("us", "called")
+    primary.ok(c.RegionDemote(T0))
+    primary.ok(c.RegionPromote(T0, 2))
+    for each in (follower, late):
+        while each.machine.position < primary.machine.position:
+            assert isinstance(relay(primary, each), Done)
+        assert each.reads.region() == ("us", "secondary")
+        assert each.do(put("a", 1)) == Rejected(Reason.NOT_PRIMARY)
+
+
 def test_a_promotion_names_the_epoch_and_the_place_that_it_saw(primary, tmp_path):
     follower = follower_of(primary, tmp_path)
     at = follower.machine.position

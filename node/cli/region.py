@@ -22,6 +22,7 @@ JOIN_TIMEOUT_S = 4 * 3600.0  # the whole state travels meanwhile
 PROGRESS_EVERY_S = 1.0
 TOOK_OVER_TIMEOUT_S = 30.0  # a handover takes about three round trips
 TOOK_OVER_PAUSE_S = 0.1
+CHANGING = ("leaving", "called")  # roles in a handover
 JOINING = "sys/regions/join"
 UNCONFIRMED = "This is what the node knew at last: its region has no quorum."
 
@@ -222,11 +223,12 @@ def _took_over(client: Client, name: str) -> int:
     ends = time.monotonic() + TOOK_OVER_TIMEOUT_S
     while time.monotonic() < ends:
         try:
-            epochs = needed(client.call("GET", "sys/regions"), "data", "epochs")
+            told = needed(client.call("GET", "sys/regions"), "data")
         except RemoteError:
             return 0
-        if epochs and epochs[-1]["region"] == name:
-            return int(epochs[-1]["position"])
+        newest = next(reversed(told["epochs"]), {"region": ""})
+        if newest["region"] == name and all(each["role"] not in CHANGING for each in told["regions"]):
+            return int(newest["position"])
         time.sleep(TOOK_OVER_PAUSE_S)
     raise RemoteError(
         f"{name} was called to order writes, and is not heard to do so yet (`strongroom region status`). If it is gone,"

@@ -54,7 +54,9 @@ def test_a_sealed_node_is_told_to_be_sealed(strongroom: Cli) -> None:
 def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [{"epoch": 1, "region": "eu", "position": 3}]
     after = [*before, {"epoch": 2, "region": "us", "position": 9}]
-    answers = iter([(200, {"data": {"epochs": each}}) for each in (before, before, after)])
+    steps = (before, "leaving"), (after, "leaving"), (after, "secondary")
+    told = [{"epochs": epochs, "regions": [OWN | {"role": role}]} for epochs, role in steps]
+    answers = iter([(200, {"data": each}) for each in told])
     replies = {
         "POST /v1/sys/regions/switchover": (204, None),
         "GET /v1/sys/regions": lambda _: next(answers),
@@ -62,10 +64,11 @@ def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli, monkeypatch: pyt
     with stub_api(replies) as api:
         code, out, _ = strongroom("region", "switchover", "us", "-address", api.address)
         assert (code, out) == (0, "Success! us orders writes since position 9.\n")
+        assert next(answers, None) is None, "and until the other one follows"
         api.replies["GET /v1/sys/regions"] = (403, {"errors": ["permission denied"]})
         code, out, _ = strongroom("region", "switchover", "us", "-address", api.address)
         assert (code, "as soon as it has everything" in out) == (0, True), "who may not look is not kept"
         monkeypatch.setattr(region, "TOOK_OVER_TIMEOUT_S", 0.3)
-        api.replies["GET /v1/sys/regions"] = (200, {"data": {"epochs": before}})
+        api.replies["GET /v1/sys/regions"] = (200, {"data": told[0]})
         code, _, err = strongroom("region", "switchover", "us", "-address", api.address)
         assert (code, "demote -force" in err) == (2, True), err

@@ -5,6 +5,7 @@ in memory until flush(); erase() and whatever reads the table come after that.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 from storage.database import Database, SlotMemory
 
@@ -32,16 +33,27 @@ def store(db: Database, wrapped_key: bytes) -> int:
     return slot
 
 
-def flush(db: Database) -> None:
-    """What waits is in the table when this returns."""
+def flush(db: Database, rows_max: int | None = None) -> None:
+    """What waits is in the table when this returns, or so many of each kind.
+
+    Where some still wait, the rows that name their slots must not be looked at.
+    """
     memory = db.slots
-    if memory.rewritten:
-        rows = [(content, slot) for slot, content in memory.rewritten.items()]
-        db.run_many("UPDATE data_keys SET used = 1, wrapped_key = ? WHERE slot = ?", rows)
-        memory.rewritten.clear()
-    if memory.added:
-        db.run_many("INSERT INTO data_keys (used, slot, wrapped_key) VALUES (1, ?, ?)", memory.added.items())
-        memory.added.clear()
+    rewritten, added = _taken(memory.rewritten, rows_max), _taken(memory.added, rows_max)
+    rows = [(content, slot) for slot, content in rewritten]
+    db.run_many("UPDATE data_keys SET used = 1, wrapped_key = ? WHERE slot = ?", rows)
+    db.run_many("INSERT INTO data_keys (used, slot, wrapped_key) VALUES (1, ?, ?)", added)
+
+
+def _taken(waiting: dict[int, bytes], rows_max: int | None) -> list[tuple[int, bytes]]:
+    """Slots with their contents, which do not wait any more."""
+    taken = list(islice(waiting.items(), rows_max))
+    if len(taken) == len(waiting):
+        waiting.clear()
+    else:
+        for slot, _ in taken:
+            del waiting[slot]
+    return taken
 
 
 def erase(db: Database, table: str, condition: str, parameters: Sequence[object]) -> None:

@@ -10,7 +10,9 @@ the larger of the mount's and the key's number, the lifetime of a version is the
 version moves when a write fills the window.
 """
 
+import math
 from dataclasses import dataclass, field
+from itertools import islice
 
 import msgspec
 
@@ -24,7 +26,11 @@ VERSIONS_DEFAULT = 10  # what max_versions = 0 means
 HEADS_MAX = 16_384
 SLOTS_KNOWN_MAX = 16  # of one key
 WAITING_ROWS_MAX = 128  # then they are written, unless a commit is under way
-DELAYED_ROWS_MAX = 4096  # then they are written, and a commit that is under way is waited for
+CAUGHT_UP_ROWS_MAX = (
+    2 * WAITING_ROWS_MAX
+)  # at a time: what waited for a commit holds up nobody for long after it
+DELAYED_ROWS_MAX = 4096  # then all are written, and a commit that is under way is waited for
+SETTLED_HEADS_MAX = 4  # with every write, once their commit is done
 WAITING_BYTES_MAX = 4 << 20
 HELD_BYTES_MAX = 32 << 20  # of values whose commit is not done
 
@@ -122,7 +128,8 @@ class Recent:
         self._held_bytes = self._closing_bytes = 0
         self._mounts: dict[str, _Limits | None] = {}
         self._next_id = 0  # of a new key; 0: not known
-        self._rows = self._bytes = 0
+        self._rows = self._bytes = 0  # that wait
+        self._added = 0  # rows since some were written
 
     # ---- writing ----
 
@@ -167,12 +174,15 @@ class Recent:
         self._changed[place] = self._open[place] = head
         size_bytes = len(command.value.ciphertext)
         self._rows += 1
+        self._added += 1
         self._bytes += size_bytes
         self._held_bytes += size_bytes
-        if self._rows >= WAITING_ROWS_MAX or self._bytes >= WAITING_BYTES_MAX:
-            may_wait = self._rows < DELAYED_ROWS_MAX and self._bytes < WAITING_BYTES_MAX
-            if not (may_wait and self._db.committing):
-                self.flush()
+        if self._rows >= DELAYED_ROWS_MAX or self._bytes >= WAITING_BYTES_MAX:
+            self.flush()
+        elif self._added >= WAITING_ROWS_MAX and not self._db.committing:
+            self._write(CAUGHT_UP_ROWS_MAX)
+        if self._closing and not self._db.committing:
+            self._settle(SETTLED_HEADS_MAX)
 
     @property
     def is_full(self) -> bool:
@@ -181,7 +191,7 @@ class Recent:
 
     def commit_begins(self) -> None:
         """After flush(): what was written until now is part of a commit that has begun, and the last one is done."""
-        self._committed_until_now()
+        self._settle(len(self._closing))
         self._closing, self._open = self._open, {}
         self._closing_bytes = self._held_bytes
         self._batch += 1
@@ -189,14 +199,16 @@ class Recent:
     def committed(self) -> None:
         """After flush(): everything that was written is committed."""
         self.commit_begins()
-        self._committed_until_now()
+        self._settle(len(self._closing))
 
-    def _committed_until_now(self) -> None:
-        for head in self._closing.values():
+    def _settle(self, heads_max: int) -> None:
+        """The last commit is done: what it wrote is in the tables for everybody, and need not be known here."""
+        for _ in range(min(heads_max, len(self._closing))):
+            _, head = self._closing.popitem()
             head.written = {number: row for number, row in head.written.items() if row.batch == self._batch}
-        self._closing.clear()
-        self._held_bytes -= self._closing_bytes
-        self._closing_bytes = 0
+        if not self._closing:
+            self._held_bytes -= self._closing_bytes
+            self._closing_bytes = 0
 
     def _make_room(self, head: _Head, version: int, keep: int) -> tuple[int | None, int | None]:
         """Push out what no longer fits the window; returns the slot and the row that are to be used again.
@@ -216,6 +228,8 @@ class Recent:
         head.written.pop(last, None)
         waits = head.waiting.pop(last, None)
         if waits is not None:
+            self._rows -= 1
+            self._bytes -= len(waits.value.ciphertext)
             return waits.slot, waits.replaces
         slot = head.slots.pop(last, None)
         if slot is not None:
@@ -252,14 +266,23 @@ class Recent:
 
     def flush(self) -> None:
         """Everything that waits is in the tables, in the open transaction, when this returns."""
+        self._write(None)
+
+    def _write(self, rows_max: int | None) -> None:
+        """flush(), or about so many of the rows that wait longest, with their keys."""
         self._db.settle()
+        self._added = 0
         if not self._changed:
             return
         new_keys: list[Row] = []
         keys: list[Row] = []
         new_versions: list[Row] = []
         replaced: list[Row] = []
-        for place, head in self._changed.items():
+        changed = list(islice(self._changed.items(), rows_max))  # each has a row, or several
+        for place, head in changed:
+            if len(new_versions) + len(replaced) >= (rows_max or math.inf):
+                break
+            del self._changed[place]
             row = (head.current_version, head.oldest_version, head.updated_ns, head.id)
             if head.is_new:
                 new_keys.append((*row, *place, head.created_ns))
@@ -267,12 +290,12 @@ class Recent:
             else:
                 keys.append(row)
             for version, waits in head.waiting.items():
+                self._rows -= 1
+                self._bytes -= len(waits.value.ciphertext)
                 _rows_of(head, version, waits, new_versions, replaced)
             head.written.update(head.waiting)
             head.waiting.clear()
-        self._changed.clear()
-        self._rows = self._bytes = 0
-        data_keys.flush(self._db)
+        data_keys.flush(self._db, rows_max if self._changed else None)
         run_many = self._db.run_many
         run_many(_NEW_KEY, new_keys)
         run_many(_KEY, keys)

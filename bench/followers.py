@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -64,9 +65,7 @@ class Visitor:
 @contextlib.contextmanager
 def visited(system: Strongroom) -> Iterator[None]:
     """Somebody reads at every node."""
-    visitors = [
-        Visitor(lambda address=address: system.read_at(address, "0000000")) for address in system.all()
-    ]
+    visitors = [Visitor(partial(system.read_at, address, "0000000")) for address in system.all()]
     try:
         yield
     finally:

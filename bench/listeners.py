@@ -61,13 +61,28 @@ class Swarm:
     def __init__(self, order: dict[str, Any]) -> None:
         self._order = order
         self._times = array.array("d")
-        self.note = lambda number, now: self._times.extend((float(number), now))
         self.listeners: list[Listener] = []
+
+    def note(self, number: int, now: float) -> None:
+        self._times.extend((float(number), now))
 
     async def connect(self) -> None:
         order, place = self._order, urlsplit(self._order["address"])
         context = ssl.create_default_context(cafile=order["ca"])
         room, loop = asyncio.Semaphore(CONNECTING_MAX), asyncio.get_running_loop()
+
+        async def opened(request: bytes, tries: int = TRIES_MAX) -> Listener:
+            try:
+                _, made = await loop.create_connection(
+                    lambda: Listener(self, request), place.hostname, place.port, ssl=context
+                )
+                await made.ready
+            except OSError:  # a node that has much to do may say so
+                if tries == 1:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+                return await opened(request, tries - 1)
+            return made
 
         async def one(number: int) -> None:
             own = (order["first"] + number) % order["groups"]
@@ -78,18 +93,7 @@ class Swarm:
                 f"Host: bench\r\nAccept: text/event-stream\r\nX-Vault-Token: {order['token']}\r\n\r\n"
             )
             async with room:
-                for left in reversed(range(TRIES_MAX)):
-                    try:
-                        _, made = await loop.create_connection(
-                            lambda: Listener(self, request.encode()), place.hostname, place.port, ssl=context
-                        )
-                        await made.ready
-                        break
-                    except OSError:  # a node that has much to do may say so
-                        if not left:
-                            raise
-                        await asyncio.sleep(AGAIN_S)
-                self.listeners.append(made)
+                self.listeners.append(await opened(request.encode()))
 
         await asyncio.gather(*(one(number) for number in range(order["count"])))
 

@@ -237,8 +237,8 @@ def main(arguments: list[str] | None = None) -> int:
             system.stop()
     shutil.rmtree(directory)
     print("\n".join(["", *table(rows)]))
-    for name, value in figures(rows).items():
-        print(f"{name} {value:.2f}")
+    for figure, ratio in figures(rows).items():
+        print(f"{figure} {ratio:.2f}")
     return 0
 
 

@@ -72,7 +72,7 @@ class Stream:
     # --- what the machine tells (Observer) ---
 
     def applied(self, position: int, command: c.AnyCommand, outcome: Outcome) -> None:
-        if type(outcome) is not Done or not happened.is_news(command):
+        if type(outcome) is not Done or not happened.is_news(command) or self._changes_nothing(command):
             return
         if not self._applied and not self._gap:
             self._loop.call_soon(self._take_in)
@@ -123,17 +123,18 @@ class Stream:
             moved = moved or happened.moves_secrets(part)
             reached = position if nth == len(parts) - 1 else position - 1
             event = happened.happened(position, nth, reached, part, mounts)
-            if event is not None and self._changed_something(part):
+            if event is not None:
                 yield event
                 if isinstance(part, c.KvPut):
                     self._lifetimes.note(part, value)
         if moved:
             self._all_read_again(MOUNTS)
 
-    def _changed_something(self, command: c.AnyCommand) -> bool:
+    def _changes_nothing(self, command: c.AnyCommand) -> bool:
+        """Asked before anything else is applied, after which the secret may be gone. None of these comes in batches."""
         if not isinstance(command, c.KvDelete | c.KvUndelete | c.KvDestroy):
-            return True
-        return self._store.reads.kv_key(command.mount_id, command.path) is not None
+            return False
+        return self._store.reads.kv_key(command.mount_id, command.path) is None
 
     def _mounts_by_id(self) -> dict[str, Mount]:
         """The KV engines."""

@@ -10,6 +10,7 @@ from support.listening import listening, put
 from support.patience import PATIENCE_S
 
 from node.events import audience
+from storage import command as c
 
 READER = """
 path "secret/data/app/*" { capabilities = ["read"] }
@@ -58,6 +59,23 @@ async def test_everything_that_happens_to_a_secret_is_told_with_vaults_types_and
     assert told[0].document["time"].endswith("Z")
     assert len({each.document["id"] for each in told}) == 10
     assert "hunter" not in json.dumps([each.document for each in told])
+
+
+async def test_what_happened_to_a_secret_is_told_although_it_is_gone_in_the_same_turn(site, wire):
+    """A region that follows applies much at a time."""
+    store = site.core.unsealed
+    await put(wire, "app/db", "1")
+    where = next(each for each in store.mounts() if each.path == "secret/").mount_id, "app/db"
+    now = store.now_ns()
+    async with listening(site.url, site.token) as heard:
+        await asyncio.gather(
+            store.submit(c.KvDestroy(now, *where, (1,))),
+            store.submit(c.KvMetadataDelete(now, *where)),
+            store.submit(c.KvUndelete(now, *where, (1,))),  # of nothing: it is no event
+        )
+        await put(wire, "app/next", "1")
+        told = await heard.events(3)
+    assert [each.type for each in told] == ["kv-v2/destroy", "kv-v2/metadata-delete", "kv-v2/data-write"]
 
 
 async def test_nothing_is_told_of_what_changed_nothing(site, wire):

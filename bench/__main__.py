@@ -55,7 +55,7 @@ def write_part(results: Results, directory: Path) -> None:
         for system in systems:
             print(f"starting {system.name}", flush=True)
             system.start(directory / system.name)
-        rows = writes.compare(systems, rounds=1 if quick else 3, seconds=3 if quick else 5, clients=[WRITERS])
+        rows = writes.compare(systems, rounds=1 if quick else 5, seconds=3 if quick else 5, clients=[WRITERS])
     finally:
         for system in systems:
             system.stop()
@@ -125,7 +125,7 @@ class Part:
 
 PARTS = {
     "reads": Part(read_part, 4, 1),
-    "writes": Part(write_part, 4, 1.5),
+    "writes": Part(write_part, 6, 1.5),
     "clients": Part(clients_part, 2, 1),
     "large": Part(large_part, 8, 2),
     "regions": Part(regions_part, 3, 1),

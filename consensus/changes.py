@@ -72,11 +72,11 @@ class Changes:
         """As add(). The leader cannot remove itself: it hands over first (group.py)."""
         replica = self._replica
         async with self._busy:
-            if node_id not in replica.members:
+            if node_id in replica.members:
+                await self._hear_from_all()
+            if (leaving := replica.members.get(node_id)) is None:  # perhaps another leader was quicker
                 return
-            await self._hear_from_all()
             self.check_removal(node_id)
-            leaving = replica.members[node_id]
             # It goes on getting the log until it knows that it is out; otherwise it would campaign for ever.
             index = await self._append(leaving, adding=False, keep=True)
             try:

@@ -159,3 +159,16 @@ async def test_a_compacted_log_remembers_the_members_also_after_a_restart(
     assert set(leader.node.log.members()) == {"n1", "n2", "n3", "n4"}
     again = OneReplica(monkeypatch, disk=leader.node.journal.disk, applied=2, options=OPTIONS)
     assert set(again.replica.members) == {"n1", "n2", "n3", "n4"}
+
+
+async def test_a_member_that_is_gone_by_the_time_everybody_was_heard_needs_no_removal(leader: Leader) -> None:
+    """Another leader removed it meanwhile: the task ended the node with a KeyError."""
+    task = await leader.begin(leader.changes.remove("n3"))
+    assert not task.done(), "it waits for a sign of life of the others"
+    replica = leader.node.replica
+    replica.members = {name: member for name, member in replica.members.items() if name != "n3"}
+    await leader.acknowledge("n2", 1)
+    replica.link("n2", up=True)
+    await leader.turn()
+    await asyncio.wait_for(task, 30)
+    assert leader.appended == []

@@ -15,9 +15,8 @@ from consensus.options import RaftOptions
 from consensus.records import Entry
 
 COMMIT_POLL_S = 0.01
-SCARCE_ENTRIES_MAX = (
-    1024  # of a batch, where there is little room: their pages fit into what is kept free for the state
-)
+# Of a batch, where there is little room: their pages fit into what is kept free for the state, unless values are large.
+SCARCE_ENTRIES_MAX = 1024
 
 OnApplied = Callable[[int, bytes, object, int], None]  # index, request id, result, size in bytes
 

@@ -26,9 +26,8 @@ VERSIONS_DEFAULT = 10  # what max_versions = 0 means
 HEADS_MAX = 16_384
 SLOTS_KNOWN_MAX = 16  # of one key
 WAITING_ROWS_MAX = 128  # then they are written, unless a commit is under way
-CAUGHT_UP_ROWS_MAX = (
-    2 * WAITING_ROWS_MAX
-)  # at a time: what waited for a commit holds up nobody for long after it
+# At a time, behind a commit: what waited for it holds up nobody for long.
+CAUGHT_UP_ROWS_MAX = 2 * WAITING_ROWS_MAX
 DELAYED_ROWS_MAX = 4096  # then all are written, and a commit that is under way is waited for
 SETTLED_HEADS_MAX = 4  # with every write, once their commit is done
 WAITING_BYTES_MAX = 4 << 20

@@ -82,7 +82,6 @@ def test_the_document_says_what_the_list_says() -> None:
     assert recorded.DOCUMENT.read_text() == recorded.document()
 
 
-@pytest.mark.skipif(not REFERENCE, reason="it takes a real OpenBao")
 def test_two_servers_are_asked_side_by_side() -> None:
     steps = [
         {"name": "make", "method": "POST", "path": "auth/token/create", "body": {"ttl": "1h"},

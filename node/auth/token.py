@@ -207,9 +207,10 @@ def _entity_alias(data: Mapping[str, Any], role: Role | None) -> str:
 
 
 def _bound_cidrs(creator: Token, role: Role | None, *, orphan: bool) -> tuple[str, ...]:
-    """A child is bound like its parent: it cannot be carried where the parent could not."""
-    inherited = () if orphan else creator.bound_cidrs
-    return inherited or (role.bound_cidrs if role else ())
+    """A role says from where its tokens may be used, as in Vault; else a child is bound like its parent."""
+    if role is not None and role.bound_cidrs:
+        return role.bound_cidrs
+    return () if orphan else creator.bound_cidrs
 
 
 def _custom_id(data: Mapping[str, Any], *, sudo: bool) -> str | None:

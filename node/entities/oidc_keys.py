@@ -106,6 +106,12 @@ def draw(algorithm: str) -> tuple[str, dict[str, Any]]:
     return pem.decode(), jwk
 
 
+def private_key(key: NamedKey) -> Any:
+    """What signs. It was drawn here: to look for its primes again would hold up the process at every signature."""
+    pem = key.private_pem.encode()
+    return serialization.load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+
+
 def rotated(
     key: NamedKey, drawn: tuple[str, dict[str, Any]], now_ns: int, *, verification_ttl_ns: int | None = None
 ) -> NamedKey:

@@ -167,6 +167,8 @@ async def test_keys_in_use_stay_and_strangers_get_nothing(tmp_path) -> None:
         await ask.post(f"{AT}/role/r", key="k")
         assert "does not list the client ID" in (await bob.refused(f"{AT}/token/r", Operation.READ)).message
         await ask.post(f"{AT}/key/k", allowed_client_ids="*")
+        shorter = await ask.refused(f"{AT}/key/k", verification_ttl="1h")
+        assert "roles with a token ttl greater than 3600 seconds" in shorter.message
         assert "no entity" in (await ask.refused(f"{AT}/token/r", Operation.READ)).message
         assert "referenced by these roles: r" in (await ask.refused(f"{AT}/key/k", Operation.DELETE)).message
         await ask.delete(f"{AT}/role/r")

@@ -277,6 +277,17 @@ async def test_a_request_needs_a_key_of_the_roles_kind(wire):
     assert await refused(wire, "pki/sign/rsa", {"csr": csr}) == "role requires keys of type rsa"
 
 
+async def test_a_request_needs_a_key_no_smaller_than_the_roles(wire):
+    await ok(wire, "pki/roles/large", WEB | {"key_bits": 384})
+    small, _ = request_for("a.example.com")
+    assert "requires a minimum of a 384-bit key" in await refused(wire, "pki/sign/large", {"csr": small})
+    large, key = request_for("a.example.com", ec.generate_private_key(ec.SECP384R1()))
+    signed = await ok(wire, "pki/sign/large", {"csr": large})
+    assert certificate(signed["certificate"]).public_key() == key.public_key()
+    await ok(wire, "pki/roles/edwards", WEB | {"key_type": "ed25519", "key_bits": 384})
+    await ok(wire, "pki/issue/edwards", {"common_name": "a.example.com"})
+
+
 async def test_forms_of_answers(wire):
     body = {"common_name": "a.example.com"}
     der = await ok(wire, "pki/issue/web", body | {"format": "der"})

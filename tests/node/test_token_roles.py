@@ -163,6 +163,20 @@ async def test_a_token_is_bound_to_networks_and_so_are_its_children(tmp_path) ->
         assert data["bound_cidrs"] == ["127.0.0.0/8"]
 
 
+async def test_a_role_binds_its_tokens_wherever_who_asks_is_bound_to(tmp_path) -> None:
+    """As with a real OpenBao: who makes tokens for others need not be where they are."""
+    async with opened(tmp_path) as core:
+        ask = Asker(core)
+        await ask.policy("make", MAKE)
+        await ask.post("auth/token/roles/maker", allowed_policies="make", token_bound_cidrs="127.0.0.0/8")
+        maker = ask.by((await ask.auth("auth/token/create/maker"))["client_token"])
+        await ask.post(ROLE, allowed_policies="default,make", token_bound_cidrs="10.0.0.0/8")
+        made = (await maker.auth("auth/token/create/r"))["client_token"]
+        data = (await ask.post("auth/token/lookup", token=made)).data
+        assert data is not None
+        assert data["bound_cidrs"] == ["10.0.0.0/8"]
+
+
 async def test_an_entity_alias_makes_it_a_token_of_that_entity(tmp_path) -> None:
     async with opened(tmp_path) as core:
         ask = Asker(core)

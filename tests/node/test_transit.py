@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import json
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -361,6 +362,33 @@ async def test_a_backup_is_restored_once_or_by_force(wire):
     assert (await ok(wire, "decrypt/copy", ciphertext))["plaintext"] == b64("x")
     assert await refused(wire, "restore/copy", backup) == 'key "copy" already exists'
     assert (await wire.ask("POST", "/v1/transit/restore/copy", backup | {"force": True})).status == 204
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min_decryption_version": 2},
+        {"min_encryption_version": 9},
+        {"auto_rotate_ns": 1},
+        {"convergent": True},
+        {"versions": {"0": {}}},
+        {"versions": {"1": {"created_ns": 10**30}}},
+        {"versions": {"1": {"material": b64("x" * 32)}}},
+        {"kind": "rsa-3072"},
+        {"kind": "ed25519"},
+    ],
+)
+async def test_a_backup_with_what_no_key_has_is_refused(wire, changes):
+    """What was restored could not be shown, or not be used."""
+    await ok(wire, "keys/k", {"type": "rsa-2048"} | EXPORTABLE)
+    backup = json.loads(base64.b64decode((await ok(wire, "backup/k", method="GET"))["backup"]))
+    key = backup["key"]
+    version = key["versions"]["1"]
+    versions = {number: version | said for number, said in changes.get("versions", {"1": {}}).items()}
+    key |= changes | {"versions": versions}
+    forged = base64.b64encode(json.dumps(backup).encode()).decode()
+    assert await refused(wire, "restore/copy", {"backup": forged}) == "this is no backup of a key"
+    assert (await wire.ask("GET", "/v1/transit/keys/copy")).status == 404
 
 
 async def test_a_key_is_deleted_only_when_that_is_allowed(wire):

@@ -192,6 +192,11 @@ async def _write_key(core: Core, request: Request, params: dict[str, str]) -> Re
     if known is None and len(draft.children("key/")) >= KEYS_MAX:
         raise InvalidRequest(f"there are {KEYS_MAX} keys already")
     key = oidc_keys.changed(known or NamedKey(name), request.data)
+    if any(role.ttl_ns > key.verification_ttl_ns for role in _signing_with(draft, name)):
+        raise InvalidRequest(
+            f'unable to update key "{name}" because it is currently referenced by one or more roles with a token ttl'
+            f" greater than {key.verification_ttl_ns // fields.SECOND_NS} seconds"
+        )
     if known is None or not known.private_pem or known.algorithm != key.algorithm:
         key = oidc_keys.rotated(key, await asyncio.to_thread(oidc_keys.draw, key.algorithm), draft.now_ns)
     draft.put(f"key/{name}", key)
@@ -219,8 +224,7 @@ async def _delete_key(core: Core, request: Request, params: dict[str, str]) -> R
     draft, name = Draft(core.unsealed, VIEW, request), params["name"]
     if name == DEFAULT:
         raise InvalidRequest('deletion of the default key "default" is not allowed')
-    roles = (draft.get(f"role/{role}", Role) for role in draft.children("role/"))
-    using = sorted(role.name for role in roles if role is not None and role.key == name)
+    using = sorted(role.name for role in _signing_with(draft, name))
     if using:
         raise InvalidRequest(
             f'unable to delete key "{name}" because it is currently referenced by these roles: {", ".join(using)}'
@@ -229,6 +233,11 @@ async def _delete_key(core: Core, request: Request, params: dict[str, str]) -> R
         draft.delete(f"key/{name}")
         await draft.commit()
     return Response(NO_CONTENT)
+
+
+def _signing_with(draft: Draft, key: str) -> list[Role]:
+    roles = (draft.get(f"role/{role}", Role) for role in draft.children("role/"))
+    return [role for role in roles if role is not None and role.key == key]
 
 
 def _key(draft: Draft, name: str) -> NamedKey | None:
@@ -337,7 +346,8 @@ async def _sign(core: Core, request: Request, params: dict[str, str]) -> Respons
         "exp": now_s + ttl_s,
         "namespace": "root",
     }
-    token = jwt.encode(claims, key.private_pem, key.algorithm, headers={"kid": key.kid, "typ": None})
+    private = oidc_keys.private_key(key)
+    token = jwt.encode(claims, private, key.algorithm, headers={"kid": key.kid, "typ": None})
     return payload(client_id=role.client_id, token=token, ttl=ttl_s)
 
 

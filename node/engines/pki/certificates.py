@@ -119,9 +119,25 @@ def _private_bytes(key: PrivateKey, encoding: serialization.Encoding, *, pkcs8: 
 
 
 def load_key(pem: bytes) -> PrivateKey:
-    """A private key, unencrypted. Raises InvalidRequest; the text says nothing of the key."""
+    """A private key that was made here, or came in by import_key(): an RSA key is not looked over again.
+
+    That would hold up the whole process for 0.2 s, and for several with large keys.
+    """
+    key = serialization.load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+    assert isinstance(key, PrivateKey)
+    return key
+
+
+def import_key(pem: bytes) -> PrivateKey:
+    """A private key that somebody sent, unencrypted. Blocking: an RSA key takes a while.
+
+    Raises InvalidRequest; the text says nothing of the key.
+    """
     try:
-        key = serialization.load_pem_private_key(pem, None)
+        key = serialization.load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+        if isinstance(key, rsa.RSAPrivateKey):
+            key_bits("rsa", key.key_size)  # before the look at it, which takes seconds if it is very large
+            key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidRequest("the private key cannot be read") from None
     if not isinstance(key, PrivateKey):
@@ -133,7 +149,7 @@ def load_key(pem: bytes) -> PrivateKey:
 
 
 def pem_objects(text: str) -> tuple[list[x509.Certificate], list[PrivateKey]]:
-    """The certificates and keys of a PEM bundle, in order. Raises InvalidRequest."""
+    """The certificates and keys of a PEM bundle, in order. Blocking: see import_key(). Raises InvalidRequest."""
     if len(text) > PEM_BYTES_MAX:
         raise InvalidRequest(f"a PEM bundle has at most {PEM_BYTES_MAX} bytes")
     certificates: list[x509.Certificate] = []
@@ -147,7 +163,7 @@ def pem_objects(text: str) -> tuple[list[x509.Certificate], list[PrivateKey]]:
         if kind == "CERTIFICATE":
             certificates.append(load_certificate(pem))
         elif kind.endswith("PRIVATE KEY"):
-            keys.append(load_key(pem))
+            keys.append(import_key(pem))
     return certificates, keys
 
 

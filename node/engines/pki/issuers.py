@@ -241,7 +241,7 @@ async def _import(core: Core, request: Request, params: dict[str, str]) -> Respo
         raise InvalidRequest(
             "provided data holds no PEM: it is the contents of a file that is asked for, not its path"
         )
-    certificates, keys = c.pem_objects(bundle)
+    certificates, keys = await asyncio.to_thread(c.pem_objects, bundle)
     if keys and request.path.endswith("issuers/import/cert"):
         raise InvalidRequest(
             "private keys found in the PEM bundle but not allowed by the path; use issuers/import/bundle"
@@ -287,6 +287,8 @@ class _Import:
         if pem in self._known:
             self._old.append(self._known[pem])
             return
+        if len(self._known) >= ISSUERS_MAX:
+            raise InvalidRequest(f"a mount has at most {ISSUERS_MAX} issuers")
         public = c.public_key(certificate)
         key_id = self._keys.get(c.public_bytes(public)) or authority.key_by_public(self._view, public)
         issuer = _with_key(_issuer(certificate, ""), key_id)

@@ -115,9 +115,7 @@ async def _sign(core: Core, request: Request, params: dict[str, str]) -> Respons
     role = _role(core, request, params["role"])
     csr = c.load_request(text(request.data.get("csr"), "csr"))
     key = c.public_key(csr)
-    if role["key_type"] not in ("any", c.key_kind(key)):
-        raise InvalidRequest(f"role requires keys of type {role['key_type']}")
-    c.key_bits(c.key_kind(key), getattr(key, "key_size", 0))
+    _check_key(role, key)
     wanted = names.asked(
         request.data if not role["use_csr_sans"] else {"common_name": request.data.get("common_name")},
         common_name=_common_name(csr) if role["use_csr_common_name"] else "",
@@ -125,6 +123,18 @@ async def _sign(core: Core, request: Request, params: dict[str, str]) -> Respons
     )
     order = _order(core, request, params, role, wanted)
     return await _hand_out(core, request, role, order, await _make(order, key))
+
+
+def _check_key(role: Mapping[str, Any], key: c.PublicKey) -> None:
+    """Raises InvalidRequest for a key of another kind than the role's, or a smaller one."""
+    kind, bits = c.key_kind(key), getattr(key, "key_size", 0)
+    if role["key_type"] not in ("any", kind):
+        raise InvalidRequest(f"role requires keys of type {role['key_type']}")
+    c.key_bits(kind, bits)
+    if role["key_type"] == kind and 0 < bits < role["key_bits"]:
+        raise InvalidRequest(
+            f"role requires a minimum of a {role['key_bits']}-bit key, but CSR's key is {bits} bits"
+        )
 
 
 async def _verbatim(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -20,6 +20,7 @@ from storage.command import EntryPut
 KEYS = "key/"
 PREFIX = "vault:v"
 VERSIONS_MAX = 10_000
+VERSION_MAX = 999_999_999
 NOT_FOUND = "encryption key not found"
 
 
@@ -215,7 +216,7 @@ def from_text(text: str, what: str, *, url: bool = False) -> tuple[int, bytes]:
     digits, separator, encoded = text.removeprefix(PREFIX).partition(":")
     if not separator:
         raise InvalidRequest(f"invalid {what}: wrong number of fields")
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 9:
+    if not digits.isascii() or not digits.isdigit() or len(digits) > len(str(VERSION_MAX)):
         raise InvalidRequest(f"invalid {what}: version number could not be decoded")
     try:
         if url:

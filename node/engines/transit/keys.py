@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import Any
 
-from node.auth.fields import SECOND_NS, boolean, duration_ns, integer, text
+from node.auth.fields import DURATION_NS_MAX, SECOND_NS, boolean, duration_ns, integer, text
 from node.core.core import Core
 from node.core.fields import Field, Kind, in_path, named, of_any_name
 from node.core.request import NO_CONTENT, Operation, Request, Response
@@ -16,6 +16,8 @@ from node.engines.shelf import Shelf, listed, shelf
 from node.engines.transit import ciphers
 from node.engines.transit.keyring import (
     KEYS,
+    VERSION_MAX,
+    VERSIONS_MAX,
     Key,
     find,
     load,
@@ -351,7 +353,7 @@ async def _restore(core: Core, request: Request, params: dict[str, str]) -> Resp
     try:
         value = json.loads(base64.b64decode(backup, validate=True))["key"]
         key = restore(value, params.get("name") or text(value["name"], "name"))
-        _check(key)
+        await asyncio.to_thread(_check, key)
     except (binascii.Error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InvalidRequest("this is no backup of a key") from None
     present = load(view, key.name)
@@ -364,18 +366,36 @@ async def _restore(core: Core, request: Request, params: dict[str, str]) -> Resp
 
 def _check(key: Key) -> None:
     """Whether a key that came from outside can be used. Raises ValueError or TypeError."""
-    if not key.versions or not key.name or "/" in key.name:
+    if not key.versions or not 0 < len(key.name) <= NAME_CHARACTERS_MAX:
+        raise ValueError
+    if "/" in key.name or not key.name.isprintable():
         raise ValueError
     for field in dataclasses.fields(key):
         if field.type in ("bool", bool) and not isinstance(getattr(key, field.name), bool):
             raise TypeError
         if field.type in ("int", int) and type(getattr(key, field.name)) is not int:
             raise TypeError
+    if not _is_consistent(key):
+        raise ValueError
     for version in key.versions.values():
-        if key.kind.symmetric and len(version.material) != key.kind.key_bytes:
-            raise ValueError
-        if not key.kind.symmetric:
-            ciphers.public_text(key.kind, version.material)
+        ciphers.check_material(key.kind, version.material)
+
+
+def _is_consistent(key: Key) -> bool:
+    """Whether the numbers and rules of a key are some that it could have come to here."""
+    numbers = sorted(key.versions)
+    return (
+        len(numbers) <= VERSIONS_MAX
+        and 0 < numbers[0] <= numbers[-1] <= VERSION_MAX
+        and numbers == list(range(numbers[0], numbers[-1] + 1))
+        and 0 <= key.min_available_version <= numbers[0] <= key.min_decryption_version <= key.latest
+        and (key.min_encryption_version == 0 or key.min_decryption_version <= key.min_encryption_version)
+        and key.min_encryption_version <= key.latest
+        and (key.auto_rotate_ns == 0 or AUTO_ROTATE_NS_MIN <= key.auto_rotate_ns <= DURATION_NS_MAX)
+        and all(0 <= version.created_ns <= DURATION_NS_MAX for version in key.versions.values())
+        and (key.kind.derives or not key.derived)
+        and (key.derived or not key.convergent)
+    )
 
 
 async def _read_config(core: Core, request: Request, params: dict[str, str]) -> Response:

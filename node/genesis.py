@@ -18,12 +18,10 @@ from storage.command import (
     SystemSecretPut,
     batch,
 )
-from storage.keyring import KIND_ENTRY, Context, Keyring
+from storage.keyring import FIRST_TERM, KIND_ENTRY, Context, Keyring
 from storage.rows import KeyTerm
 from storage.seal import SealFile
 from storage.secret import Secret
-
-FIRST_TERM = 1
 
 
 def node_record(settings: Settings, now_ns: int, level: int = LEVEL) -> NodePut:
@@ -42,9 +40,11 @@ def node_record(settings: Settings, now_ns: int, level: int = LEVEL) -> NodePut:
 
 def settlement(settings: Settings, now_ns: int, keyring: Keyring, ca_key: Secret) -> Batch:
     """What a region that begins to follow adds to the state that it fetched: its authority and its first node."""
+    # it is this region's own: later terms may turn out to be no part of the history
+    sealed = keyring.seal(CA_CONTEXT, ca_key.reveal(), term=FIRST_TERM)
     return batch(
         now_ns,
-        SystemSecretPut(time_ns=now_ns, name="ca-key", value=keyring.seal(CA_CONTEXT, ca_key.reveal())),
+        SystemSecretPut(time_ns=now_ns, name="ca-key", value=sealed),
         node_record(settings, now_ns),
     )
 

@@ -20,7 +20,7 @@ from storage import regions
 from storage.cache import ValueCache
 from storage.command import LOCAL, AnyCommand, Sealed, encode, level_of
 from storage.executor import Observer
-from storage.keyring import Context, Keyring, RootKey
+from storage.keyring import FIRST_TERM, Context, Keyring, RootKey
 from storage.machine import Machine
 from storage.marks import Marks
 from storage.outcome import Done, Reason, Rejected
@@ -200,6 +200,11 @@ class Store:
         """Commands (request id, encoded) from position `first` on; None if they are no longer kept."""
         return self._machine.history.read(first, bytes_max)
 
+    def was_refused(self, request_id: bytes) -> bool | None:
+        """Whether the state machine refused a command; None: what became of it is not remembered (any more)."""
+        known = self._machine.outcome(request_id)
+        return None if known is None else isinstance(known.result, Rejected)
+
     def history_first(self) -> int:
         """The first position that history() still has."""
         return self._machine.history.first
@@ -311,9 +316,9 @@ class Store:
             self._keyring_generation = generation
         return self._keyring
 
-    def seal(self, context: Context, plaintext: bytes) -> Sealed:
-        """Encrypt a value for exactly this place."""
-        return self.keyring.seal(context, plaintext)
+    def seal(self, context: Context, plaintext: bytes, *, lasting: bool = False) -> Sealed:
+        """Encrypt a value for exactly this place. `lasting`: it opens whatever history the store comes to have."""
+        return self.keyring.seal(context, plaintext, term=FIRST_TERM if lasting else 0)
 
     def open(self, context: Context, sealed: Sealed) -> bytes:
         """Decrypt. Raises storage.errors.Corrupt if anything, or the place, differs."""

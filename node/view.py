@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from node.store import Store
-from storage.command import AnyCommand, EntriesDelete, EntriesExpire, EntryDelete, EntryPut, batch
+from storage.command import (
+    OWN_VIEWS,
+    AnyCommand,
+    EntriesDelete,
+    EntriesExpire,
+    EntryDelete,
+    EntryPut,
+    batch,
+)
 from storage.keyring import KIND_ENTRY, Context
 from storage.reads import LIST_ENTRIES_MAX
 
@@ -92,7 +100,8 @@ class View:
             time_ns=self._store.now_ns(),
             view=self._name,
             path=path,
-            value=self._store.seal(self._context(path), raw),
+            # a region that went astray takes the keyring of another one, and keeps what is its own
+            value=self._store.seal(self._context(path), raw, lasting=self._name.startswith(OWN_VIEWS)),
             expires_ns=expires_ns,
             expect=expect,
             owner=owner,

@@ -28,6 +28,7 @@ TAG_BYTES = 16
 FORMAT = b"\x01"  # the first byte of every blob
 WRAPS_PER_TERM_MAX = 1 << 31  # random nonces under one key: well before 2^32 a new term takes over
 PLACES_CACHED_MAX = 1024
+FIRST_TERM = 1  # made with the store: whatever became of its history, every region has it
 _FIELD_LENGTH_BYTES = 4
 
 
@@ -99,16 +100,19 @@ class Keyring:
         self._store = _fields(FORMAT, cluster_id.encode())
         self._wrap = AESGCM(root.derive(KEYRING_WRAP))
         self._terms: dict[int, AESGCM] = {}
+        self._wrapped: dict[int, bytes] = {}  # what each was unwrapped from
 
     def load(self, terms: Iterable[KeyTerm]) -> None:
         """Know exactly these terms. Raises Corrupt if one does not unwrap."""
         loaded: dict[int, AESGCM] = {}
-        for term in terms:
-            known = self._terms.get(term.term)
-            loaded[term.term] = known or AESGCM(
-                _open(self._wrap, term.wrapped_key, self._term_aad(term.term), bytes_expected=KEY_BYTES)
+        wrapped = {term.term: bytes(term.wrapped_key) for term in terms}
+        for term, blob in wrapped.items():
+            # a history that replaced ours may have another key of the same number
+            known = self._terms.get(term) if self._wrapped.get(term) == blob else None
+            loaded[term] = known or AESGCM(
+                _open(self._wrap, blob, self._term_aad(term), bytes_expected=KEY_BYTES)
             )
-        self._terms = loaded
+        self._terms, self._wrapped = loaded, wrapped
 
     def new_term(self, term: int) -> bytes:
         """A fresh term's key, wrapped for KeyTermAdd. It is not known here until load() brings it back."""
@@ -119,9 +123,9 @@ class Keyring:
         """The number of the term that seals; 0 if there is none yet."""
         return max(self._terms, default=0)
 
-    def seal(self, context: Context, plaintext: bytes) -> Sealed:
-        """Encrypt a value for one place, under a data key of its own."""
-        term = self.newest
+    def seal(self, context: Context, plaintext: bytes, *, term: int = 0) -> Sealed:
+        """Encrypt a value for one place, under a data key of its own. `term` 0: the newest one."""
+        term = term or self.newest
         if not term:
             raise RuntimeError("the keyring has no term yet")
         random, place = os.urandom(KEY_BYTES + 2 * NONCE_BYTES), self._place(context, term)

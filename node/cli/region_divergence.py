@@ -35,7 +35,12 @@ def divergence(client: Client, out: Output, replay: str, discard: str, audit: tu
         return _each(client, out, "POST" if replay else "DELETE")
     if replay:
         told = needed(client.call("POST", _path(replay), {}), "data")
-        out.show(told, f"Success! {told['path']} has version {told['version']}.")
+        out.show(
+            told,
+            f"Success! {told['path']} has version {told['version']}."
+            if told["path"]
+            else f"Success! Nobody had written anything in {replay}: it is forgotten.",
+        )
         return 0
     if discard:
         client.call("DELETE", _path(discard))
@@ -64,11 +69,15 @@ def _each(client: Client, out: Output, method: str) -> int:
             outcome, refused = "; ".join(answer.told), refused + 1
         else:
             told = client.checked(answer, method, path)
-            outcome = f"version {needed(told, 'data', 'version')}" if method == "POST" else "discarded"
+            outcome = _outcome(needed(told, "data")) if method == "POST" else "discarded"
         found.append({"id": entry["id"], "path": _place(entry), "outcome": outcome})
     rows = [[each["id"], each["path"], each["outcome"]] for each in found]
     out.show(found, table(("Entry", "Path", "Outcome"), rows, empty="-"))
     return SOME_REFUSED if refused else 0
+
+
+def _outcome(told: dict[str, Any]) -> str:
+    return f"version {told['version']}" if told["path"] else "nothing to be written: forgotten"
 
 
 def _entries(client: Client) -> list[dict[str, Any]]:

@@ -38,6 +38,21 @@ def test_a_value_comes_back_under_any_loaded_term():
         keys.open(PLACE, old)
 
 
+def test_a_history_that_replaces_ours_may_have_another_key_of_the_same_number():
+    keys = Keyring(ROOT, "cluster")
+    ours, theirs = ([KeyTerm(1, keys.new_term(1), 0)] for _ in range(2))
+    keys.load(ours)
+    sealed = keys.seal(PLACE, b"ours")
+    keys.load(theirs)
+    others = Keyring(ROOT, "cluster")
+    others.load(theirs)
+    assert others.open(PLACE, keys.seal(PLACE, b"theirs")) == b"theirs"
+    with pytest.raises(Corrupt):
+        keys.open(PLACE, sealed)
+    keys.load(ours)
+    assert keys.open(PLACE, sealed) == b"ours"
+
+
 @pytest.mark.parametrize("plaintext", [b"", b"x", b"x" * 1_000_000])
 def test_any_size(plaintext):
     keys = ring(1)

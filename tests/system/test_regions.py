@@ -188,24 +188,29 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with two_regions(tmp_path) as (eu, us, token):
+        eu.must(token, "POST", "sys/mounts/old", {"type": "kv", "options": {"version": "1"}})
         eu.must(token, "POST", "secret/data/both", {"data": {"v": 1}})
         us.wait_level(token, eu.regions(token)["position"])
         own = eu.must(token, "GET", "auth/token/lookup-self")["data"]["accessor"]
         us.server.kill()  # what eu acknowledges now does not travel
-        for key in ("lost", "taken", "taken"):
-            eu.must(token, "POST", f"secret/data/{key}", {"data": {"v": "of eu"}})
+        eu.must(token, "POST", "sys/rotate")  # nor the key that it is under
+        large = os.urandom(450_000).hex()
+        for key, value in (("lost", large), ("taken", "of eu"), ("taken", "of eu")):
+            eu.must(token, "POST", f"secret/data/{key}", {"data": {"v": value}})
+        eu.must(token, "POST", "old/lost", {"v": "of eu"})
         eu.server.kill()
         us.start(200)
         us.must(token, "POST", "sys/regions/promote", {"accept_loss": True}, timeout=60.0)
+        us.must(token, "POST", "sys/rotate")  # another key of that number
         us.must(token, "POST", "secret/data/taken", {"data": {"v": "of us"}})
         eu.start(200)
         poll(lambda: value_of(eu, token, "taken") == "of us", what="the old primary takes the new history")
         assert value_of(eu, token, "lost") is None
-        entries = eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"]
+        rotated, *entries = eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"]
+        assert rotated["kind"] == "KeyTermAdd"
         told = [(each["kind"], each["mount"], each["path"], each["version"]) for each in entries]
-        assert told == [
-            ("KvPut", "secret/", each, n) for each, n in (("lost", 1), ("taken", 1), ("taken", 2))
-        ]
+        places = ("secret/", "lost", 1), ("secret/", "taken", 1), ("secret/", "taken", 2), ("old/", "lost", 1)
+        assert told == [("KvPut", *each) for each in places]
         written = region_authors.find(entries, [eu.directory / "audit.jsonl"])
         assert {written[each["id"]]["display_name"] for each in entries} == {"root"}
         hashed = eu.must(token, "POST", "sys/audit-hash/file", {"input": own})["data"]["hash"]
@@ -213,11 +218,16 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         assert all(len(each["request_id"]) == 32 for each in entries)
         region = asking(eu, token, capsys, monkeypatch, tmp_path)
         code, made = region("divergence", "-replay=all")
-        (lost, first), (taken, second), (_, third) = ((each["path"], each["outcome"]) for each in made)
+        (_, key), (lost, first), (taken, second), (_, third), last = (
+            (each["path"], each["outcome"]) for each in made
+        )
+        assert "forgotten" in key, "there is nothing in it that anybody has written"
         assert (code, lost, first, taken) == (2, "secret/lost", "version 1", "secret/taken")
         assert "check-and-set" in second, "the new history goes first"
         assert entries[1]["id"] in third, "though version 1 is there: it is another one"
-        assert value_of(us, token, "lost") == "of eu"
+        assert last == ("old/lost", "version 1")
+        assert us.must(token, "GET", "old/lost")["data"] == {"v": "of eu"}
+        assert value_of(us, token, "lost") == large
         assert value_of(us, token, "taken") == "of us"
         gone = eu.server.request("POST", f"sys/regions/divergence/{entries[0]['id']}", token=token)
         assert (gone.status, entries[0]["id"] in gone.body["errors"][0]) == (404, True), "once and no more"

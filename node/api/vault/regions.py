@@ -231,7 +231,12 @@ def _looks() -> list[Route]:
             local=True,
             sudo=True,
             summary="Write a secret that was set aside again, in the region that orders writes; or discard it.",
-            answers={update: (Field("path"), Field("version", Kind.INTEGER, "That it has now."))},
+            answers={
+                update: (
+                    Field("path", Kind.STRING, "Null where nobody had written anything in it."),
+                    Field("version", Kind.INTEGER, "That it has now."),
+                )
+            },
         ),
         Route(
             "sys/regions/digest",
@@ -360,15 +365,13 @@ async def write_settings(core: Core, request: Request, params: dict[str, str]) -
 
 
 async def diverged(core: Core, request: Request, params: dict[str, str]) -> Response:
-    entries, last = divergence.listed(core.unsealed, values.text(request.query.get("after"), "after"))
+    entries, last = await divergence.listed(core.unsealed, values.text(request.query.get("after"), "after"))
     return Response(data={"entries": entries, "next": last})
 
 
 async def replay(core: Core, request: Request, params: dict[str, str]) -> Response:
     """As the caller, with check-and-set: the version that it had has to be the next one."""
-    assert request.token is not None
-    written = await control.replay(core, params["id"], request.token)
-    return Response(data=written)
+    return Response(data=await control.replay(core, params["id"], request))
 
 
 async def discard(core: Core, request: Request, params: dict[str, str]) -> Response:

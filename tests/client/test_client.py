@@ -28,8 +28,9 @@ from strongroom import (
 )
 from support.certs import Authority
 from support.patience import PATIENCE_S
+from support.processes import poll
 from support.replies import DENIED, HEALTH, META, READ, SEALED, SECRET, WELL, WRITE, WRITTEN, calls
-from support.stub_api import LOST, Reply, stub_api
+from support.stub_api import LOST, Reply, StubApi, stub_api
 
 Make = Callable[..., Any]
 
@@ -67,12 +68,19 @@ def test_another_node_is_asked_when_one_does_not_serve(make: Make, ill: str) -> 
         assert calls(other, READ) <= 1, "it is left alone for a while"
 
 
-def test_the_nearest_is_asked_and_used_again_when_it_is_back(make: Make) -> None:
-    def slowly(_: str | None) -> Reply:
-        time.sleep(0.1)
+def later_than(near: StubApi) -> Callable[[str | None], Reply]:
+    """The health of a server that is far away: it answers long after another one was asked."""
+
+    def answer(_: str | None) -> Reply:
+        poll(lambda: calls(near, HEALTH), what="the other one is asked")
+        time.sleep(0.5)
         return 200, {}
 
-    with stub_api(WELL) as near, stub_api(WELL | {HEALTH: slowly}) as far:
+    return answer
+
+
+def test_the_nearest_is_asked_and_used_again_when_it_is_back(make: Make) -> None:
+    with stub_api(WELL) as near, stub_api(WELL | {HEALTH: later_than(near)}) as far:
         client = make([far.address, near.address], Token("s.t"))
         client(lambda c: c.kv.get("app"))
         assert client.client.endpoint == near.address
@@ -347,12 +355,8 @@ def test_a_closed_client_says_so_at_once(make: Make) -> None:
 
 
 def test_a_node_that_is_behind_is_not_waited_for_while_there_is_another(make: Make) -> None:
-    def slowly(_: str | None) -> Reply:
-        time.sleep(0.1)
-        return 200, {}
-
     behind: Reply = (412, {"errors": ["required index state not present"]})
-    with stub_api(WELL | {READ: behind}) as near, stub_api(WELL | {HEALTH: slowly}) as far:
+    with stub_api(WELL | {READ: behind}) as near, stub_api(WELL | {HEALTH: later_than(near)}) as far:
         client = make([near.address, far.address], Token("s.t"))
         assert client(lambda c: c.kv.get("app"))["password"].reveal() == "pw"
         assert calls(near, READ) == calls(far, READ) == 1

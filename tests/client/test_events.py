@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from strongroom import AsyncClient, Cache, Client, ConfigurationError, Forbidden, Token
 from support.certs import Authority
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
+from support.processes import poll
 from support.stub_api import stub_api
 
 
@@ -143,10 +144,9 @@ def test_a_refusal_is_told_and_closing_the_client_ends_the_iteration() -> None:
         heard: list[Any] = []
         thread = threading.Thread(target=heard.extend, args=(client.events.subscribe("kv*"),))
         thread.start()
-        while not heard:
-            thread.join(0.01)
+        poll(lambda: heard, what="an event")
         client.close()
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -160,7 +160,7 @@ def test_while_no_server_is_there_a_subscription_waits_for_one() -> None:
     thread.join(1.0)
     assert thread.is_alive(), "it has not given up"
     client.close()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -177,10 +177,9 @@ async def test_with_asyncio_too() -> None:
                     heard.append(each.id)  # noqa: PERF401 - as they come
 
         task = asyncio.create_task(listen())
-        while len(heard) < 2:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: len(heard) == 2, "both events")
         await client.aclose()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, PATIENCE_S)
         assert heard == ["1", "2"]
         assert script.asked == ["", "c1"]
 
@@ -221,8 +220,7 @@ def test_a_pushed_change_drops_the_cached_value_and_the_next_read_asks_for_that_
         filled(client, script, "app")
         before = len(script.reads)
         script.more.set()
-        while len(script.reads) == before:
-            client.kv.get("app")
+        poll(lambda: client.kv.get("app") and len(script.reads) > before, what="a read that asks again")
         assert script.reads[-1] == "c1"
         assert client.kv.get("app")["v"].reveal() == str(len(script.reads))
 
@@ -235,8 +233,7 @@ def test_to_be_told_to_read_again_drops_everything() -> None:
         filled(client, script, "a", "b")
         before = len(script.reads)
         script.more.set()
-        while len(script.reads) == before:
-            client.kv.get("a")
+        poll(lambda: client.kv.get("a") and len(script.reads) > before, what="a read that asks again")
         client.kv.get("b")
         assert len(script.reads) == before + 2
 

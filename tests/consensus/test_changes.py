@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from support.patience import PATIENCE_S
 from support.replicas import OneReplica, entries
 
 from consensus.api import Member
@@ -170,5 +171,5 @@ async def test_a_member_that_is_gone_by_the_time_everybody_was_heard_needs_no_re
     await leader.acknowledge("n2", 1)
     replica.link("n2", up=True)
     await leader.turn()
-    await asyncio.wait_for(task, 30)
+    await asyncio.wait_for(task, PATIENCE_S)
     assert leader.appended == []

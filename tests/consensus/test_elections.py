@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.groups import FAST, Cluster, eventually, request_id
-from support.patience import PATIENCE_S
+from support.groups import FAST, Cluster, request_id
+from support.patience import PATIENCE_S, eventually
 from support.replicas import OneReplica, entries
 
 from consensus import files, syncing, wire

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.groups import FAST, Cluster, eventually, request_id
+from support.groups import FAST, Cluster, request_id
 from support.machines import DictMachine
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 from consensus.api import COMMAND_BYTES_MAX, Role
 from consensus.errors import Corrupt, NoLeader, OutcomeUnknown, ReadNotConfirmed, Shutdown, TooLarge

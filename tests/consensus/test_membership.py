@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.groups import Cluster, eventually
+from support.groups import Cluster
 from support.machines import DictMachine
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 from consensus import membership
 from consensus.api import Member, Role

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.journals import create, entry, reopen
-from support.patience import PATIENCE_S
+from support.patience import eventually
 
 from consensus import files
 from consensus.disk import DiskHealth, Pace
@@ -73,12 +73,6 @@ def queue(journal: Journal, first: int, last: int, size: int = 100) -> None:
         journal.append(entry(index, size=size))
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():
-            await asyncio.sleep(0.001)
-
-
 async def test_a_quick_disk_is_written_by_who_asks(site: Site) -> None:
     queue(site.journal, 1, 10)
     assert site.syncing.at_once()
@@ -91,12 +85,12 @@ async def test_what_may_take_long_is_left_to_the_thread(site: Site) -> None:
     assert not site.syncing.at_once(), "much"
     assert not site.told
     site.syncing.poke()
-    await until(lambda: site.durable)
+    await eventually(lambda: site.durable)
     queue(site.journal, 3, 3)
     site.replica.log.trimmed = True
     assert not site.syncing.at_once(), "files may be deleted"
     site.syncing.poke()
-    await until(lambda: len(site.told) == 8)
+    await eventually(lambda: len(site.told) == 8)
     assert site.told == ["taken", "thread", "durable", "tick"] * 2
 
 
@@ -116,12 +110,12 @@ async def test_while_the_thread_writes_nobody_else_does(site: Site) -> None:
     site.let_go.clear()
     queue(site.journal, 1, 1, size=2 * INLINE_BYTES_MAX)
     site.syncing.poke()
-    await until(lambda: "thread" in site.told)
+    await eventually(lambda: "thread" in site.told)
     queue(site.journal, 2, 2)
     assert not site.syncing.at_once()
     assert site.told == ["taken", "thread"]
     site.let_go.set()
-    await until(lambda: site.durable)
+    await eventually(lambda: site.durable)
 
 
 async def test_without_room_it_is_written_later_and_in_order(
@@ -141,9 +135,9 @@ async def test_without_room_it_is_written_later_and_in_order(
     assert not wrote
     assert site.disk.full
     site.syncing.poke()
-    await until(lambda: "thread" in site.told)
+    await eventually(lambda: "thread" in site.told)
     monkeypatch.setattr(files, "preallocate", real)
-    await until(lambda: site.durable)
+    await eventually(lambda: site.durable)
     assert not site.disk.full
     directory = site.journal._directory
     site.journal.close()

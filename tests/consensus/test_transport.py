@@ -12,7 +12,8 @@ from typing import Any
 import msgpack
 import pytest
 from support.certs import Authority
-from support.peers import CLUSTER, HELLO, Guest, Handler, address, frame, make, on_both_loops, running, until
+from support.patience import eventually
+from support.peers import CLUSTER, HELLO, Guest, Handler, address, frame, make, on_both_loops, running
 
 from consensus import transport as transport_module
 from consensus.link import FRAME_BYTES_MAX, HELLO_BYTES_MAX
@@ -86,17 +87,17 @@ async def test_peers_find_each_other_and_hear_every_frame_in_order(ours: Authori
     async with running(*nodes.values()):
         for me, node in nodes.items():
             node.set_peers({other: address(nodes[other]) for other in nodes if other != me})
-        await until(lambda: all(len(node.connected()) == 2 for node in nodes.values()))
+        await eventually(lambda: all(len(node.connected()) == 2 for node in nodes.values()))
         sizes = [0, 1, 5000, 70_000, 1 << 20, FRAME_BYTES_MAX, 3]
         bodies = [bytes([number]) * size for number, size in enumerate(sizes)]
         for body in bodies:
             assert nodes["n1"].send("n2", body)
             assert nodes["n2"].send("n1", body)
             assert nodes["n3"].send("n1", body[:10])
-        await until(lambda: len(handlers["n2"].messages) == 7 and len(handlers["n1"].messages) == 14)
+        await eventually(lambda: len(handlers["n2"].messages) == 7 and len(handlers["n1"].messages) == 14)
         assert handlers["n2"].messages == [("n1", body) for body in bodies]
         assert [b for who, b in handlers["n1"].messages if who == "n2"] == bodies
-        await until(lambda: nodes["n1"].backlog("n2") == 0)
+        await eventually(lambda: nodes["n1"].backlog("n2") == 0)
         assert not nodes["n1"].send("n9", b"")
     assert sorted(handlers["n1"].downs) == ["n2", "n3"]
     assert nodes["n1"].connected() == set()
@@ -154,7 +155,7 @@ async def test_the_port_turns_away(
             await guest.say(frame(body), frame(b"evil"))
             heard = await guest.hears()
             assert who == "plain" or heard == b""
-        await until(lambda: bool(node.refused))
+        await eventually(lambda: bool(node.refused))
         assert reason is None or list(node.refused) == [reason]
         assert handler.messages == handler.ups == []
         assert node.connected() == set()
@@ -171,10 +172,10 @@ async def test_a_good_guest_is_heard(ours: Authority, more: dict[str, Any]) -> N
     async with running(node):
         guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
         await guest.say(frame(msgpack.packb(HELLO | more)), frame(b"good"))
-        await until(lambda: handler.messages == [("n2", b"good")])
+        await eventually(lambda: handler.messages == [("n2", b"good")])
         assert node.refused == {}
         await guest.leave()
-        await until(lambda: handler.downs == ["n2"])
+        await eventually(lambda: handler.downs == ["n2"])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ async def test_a_bad_frame_after_hello_ends_the_connection(ours: Authority, sent
         guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
         await guest.say(frame(msgpack.packb(HELLO)), frame(b"good"), sent, frame(b"late"))
         await guest.hears()
-        await until(lambda: handler.downs == ["n2"])
+        await eventually(lambda: handler.downs == ["n2"])
         assert node.refused == {reason: 1}
         assert handler.messages == [("n2", b"good")]
 
@@ -204,7 +205,7 @@ async def test_a_slow_hello_is_given_up(ours: Authority, how: str, monkeypatch: 
         if how == "half a hello":
             await guest.say(frame(msgpack.packb(HELLO))[:-1])
         await guest.hears()
-        await until(lambda: bool(node.refused))
+        await eventually(lambda: bool(node.refused))
         assert node.connected() == set()
 
 
@@ -217,13 +218,13 @@ async def test_half_open_connections_are_bounded_and_members_get_in_again(
     node = make("n1", ours, handler)
     async with running(node):
         silent = [await Guest.connect(node, ours.ca, None, plain=True) for _ in range(4)]
-        await until(lambda: node.refused["too many half-open connections"] == 1)
+        await eventually(lambda: node.refused["too many half-open connections"] == 1)
         for guest in silent:
             await guest.leave()
-        await until(lambda: node.refused.total() == 4)
+        await eventually(lambda: node.refused.total() == 4)
         guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
         await guest.say(frame(msgpack.packb(HELLO)))
-        await until(lambda: handler.ups == ["n2"])
+        await eventually(lambda: handler.ups == ["n2"])
         await guest.leave()
 
 
@@ -242,12 +243,12 @@ async def test_a_lack_of_descriptors_passes(ours: Authority, monkeypatch: pytest
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
             try:
                 waiting.connect_ex(("127.0.0.1", node.port))
-                await until(lambda: node.refused["accept failed: Too many open files"] > 1)
+                await eventually(lambda: node.refused["accept failed: Too many open files"] > 1)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
         await guest.say(frame(msgpack.packb(HELLO)))
-        await until(lambda: handler.ups == ["n2"])
+        await eventually(lambda: handler.ups == ["n2"])
         await guest.leave()
 
 
@@ -260,7 +261,7 @@ async def test_the_dialler_checks_who_answers(ours: Authority, theirs: Authority
         impostor, node = make(me, authority, Handler()), make("n3", ours, handler)
         async with running(impostor, node):
             node.set_peers({"n2": address(impostor)})
-            await until(lambda node=node: node.refused.total() >= 2)  # and it keeps trying
+            await eventually(lambda node=node: node.refused.total() >= 2)  # and it keeps trying
             assert handler.ups == []
 
 
@@ -275,15 +276,15 @@ async def test_a_dropped_peer_comes_back(ours: Authority) -> None:
         await n1.start()
         port = n1.port
         n2.set_peers({"n1": address(n1)})
-        await until(lambda: n2.connected() == {"n1"})
+        await eventually(lambda: n2.connected() == {"n1"})
         await n1.stop()
-        await until(lambda: n2.connected() == set())
+        await eventually(lambda: n2.connected() == set())
         assert not n2.send("n1", b"lost")
         again = make("n1", ours, handlers[0], port)
         async with running(again):
-            await until(lambda: n2.connected() == {"n1"} and again.connected() == {"n2"})
+            await eventually(lambda: n2.connected() == {"n1"} and again.connected() == {"n2"})
             assert n2.send("n1", b"back")
-            await until(lambda: handlers[0].messages == [("n2", b"back")])
+            await eventually(lambda: handlers[0].messages == [("n2", b"back")])
     assert handlers[1].ups == ["n1", "n1"]
     assert handlers[1].downs == ["n1", "n1"]
 
@@ -295,17 +296,17 @@ async def test_a_new_connection_supersedes_the_old_one(ours: Authority) -> None:
     async with running(node):
         old = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
         await old.say(frame(msgpack.packb(HELLO)))
-        await until(lambda: handler.ups == ["n2"])
+        await eventually(lambda: handler.ups == ["n2"])
         new = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
         await new.say(frame(msgpack.packb(HELLO)), frame(b"new"))
-        await until(lambda: handler.messages == [("n2", b"new")])
+        await eventually(lambda: handler.messages == [("n2", b"new")])
         await old.say(frame(b"old"))
         await old.hears()  # it was closed
         assert handler.ups == ["n2", "n2"]
         assert handler.downs == ["n2"]
         assert node.connected() == {"n2"}
         await new.say(frame(b"newer"))
-        await until(lambda: len(handler.messages) == 2)
+        await eventually(lambda: len(handler.messages) == 2)
         assert handler.messages == [("n2", b"new"), ("n2", b"newer")]
         await new.leave()
 
@@ -317,16 +318,16 @@ async def test_a_removed_or_moved_peer_is_disconnected(ours: Authority) -> None:
     async with running(n1, n2, n3):
         n2.set_peers({"n1": address(n1), "n3": address(n3)})
         n3.set_peers({"n2": address(n2), "n1": address(n1)})
-        await until(lambda: n2.connected() == {"n1", "n3"} and n3.connected() == {"n1", "n2"})
+        await eventually(lambda: n2.connected() == {"n1", "n3"} and n3.connected() == {"n1", "n2"})
         n2.set_peers({"n1": address(n1), "n3": address(n3)})  # nothing new: nothing happens
         assert handlers["n2"].downs == []
         n2.set_peers({"n3": address(n3)})  # one that we dial
         assert n2.connected() == {"n3"}
-        await until(lambda: n1.connected() == {"n3"})
+        await eventually(lambda: n1.connected() == {"n3"})
         n1.set_peers({"n3": address(n3)})
         n1.set_peers({"n3": "127.0.0.1:1"})  # one that dials us
         assert handlers["n1"].downs == ["n2", "n3"]
-        await until(lambda: handlers["n1"].ups.count("n3") == 2)  # admitted, it dials again
+        await eventually(lambda: handlers["n1"].ups.count("n3") == 2)  # admitted, it dials again
         with pytest.raises(AssertionError):
             n2.set_peers({"n2": address(n2)})
         for bad in ("host", "host:0", "host:99999", ":1"):
@@ -344,7 +345,7 @@ async def test_nothing_is_heard_after_a_removal_not_even_of_the_same_packet(ours
         guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
         await guest.say(frame(msgpack.packb(HELLO)) + frame(b"good") + frame(b"remove me") + frame(b"late"))
         await guest.hears()
-        await until(lambda: handler.downs == ["n2"])
+        await eventually(lambda: handler.downs == ["n2"])
         assert handler.messages == [("n2", b"good"), ("n2", b"remove me")]
 
 
@@ -355,7 +356,7 @@ async def test_the_backlog_counts_a_frame_that_the_peer_does_not_read(ours: Auth
     async with running(node):
         guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem", receive_bytes=16 << 10)
         await guest.say(frame(msgpack.packb(HELLO)))
-        await until(lambda: node.connected() == {"n2"})
+        await eventually(lambda: node.connected() == {"n2"})
         guest.writer.transport.pause_reading()
         assert node.send("n2", bytes(FRAME_BYTES_MAX))
         assert node.backlog("n2") > FRAME_BYTES_MAX // 3
@@ -373,7 +374,7 @@ async def test_a_peer_that_does_not_read_is_given_up(
     async with running(node):
         guest = await Guest.connect(node, ours.ca, ours.directory / "n2.pem")
         await guest.say(frame(msgpack.packb(HELLO)))
-        await until(lambda: node.connected() == {"n2"})
+        await eventually(lambda: node.connected() == {"n2"})
         guest.writer.transport.pause_reading()
         sent, backlog = 0, 0
         while node.send("n2", bytes(256 << 10)):
@@ -405,7 +406,7 @@ async def test_stop_leaves_no_socket_and_no_task(ours: Authority) -> None:
         nobody.bind(("127.0.0.1", 0))
         node.set_peers({"n1": f"127.0.0.1:{nobody.getsockname()[1]}", "n2": "127.0.0.1:1"})
         guest = await Guest.connect(node, ours.ca, None, plain=True)
-        await until(lambda: len(asyncio.all_tasks()) == len(before) + 3)  # two dial, one greets
+        await eventually(lambda: len(asyncio.all_tasks()) == len(before) + 3)  # two dial, one greets
         await node.stop()
         await node.stop()
     assert asyncio.all_tasks() == before
@@ -432,14 +433,14 @@ async def test_insecure_transports_still_check_cluster_and_admission() -> None:
     )
     async with running(n1, n2):
         n2.set_peers({"n1": address(n1)})
-        await until(lambda: n2.connected() == {"n1"})
+        await eventually(lambda: n2.connected() == {"n1"})
         assert n1.send("n2", b"hi")
-        await until(lambda: handlers[1].messages == [("n1", b"hi")])
+        await eventually(lambda: handlers[1].messages == [("n1", b"hi")])
         reader, writer = await asyncio.open_connection("127.0.0.1", n1.port)
         guest = Guest(reader, writer)
         await guest.say(frame(msgpack.packb({**HELLO, "cluster": "c2", "id": "n3"})))
         assert await guest.hears() == b""
         assert n1.connected() == {"n2"}
         n2.set_peers({"n0": address(n1)})
-        await until(lambda: n2.refused["another node answers at the peer's address"] > 0)
+        await eventually(lambda: n2.refused["another node answers at the peer's address"] > 0)
         assert n2.connected() == set()

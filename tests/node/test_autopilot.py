@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.groups import Cluster, eventually
+from support.groups import Cluster
+from support.patience import eventually
 
 from consensus.api import Member, Peer, Role, Status
 from consensus.errors import MembershipRefused

@@ -74,7 +74,7 @@ def test_every_shell_gets_a_script_that_it_can_read(strongroom: Cli, shell: str)
     assert "_STRONGROOM_COMPLETE" in out
     if program := shutil.which(shell):
         read = subprocess.run(
-            [program, "-n"], input=out, capture_output=True, text=True, check=False, timeout=30
+            [program, "-n"], input=out, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
         assert (read.returncode, read.stderr) == (0, "")
 

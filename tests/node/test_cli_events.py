@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from support.cli import runner
 from support.httpfixture import dev_core, serve
+from support.patience import eventually
 from support.stub_api import stub_api
 
 from node.cli import events
@@ -33,31 +34,32 @@ async def put(site, name):
     assert (await wire.ask("PUT", f"/v1/secret/data/{name}", {"data": {"x": "hunter2"}})).status == 200
 
 
+async def subscribed(site):
+    await eventually(lambda: site.core.events.subscribers, "a subscriber")
+
+
 async def heard(site, count):
     """Waits until subscribers were sent so many events."""
-    while site.core.events.measured().sent < count:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: site.core.events.measured().sent >= count, f"{count} events sent")
 
 
 async def test_every_event_is_a_line_of_json_until_the_time_is_over(site, cli):
-    command = [
-        "events",
-        "subscribe",
-        "-format=json",
-        "-timeout=5s",
-        "-filter",
-        "path != secret/data/b",
-        "kv-v2/*",
-    ]
+    command = ["events", "subscribe", "-format=json", "-filter", "path != secret/data/b", "kv-v2/*"]
     running = asyncio.create_task(asyncio.to_thread(cli, *command))
-    while not site.core.events.subscribers:
-        await asyncio.sleep(0.01)
+    await subscribed(site)
     for name in "abc":
         await put(site, name)
+    await heard(site, 2)
+    site.core.events.end_all(End.LIMIT)
     code, out, err = await running
     told = [json.loads(line)["data"]["event"]["metadata"]["data_path"] for line in out.splitlines()]
     assert (code, told, err) == (0, ["secret/data/a", "secret/data/c"], "")
     assert "hunter2" not in out
+
+
+async def test_the_time_that_was_asked_for_is_kept(site, cli):
+    ended = await asyncio.to_thread(cli, "events", "subscribe", "-timeout=300ms", "kv-v2/*")
+    assert ended == (0, "", "")
 
 
 async def test_a_broken_connection_is_made_again_and_nothing_is_missed(site, cli, monkeypatch):
@@ -65,8 +67,7 @@ async def test_a_broken_connection_is_made_again_and_nothing_is_missed(site, cli
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + later_s, sleep=time.sleep)
     monkeypatch.setattr(events, "time", clock)
     running = asyncio.create_task(asyncio.to_thread(cli, "events", "subscribe", "-timeout=10m", "kv*"))
-    while not site.core.events.subscribers:
-        await asyncio.sleep(0.01)
+    await subscribed(site)
     await put(site, "a")
     await heard(site, 1)
     (subscription,) = site.core.events.stream.audience.all

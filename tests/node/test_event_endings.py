@@ -7,10 +7,9 @@ import json
 import aiohttp
 import httpx
 import pytest
-from support.groups import eventually
 from support.httpfixture import dev_core, serve
 from support.listening import listening, put
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 from node.api import events as node_events
 from node.errors import AuditFailed
@@ -37,7 +36,10 @@ async def test_one_that_takes_nothing_for_long_is_cut_off(site, wire, monkeypatc
     async with listening(site.url, site.token):
         (each,) = site.core.events.stream.audience.all
         each.stalled_at = asyncio.get_running_loop().time() - 1
-        assert str(await asyncio.wait_for(asyncio.shield(each.ended), 10)) == "the client takes too little"
+        assert (
+            str(await asyncio.wait_for(asyncio.shield(each.ended), PATIENCE_S))
+            == "the client takes too little"
+        )
 
 
 async def test_sealing_and_draining_end_streams_with_the_reason(site, wire):
@@ -64,8 +66,7 @@ async def test_a_websocket_is_closed_with_a_code_that_says_come_elsewhere(site):
         aiohttp.ClientSession(headers={"X-Vault-Token": site.token}) as session,
         session.ws_connect(f"{site.url}/v1/sys/events/subscribe/*?json=true") as ws,
     ):
-        while not site.core.events.subscribers:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: site.core.events.subscribers, "a subscriber")
         site.core.events.end_all(subscriptions.End.STOPPING)
         message = await asyncio.wait_for(ws.receive(), PATIENCE_S)
         assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.GOING_AWAY)
@@ -78,8 +79,7 @@ async def test_begin_and_end_are_in_the_audit_log(site, tmp_path, wire):
         assert begun[-2]["request"]["path"] == "sys/events/subscribe/*"
         await put(wire, "a")
         await heard.events(1)
-    while site.core.events.subscribers:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: not site.core.events.subscribers, "the end of the subscription")
     end = (await records(site, tmp_path))[-1]
     assert end["type"] == "response"
     assert end["request"]["path"] == "sys/events/subscribe/*"
@@ -109,8 +109,7 @@ async def test_there_is_room_for_so_many_and_no_more(tmp_path):
             with pytest.raises(httpx.HTTPStatusError, match="503"):
                 async with listening(site.url, token):
                     pass
-        while core.events.subscribers:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not core.events.subscribers, "a place that is free again")
         async with listening(site.url, token):
             pass
 
@@ -132,7 +131,7 @@ async def test_who_comes_at_the_same_time_as_others_does_not_slip_past_the_limit
         waiting.append(self)
         if len(waiting) >= 5:
             all_here.set()
-        await asyncio.wait_for(all_here.wait(), 30)
+        await asyncio.wait_for(all_here.wait(), PATIENCE_S)
         return await real(self, lost)
 
     monkeypatch.setattr(node_events._Sse, "open", together)
@@ -143,8 +142,7 @@ async def test_who_comes_at_the_same_time_as_others_does_not_slip_past_the_limit
         async with contextlib.AsyncExitStack() as held:
             seen = await asyncio.gather(*(outcome_of_opening(site, held) for _ in range(25)))
             assert sorted(seen) == [200] * 5 + [503] * 20
-        while core.events.subscribers:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: not core.events.subscribers, "a place that is free again")
         async with contextlib.AsyncExitStack() as held:
             assert [await outcome_of_opening(site, held) for _ in range(6)] == [200] * 5 + [503]
 

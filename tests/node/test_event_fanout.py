@@ -8,7 +8,7 @@ import socket
 
 import pytest
 from support.listening import listening, put
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 from node.events import fanout as fanouts
 from node.events import subscription as subscriptions
@@ -25,8 +25,7 @@ async def slow_client(site):
         "GET /v1/sys/events/subscribe/* HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
         f"X-Vault-Token: {site.token}\r\n\r\n".encode()
     )
-    while not site.core.events.subscribers:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: site.core.events.subscribers, "a subscriber")
     (subscription,) = site.core.events.stream.audience.all
     subscription.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return reader, writer, subscription

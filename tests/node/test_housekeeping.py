@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 from consensus.memory import SoloGroup
 from node import housekeeping
@@ -42,9 +42,7 @@ async def test_the_database_is_folded_in_and_durable_without_anybody_asking(
     assert _policies_in_main_file(tmp_path) == []
     task = asyncio.create_task(chores.run())
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            while _policies_in_main_file(tmp_path) != ["p"]:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: _policies_in_main_file(tmp_path) == ["p"], "the policy in the main file")
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -385,7 +385,7 @@ async def test_draining_does_not_wait_for_half_a_request(site):
     half, other = await site.connect(), await site.connect()
     await half.send(request("PUT", "/v1/secret/data/a", {"data": {"n": 1}})[:-1])
     assert (await other.ask("GET", "/v1/sys/health")).status == 200  # so the first has been read too
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await site.server.drain(600)
     assert await half.closed()
 

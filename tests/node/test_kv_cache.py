@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.corefixture import call, opened
-from support.patience import PATIENCE_S
+from support.patience import eventually
 
 from node import warming
 from node.core.core import Core
@@ -101,9 +101,7 @@ async def test_values_come_into_memory_by_themselves_and_again_after_all_was_for
         try:
             for _ in range(2):
                 packed.clear()
-                async with asyncio.timeout(PATIENCE_S):
-                    while len(packed) < 3 * STEP_KEYS - 2:
-                        await asyncio.sleep(0.01)
+                await eventually(lambda: len(packed) >= 3 * STEP_KEYS - 2, "all values in memory")
                 mount = store.mount_for("secret/")
                 assert mount is not None
                 assert {path for path in map(str, range(4)) if packed.get(mount.mount_id, path)} == {"0", "3"}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from support.httpfixture import dev_core, serve
+from support.patience import eventually
 
 from node.auth.ttl import limits
 from node.core.request import Operation, Response
@@ -151,9 +152,7 @@ async def test_a_lease_can_be_let_end_without_waiting(site, wire, lender):
 async def test_what_nobody_sweeps_is_swept_by_the_node_itself(site, wire, lender):
     lease_id = (await borrow(wire))["lease_id"]
     await wire.ask("PUT", f"/v1/sys/leases/revoke/{lease_id}", {"sync": False})
-    async with asyncio.timeout(60):
-        while site.core.unsealed.reads.lease(lease_id) is not None:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: site.core.unsealed.reads.lease(lease_id) is None, "the lease is swept")
     assert lender.returned == ["x"]
 
 

@@ -242,7 +242,7 @@ async def test_a_client_that_has_ended_its_side_gets_every_answer(site):
         await wire.send(data)
         wire.writer.write_eof()
         assert [(await wire.answer()).status for _ in statuses] == statuses, data
-        assert await wire.closed(timeout=30), "and the connection is not kept"
+        assert await wire.closed(), "and the connection is not kept"
 
 
 async def test_a_request_that_breaks_off_ends_the_connection(site):
@@ -250,7 +250,7 @@ async def test_a_request_that_breaks_off_ends_the_connection(site):
         wire = await site.connect()
         await wire.send(data)
         wire.writer.write_eof()
-        assert await wire.closed(timeout=30)
+        assert await wire.closed()
 
 
 async def test_an_upgrade_is_ignored(site):

@@ -8,6 +8,7 @@ import threading
 
 import aiohttp
 import uvloop
+from support.patience import PATIENCE_S
 
 from node.outgoing import Connector
 
@@ -42,7 +43,7 @@ async def bystander(port: int) -> None:
     """Somebody with a connection of his own in the same process."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"x")
-    assert await asyncio.wait_for(reader.read(1), 30) == b"x"
+    assert await asyncio.wait_for(reader.read(1), PATIENCE_S) == b"x"
     writer.close()
     await writer.wait_closed()
 

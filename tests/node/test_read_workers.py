@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 from support.certs import Authority
 from support.corefixture import ROOT_TOKEN, call, new_token, opened
-from support.groups import eventually
 from support.httpfixture import Answer, Site, Wire, request
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 from support.readworkers import workers_of
 
 from node.config import Listener
@@ -283,7 +282,7 @@ async def test_who_cannot_be_taken_over_is_cut_off_and_later_ones_are_served(tmp
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         await lucky.send(listed[:20])
         await lucky.send(listed[20:])
-        assert (await lucky.answer(timeout=PATIENCE_S)).status in (200, 404, 405)
+        assert (await lucky.answer()).status in (200, 404, 405)
 
 
 async def test_a_worker_that_is_still_loading_hears_that_the_store_is_sealed(
@@ -402,5 +401,5 @@ async def test_the_certificate_that_a_client_has_shown_gets_to_the_core(tmp_path
             for piece in (login,) if pieces == 1 else (login[:20], login[20:]):
                 await wire.send(piece)
                 await asyncio.sleep(0)
-            statuses.append((await wire.answer(timeout=PATIENCE_S)).status)
+            statuses.append((await wire.answer()).status)
         assert statuses == [200, 200, 400, 400]

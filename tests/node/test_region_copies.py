@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.patience import PATIENCE_S
 
 from node.errors import InvalidRequest, NoQuorum
 from node.regions import arrival as arrival_module
@@ -176,7 +177,7 @@ async def test_pieces_travel_together_where_the_link_is_quick(
     disk = Disk(b"".join(bytes([number]) * PIECE_BYTES for number in range(5)))
     disk.go.set()
     link = BusyLink(Copies(tmp_path / "there", disk.take, disk), together)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await fetched(Arrival(tmp_path / "here.db"), link, [])
     assert (tmp_path / "here.db").read_bytes() == disk.state
     assert sorted(link.pieces) == list(range(0, len(disk.state), PIECE_BYTES)), "no piece travelled twice"

@@ -1,12 +1,11 @@
 """Roles of the token store, and batch tokens."""
 
-import asyncio
 from typing import Any
 
 import pytest
 from support.asking import Asker
 from support.corefixture import new_token, opened
-from support.patience import PATIENCE_S
+from support.patience import eventually
 
 from node.auth import batch
 from node.core.request import Operation
@@ -257,9 +256,7 @@ async def test_a_batch_token_ends(tmp_path) -> None:
         ask = Asker(core)
         token = Secret((await batch_token(ask, ttl="3s")).encode())
         assert core.tokens.find(core.unsealed, token) is not None
-        async with asyncio.timeout(PATIENCE_S):
-            while core.tokens.find(core.unsealed, token) is not None:
-                await asyncio.sleep(0.02)
+        await eventually(lambda: core.tokens.find(core.unsealed, token) is None, "the end of the token")
 
 
 async def test_only_what_this_store_has_sealed_is_a_batch_token(tmp_path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 from support.ports import free_ports
 
 from node.cli.local_process import ClusterError
@@ -161,9 +161,7 @@ async def test_one_way_can_be_cut_alone(echo: Echo) -> None:
     echo.change("us", "eu", one_way=True, cut="swallow")
     forth, back = (echo.wan.ways[pair] for pair in (("eu", "us"), ("us", "eu")))
     writer.write(b"b")
-    async with asyncio.timeout(PATIENCE_S):
-        while forth.bytes_carried < 2:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: forth.bytes_carried >= 2, "the byte on its way")
     assert back.bytes_carried == 1
     echo.change("us", "eu", one_way=True, cut="")
     assert await reader.readexactly(1) == b"b"

@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.groups import eventually
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 from node.workers import messages
 from node.workers.messages import Ask, Channel, Told, ToMain, ToWorker

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.corefixture import ROOT_TOKEN, audit_records, call, new_token, opened, order
 from support.httpfixture import Site, Wire, request, serve
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 from consensus.errors import OutcomeUnknown
 from node.api.write_lane import WriteLane
@@ -224,8 +224,7 @@ async def test_a_write_is_taken_neither_where_another_region_orders_nor_before_t
     store.cleared.clear()  # another region may have taken over
     known = len(audit_records(lane.core))
     asked = asyncio.create_task(lane.put(wire, {"data": {}}, taken=False))
-    while len(audit_records(lane.core)) == known:  # until it has been let in, and waits
-        await asyncio.sleep(0.01)
+    await eventually(lambda: len(audit_records(lane.core)) > known, "it has been let in, and waits")
     store.cleared.set()
     assert (await asked).status == 200
     await store.submit(RegionDemote(time_ns=store.now_ns()))

@@ -1,6 +1,5 @@
 """Real three-node groups in one process: real TLS, real journals in a temporary directory, a tiny state machine."""
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from typing import Any, NoReturn
 
 from support.certs import Authority
 from support.machines import DictMachine, NoCipher
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 from support.ports import free_ports
 
 from consensus.api import Member
@@ -23,16 +22,6 @@ FAST = RaftOptions(heartbeat_s=0.05, election_min_s=0.3, election_max_s=0.6, pro
 
 def request_id() -> bytes:
     return os.urandom(16)
-
-
-async def eventually(holds: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:
-    """Poll until `holds()`; fail loudly at the deadline."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not holds():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"never happened: {what}") from None
 
 
 class Cluster:

@@ -41,9 +41,9 @@ class Wire:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(self, *, head: bool = False, timeout: float = PATIENCE_S) -> Answer:
+    async def answer(self, *, head: bool = False) -> Answer:
         """The next answer; raises IncompleteReadError or ConnectionError when the peer has closed."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(PATIENCE_S):
             top = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             status = int(top[0].split()[1])
             headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in top[1:] if line)}
@@ -56,9 +56,9 @@ class Wire:
         await self.send(request(method, path, body, headers={"X-Vault-Token": self.token} | (headers or {})))
         return await self.answer(head=method == "HEAD")
 
-    async def closed(self, timeout: float = PATIENCE_S) -> bool:
+    async def closed(self) -> bool:
         """Waits until the peer closes; whether it did so without another byte."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self.reader.read() == b""
             except ConnectionError:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from support.groups import FAST, eventually
-from support.patience import PATIENCE_S
+from support.groups import FAST
+from support.patience import PATIENCE_S, eventually
 from support.ports import free_ports
 
 import consensus.files

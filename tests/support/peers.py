@@ -64,12 +64,6 @@ class Handler:
             self.on_removal()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 def make(me: str, authority: Authority, handler: Handler, port: int = 0) -> PeerTransport:
     server, client = peer_contexts(ca=authority.ca, certificate=authority.directory / f"{me}.pem")
     return PeerTransport(

@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 
-from support.groups import eventually
 from support.httpfixture import Site
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 from node.config import Listener
 from node.core.core import Core

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.groups import eventually
 from support.killpoints import KILLED, POINTS, RESTORE_POINTS, Pair, prepare, prepare_restore, small_segments
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, eventually
 
 TESTS = Path(__file__).parents[1]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from support.groups import FAST, eventually
-from support.patience import PATIENCE_S
+from support.groups import FAST
+from support.patience import PATIENCE_S, eventually
 from support.ports import free_ports
 
 from consensus.api import Member, Role

@@ -254,8 +254,10 @@ def _auth(row: Token, token: str, accessor: str) -> dict[str, Any]:
         "token_policies": row.policies,
         "token_issue_time": rfc3339(row.created_ns),
         "token_ttl": row.ttl_ns // SECOND_NS,
-        "token_type": "service",
+        "token_type": row.kind,
     }
+    if row.entity_id:
+        auth["entity_id"] = row.entity_id
     if row.metadata:
         auth["metadata"] = row.metadata
     if row.num_uses:

@@ -89,7 +89,7 @@ class Audience:
             subscription.end(End.REVOKED)
             return False
         acl = core.acl(row)
-        if not acl.allows(Operation.READ, PATH + subscription.pattern, {}, sudo=False):
+        if not acl.allows(Operation.READ, request.path, request.parameters, sudo=False):
             subscription.end(End.FORBIDDEN)
             return False
         subscription.row, subscription.acl, subscription.checked = row, acl, self.rights

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.asking import Asker
 from support.corefixture import ROOT_TOKEN, audit_records, call, new_token, opened
 
 from node.audit.log import AuditLog
@@ -51,6 +52,17 @@ async def test_a_request_and_its_answer_are_two_records(tmp_path) -> None:
         assert request["auth"]["client_token"] == request["request"]["client_token"]
         assert response["response"]["data"]["version"] == 1
         assert [record["seq"] for record in audit_records(core)] == list(range(1, before + 3))
+
+
+async def test_records_say_whose_entity_asks_and_with_what_kind_of_token(tmp_path) -> None:
+    async with opened(tmp_path) as core:
+        ask = Asker(core)
+        await ask.post("sys/auth/up", type="userpass")
+        await ask.post("auth/up/users/bob", password="pw", token_type="batch")
+        bob = await ask.auth("auth/up/login/bob", password="pw")
+        await ask.by(bob["client_token"]).post("sys/capabilities-self", path="x")
+        asked = audit_records(core)[-2]["auth"]
+        assert (asked["token_type"], asked["entity_id"]) == ("batch", bob["entity_id"])
 
 
 async def test_values_are_recognised_by_who_knows_them(tmp_path) -> None:

@@ -179,6 +179,18 @@ async def test_vaults_capability_to_subscribe_tells_of_secrets_that_cannot_be_re
     assert told == [("kv-v2/data-write", "secret/data/app/a"), ("kv-v2/data-write", "secret/data/app/b")]
 
 
+async def test_rules_about_a_subscriptions_parameters_hold_for_as_long_as_it_lasts(site, wire):
+    reads = 'path "secret/data/app/*" { capabilities = ["read"] }\n'
+    subscribe = 'path "sys/events/subscribe/*" { capabilities = ["read"] %s }'
+    token = await token_of(wire, reads + subscribe % 'required_parameters = ["namespaces"]')
+    async with listening(site.url, token, "kv*", namespaces="root") as heard:
+        await put(wire, "app/mine")
+        await heard.events(1)
+        stricter = reads + subscribe % 'denied_parameters = { "namespaces" = [] }'
+        await wire.ask("PUT", "/v1/sys/policies/acl/p", {"policy": stricter})
+        assert "do not allow" in await heard.ended()
+
+
 async def test_who_may_not_subscribe_is_refused(site, wire):
     token = await token_of(wire, 'path "secret/*" { capabilities = ["read", "list"] }')
     with pytest.raises(httpx.HTTPStatusError, match="403"):

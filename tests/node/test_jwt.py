@@ -327,6 +327,34 @@ async def test_a_stranger_with_made_up_key_ids_does_not_make_us_ask_all_the_time
         assert other.looks == looks + 1
 
 
+async def test_who_logs_in_while_the_issuer_is_away_does_not_wait_for_a_try_of_his_own(tmp_path) -> None:
+    """Each try may take seconds, and they come one after the other."""
+    async with opened(tmp_path) as core, issuer() as other:
+        ask = await with_role(core)
+        other.publish(KEY, "one")
+        await ask.post("auth/j/config", jwks_url=f"{other.url}/jwks", default_role="r")
+        looks, other.broken = other.looks, True
+        refused = await asyncio.gather(
+            *(ask.refused("auth/j/login", jwt=signed(kid="one")) for _ in range(20))
+        )
+        assert {error.message for error in refused} == {
+            "error validating token: the keys that tokens are checked with cannot be fetched"
+        }
+        assert other.looks == looks + 1
+
+
+async def test_an_issuer_that_is_back_is_asked_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(jwt_keys, "LOOK_AFTER_FAILURE_S", 0.0)
+    async with opened(tmp_path) as core, issuer() as other:
+        ask = await with_role(core)
+        other.publish(KEY, "one")
+        await ask.post("auth/j/config", jwks_url=f"{other.url}/jwks", default_role="r")
+        other.broken = True
+        await ask.refused("auth/j/login", jwt=signed(kid="one"))
+        other.broken = False
+        assert await ask.auth("auth/j/login", jwt=signed(kid="one"))
+
+
 @pytest.mark.parametrize("path", ["/moved", "/endless", "/nope", "/.well-known/openid-configuration"])
 async def test_what_is_no_key_set(tmp_path, path) -> None:
     """Nor do we go where a redirect sends us."""

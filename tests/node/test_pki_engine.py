@@ -1,5 +1,6 @@
 """The PKI engine: what it issues verifies, what a role forbids is refused, what is revoked is on the list."""
 
+import asyncio
 import base64
 import datetime
 
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store
 
+from node.engines.pki import certificates
 from node.errors import NoQuorum
 
 EC = {"key_type": "ec", "key_bits": 256}
@@ -197,6 +199,36 @@ async def test_a_revocation_list_is_given_out_also_where_it_cannot_be_kept(site,
 
     monkeypatch.setattr(site.core.unsealed, "submit", nowhere)
     assert await revoked_serials(wire) == {plain(serial)}
+
+
+async def test_strangers_who_ask_for_a_revocation_list_do_not_have_it_made_for_each_of_them(
+    site, wire, monkeypatch
+):
+    issued = [await ok(wire, "pki/issue/web", {"common_name": "a.example.com"}) for _ in range(2)]
+    serials = [each["serial_number"] for each in issued]
+    await ok(wire, "pki/revoke", {"serial_number": serials[0]})
+    made, make_crl = [], certificates.make_crl
+
+    def counted(*args, **kwargs):
+        made.append(args)
+        return make_crl(*args, **kwargs)
+
+    async def nowhere(*args, **kwargs):
+        raise NoQuorum("no leader")
+
+    monkeypatch.setattr(certificates, "make_crl", counted)
+    strangers = [await site.connect(token="") for _ in range(5)]
+    with monkeypatch.context() as cut_off:
+        cut_off.setattr(site.core.unsealed, "submit", nowhere)
+        for _ in range(2):
+            found = await asyncio.gather(*map(revoked_serials, strangers))
+            assert found == [{plain(serials[0])}] * 5
+    assert len(made) == 1
+    await ok(wire, "pki/revoke", {"serial_number": serials[1]})
+    assert await revoked_serials(strangers[0]) == set(map(plain, serials))
+    await ok(wire, "pki/config/crl", {"disable": True})
+    assert await revoked_serials(strangers[0]) == set()
+    assert len(made) == 3
 
 
 async def test_a_lease_on_a_certificate_ends_by_revoking_it(wire):

@@ -2,7 +2,8 @@
 
 What is fetched is bounded in size and time, from an address that an operator set; redirects are not followed. Keys are
 kept for a while; a token that names an unknown one makes this node look again, but not more often than every few
-seconds. When the issuer cannot be reached the keys known last are good for a while longer.
+seconds. When the issuer cannot be reached the keys known last are good for a while longer, and those who log in
+meanwhile do not all wait for another try of their own.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ KEYS_MAX = 64
 KEPT_S = 300.0
 KEPT_WITHOUT_ISSUER_S = 3600.0
 LOOK_AGAIN_S = 10.0
+LOOK_AFTER_FAILURE_S = 2.0
 SOURCES_MAX = 256
 RSA_BITS_MIN = 2048
 
@@ -98,6 +100,7 @@ def from_jwks(document: Any) -> list[Key]:
 class _Known:
     keys: Sequence[Key] = ()
     fetched_s: float | None = None  # on the monotonic clock; None: never
+    failed_s: float | None = None  # the last look, if that was in vain
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -118,21 +121,26 @@ class Fetcher:
             async with known.lock:
                 if _is_stale(known, kid):
                     await self._look(source, known)
+        if known.fetched_s is None or time.monotonic() - known.fetched_s > KEPT_WITHOUT_ISSUER_S:
+            raise FetchError("the issuer could not be reached a moment ago")
         return known.keys
 
     async def _look(self, source: Source, known: _Known) -> None:
         try:
             known.keys = await fetch(source)
-            known.fetched_s = time.monotonic()
+            known.fetched_s, known.failed_s = time.monotonic(), None
         except FetchError:
-            if known.fetched_s is None or time.monotonic() - known.fetched_s > KEPT_WITHOUT_ISSUER_S:
-                raise
+            known.failed_s = time.monotonic()
 
 
 def _is_stale(known: _Known, kid: str) -> bool:
+    """Whether to look now."""
+    now = time.monotonic()
+    if known.failed_s is not None and now - known.failed_s < LOOK_AFTER_FAILURE_S:
+        return False
     if known.fetched_s is None:
         return True
-    age_s = time.monotonic() - known.fetched_s
+    age_s = now - known.fetched_s
     unknown = bool(kid) and all(key.kid != kid for key in known.keys)
     return age_s > (LOOK_AGAIN_S if unknown else KEPT_S)
 

@@ -1,22 +1,19 @@
 """What a PKI mount keeps: issuers with their keys, certificates by serial number, and its configuration.
 
-A certificate that is revoked has an entry of its own besides, so that a revocation list is made from those alone.
-Lists are made when they are asked for and kept until one more certificate is revoked, or half their time is over.
+A certificate that is revoked has an entry of its own besides, so that a revocation list (revocation.py) is made from
+those alone.
 """
 
-import asyncio
-import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from node.auth.fields import SECOND_NS, duration_ns
+from node.auth.fields import SECOND_NS
 from node.engines.pki import certificates as c
 from node.engines.shelf import Shelf
-from node.errors import InvalidRequest, NodeError
+from node.errors import InvalidRequest
 from storage.command import AnyCommand
 
 ISSUERS = "issuer/"
@@ -28,8 +25,6 @@ CONFIG = "config/"
 
 ISSUERS_MAX = 100
 KEYS_MAX = 1_000
-REVOKED_MAX = 100_000  # of one mount, on its lists
-REVOKED_STEP = 500  # entries read between two turns of the loop
 CHAIN_MAX = 10
 DEFAULT = "default"
 SIGNING = "issuing-certificates"
@@ -224,46 +219,13 @@ def revoke(shelf: Shelf, path: str, now_ns: int) -> tuple[int, list[AnyCommand]]
     return now_ns, [
         shelf.put(CERTS + path, value | {"revoked_ns": now_ns}, expect=item.revision),
         shelf.put(REVOKED + path, entry),
-        shelf.put(CRL + value["issuer_id"], _STALE),
+        outdated(shelf, value["issuer_id"]),
     ]
 
 
-async def revocation_list(shelf: Shelf, reference: str, now_ns: int) -> x509.CertificateRevocationList:
-    """The list of an issuer, made anew if it has to be. Raises InvalidRequest."""
-    issuer = find_issuer(shelf, reference)
-    settings = config(shelf, "crl", CRL_DEFAULTS)
-    expiry_ns = duration_ns(settings["expiry"], "expiry")
-    item = shelf.get(CRL + issuer.id)
-    if item is not None and item.value["made_ns"] + expiry_ns // 2 > now_ns:
-        return x509.load_pem_x509_crl(item.value["crl"].encode())
-    revoked = [] if settings["disable"] else await _revoked(shelf, issuer.id, now_ns)
-    key = signing_key(shelf, issuer)
-    made = await asyncio.to_thread(
-        c.make_crl, issuer.certificate, key, revoked, now_ns=now_ns, expiry_ns=expiry_ns
-    )
-    entry = {"crl": c.to_pem(made), "made_ns": now_ns}
-    # Not kept if one more was revoked meanwhile, nor where nothing can be written: the next reader makes the next one.
-    with contextlib.suppress(NodeError):
-        await shelf.write(shelf.put(CRL + issuer.id, entry, expect=item.revision if item is not None else 0))
-    return made
-
-
-async def _revoked(shelf: Shelf, issuer_id: str, now_ns: int) -> Sequence[tuple[int, int]]:
-    """Serial numbers and times of what an issuer revoked; what has ended by itself needs no list any more."""
-    listed: list[tuple[int, int]] = []
-    after, seen = "", 0
-    while names := shelf.children(REVOKED, after, REVOKED_STEP):
-        after, seen = names[-1], seen + len(names)
-        if seen > REVOKED_MAX:
-            raise InvalidRequest(
-                f"more than {REVOKED_MAX} certificates are revoked: tidy those that have ended"
-            )
-        for path in names:
-            item = shelf.get(REVOKED + path)
-            if item is not None and item.value["issuer_id"] == issuer_id and item.value["ends_ns"] > now_ns:
-                listed.append((int(path.replace(":", ""), 16), int(item.value["revoked_ns"])))
-        await asyncio.sleep(0)
-    return listed
+def outdated(shelf: Shelf, issuer_id: str) -> AnyCommand:
+    """The command after which an issuer's revocation list has to be made anew."""
+    return shelf.put(CRL + issuer_id, _STALE)
 
 
 # --- configuration ---

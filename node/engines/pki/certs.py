@@ -12,7 +12,8 @@ from node.core.request import Operation, Request, Response
 from node.core.router import Handler, Route
 from node.engines.pki import authority
 from node.engines.pki import certificates as c
-from node.engines.pki.authority import CERTS, CRL, DEFAULT, REVOKED
+from node.engines.pki.authority import CERTS, DEFAULT, REVOKED
+from node.engines.pki.revocation import RevocationLists
 from node.engines.shelf import Shelf, listed, shelf
 from node.errors import InvalidRequest, NotFound
 from node.store import Store
@@ -38,6 +39,7 @@ _CERTIFICATE = (*REVOCATION, *named(Kind.STRING, "certificate ca_chain issuer_id
 
 def routes() -> list[Route]:
     """The paths of a mount about certificates, relative to it. Certificates are public, and so is reading them."""
+    revocation_lists = _Lists()
     serial = in_path("serial", "The serial number, with colons or dashes.")
     lists, revoked = {Operation.LIST: _list}, {Operation.LIST: _list_revoked}
     revocation = (
@@ -45,17 +47,32 @@ def routes() -> list[Route]:
         Field("certificate", summary="The certificate itself, PEM."),
     )
     return [
-        public("cert/{serial}", _read, "Shows a certificate.", serial, shown=_CERTIFICATE),
+        public("cert/{serial}", revocation_lists.read, "Shows a certificate.", serial, shown=_CERTIFICATE),
         public("cert/{serial}/raw", _raw, "A certificate in DER.", serial, form=DER),
         public("cert/{serial}/raw/pem", _raw_pem, "A certificate in PEM.", serial, form=PEM),
-        public("crl", _crl_der, "The revocation list in DER.", form=CRL_DER),
-        public("crl/pem", _crl_pem, "The revocation list in PEM.", form=CRL_PEM),
-        public("issuer/{issuer}/crl", _crl_json, "An issuer's revocation list.", shown=(Field("crl"),)),
-        public("issuer/{issuer}/crl/der", _crl_der, "An issuer's revocation list in DER.", form=CRL_DER),
-        public("issuer/{issuer}/crl/pem", _crl_pem, "An issuer's revocation list in PEM.", form=CRL_PEM),
+        public("crl", revocation_lists.der, "The revocation list in DER.", form=CRL_DER),
+        public("crl/pem", revocation_lists.pem, "The revocation list in PEM.", form=CRL_PEM),
+        public(
+            "issuer/{issuer}/crl",
+            revocation_lists.json,
+            "An issuer's revocation list.",
+            shown=(Field("crl"),),
+        ),
+        public(
+            "issuer/{issuer}/crl/der",
+            revocation_lists.der,
+            "An issuer's revocation list in DER.",
+            form=CRL_DER,
+        ),
+        public(
+            "issuer/{issuer}/crl/pem",
+            revocation_lists.pem,
+            "An issuer's revocation list in PEM.",
+            form=CRL_PEM,
+        ),
         Route(
             "crl/rotate",
-            {Operation.READ: _rotate},
+            {Operation.READ: revocation_lists.rotate},
             summary="Makes the revocation lists anew.",
             answers={Operation.READ: (Field("success", Kind.BOOLEAN),)},
         ),
@@ -105,23 +122,6 @@ def public(
 # --- reading ---
 
 
-async def _read(core: Core, request: Request, params: dict[str, str]) -> Response:
-    view, serial = shelf(core, request), params["serial"]
-    if serial == "ca":
-        return _shown(authority.find_issuer(view, DEFAULT).pem)
-    if serial == "ca_chain":
-        chain = ca_chain(view)
-        return _shown(chain, ca_chain=chain)
-    if serial == "crl":
-        return _shown(c.to_pem(await authority.revocation_list(view, DEFAULT, core.unsealed.now_ns())))
-    item = view.get(CERTS + authority.serial_path(serial))
-    if item is None:
-        raise NotFound
-    value = item.value
-    issuer = {"issuer_id": value["issuer_id"]} if value["revoked_ns"] else {}
-    return _shown(value["certificate"], revoked_ns=value["revoked_ns"], **issuer)
-
-
 def _shown(certificate: str, *, revoked_ns: int = 0, **more: str) -> Response:
     return Response(
         data={
@@ -168,30 +168,52 @@ async def _list_revoked(core: Core, request: Request, params: dict[str, str]) ->
 # --- revocation lists ---
 
 
-async def _crl(core: Core, request: Request, params: dict[str, str]) -> x509.CertificateRevocationList:
-    reference = params.get("issuer", DEFAULT)
-    return await authority.revocation_list(shelf(core, request), reference, core.unsealed.now_ns())
+class _Lists:
+    """The handlers that give out revocation lists."""
 
+    def __init__(self) -> None:
+        self._lists = RevocationLists()
 
-async def _crl_pem(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return Response(body=c.to_pem(await _crl(core, request, params)).encode(), headers=dict(CRL_PEM))
+    async def read(self, core: Core, request: Request, params: dict[str, str]) -> Response:
+        """A certificate, or what else is kept under a name of its own."""
+        view, serial = shelf(core, request), params["serial"]
+        if serial == "ca":
+            return _shown(authority.find_issuer(view, DEFAULT).pem)
+        if serial == "ca_chain":
+            chain = ca_chain(view)
+            return _shown(chain, ca_chain=chain)
+        if serial == "crl":
+            return _shown(c.to_pem(await self._get(core, request, params)))
+        item = view.get(CERTS + authority.serial_path(serial))
+        if item is None:
+            raise NotFound
+        value = item.value
+        issuer = {"issuer_id": value["issuer_id"]} if value["revoked_ns"] else {}
+        return _shown(value["certificate"], revoked_ns=value["revoked_ns"], **issuer)
 
+    async def _get(
+        self, core: Core, request: Request, params: dict[str, str]
+    ) -> x509.CertificateRevocationList:
+        reference = params.get("issuer", DEFAULT)
+        return await self._lists.get(shelf(core, request), reference, core.unsealed.now_ns())
 
-async def _crl_der(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return Response(body=c.to_der(await _crl(core, request, params)), headers=dict(CRL_DER))
+    async def pem(self, core: Core, request: Request, params: dict[str, str]) -> Response:
+        made = await self._get(core, request, params)
+        return Response(body=c.to_pem(made).encode(), headers=dict(CRL_PEM))
 
+    async def der(self, core: Core, request: Request, params: dict[str, str]) -> Response:
+        return Response(body=c.to_der(await self._get(core, request, params)), headers=dict(CRL_DER))
 
-async def _crl_json(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return Response(data={"crl": c.to_pem(await _crl(core, request, params))})
+    async def json(self, core: Core, request: Request, params: dict[str, str]) -> Response:
+        return Response(data={"crl": c.to_pem(await self._get(core, request, params))})
 
-
-async def _rotate(core: Core, request: Request, params: dict[str, str]) -> Response:
-    view = shelf(core, request)
-    await view.write(view.delete_below(CRL))  # their revisions are never used again: see revocation_list()
-    for issuer in authority.issuers(view):
-        if view.get(authority.KEYS + issuer.key_id) is not None:
-            await authority.revocation_list(view, issuer.id, core.unsealed.now_ns())
-    return Response(data={"success": True})
+    async def rotate(self, core: Core, request: Request, params: dict[str, str]) -> Response:
+        view = shelf(core, request)
+        for issuer in authority.issuers(view):
+            await view.write(authority.outdated(view, issuer.id))
+            if view.get(authority.KEYS + issuer.key_id) is not None:
+                await self._lists.get(view, issuer.id, core.unsealed.now_ns())
+        return Response(data={"success": True})
 
 
 # --- revoking ---

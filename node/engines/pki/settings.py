@@ -385,5 +385,6 @@ async def _set_crl(core: Core, request: Request, params: dict[str, str]) -> Resp
         raise InvalidRequest("the expiry of revocation lists must be greater than zero")
     if said["enable_delta"]:
         raise InvalidRequest("delta revocation lists are not offered")
-    await view.write(view.put(f"{CONFIG}crl", said), view.delete_below(authority.CRL))
+    lists = (authority.outdated(view, issuer.id) for issuer in authority.issuers(view))
+    await view.write(view.put(f"{CONFIG}crl", said), *lists)
     return Response(data=said)

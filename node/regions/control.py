@@ -199,6 +199,10 @@ async def promote(core: Core, *, accept_loss: bool, max_lag_s: float | None, for
             f"{own.region} is handing over: if its successor is gone, `strongroom region demote -force` here ends that,"
             " and then it can be promoted"
         )
+    if regions.was_removed:
+        raise InvalidRequest(
+            f"{own.region} was removed: `strongroom region leave` makes it a store of its own"
+        )
     source = regions.primary()
     answers = source is not None and await _answers(regions, source, own, force=force)
     behind, ahead = lag(regions, own, in_touch=answers), await _ahead(regions, own)

@@ -14,6 +14,7 @@ from node.regions.links import Links
 from node.store import Store
 
 CERTIFY_EVERY_S = 24 * 3600.0  # certificates of links are good for authority.LIFETIME
+CLOCK_SET_S = 60.0  # a wall clock that moved by more on its own was set, or stood still
 
 log = structlog.get_logger("regions")
 
@@ -35,7 +36,7 @@ class Ends:
         self.links: Links | None = None
         self.problem = ""  # why other regions cannot reach this node
         self._tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
-        self._certified_at = 0.0
+        self._certified_at = self._clock_s = 0.0
         self.group = b""  # the certificate of the authority under which links were opened
         self._serve: Listening | None = None
         self._listen = listen
@@ -50,16 +51,22 @@ class Ends:
         ca = authority.authority(self._store)
         if ca is None:
             return
-        if time.monotonic() - self._certified_at > CERTIFY_EVERY_S or self._tls is None:
+        if self._tls is None or self._is_due():
             own = authority.certify(ca, self._store.region()[0], self._cluster_id)
             self._tls = self._tls or authority.contexts(ca, own)
             for context in self._tls:
                 pki.load_credentials(context, own)  # for handshakes from now on
             self._certified_at, self.group = time.monotonic(), ca.certificate
+            self._clock_s = _clock_s()
         if self.links is None:
             self.links = Links(self._tls[1], self._cluster_id, source=self._settings.link_source)
         if self._serve is None and self._settings.link_bind_address:
             await self._bind(self._settings.link_bind_address, self._tls[0])
+
+    def _is_due(self) -> bool:
+        """Also at once when the clock was set: a certificate of the future is refused until then."""
+        aged = time.monotonic() - self._certified_at > CERTIFY_EVERY_S
+        return aged or abs(_clock_s() - self._clock_s) > CLOCK_SET_S
 
     async def _bind(self, address: str, tls: ssl.SSLContext) -> None:
         """A node that other regions cannot reach serves its clients all the same, says so, and tries again."""
@@ -84,3 +91,8 @@ class Ends:
             await serve.drain(0)
         if links is not None:
             await links.close()
+
+
+def _clock_s() -> float:
+    """How far the wall clock is ahead of the one that nobody sets."""
+    return time.time() - time.monotonic()

@@ -25,9 +25,12 @@ from node.errors import InvalidRequest
 from node.regions import authority, control, stream
 from node.regions.arrival import Arrival, Asker, Progress
 from node.regions.links import Interrupted, Links, Unreachable
-from node.view import write
+from node.store import CommandRejected, Store
+from node.view import View, write
 from storage.command import RegionFound, RegionPut
+from storage.entries import REGIONS
 from storage.keyring import RootKey
+from storage.outcome import Reason
 from storage.secret import Secret
 
 ENROL = "/v1/sys/regions/enrol"
@@ -93,6 +96,7 @@ async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
     if ca is None or cluster is None:
         raise InvalidRequest("this cluster is no region yet: `region create` makes it one")
     check_name(request.region)
+    revision = View(store, REGIONS).revision(_admission(request.region))  # as of the state in which it is new
     await _check_new(core, request)
     if not 0 < len(request.links) <= LINKS_MAX or len(request.endpoints) > LINKS_MAX:
         raise InvalidRequest(f"a region enrols with 1 to {LINKS_MAX} addresses")
@@ -101,14 +105,7 @@ async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
     except ValueError:
         raise InvalidRequest("public_key is not a base64 X25519 key") from None
     await spend_ticket(core, REGION, request.secret, f"region:{request.region}")
-    await store.submit(
-        RegionPut(
-            time_ns=store.now_ns(),
-            name=request.region,
-            endpoints=tuple(request.endpoints),
-            links=tuple(request.links),
-        )
-    )
+    await _register(store, request, revision)
     own = authority.certify(ca, request.region, cluster[0])
     name = store.reads.region()[0]
     secret = msgspec.msgpack.encode((store.root.reveal(), own.key.reveal()))
@@ -135,6 +132,27 @@ async def _check_new(core: Core, request: EnrolRequest) -> None:
         with contextlib.suppress(Unreachable, Interrupted):
             await control.worker(core).hello(each)
             raise InvalidRequest(f"{problem}, and it answers")
+
+
+def _admission(region: str) -> str:
+    return f"admitted/{region}"
+
+
+async def _register(store: Store, request: EnrolRequest, revision: int) -> None:
+    """Raises InvalidRequest for the later one of two that join under one name at once: both would speak in it."""
+    put = RegionPut(
+        time_ns=store.now_ns(),
+        name=request.region,
+        endpoints=tuple(request.endpoints),
+        links=tuple(request.links),
+    )
+    admission = View(store, REGIONS).put(_admission(request.region), request.links, expect=revision)
+    try:
+        await write(store, admission, put)
+    except CommandRejected as error:
+        if error.reason == Reason.REVISION_MISMATCH:
+            raise InvalidRequest(f"another cluster joins as {request.region} just now") from None
+        raise control.refused(error, request.region) from None
 
 
 def check_name(name: str) -> None:

@@ -79,7 +79,7 @@ async def leave(core: Core, token: Secret, *, force: bool) -> None:
     store, regions = core.unsealed, control.worker(core)
     own = stream.standing(store)
     control.check_founded(core)
-    if own.role == roles.SECONDARY and not force and _is_registered(core, own.region):
+    if own.role == roles.SECONDARY and not force and not regions.was_removed:
         await _unregister(regions, own, token)
     try:
         await store.submit(RegionLeave(time_ns=store.now_ns()))
@@ -112,7 +112,3 @@ async def _unregister(regions: RegionsWorker, own: Standing, token: Secret) -> N
         raise InvalidRequest(f"{source.name} could not be told: {error}{advice}") from None
     if answer.status >= 300:
         raise InvalidRequest(f"{source.name} answered HTTP {answer.status} to its removal{advice}")
-
-
-def _is_registered(core: Core, name: str) -> bool:
-    return any(each.name == name for each in core.unsealed.reads.regions())

@@ -19,8 +19,8 @@ import structlog
 from consensus.api import Role
 from node.config import Settings
 from node.errors import NodeError, NoQuorum
+from node.regions import registration, stream
 from node.regions import settings as own_settings
-from node.regions import stream
 from node.regions.arrival import Progress
 from node.regions.contacts import Contact
 from node.regions.ends import Ends, Listen
@@ -58,6 +58,7 @@ class RegionsWorker:
         self._answered: set[str] = set()  # regions that did, since then
         self._touching: dict[tuple[str, tuple[str, ...]], asyncio.Task[None]] = {}  # by who is being asked
         self._surveyed_at = -math.inf
+        self._registered: dict[str, int] = {}  # when each region was registered, as far as this node has seen
         store.cleared.clear()
         self.throttle = Throttle(settings.link_bytes_per_s)
         self._ends = Ends(store, settings, cluster_id, listen)
@@ -133,8 +134,12 @@ class RegionsWorker:
 
     @property
     def was_removed(self) -> bool:
-        """Whether the others forgot this region: it follows nobody, and speaks for nobody."""
-        return self._store.region_role() == roles.SECONDARY and self._own_name not in self._known()
+        """Whether the others forgot this region, whoever goes by its name by now: it follows nobody, and speaks for
+        nobody.
+        """
+        if self._store.region_role() not in roles.FOLLOWS:
+            return False
+        return not registration.is_ours(self._store, self._known().get(self._own_name))
 
     def was_demoted(self, region: Region) -> bool:
         """Whether a region said that it follows in its own epoch: nobody has taken over from it yet."""
@@ -228,9 +233,20 @@ class RegionsWorker:
         with contextlib.suppress(NoQuorum):
             await self._store.fresh()  # else regions whose entries are not applied yet would be left out
             self._asking_since = self._asking_since or time.monotonic()
+            self._forget_strangers()
             others = self.others()
             await self._touch_all(others)
             self._clear(everybody=all(each.name in self._answered for each in others))
+
+    def _forget_strangers(self) -> None:
+        """What was heard of a region that is registered no more, or by that name anew, says nothing of who is."""
+        registered = {each.name: each.created_ns for each in self._known().values()}
+        for name in [name for name, since in self._registered.items() if registered.get(name) != since]:
+            self.contacts.pop(name, None)
+            self._answered.discard(name)
+            for asked in [asked for asked in self._touching if asked[0] == name]:
+                self._touching.pop(asked).cancel()
+        self._registered = registered
 
     async def _touch_all(self, others: list[Region]) -> None:
         """The nearest node of each, now and then all nodes: each in its own time, so that none holds up the others."""
@@ -283,9 +299,11 @@ class RegionsWorker:
         elif role == roles.CALLED:
             await self._answer_call()
         elif role == roles.SECONDARY:
+            await registration.note(self._store, self._known().get(self._own_name))
             await self._follower.follow()
         else:
             await self._look_for_successor()
+            await registration.note(self._store, self._known().get(self._own_name))
             await self._tell_addresses()
             await asyncio.sleep(RETRY_S)
 
@@ -295,7 +313,7 @@ class RegionsWorker:
         After a start this region may be called by a handover that was ended long ago.
         """
         own = stream.standing(self._store)
-        if self._highest > own.rank:
+        if self._highest > own.rank or self.was_removed:
             await self._store.submit(RegionDemote(time_ns=self._store.now_ns()))
             return
         if not self._store.cleared.is_set():

@@ -30,9 +30,11 @@ from storage.command import (
     RegionHandover,
     RegionPromote,
     RegionPut,
+    RegionRemove,
     encode,
 )
 from storage.rows import Region
+from storage.secret import Secret
 
 US = Region("us", ("https://127.0.0.1:1",), ("127.0.0.1:1",), 0)
 
@@ -111,13 +113,17 @@ class Answering(Slow):
         super().__init__()
         self.silent, self.in_touch, self.times = silent, in_touch, Counter[str]()
         self.addresses: list[str] = []
+        self.told_links: tuple[str, ...] = ()
+        self.gone: tuple[str, ...] = ()
 
     async def ask(self, region: str, addresses: tuple[str, ...], *_: Any, **__: Any) -> Answer:
         self.times[region] += 1
         self.addresses += addresses
         if region in self.silent:
             await asyncio.Event().wait()
-        told = Standing(region, "secondary", 1, "eu", 0, in_touch=self.in_touch)
+        if region in self.gone:
+            raise Unreachable("nobody listens")
+        told = Standing(region, "secondary", 1, "eu", 0, in_touch=self.in_touch, links=self.told_links)
         return Answer(200, {}, msgspec.json.encode(told), addresses[0], 0.01)
 
     async def close(self) -> None: ...
@@ -226,6 +232,69 @@ async def test_whoever_is_called_asks_first_whether_another_one_went_on(
             store.cleared.set()
         await worker._step()
         assert store.region_role() == role
+
+
+async def heard(worker: RegionsWorker, name: str) -> Standing:
+    while name not in worker.contacts:
+        await worker._round()
+    return worker.contacts[name].standing
+
+
+async def test_what_was_heard_of_a_region_that_was_removed_says_nothing_of_who_has_its_name_now(
+    tmp_path: Path,
+) -> None:
+    """Its addresses would be told everywhere, and the new one could never be handed over to."""
+    links = Answering()
+    async with primary(tmp_path, links, "us") as worker, asyncio.timeout(PATIENCE_S):
+        store = worker._store
+        links.told_links = ("us:1",)
+        await heard(worker, "us")
+        await store.submit(RegionRemove(store.now_ns(), "us"))
+        await store.submit(RegionPut(store.now_ns(), "us", (), ("new:1",)))
+        links.gone = ("us",)
+        await worker._round()
+        await worker._tell_addresses()
+        assert [each.links for each in store.regions() if each.name == "us"] == [("new:1",)]
+        links.gone, links.told_links = (), ("new:1", "new:2")
+        await heard(worker, "us")
+        await worker._tell_addresses()
+        assert [each.links for each in store.regions() if each.name == "us"] == [("new:1", "new:2")]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_who_was_removed_and_finds_another_one_under_its_name_is_not_called(
+    tmp_path: Path, restarted: bool
+) -> None:
+    """Two clusters would begin to order writes, in one epoch and under one name: nobody could tell them apart."""
+    async with opened(tmp_path) as core:
+        await follow(core)  # as eu, which orders no writes any more
+        store = core.unsealed
+        worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
+        store.cleared.set()
+        await worker._step()
+        assert not worker.was_removed
+        now = store.now_ns() + 1
+        told = (
+            EpochBegin(now, 2, "us"),
+            RegionRemove(now, "eu"),
+            RegionPut(now, "eu", (), ("new:1",)),
+            RegionHandover(now, "eu"),
+        )
+        history = tuple((bytes([number]) * 16, encode(each)) for number, each in enumerate(told))
+        await store.submit(RegionApply(store.now_ns(), epoch=1, first=store.position + 1, commands=history))
+        assert store.region_role() == "called"
+        if restarted:
+            worker = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
+            store.cleared.set()
+        await worker._step()
+        assert store.region_role() == "secondary"
+        await worker._step()
+        assert (worker.was_removed, "was removed" in worker.stuck) == (True, True)
+        core.regions = worker
+        with pytest.raises(InvalidRequest, match="was removed"):
+            await control.promote(core, accept_loss=True, max_lag_s=None, force=True)
+        await parting.leave(core, Secret(b"any"), force=False)  # and the other one is not told to go
+        assert store.region_role() == "alone"
 
 
 async def test_links_that_are_closed_reach_nobody() -> None:

@@ -37,6 +37,12 @@ def poll(probe: Callable[[], T], *, timeout: float = PATIENCE_S, what: str = "it
         time.sleep(POLL_S)
 
 
+def records(path: Path, *, after: int = 0) -> list[dict[str, Any]]:
+    """The whole lines, from a byte offset on, of a file of JSON that its process may be writing to."""
+    whole, _, _ = path.read_bytes()[after:].rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 class Server:
     """One `strongroom server` with its own directory; a context manager that leaves nothing running."""
 

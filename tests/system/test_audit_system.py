@@ -1,7 +1,6 @@
 """Every request leaves two records before its answer, or there is no answer and nothing happened."""
 
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -10,15 +9,10 @@ from typing import Any
 
 import pytest
 from support.ports import free_ports
-from support.processes import Server, configuration
+from support.processes import Server, configuration, records
 from support.targets import unique
 
 from node.cli.local_cluster import LocalCluster
-
-
-def records(path: Path, *, after: int = 0) -> list[dict[str, Any]]:
-    """The audit file's whole lines from a byte offset on."""
-    return [json.loads(line) for line in path.read_bytes()[after:].splitlines()]
 
 
 def ask(cluster: LocalCluster, node: str, method: str, path: str, body: Any = None, **more: Any) -> Any:

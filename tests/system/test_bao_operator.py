@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support.clusters import under_one_leader
 from support.processes import poll
 from support.targets import Bao, table, unique
 
@@ -256,12 +257,15 @@ def test_status_of_a_follower_names_the_leader(bao: Bao, cluster: LocalCluster) 
 
 
 def test_peers_are_listed(bao: Bao, cluster: LocalCluster) -> None:
-    servers = bao.json("operator", "raft", "list-peers")["data"]["config"]["servers"]
-    assert {(s["node_id"], s["address"]) for s in servers} == {
-        (node.id, f"127.0.0.1:{node.cluster_port}") for node in cluster.nodes
-    }
-    assert [s["node_id"] for s in servers if s["leader"]] == [cluster.wait_leader()]
-    assert all(s["voter"] for s in servers)
+    def look(leader: str) -> None:
+        servers = bao.json("operator", "raft", "list-peers")["data"]["config"]["servers"]
+        assert {(s["node_id"], s["address"]) for s in servers} == {
+            (node.id, f"127.0.0.1:{node.cluster_port}") for node in cluster.nodes
+        }
+        assert [s["node_id"] for s in servers if s["leader"]] == [leader]
+        assert all(s["voter"] for s in servers)
+
+    under_one_leader(cluster, look)
     rows = bao.ok("operator", "raft", "list-peers").splitlines()[2:]
     assert sorted(row.split()[2] for row in rows) == ["follower", "follower", "leader"]
 

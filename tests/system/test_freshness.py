@@ -89,7 +89,7 @@ def test_a_node_that_slept_through_a_revocation_lets_nobody_in_by_what_it_knew(
 
     def refused() -> bool:
         answers = _asked_in_its_sleep(cluster, follower, writer, token_of(cluster, writer, [name]))
-        if answers[OF_THE_STORE[1]] == 503:
+        if 503 in answers.values():
             return False  # it found no quorum in its time, so it could not know: a busy machine
         assert set(answers.values()) == {403}, answers
         return True

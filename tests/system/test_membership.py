@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from support.certs import Authority
+from support.patience import PATIENCE_S
 from support.ports import free_ports
 from support.processes import Server, configuration, poll
 from support.targets import Bao, Target
@@ -348,7 +349,7 @@ def test_tls_is_1_3_only(cluster: LocalCluster) -> None:
     context = ssl.create_default_context(cafile=str(cluster.ca_path))
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with (
-        socket.create_connection(("127.0.0.1", cluster.nodes[0].api_port), 5) as raw,
+        socket.create_connection(("127.0.0.1", cluster.nodes[0].api_port), PATIENCE_S) as raw,
         pytest.raises((ssl.SSLError, ConnectionError)),
         context.wrap_socket(raw, server_hostname="localhost"),
     ):

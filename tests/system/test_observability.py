@@ -1,6 +1,5 @@
 """What a node tells those who run it: metrics for Prometheus, logs as JSON."""
 
-import json
 import re
 import ssl
 import urllib.request
@@ -8,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from support.clusters import under_one_leader
 from support.patience import PATIENCE_S
-from support.processes import poll
+from support.processes import poll, records
 
 from node import VERSION
 from node.cli.local_cluster import LocalCluster
@@ -27,13 +27,11 @@ def scrape(cluster: LocalCluster, node: str, token: str) -> dict[str, float]:
 
 
 def test_metrics_tell_the_state_of_raft_the_seal_and_requests(cluster: LocalCluster, mount: str) -> None:
-    leader = cluster.wait_leader()
+    under_one_leader(cluster, partial(_tell_of_leader, cluster))
     for node in cluster.nodes:
         cluster.must(node.id, "GET", f"{mount}/config")
         samples = scrape(cluster, node.id, cluster.token)
         assert samples["strongroom_unsealed"] == 1
-        assert samples["strongroom_raft_is_leader"] == (node.id == leader)
-        assert samples["strongroom_raft_has_leader"] == 1
         assert samples["strongroom_raft_members"] >= 3
         assert 0 < samples["strongroom_raft_applied_index"] <= samples["strongroom_raft_last_index"]
         assert samples["strongroom_raft_term"] >= 1
@@ -42,6 +40,13 @@ def test_metrics_tell_the_state_of_raft_the_seal_and_requests(cluster: LocalClus
         assert samples[counted] > 0
         assert samples["strongroom_http_requests_in_flight"] >= 1
         assert samples[f'strongroom_build_info{{version="{VERSION}"}}'] == 1
+
+
+def _tell_of_leader(cluster: LocalCluster, leader: str) -> None:
+    for node in cluster.nodes:
+        samples = scrape(cluster, node.id, cluster.token)
+        assert samples["strongroom_raft_is_leader"] == (node.id == leader)
+        assert samples["strongroom_raft_has_leader"] == 1
 
 
 def test_metrics_need_a_token_and_count_refusals(cluster: LocalCluster) -> None:
@@ -61,7 +66,7 @@ def test_metrics_name_no_path_and_no_token(cluster: LocalCluster, mount: str) ->
 
 def logged(path: Path, event: str) -> list[dict[str, Any]]:
     """The whole lines of a log, once one of them is of an event."""
-    lines = [json.loads(line) for line in path.read_text().rpartition("\n")[0].splitlines()]
+    lines = records(path)
     return lines if any(line["event"] == event for line in lines) else []
 
 

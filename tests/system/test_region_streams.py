@@ -1,6 +1,5 @@
 """What travels between two regions that run: no faster than it may, and for longer than a certificate is good."""
 
-import json
 import os
 import socket
 import ssl
@@ -11,7 +10,8 @@ from datetime import UTC, datetime
 import pytest
 from cryptography import x509
 from support import brief_certificates
-from support.processes import poll
+from support.patience import PATIENCE_S
+from support.processes import poll, records
 from support.regions import RegionOfOne, distant_regions
 
 from node.cli.local_wan import LocalWan
@@ -47,7 +47,10 @@ def ends(region: RegionOfOne) -> datetime:
     host, _, port = region.door.target.rpartition(":")
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((host, int(port)), 10) as plain, context.wrap_socket(plain) as shown:
+    with (
+        socket.create_connection((host, int(port)), PATIENCE_S) as plain,
+        context.wrap_socket(plain) as shown,
+    ):
         der = shown.getpeercert(binary_form=True)
     assert der is not None
     return x509.load_der_x509_certificate(der).not_valid_after_utc
@@ -66,8 +69,9 @@ def test_a_cap_that_is_set_while_a_region_runs_holds_on_the_wire(regions: Apart)
     told = eu.must(token, "GET", "sys/regions/settings")["data"]
     assert told == {"bandwidth": "1Mbit", "switchover_max_lag": 10000, "promote_max_lag": "0s"}
     assert us.must(token, "GET", "sys/regions/settings")["data"]["bandwidth"] == "", "it is eu's alone"
-    records = (eu.directory / "audit.jsonl").read_text().splitlines()
-    assert "sys/regions/settings" in [json.loads(each)["request"]["path"] for each in records]
+    assert "sys/regions/settings" in [
+        each["request"]["path"] for each in records(eu.directory / "audit.jsonl")
+    ]
 
     poll(lambda: eu.regions(token)["bytes_per_second_max"] == CAP_BYTES_PER_S, what="the cap is in force")
     before, began = carried(wan), time.monotonic()

@@ -37,7 +37,7 @@ def test_the_leader_keeps_as_many_as_it_was_told_and_the_next_leader_goes_on(
     def files() -> list[Path]:
         return sorted(shots.glob("auto-*.snap")) if shots.exists() else []
 
-    poll(lambda: len(files()) == 1, what="the first snapshot")
+    poll(files, what="the first snapshot")
     first = files()[0]
     assert first.stat().st_mode & 0o777 == 0o600
     cluster.kill(cluster.wait_leader())
@@ -46,8 +46,8 @@ def test_the_leader_keeps_as_many_as_it_was_told_and_the_next_leader_goes_on(
     assert len(files()) <= 2
     cluster.start_all()
     cluster.wait_unsealed("n1")
-    leader = cluster.wait_leader()
-    status = cluster.must(leader, "GET", "sys/storage/raft/snapshot-auto/status/often")["data"]
+    path = "sys/storage/raft/snapshot-auto/status/often"
+    status = poll(lambda: cluster.must(cluster.wait_leader(), "GET", path), what="its status")["data"]
     assert (status["consecutive_errors"], status["last_snapshot_error"]) == (0, "")
     cluster.must("n1", "DELETE", f"{CONFIG}/often")
     assert cluster.request("n1", "GET", f"{CONFIG}/often")[0] == 404
@@ -106,15 +106,15 @@ def test_a_plan_that_cannot_be_carried_out_says_why_and_is_tried_again(
     cluster.must(
         "n1", "POST", f"{CONFIG}/tight", {"interval": "10s", "local_max_space": 100, "file_prefix": "t"}
     )
-    leader = cluster.wait_leader()
     path = "sys/storage/raft/snapshot-auto/status/tight"
 
     def failed() -> bool:
-        return bool(cluster.must(leader, "GET", path)["data"]["consecutive_errors"])
+        leader = cluster.wait_leader()
+        told = cluster.must(leader, "GET", path)["data"]
+        counted = metrics(cluster, leader)["strongroom_snapshot_failures_total"]
+        return "local_max_space" in told["last_snapshot_error"] and counted >= 1
 
-    poll(failed, what="a failure that is told")
-    assert "local_max_space" in cluster.must(leader, "GET", path)["data"]["last_snapshot_error"]
-    assert metrics(cluster, leader)["strongroom_snapshot_failures_total"] >= 1
+    poll(failed, what="a failure that is told, and counted")
     cluster.must("n1", "POST", f"{CONFIG}/tight", {"interval": "10s", "file_prefix": "t"})
     poll(lambda: list(shots.glob("t-*.snap")), what="a snapshot once there is room", timeout=90.0)
     cluster.must("n1", "DELETE", f"{CONFIG}/tight")

@@ -4,9 +4,11 @@ The statuses and shapes are those that three OpenBao servers gave when they were
 does better on purpose (a standby writes), the test says so.
 """
 
+from functools import partial
 from typing import Any
 
 import pytest
+from support.clusters import under_one_leader
 from support.processes import poll
 from support.targets import unique
 
@@ -36,8 +38,13 @@ def test_health_tells_a_standby_by_its_code(
         assert (answer["initialized"], answer["sealed"], answer["standby"]) == (True, False, True)
 
 
-def test_a_standby_names_the_leader_and_describes_itself(cluster: LocalCluster, follower: str) -> None:
-    leader = cluster.node(cluster.wait_leader())
+def test_a_standby_names_the_leader_and_describes_itself(cluster: LocalCluster) -> None:
+    under_one_leader(cluster, partial(_is_told_of, cluster))
+
+
+def _is_told_of(cluster: LocalCluster, leading: str) -> None:
+    leader = cluster.node(leading)
+    follower = next(node.id for node in cluster.nodes if node.id != leading)
     told = cluster.request(follower, "GET", "sys/leader", token="")[1]
     assert (told["ha_enabled"], told["is_self"]) == (True, False)
     assert told["leader_address"] == leader.api_address
@@ -77,9 +84,14 @@ def ask(cluster: LocalCluster, node: str, method: str, path: str, body: Any = No
     return status, headers.get("location", "")
 
 
-def test_what_only_the_leader_knows_is_asked_of_it(cluster: LocalCluster, follower: str) -> None:
+def test_what_only_the_leader_knows_is_asked_of_it(cluster: LocalCluster) -> None:
     """With a redirection that Vault's clients follow once, with their token, and with their query."""
-    leader = cluster.node(cluster.wait_leader())
+    under_one_leader(cluster, partial(_is_redirected_to, cluster))
+
+
+def _is_redirected_to(cluster: LocalCluster, leading: str) -> None:
+    leader = cluster.node(leading)
+    follower = next(node.id for node in cluster.nodes if node.id != leading)
     for method, path, query in (
         ("GET", "sys/storage/raft/autopilot/state", ""),
         ("GET", "sys/rekey/init", "?nonce=n"),
@@ -93,7 +105,11 @@ def test_what_only_the_leader_knows_is_asked_of_it(cluster: LocalCluster, follow
 
 
 def test_the_state_of_the_members_has_what_the_clients_show(cluster: LocalCluster) -> None:
-    leader, ids = cluster.wait_leader(), {node.id for node in cluster.nodes}
+    under_one_leader(cluster, partial(_shows_members, cluster))
+
+
+def _shows_members(cluster: LocalCluster, leader: str) -> None:
+    ids = {node.id for node in cluster.nodes}
     told = cluster.must(leader, "GET", "sys/storage/raft/autopilot/state")["data"]
     assert set(told["voters"]) == set(told["servers"]) == ids
     assert (told["leader"], told["servers"][leader]["status"]) == (leader, "leader")

@@ -108,11 +108,15 @@ def test_a_hang_up_takes_up_new_certificates_and_the_log_level(tmp_path: Path) -
         server.start()
         server.wait_health(501)
         host, port = address.removeprefix("https://").split(":")
-        before = ssl.get_server_certificate((host, int(port)))
+
+        def shown() -> str:
+            return ssl.get_server_certificate((host, int(port)), timeout=PATIENCE_S)
+
+        before = shown()
         self_signed(tmp_path)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"log_level": "error"}))
         os.kill(server.pid, signal.SIGHUP)
-        poll(lambda: ssl.get_server_certificate((host, int(port))) != before, what="another certificate")
+        poll(lambda: shown() != before, what="another certificate")
         assert server.health() == 501, "the new one is trusted with its own file"
         (tmp_path / "key.pem").write_text("rubbish")
         os.kill(server.pid, signal.SIGHUP)

@@ -57,6 +57,7 @@ api-fuzz: $(READY) ## drawn requests for every operation of the OpenAPI document
 chaos: $(READY) ## break nodes, links and regions under load, and check every promise (docs/chaos.md)
 	@$(BIN)/python -m chaos.run --kills 50
 	@$(BIN)/python -m chaos.run --kills 50 --power-loss 0.6 --pauses --cuts
+	@$(BIN)/python -m chaos.guards --minutes 2 --pauses --read-workers 2
 	@$(BIN)/python -m chaos.regions --switchovers 3
 	@$(BIN)/python -m chaos.regions --kills 3
 	@$(BIN)/python -m chaos.regions --splits 3

@@ -1,6 +1,7 @@
 """Applications: clients of the Python library that know the nodes of all regions, and should notice nothing."""
 
 import asyncio
+import contextlib
 import random
 import ssl
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from chaos.workload import VERSIONS_PER_PATH
 CLIENTS = 4
 PAUSE_S = 0.2
 ERRORS_MAX = 100
+ARRIVAL_S_MAX = 60.0
 
 
 @dataclass(slots=True)
@@ -40,9 +42,23 @@ class Applications:
         async with self._client() as client:
             made = await client.kv.put(shared, {"value": shared})
             self.written[shared] = {made.version: shared}
+        for endpoint in self.endpoints:
+            await self._arrived(endpoint, shared)
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
                 group.create_task(self._application(number, shared), name=f"application {number}")
+
+    async def _arrived(self, endpoint: str, path: str) -> None:
+        """A region that follows has it a little later. Raises TimeoutError."""
+        async with (
+            asyncio.timeout(ARRIVAL_S_MAX),
+            AsyncClient([endpoint], Token(self.token), ssl_context=self.tls) as there,
+        ):
+            while True:
+                with contextlib.suppress(StrongroomError):
+                    await there.kv.get(path)
+                    return
+                await asyncio.sleep(PAUSE_S)
 
     def _client(self) -> AsyncClient:
         known = list(self.endpoints)

@@ -1,7 +1,9 @@
 """The client for threads; and what it has in common with the one for asyncio (_async_client.py)."""
 
+import os
 import ssl
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -18,6 +20,18 @@ from strongroom._transport import CaFiles, context_of, environment, http_options
 
 CLOSE_TIMEOUT_S = 5.0
 DEFAULT_MOUNT = "secret"
+
+
+_CLIENTS: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for each in tuple(_CLIENTS):
+        each.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class ClientBase:
@@ -94,7 +108,7 @@ class Client(ClientBase):
     transport: an httpx transport, for tests.
 
     In a `with` block a thread looks after the token and the round trips, so that no call has to wait for that. Without
-    it they are looked after when a call finds that it is time.
+    it, and in a child of the process (os.fork), they are looked after when a call finds that it is time.
     Raises ConfigurationError. Every call raises StrongroomError; see the tree in strongroom._errors.
     """
 
@@ -102,7 +116,14 @@ class Client(ClientBase):
 
     def _connect(self, options: dict[str, Any]) -> None:
         self._threads: list[threading.Thread] = []
-        self._driver = SyncDriver(httpx.Client(**options))
+        self._driver = SyncDriver(lambda: httpx.Client(**options))
+        _CLIENTS.add(self)
+
+    def forked(self) -> None:
+        """In a child of this process, which shares no connection with it."""
+        self._threads = []
+        self._core.forked()
+        self._driver.begin()
 
     def __enter__(self) -> Self:
         for name, program in self._core.in_the_background():

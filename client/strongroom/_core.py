@@ -132,9 +132,17 @@ class Core:
             return
         data = answer.body.get("data") if answer.status == 200 and isinstance(answer.body, dict) else None
         regions = data.get("regions") if isinstance(data, dict) else None
-        for region in regions if isinstance(regions, list) else ():
-            told = region.get("endpoints") if isinstance(region, dict) else None
-            self.endpoints.add([str(url) for url in told] if isinstance(told, list) else [])
+        if not isinstance(regions, list):
+            return
+        told = [each.get("endpoints") for each in regions if isinstance(each, dict)]
+        urls = [str(url) for each in told if isinstance(each, list) for url in each]
+        if urls:  # else it is none of several regions, or one that has left them
+            self.endpoints.told(urls)
+
+    def forked(self) -> None:
+        """In a child of this process: what runs in the parent's threads does not run here."""
+        self.requests.measured_elsewhere = False
+        self.push.forked()
 
     def in_the_background(self) -> Iterator[tuple[str, Program[None]]]:
         """What runs until the client is closed, and what its thread or task is called."""

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -153,12 +153,19 @@ def _looked_at(reading: "asyncio.Task[str | None]") -> None:
 class SyncDriver:
     """Runs programs for any number of threads."""
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    def __init__(self, connect: Callable[[], httpx.Client]) -> None:
+        self._connect = connect
+        self.closed = threading.Event()
+        self.begin()
+
+    def begin(self) -> None:
+        """Without connections, and nobody waiting: also in a child of a process that has some, and whose threads may
+        hold locks for ever there.
+        """
+        self._http = self._connect()
         self._step = threading.Lock()  # held while a program runs from one yield to the next
         self._locks: dict[Hashable, tuple[threading.Lock, list[None]]] = {}
         self._streams: set[_SyncStream] = set()
-        self.closed = threading.Event()
 
     def interrupt(self) -> None:
         """Wake whoever waits: the client is being closed."""
@@ -229,6 +236,8 @@ class SyncDriver:
         return stream
 
     def _read(self, stream: _SyncStream) -> list[str] | Failure:
+        if stream not in self._streams:
+            return Failure("the stream is the parent process's", sent=True)
         try:
             line = next(stream.lines, None)
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:

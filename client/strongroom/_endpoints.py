@@ -29,6 +29,7 @@ class Endpoint:
     failures: int = 0
     away_until: float = 0.0
     measured_at: float | None = None
+    given: bool = True  # by the user; others were told of by a node
 
     def available(self, now: float) -> bool:
         return now >= self.away_until
@@ -53,14 +54,21 @@ class Endpoints:
         """The address of the endpoint that was chosen last."""
         return self._used.url if self._used else None
 
-    def add(self, urls: Sequence[str]) -> None:
-        """Endpoints that a node has told of. What is none, too many, or would lead out of TLS is left out."""
+    def told(self, urls: Sequence[str]) -> None:
+        """All endpoints that there are, as a node tells. What is none, too many, or would lead out of TLS is left out;
+        what was told before, and is not any more, goes: a region that has left the others goes on answering, for
+        itself.
+        """
+        there = {url.rstrip("/") for url in urls}
+        self.all = [each for each in self.all if each.given or each.url in there]
+        if self._used is not None and self._used not in self.all:
+            self._used = None
         known = {each.url for each in self.all}
         in_the_open = any(url.startswith("http:") for url in known)
         for url in dict.fromkeys(url.rstrip("/") for url in urls):
             safe = in_the_open or url.startswith("https:")
             if url not in known and safe and _usable(url) and len(self.all) < ENDPOINTS_MAX:
-                self.all.append(Endpoint(url))
+                self.all.append(Endpoint(url, given=False))
 
     def due(self, now: float) -> list[Endpoint]:
         """Those that should be measured now: never measured or long ago, and not away. None if there is no choice."""

@@ -99,19 +99,24 @@ class Lines:
     def __init__(self) -> None:
         self.cursor = ""
         self.between = True  # two events
+        self.beats = (
+            0  # how often the server has said where it is, without an event: all before that was told
+        )
         self._id = self._name = self._data = ""
+        self._has_id = False
 
     def take(self, line: str) -> tuple[str, str] | None:
         """(name, data) of an event that this line completes."""
         self.between = not line
         if not line:
             name, data = self._name, self._data
-            self.cursor, self._name, self._data = self._id, "", ""
+            self.beats += self._has_id and not data
+            self.cursor, self._name, self._data, self._has_id = self._id, "", "", False
             return (name, data) if data else None
         part, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if part == "id":
-            self._id = value
+            self._id, self._has_id = value, True
         elif part == "event":
             self._name = value
         elif part == "data" and len(self._data) + len(value) <= DATA_BYTES_MAX:
@@ -139,6 +144,12 @@ class Subscription:
         self._failures = 0
         self.cursor = after
         self.connected = False
+        self._resumed = False  # with a cursor, which the server repeats before it tells what came after it
+
+    @property
+    def level(self) -> bool:
+        """Whether nothing is on its way any more that happened before the server was come to."""
+        return self.connected and self._lines.beats > self._resumed
 
     def next(self) -> Program[Event | None]:
         """The next event; None once the client is closed. Raises ApiError: the servers refuse it for good."""
@@ -180,7 +191,7 @@ class Subscription:
                 if isinstance(answer, Stream):
                     core.endpoints.worked(endpoint)
                     self._stream, self._endpoint, self._lines = answer, endpoint, Lines()
-                    self.connected = True
+                    self.connected, self._resumed = True, bool(self.cursor)
                     self._heard()
                     return True
                 again = yield from self._refused(endpoint, answer, headers)
@@ -283,9 +294,13 @@ class Push:
 
     @property
     def is_up(self) -> bool:
-        """Whether a change would be heard of."""
+        """Whether every change up to now has been heard of, or will be at once."""
         held = self._subscription
-        return held is not None and held.connected and self._core.now() - self._heard_at < SILENCE_MAX_S
+        return held is not None and held.level and self._core.now() - self._heard_at < SILENCE_MAX_S
+
+    def forked(self) -> None:
+        """Nobody listens here."""
+        self._subscription = None
 
     def _note(self) -> None:
         self._heard_at = self._core.now()

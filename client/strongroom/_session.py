@@ -11,6 +11,7 @@ from strongroom._requests import LATER, PATIENT, Ask, Patience, Requests
 RENEW_AT = 2 / 3  # of its lifetime
 LOGIN_BEFORE_END_S = 5.0  # a token that cannot be renewed is replaced so long before its end
 TRY_AGAIN_S = 5.0
+FORBIDDEN = "1 error occurred:\n\t* permission denied\n\n"
 _LOGIN = "login"
 AWAY = (Unavailable, Unreachable)
 
@@ -83,7 +84,7 @@ class Session:
         """Whether the server does not know the token in these headers (any more)."""
         ask = Ask("GET", "auth/token/lookup-self", patience=patience)
         answer = yield from self._requests.send(ask, headers)
-        return answer.status in (401, 403)
+        return answer.status in (401, 403) and not _is_forbidden(answer)
 
     def log_out(self, patience: Patience = PATIENT) -> Program[None]:
         """Revoke the token. What was logged in for ends; a token that was given is revoked too."""
@@ -186,6 +187,12 @@ def _sendable(what: str, value: str) -> str:
     if not value.isascii() or not value.isprintable():
         raise ConfigurationError(f"the {what} cannot be sent: it is not printable ASCII")
     return value
+
+
+def _is_forbidden(answer: Answer) -> bool:
+    """Whether policies refuse: of a token that servers do not know they do not say it like this."""
+    told = answer.body.get("errors") if isinstance(answer.body, dict) else None
+    return isinstance(told, list) and told == [FORBIDDEN]
 
 
 def _says_nothing(answer: Answer) -> bool:

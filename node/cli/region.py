@@ -24,6 +24,12 @@ TOOK_OVER_TIMEOUT_S = 30.0  # a handover takes about three round trips
 TOOK_OVER_PAUSE_S = 0.1
 CHANGING = ("leaving", "called")  # roles in a handover
 JOINING = "sys/regions/join"
+INITIALISED = "sys/init"
+NO_STORE = (
+    "This node has no store yet, and is of no region. `strongroom region join TICKET` makes it the first node of a"
+    " region that follows (`region ticket` in another region prints one); `operator join` one more node of a region"
+    " that there is; `operator init` makes a new store."
+)
 UNCONFIRMED = "This is what the node knew at last: its region has no quorum."
 
 
@@ -126,6 +132,8 @@ def status(client: Client, out: Output) -> int:
         told, confirmed = _known(client)
     except RemoteError:
         if (arriving := _arriving(client)) is None:
+            if _has_no_store(client):
+                raise RemoteError(NO_STORE) from None
             raise
         out.show(
             {"arriving": arriving}, f"This node takes the state of {arriving['source']}: {_share(arriving)}."
@@ -134,6 +142,16 @@ def status(client: Client, out: Output) -> int:
     told |= _leaders_word(client, told)
     out.show(told, render(told) + ("" if confirmed else f"\n{UNCONFIRMED}"))
     return 0 if confirmed and not told["stuck"] else 2
+
+
+def _has_no_store(client: Client) -> bool:
+    """Whether the node says so."""
+    try:
+        answer = client.send("GET", INITIALISED, with_token=False)
+        told: bool = client.checked(answer, "GET", INITIALISED)["initialized"]
+    except (RemoteError, KeyError, TypeError):
+        return False
+    return told is False
 
 
 def _known(client: Client) -> tuple[dict[str, Any], bool]:
@@ -207,25 +225,33 @@ def settings(client: Client, out: Output, changes: tuple[tuple[str, str], ...]) 
 def switchover(client: Client, name: str) -> int:
     """Hand over to region NAME, without a loss, and wait until it has taken over. Any region may be asked."""
     client.call("POST", "sys/regions/switchover", {"name": name})
-    begun = _took_over(client, name)
-    click.echo(
-        f"Success! {name} orders writes since position {begun}."
-        if begun
-        else f"Success! {name} orders writes as soon as it has everything."
-    )
+    try:
+        begun = _took_over(client, name)
+    except _NotTold as unseen:
+        click.echo(
+            f"The handover to {name} was accepted: it orders writes as soon as it has everything. Whether it does by"
+            f" now could not be read here ({unseen}): `strongroom region status` tells it, asked with a"
+            f" token that may read sys/regions, of {name} best; until it names {name} nobody orders writes."
+        )
+        return 0
+    click.echo(f"Success! {name} orders writes since position {begun}.")
     return 0
 
 
+class _NotTold(Exception):
+    """The node does not say how a handover stands."""
+
+
 def _took_over(client: Client, name: str) -> int:
-    """The position since which region `name` orders writes, as soon as the node that is asked knows; 0: it may not be
-    asked. Raises RemoteError if it has not heard of that in time.
+    """The position since which region `name` orders writes, as soon as the node that is asked knows. Raises _NotTold,
+    and RemoteError if it has not heard of that in time.
     """
     ends = time.monotonic() + TOOK_OVER_TIMEOUT_S
     while time.monotonic() < ends:
         try:
             told = needed(client.call("GET", "sys/regions"), "data")
-        except RemoteError:
-            return 0
+        except RemoteError as error:
+            raise _NotTold(" ".join(str(error).split())) from None
         newest = next(reversed(told["epochs"]), {"region": ""})
         if newest["region"] == name and all(each["role"] not in CHANGING for each in told["regions"]):
             return int(newest["position"])

@@ -261,7 +261,9 @@ async def _ask(
     links: Links, source: tuple[str, tuple[str, ...]], asked: dict[str, Any], timeout_s: float
 ) -> bytes:
     """Raises Unreachable or Interrupted."""
-    answer = await links.ask(*source, SNAPSHOT, body=msgspec.json.encode(asked), timeout_s=timeout_s)
+    body = msgspec.json.encode(asked)
+    # the way may never have been measured: who joins asks nothing else
+    answer = await links.ask(*source, SNAPSHOT, body=body, timeout_s=timeout_s, patient=True)
     if answer.status == HTTPStatus.BAD_REQUEST:
         raise CopyGoneError(f"{source[0]} does not have the copy of its state any more")
     if answer.status != HTTPStatus.OK:

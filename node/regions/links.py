@@ -1,4 +1,8 @@
-"""Asking another region: over mutual TLS, any of its nodes, the nearest one first."""
+"""Asking another region: over mutual TLS, any of its nodes, the nearest one first.
+
+Time-outs are for what happens at both ends. What the way takes comes on top: three round trips for an answer over a new
+connection, two of them until it is open.
+"""
 
 import ssl
 import time
@@ -12,12 +16,13 @@ import aiohttp
 
 from node.outgoing import Connector
 from node.regions.authority import link_name
-from node.regions.nearness import Nearness
+from node.regions.nearness import ROUND_TRIP_S_MAX, Nearness
 
 ANSWER_BYTES_MAX = 40 * 1024 * 1024  # the largest answer that the API gives
 CONNECT_TIMEOUT_S = 3.0
 PROBLEM_BYTES_MAX = 512  # of an answer that is an error
 CONNECTIONS_MAX = 64
+OPENING_ROUND_TRIPS, ROUND_TRIPS = 2, 3  # of TCP and TLS 1.3; and with a question
 
 
 class Unreachable(Exception):
@@ -59,16 +64,23 @@ class Links:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         timeout_s: float,
+        patient: bool = False,
     ) -> Answer:
         """One request to any node of the region; the next one is tried only while nothing was sent.
 
-        `path` begins with "/v1/". Raises Unreachable or Interrupted.
+        `path` begins with "/v1/"; `timeout_s` is without what the way takes, as it was measured. `patient`: it may be
+        the longest that there is. Raises Unreachable or Interrupted.
         """
         nearness = self.nearness[region]
         for address in nearness.order(addresses):
             self._check_open()
+            round_trip_s = ROUND_TRIP_S_MAX if patient else nearness.allowed_s(address)
+            timeout = aiohttp.ClientTimeout(
+                total=timeout_s + ROUND_TRIPS * round_trip_s,
+                connect=min(CONNECT_TIMEOUT_S, timeout_s) + OPENING_ROUND_TRIPS * round_trip_s,
+            )
             try:
-                return await self._ask(region, address, path, method, body, headers or {}, timeout_s)
+                return await self._ask(region, address, path, method, body, headers or {}, timeout)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
                 nearness.no_help(address)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -79,15 +91,19 @@ class Links:
     async def stream(
         self, region: str, addresses: tuple[str, ...], path: str, *, body: bytes, silence_s: float
     ) -> AsyncGenerator[tuple[str, bytes], None]:
-        """The pieces of an answer without an end, of any node of the region, with its address; none for `silence_s` is
-        an end too.
+        """The pieces of an answer without an end, of any node of the region, with its address; none for `silence_s`,
+        and what the way takes, is an end too.
 
         Raises Unreachable or Interrupted.
         """
         nearness = self.nearness[region]
         for address in nearness.order(addresses):
             self._check_open()
-            timeout = aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+            round_trip_s = nearness.allowed_s(address)
+            timeout = aiohttp.ClientTimeout(
+                connect=CONNECT_TIMEOUT_S + OPENING_ROUND_TRIPS * round_trip_s,
+                sock_read=silence_s + round_trip_s,
+            )
             try:
                 async with self._request(region, address, path, "POST", body, {}, timeout) as answer:
                     if answer.status != HTTPStatus.OK:
@@ -113,9 +129,8 @@ class Links:
         method: str,
         body: bytes,
         headers: Mapping[str, str],
-        timeout_s: float,
+        timeout: aiohttp.ClientTimeout,
     ) -> Answer:
-        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         began = time.monotonic()
         async with self._request(region, address, path, method, body, headers, timeout) as answer:
             data = b""

@@ -9,6 +9,7 @@ SLOWER_SHARE = 1 / 8
 CHANGES_AT = 0.8
 CHANGES_AT_S_MIN = 0.002  # and shorter by this, so that nobody changes sides with every breath of the network
 ADDRESSES_MAX = 64
+ROUND_TRIP_S_MAX = 4.0  # time-outs make room for no longer one
 
 
 class Nearness:
@@ -35,6 +36,10 @@ class Nearness:
     def round_trip_s(self, address: str) -> float | None:
         """As far as it was measured."""
         return self._round_trips_s.get(address)
+
+    def allowed_s(self, address: str) -> float:
+        """The round trip that a time-out has to make room for."""
+        return min(ROUND_TRIP_S_MAX, self._round_trips_s.get(address, 0.0))
 
     def measured(self, address: str, round_trip_s: float) -> None:
         """A question that needs no work took so long."""

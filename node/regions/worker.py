@@ -25,7 +25,8 @@ from node.regions.arrival import Progress
 from node.regions.contacts import Contact
 from node.regions.ends import Ends, Listen
 from node.regions.following import RETRY_S, Follower
-from node.regions.links import Answer, Interrupted, Links, Unreachable
+from node.regions.links import ROUND_TRIPS, Answer, Interrupted, Links, Unreachable
+from node.regions.nearness import ROUND_TRIP_S_MAX
 from node.regions.stream import HEARTBEAT_S, Rank, Standing
 from node.regions.throttle import Throttle
 from node.store import CommandRejected, Store
@@ -39,6 +40,8 @@ SURVEY_EVERY_S = 5.0  # every node of every region is asked, for the nearest to 
 CONTACT_LOST_S = 5.0  # a question takes up to TOUCH_TIMEOUT_S, and one may get lost
 CLEARANCE_PATIENCE_S = 5.0  # from the first question after a start, for regions that do not answer
 HELLO = "/v1/sys/regions/link/hello"
+
+_Asked = tuple[str, tuple[str, ...], bool]  # a region, its links, patiently
 
 log = structlog.get_logger("regions")
 _encode = msgspec.json.Encoder().encode
@@ -56,7 +59,7 @@ class RegionsWorker:
         self._highest: Rank = (0, "")  # of the epochs that this node heard of
         self._asking_since: float | None = None  # when the other regions were first asked
         self._answered: set[str] = set()  # regions that did, since then
-        self._touching: dict[tuple[str, tuple[str, ...]], asyncio.Task[None]] = {}  # by who is being asked
+        self._touching: dict[_Asked, asyncio.Task[None]] = {}  # by who is being asked
         self._surveyed_at = -math.inf
         self._registered: dict[str, int] = {}  # when each region was registered, as far as this node has seen
         store.cleared.clear()
@@ -129,8 +132,12 @@ class RegionsWorker:
 
     def has_lost(self, region: Region) -> bool:
         """Whether a region that was heard of has been silent for too long to be asked anything."""
-        contact = self.contacts.get(region.name)
-        return contact is not None and time.monotonic() - contact.heard_at > CONTACT_LOST_S
+        contact, (_, round_trip_s) = self.contacts.get(region.name), self.nearest(region)
+        two_questions_s = (
+            2 * ROUND_TRIPS * min(round_trip_s or 0.0, ROUND_TRIP_S_MAX)
+        )  # one follows the other
+        silent_s = 0.0 if contact is None else time.monotonic() - contact.heard_at
+        return silent_s > CONTACT_LOST_S + two_questions_s
 
     @property
     def was_removed(self) -> bool:
@@ -186,10 +193,11 @@ class RegionsWorker:
         first = nearness.order(region.links)[0]
         return first, nearness.round_trip_s(first)
 
-    async def hello(self, region: Region) -> Standing:
-        """Exchange standings with a region. Raises Unreachable or Interrupted."""
+    async def hello(self, region: Region, *, patient: bool = False) -> Standing:
+        """Exchange standings with a region. `patient`: however long the way is. Raises Unreachable or Interrupted."""
         own, began = stream.standing(self._store), time.monotonic()
-        answer = await self.ask(region, HELLO, body=_encode(own), timeout_s=TOUCH_TIMEOUT_S)
+        body = _encode(own)
+        answer = await self.ask(region, HELLO, body=body, timeout_s=TOUCH_TIMEOUT_S, patient=patient)
         try:
             if answer.status != 200:
                 raise ValueError(f"HTTP {answer.status}")
@@ -252,20 +260,23 @@ class RegionsWorker:
         """The nearest node of each, now and then all nodes: each in its own time, so that none holds up the others."""
         for asked in [asked for asked, task in self._touching.items() if task.done()]:
             self._touching.pop(asked).result()
-        questions = list(others)
+        questions = [(each, False) for each in others]
         if time.monotonic() - self._surveyed_at >= SURVEY_EVERY_S:
             self._surveyed_at = time.monotonic()
-            questions += [dataclasses.replace(each, links=(link,)) for each in others for link in each.links]
-        for each in questions:
-            asked = each.name, each.links
+            # so a way is measured that has become much longer
+            questions += [
+                (dataclasses.replace(each, links=(link,)), True) for each in others for link in each.links
+            ]
+        for each, patient in questions:
+            asked = each.name, each.links, patient
             if asked not in self._touching:
-                self._touching[asked] = asyncio.create_task(self._touch(each), name="hello")
+                self._touching[asked] = asyncio.create_task(self._touch(each, patient), name="hello")
         if self._touching:
             await asyncio.wait(self._touching.values(), timeout=HEARTBEAT_S)
 
-    async def _touch(self, region: Region) -> None:
+    async def _touch(self, region: Region, patient: bool) -> None:
         with contextlib.suppress(Unreachable, Interrupted):
-            if (await self.hello(region)).in_touch:
+            if (await self.hello(region, patient=patient)).in_touch:
                 self._answered.add(region.name)
 
     async def _part(self) -> None:

@@ -127,7 +127,7 @@ def test_threads_give_a_turn_up_in_time() -> None:
         while not go_on.is_set():
             yield Pause(0.01)
 
-    driver = SyncDriver(httpx.Client())
+    driver = SyncDriver(httpx.Client)
     holder = threading.Thread(target=driver.run, args=(one(Exclusive("k", held)),))
     holder.start()
     assert inside.wait(PATIENCE_S)

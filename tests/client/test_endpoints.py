@@ -116,7 +116,7 @@ def test_whatever_happens_a_working_endpoint_is_preferred() -> None:
 
 def test_what_a_node_tells_of_is_added_unless_it_leads_out_of_tls() -> None:
     endpoints = Endpoints([NEAR])
-    endpoints.add(
+    endpoints.told(
         [
             FAR + "/",
             NEAR,
@@ -130,6 +130,19 @@ def test_what_a_node_tells_of_is_added_unless_it_leads_out_of_tls() -> None:
     assert urls[:2] == [NEAR, FAR]
     assert "http://plain:1" not in urls
     assert len(urls) == len(set(urls)) == 64
+
+
+def test_what_is_told_of_no_more_goes_but_for_what_the_user_has_given() -> None:
+    """A region that has left the others would go on answering, with what is its own by now."""
+    endpoints = Endpoints([NEAR])
+    endpoints.told([NEAR, FAR])
+    for each in endpoints.all:
+        endpoints.measured(each, 0.1 if each.url == NEAR else 0.01, 1.0)
+    assert endpoints.choose(2.0).url == FAR
+    endpoints.told([FARTHEST])
+    assert [each.url for each in endpoints.all] == [NEAR, FARTHEST]
+    assert endpoints.used is None
+    assert endpoints.choose(2.0).url == NEAR
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 from strongroom import AsyncClient, Cache, Client, ConfigurationError, Forbidden, Token
+from strongroom._core import Core, Settings
+from strongroom._effects import Failure, OpenStream, Pause, ReadStream, Stream
+from strongroom._events import Subscription
 from support.certs import Authority
 from support.patience import PATIENCE_S, eventually
 from support.processes import poll
@@ -244,3 +247,40 @@ def test_where_the_servers_refuse_the_cache_works_as_without() -> None:
         client.kv.get("app")
         client.kv.get("app")
         assert len(script.reads) == 1
+
+
+def answers(program: Any, replies: list[Any]) -> Any:
+    """What a program comes to, if its questions have these answers; None: it asks for more."""
+    said: Any = None
+    try:
+        while True:
+            asked = program.send(said)
+            if isinstance(asked, OpenStream | ReadStream):
+                if not replies:
+                    program.close()
+                    return None
+                said = replies.pop(0)
+            else:
+                said = True if isinstance(asked, Pause) else None
+    except StopIteration as stop:
+        return stop.value
+
+
+def test_what_happened_while_nobody_listened_is_heard_of_before_the_cache_is_trusted_again() -> None:
+    """The server repeats the cursor first, and tells then what came after it."""
+    core = Core(Settings(endpoints=["https://n1:1"], auth=None))
+    held = core.push._subscription = Subscription(core, "kv*", "", "", core.push._note)
+
+    def block(*lines: str) -> list[list[str]]:
+        return [[each] for each in (*lines, "")]
+
+    happened = block(*event(2).split("\n")[:2])
+    assert answers(held.begun(), [Stream(), *block(": ping", "id: c1")])
+    assert core.push.is_up, "it begins now: there is nothing from before"
+    assert answers(held.next(), [Failure("cut", sent=True), Stream(), *block(": ping", "id: c1")]) is None
+    assert (held.connected, core.push.is_up) == (True, False)
+    assert answers(held.next(), [*happened]).cursor == "c2"
+    assert answers(held.next(), block(": ping")) is None
+    assert not core.push.is_up, "the server does not say that this was all"
+    assert answers(held.next(), block(": ping", "id: c2")) is None
+    assert core.push.is_up

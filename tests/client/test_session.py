@@ -250,3 +250,15 @@ def test_nothing_is_left_of_a_login_that_was_under_way_when_the_client_logged_ou
         assert not thread.is_alive()
     assert revoked[-1:] == issued[-1:], "a token that nobody revokes"
     client.close()
+
+
+def test_a_token_that_may_not_even_look_itself_up_is_not_taken_for_one_that_ended() -> None:
+    """Each refusal by the policies would log in anew, and leave a token behind."""
+    world = World(AppRole("role", "secret"))
+    world.answers[LOGIN] = auth("s.1", HOUR)
+    world.ready()
+    refusal = {"errors": ["1 error occurred:\n\t* permission denied\n\n"]}
+    world.answers[LOOKUP] = lambda: Answer(403, {}, refusal)
+    assert not world.run(world.session.is_rejected(world.session.headers()))
+    world.answers[LOOKUP] = lambda: Answer(403, {}, {"errors": ["permission denied"]})
+    assert world.run(world.session.is_rejected(world.session.headers()))

@@ -46,9 +46,17 @@ def test_without_a_quorum_the_status_is_what_the_node_knew(strongroom: Cli) -> N
 
 
 def test_a_sealed_node_is_told_to_be_sealed(strongroom: Cli) -> None:
-    with stub_api({"GET /v1/sys/regions": (503, {"errors": ["Vault is sealed"]})}) as api:
+    sealed = {"GET /v1/sys/regions": (503, {"errors": ["Vault is sealed"]})}
+    with stub_api({**sealed, "GET /v1/sys/init": (200, {"initialized": True})}) as api:
         code, _, err = strongroom("region", "status", "-address", api.address)
     assert (code, "Vault is sealed" in err) == (2, True)
+
+
+def test_a_node_without_a_store_says_how_it_gets_one(strongroom: Cli) -> None:
+    sealed = {"GET /v1/sys/regions": (503, {"errors": ["Vault is sealed"]})}
+    with stub_api({**sealed, "GET /v1/sys/init": (200, {"initialized": False})}) as api:
+        code, _, err = strongroom("region", "status", "-address", api.address)
+    assert (code, "region join" in err, "sealed" in err) == (2, True, False), err
 
 
 def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +76,7 @@ def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli, monkeypatch: pyt
         api.replies["GET /v1/sys/regions"] = (403, {"errors": ["permission denied"]})
         code, out, _ = strongroom("region", "switchover", "us", "-address", api.address)
         assert (code, "as soon as it has everything" in out) == (0, True), "who may not look is not kept"
+        assert all(each in out for each in ("permission denied", "region status", "sys/regions")), out
         monkeypatch.setattr(region, "TOOK_OVER_TIMEOUT_S", 0.3)
         api.replies["GET /v1/sys/regions"] = (200, {"data": told[0]})
         code, _, err = strongroom("region", "switchover", "us", "-address", api.address)

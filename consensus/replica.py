@@ -7,7 +7,7 @@ so the same code runs in the simulator.
 
 import random
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from consensus import membership, wire
 from consensus.api import Member, Role
@@ -23,6 +23,8 @@ from consensus.pysyncobj_log import Log
 from consensus.raft import CANDIDATE, FOLLOWER, LEADER, Core
 from consensus.reads import Answer, ReadGate
 from consensus.replication import Replicator
+
+Handler = Callable[[str, Any], None]  # of a frame from a peer
 
 
 class Replica:
@@ -83,6 +85,7 @@ class Replica:
             elections=self.elections,
             outbox=self._outbox,
         )
+        self._handlers = self._by_frame()
         if self.voter and not self.others:
             self.core.deadline = host.clock()  # nobody to wait for
 
@@ -285,12 +288,29 @@ class Replica:
 
     def on_frame(self, peer: str, frame: wire.Frame) -> bool:
         """Handle a Raft frame; False if it is of another kind."""
-        handler = self._HANDLERS.get(type(frame))
+        handler = self._handlers.get(type(frame))
         if handler is None:
             return False
-        handler(self, peer, frame)
+        handler(peer, frame)
         self._host.kick()
         return True
+
+    def _by_frame(self) -> dict[type, Handler]:
+        return {
+            wire.Append: self._on_append,
+            wire.Ack: self._on_ack,
+            wire.Reject: self._on_reject,
+            wire.SnapshotOffer: self.follower.on_offer,
+            wire.VoteRequest: self.campaigns.on_vote_request,
+            wire.Vote: self.campaigns.on_vote,
+            wire.PreVoteRequest: self.campaigns.on_pre_vote_request,
+            wire.PreVote: self.campaigns.on_pre_vote,
+            wire.TimeoutNow: self.campaigns.on_timeout_now,
+            wire.LeaseAsk: self._for_leader(self.leasing.on_ask),
+            wire.LeaseAnswer: self.leasing.on_answer,
+            wire.LeaseRecall: self.leasing.on_recall,
+            wire.LeaseReturned: self._for_leader(self.leasing.on_returned),
+        }
 
     # ---- leader ----
 
@@ -340,6 +360,13 @@ class Replica:
             return False
         return True
 
+    def _for_leader(self, handler: Handler) -> Handler:
+        def handle(peer: str, frame: Any) -> None:
+            if self._is_for_leader(peer, frame.term):
+                handler(peer, frame)
+
+        return handle
+
     def newer_term(self, term: int) -> None:
         """A higher term exists: follow in it."""
         self.core.step_down(term)
@@ -353,42 +380,6 @@ class Replica:
         self.follower.on_append(peer, frame)
         if peer == self.core.leader_id:
             self.leasing.heard(peer)
-
-    def _on_offer(self, peer: str, frame: wire.SnapshotOffer) -> None:
-        self.follower.on_offer(peer, frame)
-
-    # ---- read leases ----
-
-    def _on_lease_ask(self, peer: str, frame: wire.LeaseAsk) -> None:
-        if self._is_for_leader(peer, frame.term):
-            self.leasing.on_ask(peer, frame)
-
-    def _on_lease_answer(self, peer: str, frame: wire.LeaseAnswer) -> None:
-        self.leasing.on_answer(peer, frame)
-
-    def _on_lease_recall(self, peer: str, frame: wire.LeaseRecall) -> None:
-        self.leasing.on_recall(peer, frame)
-
-    def _on_lease_returned(self, peer: str, frame: wire.LeaseReturned) -> None:
-        if self._is_for_leader(peer, frame.term):
-            self.leasing.on_returned(peer, frame)
-
-    # ---- elections ----
-
-    def _on_vote_request(self, peer: str, frame: wire.VoteRequest) -> None:
-        self.campaigns.on_vote_request(peer, frame)
-
-    def _on_vote(self, peer: str, frame: wire.Vote) -> None:
-        self.campaigns.on_vote(peer, frame)
-
-    def _on_pre_vote_request(self, peer: str, frame: wire.PreVoteRequest) -> None:
-        self.campaigns.on_pre_vote_request(peer, frame)
-
-    def _on_pre_vote(self, peer: str, frame: wire.PreVote) -> None:
-        self.campaigns.on_pre_vote(peer, frame)
-
-    def _on_timeout_now(self, peer: str, frame: wire.TimeoutNow) -> None:
-        self.campaigns.on_timeout_now(peer, frame)
 
     # ---- configuration ----
 
@@ -410,19 +401,3 @@ class Replica:
             for peer, progress in self.replicator.progress.items():
                 self.core.acknowledged(peer, progress.match, self._host.clock())
         self._host.members_changed()
-
-    _HANDLERS: ClassVar[dict[type, Callable[["Replica", str, Any], None]]] = {
-        wire.Append: _on_append,
-        wire.Ack: _on_ack,
-        wire.Reject: _on_reject,
-        wire.SnapshotOffer: _on_offer,
-        wire.VoteRequest: _on_vote_request,
-        wire.Vote: _on_vote,
-        wire.PreVoteRequest: _on_pre_vote_request,
-        wire.PreVote: _on_pre_vote,
-        wire.TimeoutNow: _on_timeout_now,
-        wire.LeaseAsk: _on_lease_ask,
-        wire.LeaseAnswer: _on_lease_answer,
-        wire.LeaseRecall: _on_lease_recall,
-        wire.LeaseReturned: _on_lease_returned,
-    }

@@ -17,7 +17,7 @@ from node.auth import batch
 from node.auth.cidr import inside
 from node.auth.identity import ROOT
 from node.auth.params import TokenParams
-from node.auth.token import auth_block
+from node.auth.token_shown import auth_block
 from node.auth.ttl import grant, limits
 from node.core.core import Core
 from node.core.request import Request, Response

@@ -1,4 +1,4 @@
-"""The rules of the token store: what may be created by whom, how long it lives, what others see of it.
+"""The rules of the token store: what may be created by whom, and how long it lives.
 
 Pure, but for the sweep at the end; the clock comes in. The semantics are those of Vault's token store
 (https://developer.hashicorp.com/vault/api-docs/auth/token), and so are the texts of errors and warnings,
@@ -15,7 +15,6 @@ from node.auth.fields import SECOND_NS
 from node.auth.identity import ROOT
 from node.auth.token_roles import Role
 from node.auth.ttl import Limits, grant
-from node.core.fields import Field, Kind, named
 from node.errors import InvalidRequest
 from node.policy.default import NAME as DEFAULT
 from node.policy.default import WRAPPING
@@ -334,73 +333,6 @@ def renewal(row: Token, terms: Renewal, *, increment_ns: int, now_ns: int) -> tu
 def _granted_ns(row: Token) -> int:
     """What it was granted last; `row.ttl_ns` is what it was made with."""
     return row.expires_ns - row.last_renewal_ns if row.last_renewal_ns else row.ttl_ns
-
-
-def auth_block(row: Token, *, client_token: str, ttl_ns: int, extra: Sequence[str] = ()) -> dict[str, Any]:
-    """The `auth` of an answer; lease_duration in seconds, to the nearest. `extra`: policies of the entity."""
-    identity = {"identity_policies": list(extra)} if extra else {}
-    return {
-        "client_token": client_token,
-        "accessor": row.accessor,
-        "policies": sorted({*row.policies, *extra}),
-        **({"token_policies": list(row.policies)} if row.policies else {}),
-        **identity,
-        "metadata": row.metadata,
-        "lease_duration": (ttl_ns + SECOND_NS // 2) // SECOND_NS,
-        "renewable": row.renewable,
-        "entity_id": row.entity_id,
-        "token_type": row.kind,
-        "orphan": row.orphan,
-        "mfa_requirement": None,
-        "num_uses": row.num_uses,
-    }
-
-
-LOOKUP = (
-    *named(Kind.STRING, "id accessor type display_name path entity_id role"),
-    *named(Kind.STRING, "issue_time expire_time last_renewal"),
-    *named(Kind.STRINGS, "policies identity_policies bound_cidrs"),
-    *named(Kind.INTEGER, "creation_time creation_ttl ttl explicit_max_ttl period num_uses last_renewal_time"),
-    *named(Kind.BOOLEAN, "orphan renewable"),
-    Field("meta", Kind.STRING_MAP, "What was said of it when it was made."),
-    Field("external_namespace_policies", Kind.OBJECT, "Always empty."),
-)
-
-
-def lookup_data(row: Token, *, token: str, now_ns: int, extra: Sequence[str] = ()) -> dict[str, Any]:
-    """What a lookup tells; token is "" when it is looked up by its accessor. `extra`: policies of the entity."""
-    data: dict[str, Any] = {
-        "accessor": row.accessor,
-        "creation_time": row.created_ns // SECOND_NS,
-        "creation_ttl": row.ttl_ns // SECOND_NS,
-        "display_name": row.display_name,
-        "entity_id": row.entity_id,
-        "expire_time": fields.rfc3339(row.expires_ns) if row.expires_ns else None,
-        "explicit_max_ttl": row.explicit_max_ttl_ns // SECOND_NS,
-        "id": token,
-        "issue_time": fields.rfc3339(row.created_ns),
-        "meta": row.metadata,
-        "num_uses": row.num_uses,
-        "orphan": row.orphan,
-        "path": row.path,
-        "policies": list(row.policies),
-        "renewable": row.renewable,
-        "ttl": max(row.expires_ns - now_ns, 0) // SECOND_NS if row.expires_ns else 0,
-        "type": row.kind,
-    }
-    if extra:
-        data["identity_policies"] = list(extra)
-        data["external_namespace_policies"] = {}  # there is one namespace
-    if row.bound_cidrs:
-        data["bound_cidrs"] = list(row.bound_cidrs)
-    if row.role and not row.issuer:
-        data["role"] = row.role
-    if row.period_ns and row.renewable:
-        data["period"] = row.period_ns // SECOND_NS
-    if row.last_renewal_ns:
-        data["last_renewal"] = fields.rfc3339(row.last_renewal_ns)
-        data["last_renewal_time"] = row.last_renewal_ns // SECOND_NS
-    return dict(sorted(data.items()))
 
 
 async def expire_tokens(store: Store) -> int:

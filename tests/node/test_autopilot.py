@@ -149,13 +149,13 @@ async def test_a_joiner_learns_at_once_votes_when_it_is_proven_and_is_let_go_whe
         def healthy() -> set[str]:
             return {server.id for server in look().values() if server.healthy}
 
-        await eventually(lambda: healthy() == {"n1", "n2", "n3"}, "both learn", 60.0)
+        await eventually(lambda: healthy() == {"n1", "n2", "n3"}, "both learn")
         assert cluster.members("n1") == ["n1"]
         del wanted["n3"]
-        await eventually(lambda: "n3" not in look(), "n3 is let go", 60.0)
+        await eventually(lambda: "n3" not in look(), "n3 is let go")
         now = 9.0
         assert not look()["n2"].voter
-        await eventually(lambda: "n2" in later() and look()["n2"].voter, "n2 votes", 60.0)
+        await eventually(lambda: "n2" in later() and look()["n2"].voter, "n2 votes")
         wanted.clear()
     assert cluster.members("n1") == ["n1", "n2"]
     await cluster.close()

@@ -95,7 +95,7 @@ async def test_the_end_is_recorded_and_the_place_free_also_if_the_connections_ta
     async with listening(site.url, site.token, "kv*"):
         [serving] = [each for each in asyncio.all_tasks() - before if "start" in each.get_coro().__qualname__]
         serving.cancel()
-        await eventually(lambda: site.core.events._places == 0, "a place that is free again", PATIENCE_S)
+        await eventually(lambda: site.core.events._places == 0, "a place that is free again")
         last = (await records(site, tmp_path))[-1]
         assert "subscription ended" in last["error"]
 

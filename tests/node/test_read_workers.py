@@ -99,7 +99,7 @@ async def test_what_is_acknowledged_is_seen_by_every_later_read(served: Served) 
             acknowledged = number
             if number % 5 == 1:  # long enough for workers to know it
                 seen = reads
-                await eventually(lambda seen=seen: reads >= seen + 4 * READERS, "reads", PATIENCE_S)
+                await eventually(lambda seen=seen: reads >= seen + 4 * READERS, "reads")
 
     async with asyncio.TaskGroup() as group:
         for wire in readers:
@@ -208,9 +208,7 @@ async def test_a_sealed_store_takes_the_answers_from_its_workers(served: Served)
             assert (await wire.ask("GET", PATH)).status == 503
         except (EOFError, ConnectionError):
             continue
-    await eventually(
-        lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "workers gone", PATIENCE_S
-    )
+    await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "workers gone")
 
 
 async def test_nothing_that_a_client_says_in_an_odd_way_is_lost_on_its_way(served: Served) -> None:
@@ -234,11 +232,10 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_counts_go_on(served: 
     before, killed = served.answered(), served.workers.pids
     for pid in killed:
         os.kill(pid, 9)
-    assert await wire.closed(PATIENCE_S)
+    assert await wire.closed()
     await eventually(
         lambda: len(served.workers.serving) == WORKERS and not set(killed) & set(served.workers.pids),
         "others in their place",
-        PATIENCE_S,
     )
     assert served.answered() == before
     (wire,) = await served.wires(1)
@@ -256,11 +253,10 @@ async def test_a_worker_that_hangs_is_replaced(served: Served, monkeypatch: pyte
     for pid in hung:
         os.kill(pid, signal.SIGSTOP)
     for wire in wires:
-        assert await wire.closed(PATIENCE_S)
+        assert await wire.closed()
     await eventually(
         lambda: len(served.workers.serving) == WORKERS and not set(hung) & set(served.workers.pids),
         "others in their place",
-        PATIENCE_S,
     )
     (wire,) = await served.wires(1)
     await served.known(wire)
@@ -277,7 +273,7 @@ async def test_who_cannot_be_taken_over_is_cut_off_and_later_ones_are_served(tmp
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         try:
             await unlucky.send(listed[:20])
-            assert await unlucky.closed(PATIENCE_S)
+            assert await unlucky.closed()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         await lucky.send(listed[:20])
@@ -300,7 +296,7 @@ async def test_a_worker_that_is_still_loading_hears_that_the_store_is_sealed(
     async with opened(tmp_path) as core, workers_of(core, serving=False) as (_, workers):
         crew = workers._crew
         assert crew is not None
-        await eventually(lambda: crew._desks, "a worker that is loading", PATIENCE_S)
+        await eventually(lambda: crew._desks, "a worker that is loading")
         workers.close(PATIENCE_S)
         await workers.drain()
     assert codes == [0], "it was killed"
@@ -356,9 +352,7 @@ async def test_a_worker_that_begins_with_the_renewed_certificate_does_not_keep_i
         site.tls = ssl.create_default_context(cadata=ca.certificate.decode())
         first = workers.pids
         os.kill(first[0], signal.SIGKILL)
-        await eventually(
-            lambda: len(workers.serving) == WORKERS and first[0] not in workers.pids, "another", PATIENCE_S
-        )
+        await eventually(lambda: len(workers.serving) == WORKERS and first[0] not in workers.pids, "another")
         expected = ssl.PEM_cert_to_DER_cert(renewed.certificate.decode())
         async with asyncio.timeout(PATIENCE_S):
             while {await certificate_shown(site) for _ in range(16 * WORKERS)} != {

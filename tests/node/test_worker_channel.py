@@ -73,7 +73,7 @@ async def test_who_does_not_take_answers_is_answered_no_more_until_it_does() -> 
         await asyncio.get_running_loop().sock_sendall(
             theirs, b"".join(frame(Ask(number, b"GET")) for number in range(COUNT))
         )
-        await eventually(lambda: asked, "the first answer", PATIENCE_S)
+        await eventually(lambda: asked, "the first answer")
         assert asked < COUNT / 2
         assert unsent(end) <= messages.UNTAKEN_BYTES_MAX + 2 * len(ANSWER)
         told = await taken_from(theirs, ToWorker, COUNT)
@@ -91,9 +91,9 @@ async def test_a_worker_hears_that_it_asks_more_than_is_read_and_still_takes_ans
             asked += 1
             assert asked < COUNT, "it was never told"
         await asyncio.get_running_loop().sock_sendall(theirs, frame(Told(1, b"answer", False)))
-        await eventually(lambda: told, "an answer", PATIENCE_S)
+        await eventually(lambda: told, "an answer")
         assert len(await taken_from(theirs, ToMain, asked)) == asked
-        await eventually(lambda: held == [True, False], "it may ask again", PATIENCE_S)
+        await eventually(lambda: held == [True, False], "it may ask again")
 
 
 async def test_frames_arrive_whole_however_they_are_cut() -> None:

@@ -173,7 +173,7 @@ async def prepare(directory: Path) -> None:
     pair = Pair(directory)
     group = await pair.start("n1")
     await pair.write(40, "before")
-    await eventually(lambda: group.status().first_index > 10, "the log is compacted", PATIENCE_S)
+    await eventually(lambda: group.status().first_index > 10, "the log is compacted")
     await pair.stop()
 
 

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 
 from support.httpfixture import Site
-from support.patience import PATIENCE_S, eventually
+from support.patience import eventually
 
 from node.config import Listener
 from node.core.core import Core
@@ -41,7 +41,7 @@ async def workers_of(
     site = Site(core, "127.0.0.1", port, server, token)
     try:
         if serving:
-            await eventually(lambda: len(workers.serving) == count, "all workers serve", PATIENCE_S)
+            await eventually(lambda: len(workers.serving) == count, "all workers serve")
         yield site, workers
     finally:
         for wire in site.wires:

@@ -49,7 +49,7 @@ async def check_joining(directory: Path) -> None:
         if "n2" not in {member.id for member in pair.groups["n1"].status().members}:
             await pair.groups["n1"].add_member(pair.member("n2"), 60.0)
         await pair.write(12, "after")
-        await eventually(lambda: first.applied_index == second.applied_index, "the same log at both", 60.0)
+        await eventually(lambda: first.applied_index == second.applied_index, "the same log at both")
         assert held <= set(first.reads.policies())
         assert first.state_digest() == second.state_digest()
         directory_of_snapshots = directory / "n2" / "raft" / "snapshots"
@@ -80,7 +80,7 @@ async def test_a_kill_in_a_restore_leaves_the_old_state_or_the_restored_one(
     first, second = (pair.machines[node_id] for node_id in ("n1", "n2"))
     try:
         await pair.write(3, "goes-on")
-        await eventually(lambda: first.applied_index == second.applied_index, "the same log at both", 60.0)
+        await eventually(lambda: first.applied_index == second.applied_index, "the same log at both")
         assert first.state_digest() == second.state_digest()
         policies = set(first.reads.policies())
         assert {f"kept{i}" for i in range(12)} | {f"goes-on{i}" for i in range(3)} <= policies

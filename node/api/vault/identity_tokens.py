@@ -45,6 +45,11 @@ class _Config(msgspec.Struct, frozen=True):
 
 def routes() -> list[Route]:
     """The table of this module."""
+    return [*_issuing(), *_checking()]
+
+
+def _issuing() -> list[Route]:
+    """Who signs, with what, and for whom."""
     read, update, delete = Operation.READ, Operation.UPDATE, Operation.DELETE
     key, role = in_path("name", "Of the key."), in_path("name", "Of the role.")
     lists: dict[str, Handler] = {"key": _list_keys, "role": _list_roles}
@@ -83,9 +88,20 @@ def routes() -> list[Route]:
             fields=(role,),
             answers={read: (*named(Kind.STRING, "client_id token"), Field("ttl", Kind.INTEGER, "Seconds."))},
         ),
+        *(
+            Route(f"identity/oidc/{name}{slash}", {Operation.LIST: handler}, summary="Lists them.")
+            for name, handler in lists.items()
+            for slash in ("", "/")
+        ),
+    ]
+
+
+def _checking() -> list[Route]:
+    """What others find out whether a token is good with."""
+    return [
         Route(
             "identity/oidc/introspect",
-            {update: _introspect},
+            {Operation.UPDATE: _introspect},
             local=True,
             shape=Shape.RAW,
             summary="Tells whether a token is good.",
@@ -93,7 +109,9 @@ def routes() -> list[Route]:
                 Field("token", Kind.STRING, "The token.", required=True),
                 Field("client_id", Kind.STRING, "Who it should be for."),
             ),
-            answers={update: (Field("active", Kind.BOOLEAN), Field("error", Kind.STRING, "Why not."))},
+            answers={
+                Operation.UPDATE: (Field("active", Kind.BOOLEAN), Field("error", Kind.STRING, "Why not."))
+            },
         ),
         _open(
             ".well-known/openid-configuration",
@@ -108,11 +126,6 @@ def routes() -> list[Route]:
             _public_keys,
             "The keys that signatures are checked with (RFC 7517).",
             Field("keys", Kind.OBJECTS, "Each a JWK."),
-        ),
-        *(
-            Route(f"identity/oidc/{name}{slash}", {Operation.LIST: handler}, summary="Lists them.")
-            for name, handler in lists.items()
-            for slash in ("", "/")
         ),
     ]
 

@@ -199,6 +199,21 @@ def _successions() -> list[Route]:
     ]
 
 
+_DIGEST_ASKED = (
+    in_query("first", Kind.INTEGER, "The first position; the first one that is kept if none is named."),
+    in_query("last", Kind.INTEGER, "The last position; where this node is if none is named."),
+    in_query("state", Kind.BOOLEAN, "Of the whole shared state too, which takes long where there is much."),
+)
+_DIGEST = (
+    Field("region"),
+    Field("first", Kind.INTEGER, "The first position that was looked at."),
+    Field("last", Kind.INTEGER, "The last one."),
+    Field("history", Kind.STRING, "SHA-256 over the commands from the first to the last."),
+    Field("position", Kind.INTEGER, "Where the state was whose digest `state` is."),
+    Field("state", Kind.STRING, "SHA-256 over all that regions share."),
+)
+
+
 def _looks() -> list[Route]:
     """What regions go by, and whether they agree."""
     read, update = Operation.READ, Operation.UPDATE
@@ -244,27 +259,8 @@ def _looks() -> list[Route]:
             local=True,
             sudo=True,
             summary="Digests of what this node holds, equal where regions agree.",
-            fields=(
-                in_query(
-                    "first", Kind.INTEGER, "The first position; the first one that is kept if none is named."
-                ),
-                in_query("last", Kind.INTEGER, "The last position; where this node is if none is named."),
-                in_query(
-                    "state",
-                    Kind.BOOLEAN,
-                    "Of the whole shared state too, which takes long where there is much.",
-                ),
-            ),
-            answers={
-                read: (
-                    Field("region"),
-                    Field("first", Kind.INTEGER, "The first position that was looked at."),
-                    Field("last", Kind.INTEGER, "The last one."),
-                    Field("history", Kind.STRING, "SHA-256 over the commands from the first to the last."),
-                    Field("position", Kind.INTEGER, "Where the state was whose digest `state` is."),
-                    Field("state", Kind.STRING, "SHA-256 over all that regions share."),
-                )
-            },
+            fields=_DIGEST_ASKED,
+            answers={read: _DIGEST},
         ),
     ]
 

@@ -7,7 +7,8 @@ from node.api.vault.mounts import at
 from node.auth import batch, token_roles
 from node.auth.identity import ROOT
 from node.auth.login import first_here
-from node.auth.token import Wanted, auth_block, wanted
+from node.auth.token import Wanted, wanted
+from node.auth.token_shown import auth_block
 from node.auth.ttl import Limits, limits
 from node.core.core import Core
 from node.core.fields import AUTH, Field, Kind, in_path

@@ -6,7 +6,8 @@ from node.api.vault import token_create
 from node.auth import batch, fields, token_roles
 from node.auth.identity import live
 from node.auth.methods.method import refused
-from node.auth.token import LOOKUP, Renewal, auth_block, expire_tokens, lookup_data, renewal
+from node.auth.token import Renewal, expire_tokens, renewal
+from node.auth.token_shown import LOOKUP, auth_block, lookup_data
 from node.core.core import Core
 from node.core.fields import AUTH, LISTED, Field, Kind, in_path, named, told
 from node.core.paging import children

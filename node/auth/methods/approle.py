@@ -1,6 +1,7 @@
 """auth/approle: roles and logins of machines. Paths, shapes and texts are those of Vault's approle method.
 
-Secret ids are in approle_secret_ids.py. What a mount keeps: role/NAME, and role-id/DIGEST that points to the name.
+Secret ids are in approle_secret_ids.py, their paths in approle_secret_id_paths.py. What a mount keeps: role/NAME, and
+role-id/DIGEST that points to the name.
 """
 
 import dataclasses
@@ -12,9 +13,9 @@ import msgspec
 from node.auth import fields, params
 from node.auth.cidr import inside
 from node.auth.login import Login, first_here, log_in
-from node.auth.methods import approle_role, approle_secret_ids
+from node.auth.methods import approle_role, approle_secret_id_paths
 from node.auth.methods.approle_role import Role
-from node.auth.methods.approle_secret_ids import SecretIds
+from node.auth.methods.approle_secret_ids import Proof, SecretIds
 from node.auth.methods.method import Method, refused
 from node.auth.token import Renewal
 from node.auth.ttl import limits
@@ -75,7 +76,7 @@ def method() -> Method:
             answers={update: (AUTH,)},
         ),
         *(_single_field(path, name) for path in approle_role.SINGLE_FIELDS),
-        *approle_secret_ids.routes(name, find),
+        *approle_secret_id_paths.routes(name, find),
     ]
     return Method(KIND, Table(routes), terms)
 
@@ -237,7 +238,7 @@ async def _login(core: Core, request: Request, params: dict[str, str]) -> Respon
             raise InvalidRequest(
                 f'source address "{request.remote}" unauthorized by CIDR restrictions on the role'
             )
-        proof = approle_secret_ids.Proof()
+        proof = Proof()
         if role.bind_secret_id:
             if not secret_id:
                 raise InvalidRequest("missing secret_id")

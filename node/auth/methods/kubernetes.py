@@ -48,43 +48,45 @@ class Role(msgspec.Struct, frozen=True):
     params: TokenParams = TokenParams()
 
 
+_CONFIG = (
+    Field("kubernetes_host", Kind.STRING, "Where the API is."),
+    Field("kubernetes_ca_cert", Kind.STRING, "The CA of the API, in PEM."),
+    Field(
+        "token_reviewer_jwt",
+        Kind.STRING,
+        "What this server shows to the API; else the caller's own token.",
+    ),
+    Field("pem_keys", Kind.STRINGS, "Public keys that tokens are checked with besides."),
+    Field("issuer", Kind.STRING, "What iss must be, unless disable_iss_validation."),
+    Field("disable_iss_validation", Kind.BOOLEAN, "Whether iss may be anything."),
+    Field("disable_local_ca_jwt", Kind.BOOLEAN, "Not to use what Kubernetes put into this server's pod."),
+)
+_ROLE = (
+    in_path("role", "Its name."),
+    Field("bound_service_account_names", Kind.STRINGS, "Which service accounts; * for all."),
+    Field("bound_service_account_namespaces", Kind.STRINGS, "In which namespaces; * for all."),
+    Field("audience", Kind.STRING, "For whom the token must be."),
+    Field("alias_name_source", Kind.STRING, "serviceaccount_uid or serviceaccount_name."),
+    *params.FIELDS,
+    *params.formerly(_OLD_NAMES),
+)
+_LOGIN = (
+    Field("role", Kind.STRING, "Under which role.", required=True),
+    Field("jwt", Kind.STRING, "The token of the service account.", required=True),
+)
+
+
 def method() -> Method:
     """The auth method."""
     read, update = Operation.READ, Operation.UPDATE
-    config = (
-        Field("kubernetes_host", Kind.STRING, "Where the API is."),
-        Field("kubernetes_ca_cert", Kind.STRING, "The CA of the API, in PEM."),
-        Field(
-            "token_reviewer_jwt",
-            Kind.STRING,
-            "What this server shows to the API; else the caller's own token.",
-        ),
-        Field("pem_keys", Kind.STRINGS, "Public keys that tokens are checked with besides."),
-        Field("issuer", Kind.STRING, "What iss must be, unless disable_iss_validation."),
-        Field("disable_iss_validation", Kind.BOOLEAN, "Whether iss may be anything."),
-        Field("disable_local_ca_jwt", Kind.BOOLEAN, "Not to use what Kubernetes put into this server's pod."),
-    )
-    role = (
-        in_path("role", "Its name."),
-        Field("bound_service_account_names", Kind.STRINGS, "Which service accounts; * for all."),
-        Field("bound_service_account_namespaces", Kind.STRINGS, "In which namespaces; * for all."),
-        Field("audience", Kind.STRING, "For whom the token must be."),
-        Field("alias_name_source", Kind.STRING, "serviceaccount_uid or serviceaccount_name."),
-        *params.FIELDS,
-        *params.formerly(_OLD_NAMES),
-    )
-    login = (
-        Field("role", Kind.STRING, "Under which role.", required=True),
-        Field("jwt", Kind.STRING, "The token of the service account.", required=True),
-    )
     table = Table(
         [
             Route(
                 "config",
                 {read: _read_config, update: _write_config},
                 summary="The cluster.",
-                fields=config,
-                answers={read: (*told(config), Field("token_reviewer_jwt_set", Kind.BOOLEAN))},
+                fields=_CONFIG,
+                answers={read: (*told(_CONFIG), Field("token_reviewer_jwt_set", Kind.BOOLEAN))},
             ),
             Route("role", _ROLES.listing, summary="Lists the roles."),
             Route("role/", _ROLES.listing, summary="Lists the roles."),
@@ -93,8 +95,8 @@ def method() -> Method:
                 _ROLES.one,
                 folded="role",
                 summary="A role.",
-                fields=role,
-                answers={read: (*told(role), Field("bound_service_account_namespace_selector"))},
+                fields=_ROLE,
+                answers={read: (*told(_ROLE), Field("bound_service_account_namespace_selector"))},
             ),
             Route(
                 "login",
@@ -102,7 +104,7 @@ def method() -> Method:
                 local=True,
                 authenticated=False,
                 summary="Gives a token to a pod.",
-                fields=login,
+                fields=_LOGIN,
                 answers={update: (AUTH,)},
             ),
         ]

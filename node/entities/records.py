@@ -125,6 +125,11 @@ def groups_of_group_path(group_id: str) -> str:
     return f"group-groups/{_segment(group_id)}/"
 
 
+def name_segment(name: str) -> str:
+    """A name as it stands in the index; "" for none."""
+    return _segment(name.lower()) if name else ""
+
+
 def _segment(text: str) -> str:
     return quote(text, safe="") or "%"
 

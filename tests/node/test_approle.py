@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.asking import Asker
-from support.corefixture import opened
+from support.corefixture import call, opened
 from support.patience import PATIENCE_S
 
 from node.core.core import Core
@@ -63,6 +63,16 @@ async def test_a_machine_logs_in(tmp_path) -> None:
             found = (await ask.post(f"{ROLE}/{by}/lookup", **{value: made[value]})).data
             assert found is not None
             assert (found["secret_id_num_uses"], found["metadata"]) == (2, {"team": "a"})
+
+
+async def test_the_secret_ids_of_a_role_are_listed_in_pages(tmp_path) -> None:
+    async with opened(tmp_path) as core:
+        ask = await with_role(core)
+        made = sorted([(await make(ask))["secret_id_accessor"] for _ in range(3)])
+        assert await ask.keys(f"{ROLE}/secret-id") == made
+        query = {"after": made[0], "limit": "1"}
+        page = await call(core, Operation.LIST, f"{ROLE}/secret-id", query=query)
+        assert (page.data, page.warnings) == ({"keys": [made[1]]}, None)
 
 
 async def test_roles_are_changed_in_parts_and_removed_with_all_that_they_have(tmp_path) -> None:

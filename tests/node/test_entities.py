@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.asking import Asker
-from support.corefixture import opened
+from support.corefixture import call, opened
 
 from node.core.core import Core
 from node.core.request import Operation
@@ -64,6 +64,36 @@ async def test_an_entity_is_found_by_id_and_by_name_however_spelled(tmp_path) ->
         assert await ask.keys("identity/entity/name") == ["Ann"]
         await ask.delete("identity/entity/name/ANN")
         assert isinstance(await ask.refused("identity/entity/id", Operation.LIST), NotFound)
+
+
+async def test_lists_come_in_pages_and_nothing_is_left_out_of_them(tmp_path) -> None:
+    async with opened(tmp_path, list_keys_max=3) as core:
+        ask, accessor = await with_bob(core)
+        for name in ("b/c", "A", "é", "a1"):
+            await group(ask, f"g{name}", type="external")
+            await alias(ask, name, mount_accessor=accessor, canonical_id=await entity(ask, name))
+        await ask.post("identity/group-alias", name="x", mount_accessor=accessor)
+        assert sorted(await _paged(ask, "identity/entity/name")) == ["A", "a1", "b/c", "é"]
+        assert {"gA", "ga1", "gb/c", "gé"} < set(await _paged(ask, "identity/group/name"))
+        for path in ("identity/entity/id", "identity/group/id", "identity/entity-alias/id"):
+            found = await _paged(ask, path)
+            assert found == sorted(set(found))
+            assert len(found) == (5 if "group" in path else 4)
+            assert "more than 3 keys" in (await ask.refused(path, Operation.LIST)).message
+
+
+async def _paged(ask: Asker, path: str) -> list[str]:
+    """Two at a time."""
+    found: list[str] = []
+    while True:
+        query = {"limit": "2", **({"after": found[-1]} if found else {})}
+        try:
+            response = await call(ask.core, Operation.LIST, path, token=ask.token, query=query)
+        except NotFound:
+            return found
+        assert response.data is not None
+        assert response.warnings is None
+        found += response.data["keys"]
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,18 @@ async def test_accessors_need_sudo(tmp_path) -> None:
                 await call(core, Operation.LIST, path, token=token)
 
 
+async def test_accessors_come_in_pages(tmp_path) -> None:
+    async with opened(tmp_path) as core:
+        for _ in range(3):
+            await new_token(core)
+        whole = await call(core, Operation.LIST, "auth/token/accessors")
+        assert whole.data is not None
+        first, second, *_ = whole.data["keys"]
+        query = {"limit": "1", "after": first}
+        page = await call(core, Operation.LIST, "auth/token/accessors", query=query)
+        assert (page.data, page.warnings) == ({"keys": [second]}, None)
+
+
 @pytest.mark.parametrize("token", [None, "", "nope", "s.aaaaaaaaaaaaaaaaaaaaaaaa", "é" * 10, "x" * 5000])
 async def test_no_valid_token(tmp_path, token) -> None:
     async with opened(tmp_path) as core:

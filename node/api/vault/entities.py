@@ -3,10 +3,10 @@
 Paths, shapes and texts are those of Vault's identity engine (https://developer.hashicorp.com/vault/api-docs/secret/identity).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from node.api.vault.identity_parts import listings, mounts_by_accessor, one, query
+from node.api.vault.identity_parts import listed, listed_names, listings, mounts_by_accessor, one, query
 from node.auth import fields
 from node.core.core import Core
 from node.core.fields import Field, Kind, named
@@ -89,21 +89,18 @@ def routes() -> list[Route]:
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
     draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
-    info = {entity.id: records.entity_key_info(entity, mounts) async for entity in _all(core, draft)}
-    if not info:
-        raise NotFound
+    found = _all(draft, listed(core, request, "entity/"))
+    info = {entity.id: records.entity_key_info(entity, mounts) async for entity in found}
     return payload(key_info=info, keys=list(info))
 
 
 async def _list_names(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = sorted([entity.name async for entity in _all(core, Draft(core.unsealed))])
-    if not names:
-        raise NotFound
-    return payload(keys=names)
+    found = _all(Draft(core.unsealed), listed_names(core, request, "entity-name/"))
+    return payload(keys=[entity.name async for entity in found])
 
 
-async def _all(core: Core, draft: Draft) -> AsyncIterator[Entity]:
-    async for entity_id in in_turns(draft.children("entity/")[: core.settings.list_keys_max]):
+async def _all(draft: Draft, ids: Sequence[str]) -> AsyncIterator[Entity]:
+    async for entity_id in in_turns(ids):
         entity = draft.entity(entity_id)
         if entity is not None:
             yield entity

@@ -4,7 +4,14 @@ from typing import Any
 
 import msgspec
 
-from node.api.vault.identity_parts import MADE_ALIAS, check_accessor, listings, mounts_by_accessor, one
+from node.api.vault.identity_parts import (
+    MADE_ALIAS,
+    check_accessor,
+    listed,
+    listings,
+    mounts_by_accessor,
+    one,
+)
 from node.auth import fields
 from node.core.core import Core
 from node.core.fields import Field, Kind
@@ -60,14 +67,11 @@ def routes() -> list[Route]:
 
 async def _list(core: Core, request: Request, params: dict[str, str]) -> Response:
     draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
-    ids = draft.children("alias/")[: core.settings.list_keys_max]
     info = {}
-    async for alias_id in in_turns(ids):
+    async for alias_id in in_turns(listed(core, request, "alias/")):
         found = changes.alias_by_id(draft, alias_id)
         if found is not None:
             info[alias_id] = records.alias_key_info(found[1], found[0].id, mounts)
-    if not info:
-        raise NotFound
     return payload(key_info=info, keys=list(info))
 
 

@@ -4,10 +4,19 @@ Paths, shapes and texts are those of Vault's identity engine (https://developer.
 """
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from node.api.vault.identity_parts import MADE_ALIAS, check_accessor, listings, mounts_by_accessor, one, query
+from node.api.vault.identity_parts import (
+    MADE_ALIAS,
+    check_accessor,
+    listed,
+    listed_names,
+    listings,
+    mounts_by_accessor,
+    one,
+    query,
+)
 from node.auth import fields
 from node.core.core import Core
 from node.core.fields import Field, Kind, named
@@ -107,22 +116,18 @@ async def _list(core: Core, request: Request, params: dict[str, str]) -> Respons
             "num_member_entities": len(group.entities),
             "num_parent_groups": len(_parents(draft, group)),
         }
-        async for group in _all(core, draft)
+        async for group in _all(draft, listed(core, request, "group/"))
     }
-    if not info:
-        raise NotFound
     return payload(key_info=info, keys=list(info))
 
 
 async def _list_names(core: Core, request: Request, params: dict[str, str]) -> Response:
-    names = sorted([group.name async for group in _all(core, Draft(core.unsealed))])
-    if not names:
-        raise NotFound
-    return payload(keys=names)
+    found = _all(Draft(core.unsealed), listed_names(core, request, "group-name/"))
+    return payload(keys=[group.name async for group in found])
 
 
-async def _all(core: Core, draft: Draft) -> AsyncIterator[Group]:
-    async for group_id in in_turns(draft.children("group/")[: core.settings.list_keys_max]):
+async def _all(draft: Draft, ids: Sequence[str]) -> AsyncIterator[Group]:
+    async for group_id in in_turns(ids):
         group = draft.group(group_id)
         if group is not None:
             yield group
@@ -278,12 +283,10 @@ async def _look_up(core: Core, request: Request, params: dict[str, str]) -> Resp
 async def _list_aliases(core: Core, request: Request, params: dict[str, str]) -> Response:
     draft, mounts = Draft(core.unsealed), mounts_by_accessor(core)
     info = {}
-    async for alias_id in in_turns(draft.children("group-alias/")[: core.settings.list_keys_max]):
+    async for alias_id in in_turns(listed(core, request, "group-alias/")):
         group = _with_alias(draft, alias_id)
         if group is not None and group.alias is not None:
             info[alias_id] = records.alias_key_info(group.alias, group.id, mounts)
-    if not info:
-        raise NotFound
     return payload(key_info=info, keys=list(info))
 
 

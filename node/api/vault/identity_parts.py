@@ -6,9 +6,14 @@ from node.api.vault.auth_mounts import auth_mounts
 from node.auth import fields
 from node.core.core import Core
 from node.core.fields import ABOUT_LISTED, LISTED, Field, Kind, in_path, named
+from node.core.paging import children, page
 from node.core.request import Operation, Request
 from node.core.router import Route
+from node.entities import records
+from node.entities.draft import Draft
 from node.errors import InvalidRequest
+from node.view import View
+from storage.entries import IDENTITY
 from storage.rows import Mount
 
 MADE_ALIAS = named(Kind.STRING, "id canonical_id")
@@ -27,6 +32,20 @@ def one(path: str, handlers: Any, summary: str, *declared: Field, twin: str = ""
     said = (in_path(name, "Of the object."), *(each for each in declared if each.name != name))
     folded = name if name == "name" else ""
     return Route(path, handlers, twin=twin, folded=folded, summary=summary, fields=said, answers=answers)
+
+
+def listed(core: Core, request: Request, folder: str) -> list[str]:
+    """The ids in a folder of the index, in pages. Raises NotFound if there are none."""
+    return children(core, request, View(core.unsealed, IDENTITY), folder)
+
+
+def listed_names(core: Core, request: Request, folder: str) -> list[str]:
+    """What the index holds by name, in pages, in the order of the index: ids. Raises NotFound."""
+    view, draft = View(core.unsealed, IDENTITY), Draft(core.unsealed)
+    found = page(
+        core, request, lambda after, limit: view.children(folder, records.name_segment(after), limit)
+    )
+    return [draft.pointed(folder + name) for name in found]
 
 
 def query(request: Request) -> tuple[str, str, str]:

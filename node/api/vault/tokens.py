@@ -10,7 +10,7 @@ from node.auth.token import Renewal, expire_tokens, renewal
 from node.auth.token_shown import LOOKUP, auth_block, lookup_data
 from node.core.core import Core
 from node.core.fields import AUTH, LISTED, Field, Kind, in_path, named, told
-from node.core.paging import children
+from node.core.paging import children, page
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Handler, Route, payload
 from node.errors import InvalidRequest, NotFound, PermissionDenied
@@ -312,7 +312,8 @@ async def tidy(core: Core, request: Request, params: dict[str, str]) -> Response
 
 
 async def accessors(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return payload(keys=core.unsealed.reads.accessors(core.settings.list_keys_max))
+    reads = core.unsealed.reads
+    return payload(keys=page(core, request, lambda after, limit: reads.accessors(limit, after)))
 
 
 def _caller(request: Request) -> Token:

@@ -176,7 +176,7 @@ class _Handlers:
             role, ids = self._role(core, request, params), SecretIds(core.unsealed, request.served_by)
         except NotFound as error:
             raise InvalidRequest(error.message) from None  # a 404 says that a role has none
-        accessors = await ids.accessors(role.name, core.settings.list_keys_max)
+        accessors = await ids.accessors(core, request, role.name)
         if not accessors:
             raise NotFound
         return payload(keys=accessors)

@@ -17,6 +17,8 @@ import msgspec
 from node.auth.cidr import inside
 from node.auth.methods.approle_role import Role
 from node.auth.methods.method import refused
+from node.core.core import Core
+from node.core.paging import children
 from node.core.request import Request
 from node.draft import Draft, retried
 from node.errors import InvalidRequest
@@ -80,9 +82,9 @@ class SecretIds:
         item = self._view.get(_accessor_path(role, accessor))
         return msgspec.json.decode(item.raw, type=_Pointer).digest if item else None
 
-    async def accessors(self, role: str, limit: int) -> list[str]:
-        """Of all that are good still."""
-        known = in_turns(self._view.children(f"accessor/{role}/", limit=limit))
+    async def accessors(self, core: Core, request: Request, role: str) -> list[str]:
+        """Of all that are good still, in pages. Raises NotFound if there are none."""
+        known = in_turns(children(core, request, self._view, f"accessor/{role}/"))
         return [accessor async for accessor in known if self._view.has(_accessor_path(role, accessor))]
 
     def drawn(self, role: str, request: Request) -> str:

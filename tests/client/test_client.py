@@ -30,14 +30,9 @@ from support.certs import Authority
 from support.patience import PATIENCE_S
 from support.processes import poll
 from support.replies import DENIED, HEALTH, META, READ, SEALED, SECRET, WELL, WRITE, WRITTEN, calls
-from support.stub_api import LOST, Reply, StubApi, stub_api
+from support.stub_api import LOST, Reply, StubApi, dead_address, stub_api
 
 Make = Callable[..., Any]
-
-
-def dead_address() -> str:
-    with stub_api() as api:
-        return api.address
 
 
 def test_a_secret_is_read_and_written(make: Make) -> None:

@@ -18,7 +18,7 @@ from strongroom._events import Subscription
 from support.certs import Authority
 from support.patience import PATIENCE_S, eventually
 from support.processes import poll
-from support.stub_api import stub_api
+from support.stub_api import dead_address, stub_api
 
 
 def event(number: int, *, kind: str = "kv-v2/data-write", path: str = "secret/data/app") -> str:
@@ -154,9 +154,7 @@ def test_a_refusal_is_told_and_closing_the_client_ends_the_iteration() -> None:
 
 
 def test_while_no_server_is_there_a_subscription_waits_for_one() -> None:
-    with serving(Script()) as gone:
-        pass
-    client = Client(gone, Token("s.t"), timeout_s=0.3)
+    client = Client(dead_address(), Token("s.t"), timeout_s=0.3)
     heard: list[Any] = []
     thread = threading.Thread(target=heard.extend, args=(client.events.subscribe("kv*"),))
     thread.start()

@@ -8,10 +8,10 @@ PATIENCE_S = 60.0
 LOOK_AGAIN_S = 0.005
 
 
-async def eventually(holds: Callable[[], object], what: str = "it", seconds: float = PATIENCE_S) -> None:
+async def eventually(holds: Callable[[], object], what: str = "it") -> None:
     """Poll until `holds()`; fail loudly at the deadline. For other processes there is `processes.poll`."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(PATIENCE_S):
             while not holds():
                 await asyncio.sleep(LOOK_AGAIN_S)
     except TimeoutError:

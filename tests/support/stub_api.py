@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from support.ports import free_ports
+
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 LOST: Reply = (0, None)  # the connection ends without an answer
 
@@ -27,6 +29,11 @@ class StubApi:
     asked: list[tuple[str, str, Any, str | None]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)  # of the same requests
     ports: list[int] = field(default_factory=list)  # of the connections that they came on
+
+
+def dead_address() -> str:
+    """Of an API at which nobody listens, nor will."""
+    return f"http://127.0.0.1:{free_ports(1)[0]}"
 
 
 @contextmanager

@@ -92,8 +92,10 @@ class ValueCache:
         self._evict((mount_id, path))
 
     def _evict(self, key: tuple[str, str]) -> None:
-        for value in self._keys.pop(key, {}).values():
-            self._drop(value)
+        versions = self._keys.pop(key, None)
+        if versions is not None:
+            for value in versions.values():
+                self._drop(value)
 
     def close(self) -> None:
         """Forget everything, and keep nothing from now on: the node is sealed."""

@@ -40,8 +40,9 @@ class SlotMemory:
 
     free: list[int] | None = None  # some of the free slots; None: not looked up
     next: int = 0  # behind the last slot; 0: not known
-    rewritten: dict[int, bytes] = field(default_factory=dict)
-    added: dict[int, bytes] = field(default_factory=dict)
+    rewritten: dict[int, bytes] = field(default_factory=dict)  # slots that are in use
+    claimed: dict[int, bytes] = field(default_factory=dict)  # that were free
+    added: dict[int, bytes] = field(default_factory=dict)  # that the table does not have yet
 
 
 class Database:

@@ -157,6 +157,8 @@ class Machine:
         """What became of a command, if it was applied and is not yet forgotten."""
         encoded = self._executor.outcomes.get(request_id)
         if encoded is None:
+            if not self._settled_by:
+                return None
             if self.declined(request_id):
                 return Remembered(self._applied_index, Rejected(Reason.REGION_ROLE))
             return Remembered(self._applied_index, Done()) if request_id == self._settled_by else None

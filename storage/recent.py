@@ -83,8 +83,7 @@ class _Limits:
     delete_version_after_ns: int
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, gc=False):
     """A version that is not in its table yet."""
 
     created_ns: int

@@ -1,15 +1,19 @@
-"""What all commands have in common."""
+"""What all commands have in common.
+
+They are made of numbers, bytes, text and tuples of those, so the garbage collector need not look at them (gc=False):
+thousands of them live from one commit to the next.
+"""
 
 import msgspec
 
 
-class Command(msgspec.Struct, frozen=True, array_like=True):
+class Command(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The base of all commands; time_ns is the proposer's clock when the request arrived."""
 
     time_ns: int
 
 
-class Sealed(msgspec.Struct, frozen=True, array_like=True):
+class Sealed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A value under its own data key, which is itself wrapped under a numbered keyring term.
 
     repr() shows only sizes: ciphertext is no secret, but it does not belong in a log either.

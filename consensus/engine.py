@@ -80,6 +80,8 @@ class Engine:
             clock=parts.clock,
             cramped=lambda: self.disk.cramped,
             held=self.restoring.held,
+            spare_due=lambda: disk.journal.spare_due and not self.disk.scarce,
+            prepare_spare=disk.journal.prepare_spare,
         )
         self.inbound = Inbound(self, self._tasks.spawn)
         self.net = parts.transport(self) if parts.transport is not None else peer_transport(self, config)
@@ -101,6 +103,7 @@ class Engine:
     async def start(self) -> None:
         """Listen, and take part. Raises OSError if the address cannot be bound."""
         self._set_peers()
+        self.disk.look()
         self.upkeep.compact_up_to(self.restoring.last_applied())
         self.running = True
         await self.net.start()
@@ -138,8 +141,8 @@ class Engine:
             await asyncio.sleep(self.options.heartbeat_s / TICKS_PER_HEARTBEAT)
             self.reads.look()
             self.proposals.look()
-            self.upkeep.poke()
             self.disk.look()
+            self.upkeep.poke()
             if self.replica.leading:
                 self.replica.handover.look()
                 self.restoring.look()

@@ -41,6 +41,7 @@ from consensus.segments import (
     Header,
     encode_frame,
 )
+from consensus.spare import Spare
 
 __all__ = ["Base", "Batch", "Entry", "HardState", "Journal", "NoRoom", "Recovered"]
 
@@ -48,6 +49,7 @@ INITIAL = HardState(0, None)
 SEGMENT_BYTES = 16 << 20
 BATCH_BYTES_MAX = 4 << 20  # of records in one frame; a single larger record goes alone
 CIPHER_OVERHEAD_BYTES = 64  # at most: nonce and tag
+SPARE_FROM = 0.25  # of a segment: a node that is hardly written to has no use for another one
 
 OnDurable = Callable[[Path, int], None]
 
@@ -110,6 +112,7 @@ class Journal:
         self._failed: BaseException | None = None
         self._written = position
         self._segments: list[SegmentFile] = []
+        self._spare = Spare()
         self._fd = -1
         self._header = Header(0, owner, secrets.token_bytes(LIFE_BYTES), b"")  # of the newest segment
         self._sealer: SegmentCipher  # under that segment's key; set when it is opened or begun
@@ -271,6 +274,18 @@ class Journal:
                 self._fd = -1
             if self._failed is None:
                 self._failed = OSError(errno.EBADF, "the journal is closed")
+        self._spare.drop()
+
+    # ---- anybody's side
+
+    @property
+    def spare_due(self) -> bool:
+        """The present segment is filling up, and the file of the next one is not ready."""
+        return not self._spare.ready and self._end > self._segment_bytes * SPARE_FROM
+
+    def prepare_spare(self) -> None:
+        """Blocking, any thread but not after close(): a piece of work on that file. Raises OSError: begin again."""
+        self._spare.prepare(self._directory, self._segment_bytes)
 
     # ---- the writer's side
 
@@ -321,8 +336,7 @@ class Journal:
     def _begin_segment(self, number: int) -> None:
         """A new file under a new key. It gets its name only when its first frame is durable."""
         path = self._path(number)
-        tmp = path.with_name(path.name + files.TMP_SUFFIX)
-        fd = self._reserve(tmp)
+        fd, tmp = self._spare.take() or self._reserve(path.with_name(path.name + files.TMP_SUFFIX))
         self._header = replace(self._header, number=number, salt=secrets.token_bytes(SALT_BYTES))
         self._sealer = self._cipher.segment(self._header.salt)
         opening = encode_opening(self._written.last_index, self._written.hard, self._written.base)
@@ -342,8 +356,8 @@ class Journal:
         self._segments.append(SegmentFile(number))
         self._report()
 
-    def _reserve(self, tmp: Path) -> int:
-        """An open file with room for a segment. Raises NoRoom."""
+    def _reserve(self, tmp: Path) -> tuple[int, Path]:
+        """An open file with room for a segment, and its name. Raises NoRoom."""
         fd = -1
         try:
             fd = files.create_file(tmp)
@@ -355,7 +369,7 @@ class Journal:
                 raise
             tmp.unlink(missing_ok=True)
             raise NoRoom(error.errno, "no room for another segment of the journal") from error
-        return fd
+        return fd, tmp
 
     def _note_indexes(self, batch: Batch) -> None:
         for record in batch.records:

@@ -1,6 +1,7 @@
-"""What a member does beside replication: compact its log, and take snapshots for those who fell behind it.
+"""What a member does beside replication: compact its log, take snapshots for those who fell behind it, and make the
+next file of its journal ready.
 
-Both block, so they run in a thread of their own, one at a time; the loop stays free, and so does the
+All of it blocks, so it runs in a thread of its own, one thing at a time; the loop stays free, and so does the
 journal's thread.
 """
 
@@ -44,10 +45,13 @@ class Upkeep:
         clock: Callable[[], float],
         cramped: Callable[[], bool],
         held: Callable[[], Collection[bytes]],
+        spare_due: Callable[[], bool],
+        prepare_spare: Callable[[], None],
     ) -> None:
         """`held()` are the digests of the files that the log still names (restoring.py); while it is `cramped()` the
-        state is not written, so nothing is done here.
+        state is not written, so nothing is done here. `prepare_spare()` blocks, and is for when it is `spare_due()`.
         """
+        self._spare_due, self._prepare_spare = spare_due, prepare_spare
         self._held, self._tidied_at, self._cramped = held, clock(), cramped
         self._replica, self._machine, self._snapshots = replica, machine, snapshots
         self._close_batch, self._run, self._clock = close_batch, run, clock
@@ -60,7 +64,7 @@ class Upkeep:
         """Ask whether there is work, which is not free; while some is done the next poke will do."""
         if self._busy or self._cramped():
             return
-        if self._wanted or self._tidying_due() or self._compaction_due():
+        if self._wanted or self._tidying_due() or self._compaction_due() or self._spare_due():
             self._wake.set()
 
     def _tidying_due(self) -> bool:
@@ -94,6 +98,8 @@ class Upkeep:
                 await self._tidy()
             if self._compaction_due():
                 await self._compact()
+            if self._spare_due():
+                await self._prepare()
             self._busy = False
 
     async def _tidy(self) -> None:
@@ -102,6 +108,16 @@ class Upkeep:
         await self._run(
             functools.partial(self._snapshots.tidy, sending=sending, held=self._held(), age_s=KEPT_S)
         )
+
+    async def _prepare(self) -> None:
+        """A piece with every poke(): the disk is there for others, too."""
+        try:
+            await self._run(self._prepare_spare)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _log.warning("no room to make the next file of the journal ready")
+            await asyncio.sleep(self._replica.options.election_max_s)
 
     async def _take_snapshot(self) -> None:
         await self._close_batch()

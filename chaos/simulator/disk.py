@@ -99,6 +99,9 @@ class Disk:
     def rename(self, source: Path, target: Path) -> None:
         self._operation()
         self._rename(source, target)
+        self._paths = {fd: target if path == source else path for fd, path in self._paths.items()}
+        if source in self._unsynced:
+            self._unsynced[target] = self._unsynced.pop(source)
 
     def preallocate(self, fd: int, size_bytes: int) -> None:
         os.ftruncate(fd, max(size_bytes, os.fstat(fd).st_size))

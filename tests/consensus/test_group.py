@@ -10,9 +10,12 @@ from support.machines import DictMachine
 from support.patience import PATIENCE_S, eventually
 
 from consensus.api import COMMAND_BYTES_MAX, Role
+from consensus.disk import SCARCE_BYTES
 from consensus.errors import Corrupt, NoLeader, OutcomeUnknown, ReadNotConfirmed, Shutdown, TooLarge
 from consensus.group import RaftGroup
+from consensus.journal import SEGMENT_BYTES
 from consensus.memory import SoloGroup
+from consensus.spare import SPARE_NAME
 
 
 async def test_a_write_through_any_node_is_applied_there_when_it_returns(three: Cluster) -> None:
@@ -115,6 +118,25 @@ async def test_a_follower_far_behind_gets_a_snapshot(tmp_path: Path) -> None:
     await cluster.write(behind, "again=1")
     await cluster.converged()
     await cluster.close()
+
+
+async def test_the_next_file_of_the_journal_is_made_ready_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consensus.journal.SPARE_FROM", 0.0)
+    monkeypatch.setattr("consensus.spare.PIECE_BYTES", SEGMENT_BYTES)
+    cluster = Cluster(tmp_path)
+    cluster.free_bytes = SCARCE_BYTES // 2
+    group = await cluster.boot()
+    await cluster.led()
+    await asyncio.sleep(FAST.election_max_s)  # nothing happens, which has no event
+    assert not list(tmp_path.rglob(SPARE_NAME.format("*")))  # noqa: ASYNC240
+    cluster.free_bytes = 2 * SCARCE_BYTES
+    await eventually(lambda: not group._engine._journal.spare_due, "a file for the next segment")
+    spare = next(iter(tmp_path.rglob(SPARE_NAME.format("*"))))  # noqa: ASYNC240
+    assert spare.stat().st_size == SEGMENT_BYTES
+    await cluster.close()
+    assert not spare.exists()
 
 
 async def test_without_a_quorum_a_write_is_unknown_and_a_read_is_refused(three: Cluster) -> None:

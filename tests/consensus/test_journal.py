@@ -1,5 +1,6 @@
 """The journal keeps what it said was durable, in order, and fails for good when the disk does."""
 
+import errno
 import os
 import random
 import resource
@@ -26,8 +27,10 @@ from support.journals import (
 )
 from support.patience import PATIENCE_S
 
-from consensus.journal import Base, HardState, Journal, Recovered
+from consensus import files
+from consensus.journal import Base, HardState, Journal, NoRoom, Recovered
 from consensus.recovery import segment_name
+from consensus.spare import SPARE_NAME, Spare
 
 # ---- what was written is there again
 
@@ -210,6 +213,114 @@ def test_a_full_disk_is_final_and_the_rest_opens(tmp_path: Path) -> None:
         journal.sync()
     journal.close()
     assert reopen(tmp_path / "raft").entries == ALL[:20]
+
+
+# ---- the file of the next segment, made ready beforehand
+
+SPARES = SPARE_NAME.format("*")
+
+
+def prepare(journal: Journal) -> Path:
+    """All pieces of it; returns the file."""
+    fill(journal, 1, 50)
+    while journal.spare_due:
+        journal.prepare_spare()
+    (spare,) = journal._directory.glob(SPARES)
+    return spare
+
+
+def test_a_segment_begins_in_the_file_that_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "raft"
+    monkeypatch.setattr("consensus.spare.PIECE_BYTES", 3000)
+    journal = create(directory)
+    journal.append(entry(1))
+    journal.sync()
+    assert not journal.spare_due, "who hardly writes needs no second file"
+    spare = prepare(journal)
+    assert spare.read_bytes() == bytes(SMALL)
+    made = spare.stat().st_ino
+    fill(journal, 51, 150)
+    assert segments(directory)[1].stat().st_ino == made
+    assert not spare.exists()
+    journal.close()
+    assert reopen(directory).entries == ALL[:150]
+
+
+def test_with_that_file_the_next_segment_needs_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "raft"
+    journal = create(directory)
+    prepare(journal)
+    monkeypatch.setattr(files, "preallocate", no_room)
+    fill(journal, 51, 150)
+    with pytest.raises(NoRoom):
+        fill(journal, 151, 400)
+    journal.close()
+    assert reopen(directory).entries[:150] == ALL[:150]
+
+
+def test_a_file_that_could_not_be_made_ready_is_gone_and_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consensus.spare.PIECE_BYTES", 3000)
+    journal = create(tmp_path / "raft")
+    fill(journal, 1, 50)
+    journal.prepare_spare()
+    with monkeypatch.context() as full:
+        full.setattr(files, "write_at", no_room)
+        with pytest.raises(OSError, match="no room"):
+            journal.prepare_spare()
+    assert not list(tmp_path.rglob(SPARES))
+    assert prepare(journal).read_bytes() == bytes(SMALL)
+    journal.close()
+    assert not list(tmp_path.rglob(SPARES))
+
+
+def test_a_new_segment_does_not_wait_for_one_that_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "raft"
+    journal = create(directory)
+    fill(journal, 1, 50)
+    real, syncs, let_go = files.sync_file, threading.Event(), threading.Event()
+
+    def hangs(fd: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            syncs.set()
+            let_go.wait(PATIENCE_S)
+        real(fd)
+
+    monkeypatch.setattr(files, "sync_file", hangs)
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(journal.prepare_spare)
+        assert syncs.wait(PATIENCE_S)
+        fill(journal, 51, 150)
+        assert len(segments(directory)) > 1
+        let_go.set()
+        making.result(PATIENCE_S)
+    fill(journal, 151, 300)
+    journal.close()
+    assert reopen(directory).entries == ALL
+
+
+def test_what_was_taken_stays_while_the_next_one_is_made(tmp_path: Path) -> None:
+    """Its taker renames it later, in another thread."""
+    spare = Spare()
+    spare.prepare(tmp_path, 4096)
+    taken = spare.take()
+    assert taken is not None
+    fd, path = taken
+    os.pwrite(fd, b"a header", 0)
+    spare.prepare(tmp_path, 4096)
+    assert path.read_bytes() == b"a header".ljust(4096, b"\0")
+    os.close(fd)
+    spare.drop()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "no room")
 
 
 def test_a_closed_journal_takes_no_write(tmp_path: Path) -> None:

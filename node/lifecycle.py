@@ -57,6 +57,7 @@ class NodeLifecycle:
         self._seal = SealKeeper(layout, settings.seal)
         self._admitted: Admitted | None = None
         self._arrival: Arrival | None = None  # the state of another region, while this node begins to follow
+        self._fetching: asyncio.Task[None] | None = None
         self.core: Core  # set by the composition root, which needs this object to make it
 
     @property
@@ -207,19 +208,31 @@ class NodeLifecycle:
             identity = incarnate_first(
                 self._layout, root, node_id=self._settings.node_id, cluster_id=cluster_id, ca=ca
             )
-            self._arrival = Arrival(self._layout.database)
-            try:
-                await enrol_region.fetch_state(
-                    enrolment, self._arrival, region=settings.region, source=settings.link_source
-                )
-            finally:
-                self._arrival = None
+            await self._fetch(enrolment)
             await asyncio.to_thread(self._settle, root)
             opened = await self._opener.open(root, identity, start=Start.CREATE, term=FIRST_TERM)
             beginning = settlement(settings, opened.store.now_ns(), opened.store.keyring, ca.key)
             await self._begin(opened, beginning, file)
             log.info("this region follows", region=settings.region, source=enrolment.source)
             return keys
+
+    async def _fetch(self, enrolment: enrol_region.Enrolment) -> None:
+        """The whole state. Raises InvalidRequest if it cannot be had, or if the node is stopped meanwhile."""
+        settings, arrival = self._settings, Arrival(self._layout.database)
+        fetching = asyncio.create_task(
+            enrol_region.fetch_state(enrolment, arrival, region=settings.region, source=settings.link_source),
+            name="state of another region",
+        )
+        self._arrival, self._fetching = arrival, fetching
+        try:
+            await asyncio.wait({fetching})
+            if fetching.cancelled():
+                raise InvalidRequest("this node is being stopped: join again, and it goes on where it was")
+            fetching.result()
+        finally:
+            fetching.cancel()
+            await asyncio.wait({fetching})
+            self._arrival = self._fetching = None
 
     def _settle(self, root: RootKey) -> None:
         """What was fetched becomes this region's own. Blocking."""
@@ -274,7 +287,11 @@ class NodeLifecycle:
             log.info("node sealed")
 
     async def hand_over(self) -> None:
-        """Before draining: let another node lead, so that clients elsewhere do not wait for an election."""
+        """Before draining: let another node lead, so that clients elsewhere do not wait for an election; and let nobody
+        wait here for what may take hours.
+        """
+        if self._fetching is not None:
+            self._fetching.cancel()
         if self._unsealed is not None:
             await self._unsealed.group.step_down(self._settings.election_timeout_s * 3)
 

@@ -262,7 +262,12 @@ class Requests:
         for each in due:
             each.measured_at = now  # nobody else measures it meanwhile
         probes = tuple(Send(each.url + HEALTH, "GET", {}, None, timeout_s) for each in due)
-        results: list[tuple[Answer | Failure, float]] = yield SendAll(probes)
+        try:
+            results: list[tuple[Answer | Failure, float]] = yield SendAll(probes)
+        except GeneratorExit:  # whoever waited was cancelled
+            for each in due:
+                each.measured_at = None
+            raise
         for each, (result, seconds) in zip(due, results, strict=True):
             well = isinstance(result, Answer) and result.status == 200
             self.endpoints.measured(each, seconds if well else None, self._clock())

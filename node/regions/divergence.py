@@ -22,6 +22,7 @@ from storage.rows import Mount
 
 VIEW = "own:divergence"
 PARTS = "own:divergence-parts"  # of commands that are too large for one entry, below the entry's name
+DONE, NEWEST = "own:divergence-done", "newest"  # which commands were set aside last, all of them
 LISTED_MAX = 1_000  # entries of one answer
 LISTED_TURN_BYTES = 1 << 20  # are looked at before others have their turn
 STEP_BYTES_MAX, STEP_COMMANDS_MAX = 256 << 10, 256  # that are set aside at once
@@ -37,7 +38,10 @@ async def set_aside(store: Store, first: int, epoch: int) -> int:
 
     Raises NoQuorum if some are no longer there: what replaces the state must not go on.
     """
-    position = first
+    done, whole = View(store, DONE), f"{epoch}-{first}-{store.position}"
+    if (item := done.get(NEWEST)) is not None and item.value["whole"] == whole:
+        return int(item.value["count"])  # what was forgotten since is not to come back
+    position, count = first, 0
     newest: dict[tuple[str, str], str] = {}  # entries by the secret that they wrote
     while position <= store.position:
         commands = store.history(position, STEP_BYTES_MAX)
@@ -53,8 +57,9 @@ async def set_aside(store: Store, first: int, epoch: int) -> int:
         ]
         if entries:
             await write(store, *entries)
-        position += len(commands)
-    return position - first
+        position, count = position + len(commands), count + len(entries)
+    await write(store, done.put(NEWEST, {"whole": whole, "count": count}))
+    return count
 
 
 async def _put(

@@ -188,3 +188,14 @@ def test_where_one_node_has_not_heard_of_a_change_another_one_is_asked() -> None
 
     assert second("index") == ("https://n1:1/v1/secret/data/a", "https://n2:1/v1/secret/data/a")
     assert isinstance(second(""), Pause)
+
+
+def test_a_measurement_that_was_broken_off_is_made_anew() -> None:
+    """Whoever asked first may have been cancelled: the nearest would not be known for half a minute."""
+    endpoints = Endpoints([NEAR, FAR])
+    limits = Limits(timeout_s=30, attempt_timeout_s=1, attempts_max=None)
+    measuring = Requests(endpoints, limits, lambda: 0.0).measure()
+    next(measuring)
+    assert endpoints.due(0.0) == [], "nobody else does it meanwhile"
+    measuring.close()
+    assert endpoints.due(0.0) == endpoints.all

@@ -106,6 +106,18 @@ async def test_a_command_as_large_as_there_is_can_be_set_aside(tmp_path: Path) -
             await replayed(core, large)
 
 
+async def test_what_was_forgotten_does_not_come_back_when_the_other_state_is_asked_for_again(
+    tmp_path: Path,
+) -> None:
+    """Its way may be cut and begun anew many times, while an operator looks through what was set aside."""
+    async with ordering(tmp_path) as core:
+        store, first = core.unsealed, core.unsealed.position + 1
+        await put(core, "secret/data/a", "x")
+        (entry,) = await set_aside(core, first)
+        await divergence.discard(store, entry["id"])
+        assert await set_aside(core, first) == []
+
+
 async def test_what_is_a_regions_own_opens_without_the_key_terms_that_it_gives_up(tmp_path: Path) -> None:
     """A region that takes another one's history takes that one's keyring, too."""
     async with ordering(tmp_path) as core:

@@ -32,7 +32,21 @@ def joining(region: RegionOfOne, ticket: str) -> threading.Thread:
     return thread
 
 
-def test_a_node_that_is_killed_while_it_joins_goes_on_where_it_was(tmp_path: Path) -> None:
+def arrived(region: RegionOfOne) -> int:
+    """How many bytes are here when the state arrives again."""
+    seen: list[int] = []
+
+    def goes_on() -> bool:
+        told = arriving(region)
+        if told is not None and told["bytes"]:  # none while what is here is compared with what there is
+            seen.append(told["bytes"])
+        return bool(seen)
+
+    poll(goes_on, what="the state arrives again")
+    return seen[0]
+
+
+def test_a_node_that_is_killed_or_stopped_while_it_joins_goes_on_where_it_was(tmp_path: Path) -> None:
     eu, us = (RegionOfOne(tmp_path / name, name) for name in ("eu", "us"))
     with eu.server, us.server:
         token = replicating_alone(eu)
@@ -48,21 +62,16 @@ def test_a_node_that_is_killed_while_it_joins_goes_on_where_it_was(tmp_path: Pat
         poll(lambda: (arriving(us) or {"bytes": 0})["bytes"] >= HERE_BYTES, what="a part of the state")
         (told,) = (each for each in eu.regions(token)["regions"] if each["name"] == "us")
         assert told["fetching"]["bytes"] >= HERE_BYTES
-        us.server.kill()
-        first.join()
-
-        us.start(501)
-        again = joining(us, ticket)
-        seen: list[dict[str, Any]] = []
-
-        def goes_on() -> bool:
-            told = arriving(us)
-            if told is not None and told["bytes"]:  # none while what is here is compared with what there is
-                seen.append(told)
-            return bool(seen)
-
-        poll(goes_on, what="the state arrives again")
-        assert seen[0]["bytes"] >= HERE_BYTES
+        eu.must(token, "POST", "sys/regions/settings", {"bandwidth": "1Mbit"})  # the rest takes half a minute
+        poll(lambda: eu.regions(token)["bytes_per_second_max"] == 125_000, what="the cap")
+        under_way = first
+        for end in (us.server.kill, us.server.stop):
+            end()
+            under_way.join()
+            us.start(501)
+            under_way = joining(us, ticket)
+            assert arrived(us) >= HERE_BYTES
+        again = under_way
         eu.must(token, "POST", "sys/regions/settings", {"bandwidth": "unlimited"})
         again.join()
         us.server.wait_health(200)

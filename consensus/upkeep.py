@@ -58,7 +58,7 @@ class Upkeep:
         self._wake = asyncio.Event()
         self._wanted = self._busy = False
         self._at_least = 0  # the log is to begin here, whatever the limits say
-        self.compactions = self.snapshots_taken = 0
+        self.compactions = 0
 
     def poke(self) -> None:
         """Ask whether there is work, which is not free; while some is done the next poke will do."""
@@ -123,7 +123,6 @@ class Upkeep:
         await self._close_batch()
         try:
             await self._run(self._snapshots.take, self._at)
-            self.snapshots_taken += 1
         except (OSError, SnapshotRefused) as error:  # a full disk here must not stop a member that works
             _log.warning("no snapshot for the member that needs one: %s", type(error).__name__)
             await asyncio.sleep(self._replica.options.election_max_s)

@@ -43,7 +43,6 @@ REGION_TICKET_DIGEST = "region-ticket-digest"
 BATCH_TOKEN = "batch-token"  # noqa: S105
 KEYRING_WRAP = "keyring-wrap"
 PEER_IDENTITY = "peer-identity"
-REGION_IDENTITY = "region-identity"
 SNAPSHOT = "snapshot"
 DRILL_REPORT = "drill-report"
 

@@ -236,13 +236,6 @@ class Reads:
         )
         return [digest for (digest,) in self._db.all(sql, (len(folder), folder, limit))]
 
-    def token_children(self, digest: bytes, limit: int = LIST_ENTRIES_MAX) -> list[bytes]:
-        """Digests of the direct children."""
-        rows = self._db.all(
-            "SELECT digest FROM tokens WHERE parent = ? ORDER BY digest LIMIT ?", (digest, max(limit, 0))
-        )
-        return [child for (child,) in rows]
-
     def tokens_due(self, now_ns: int) -> bool:
         """Whether TokensExpire would find anything at `now_ns`, spent tokens aside."""
         sql = "SELECT 1 FROM tokens WHERE expires_ns > 0 AND expires_ns <= ? LIMIT 1"

@@ -50,10 +50,6 @@ class BadArchive(Exception):
     """This is no snapshot, or not a whole one. The message is for the operator."""
 
 
-class ForeignArchive(BadArchive):
-    """A whole snapshot of a store with another root key."""
-
-
 class Server(msgspec.Struct, frozen=True, rename="pascal"):
     """One member at the time of the snapshot."""
 

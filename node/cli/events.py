@@ -83,12 +83,9 @@ class _Tail:
                 is_away = isinstance(e, Unreachable) or e.status in LATER
                 if not is_away or self.failures >= ATTEMPTS_MAX or not self.cursor:
                     raise RemoteError(str(e)) from e
-            if self._is_over():
+            if self.last:
                 return
             time.sleep(AGAIN_S)
-
-    def _is_over(self) -> bool:
-        return self.last
 
     def _one(self, query: dict[str, str]) -> Iterator[str]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self.cursor} if self.cursor else {})

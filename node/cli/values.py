@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-NANOSECOND_DIGITS = 9
 _UNITS_NS = {
     "ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9
 }  # fmt: skip

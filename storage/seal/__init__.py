@@ -9,10 +9,9 @@ import binascii
 import os
 import secrets
 import uuid
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -22,7 +21,6 @@ from storage import files
 from storage.errors import Corrupt, Incompatible, InvalidShare, SealUnavailable, WrongKey
 from storage.keyring import RootKey
 from storage.seal import shamir, static
-from storage.secret import Secret
 
 FORMAT = 1
 KEY_BYTES = 32
@@ -33,22 +31,6 @@ SEAL_FILE_BYTES_MAX = 64 * 1024
 class SealType(StrEnum):
     SHAMIR = "shamir"
     STATIC = "static"
-
-
-class Seal(Protocol):
-    """Gives the key that opens a SealFile, without anybody's hands. Raises SealUnavailable."""
-
-    def key(self) -> Secret: ...
-
-
-@dataclass(frozen=True, slots=True)
-class StaticSeal:
-    """The seal key in a file."""
-
-    key_file: Path
-
-    def key(self) -> Secret:
-        return static.read_key_file(self.key_file)
 
 
 class SealFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +120,7 @@ def create_shamir(
 
 def create_static(root: RootKey, *, cluster_id: str, key_file: Path) -> SealFile:
     """Seal the root key under the key in a file. Raises SealUnavailable."""
-    return _create(root, StaticSeal(key_file).key().reveal(), SealType.STATIC, cluster_id, 1, 1)
+    return _create(root, static.read_key_file(key_file).reveal(), SealType.STATIC, cluster_id, 1, 1)
 
 
 def _create(

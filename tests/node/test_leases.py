@@ -16,8 +16,6 @@ from node.leases.planner import REVOKE_ATTEMPTS_MAX, after_failure
 from node.view import View, write
 from storage.command import MountPut
 
-DEFAULT_S = 2764800
-
 
 @dataclass
 class Lender:

@@ -10,10 +10,9 @@ import stat
 import msgspec
 import pytest
 
-from storage import seal as seal_module
 from storage.errors import Corrupt, Incompatible, InvalidShare, SealUnavailable, WrongKey
 from storage.keyring import RootKey
-from storage.seal import SealFile, StaticSeal, Unsealer, create_shamir, create_static, shamir
+from storage.seal import SealFile, Unsealer, create_shamir, create_static, shamir
 from storage.seal.static import read_key_file
 from storage.secret import Secret
 
@@ -137,7 +136,7 @@ def test_only_a_shamir_seal_takes_shares(tmp_path):
 def test_a_key_file_may_be_raw_hexadecimal_or_base64(tmp_path, content):
     path = key_file(tmp_path, content)
     file = create_static(ROOT, cluster_id="cluster", key_file=path)
-    assert file.unwrap(StaticSeal(path).key().reveal()).reveal() == ROOT.reveal()
+    assert file.unwrap(read_key_file(path).reveal()).reveal() == ROOT.reveal()
     assert read_key_file(path) == Secret(KEY)
 
 
@@ -251,7 +250,6 @@ def test_nothing_shows_in_text():
     unsealer = Unsealer(file)
     unsealer.add(parts[0])
     assert repr(unsealer) == "Unsealer(1/3)"
-    assert repr(StaticSeal(seal_module.Path("k"))) == "StaticSeal(key_file=PosixPath('k'))"
 
 
 def test_a_secret_does_not_show_hash_or_travel():

@@ -40,7 +40,6 @@ def test_a_token_reads_back_as_written(node):
     assert (row.created_ns, row.expires_ns, row.renewable) == (T0, T0 + MINUTE, True)
     assert node.reads.token_by_accessor("accessor-b") == row
     assert node.reads.token(b"a").orphan
-    assert node.reads.token_children(b"a") == [b"b"]
     assert (node.reads.token(b"x"), node.reads.token_by_accessor("x")) == (None, None)
 
 

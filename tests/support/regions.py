@@ -66,6 +66,11 @@ class RegionOfOne:
         assert answer.status < 300, (self.name, method, path, answer.status, answer.body)
         return answer.body
 
+    def value(self, token: str, key: str) -> object:
+        """Of "v" in a secret; None where it cannot be read."""
+        answer = self.server.request("GET", f"secret/data/{key}", token=token)
+        return answer.body["data"]["data"]["v"] if answer.status == 200 else None
+
     def regions(self, token: str) -> dict[str, Any]:
         data: dict[str, Any] = self.must(token, "GET", "sys/regions")["data"]
         return data

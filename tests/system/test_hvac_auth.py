@@ -1,23 +1,11 @@
 """hvac's calls of tokens, AppRole and userpass, against one server from a configuration file, or a real OpenBao."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import hvac
 import pytest
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 from support.targets import Target, unique
-
-
-@contextmanager
-def using(single: Target, token: str = "") -> Iterator[hvac.Client]:
-    """hvac with another token, or none."""
-    made = single.client(token)
-    try:
-        yield made
-    finally:
-        made.adapter.close()
-
 
 # --- tokens ---
 
@@ -49,7 +37,7 @@ def test_tokens_renew_and_end(vault: hvac.Client, single: Target) -> None:
     made = vault.auth.token.create(policies=["default"], ttl="1h")["auth"]
     assert vault.auth.token.renew(made["client_token"], increment="2h")["auth"]["lease_duration"] == 7200
     assert vault.auth.token.renew_accessor(made["accessor"])["auth"]["client_token"] == ""
-    with using(single, made["client_token"]) as own:
+    with single.using(made["client_token"]) as own:
         assert own.auth.token.lookup_self()["data"]["accessor"] == made["accessor"]
         own.auth.token.renew_self()
         own.auth.token.revoke_self()
@@ -61,7 +49,7 @@ def test_tokens_renew_and_end(vault: hvac.Client, single: Target) -> None:
 def test_ways_to_revoke(vault: hvac.Client, single: Target, way: str) -> None:
     made = vault.auth.token.create(policies=["default", "nosuch"], ttl="1h")["auth"]
     getattr(vault.auth.token, way)(made["accessor" if "accessor" in way else "client_token"])
-    with using(single, made["client_token"]) as own, pytest.raises(Forbidden):
+    with single.using(made["client_token"]) as own, pytest.raises(Forbidden):
         own.auth.token.lookup_self()
     with pytest.raises(Forbidden, match="bad token"):
         vault.auth.token.lookup(made["client_token"])
@@ -104,7 +92,7 @@ def test_a_service_logs_in_by_approle(vault: hvac.Client, single: Target, approl
     api = vault.auth.approle
     role_id = api.read_role_id("web", mount_point=approle)["data"]["role_id"]
     made = api.generate_secret_id("web", metadata={"who": "me"}, mount_point=approle)["data"]
-    with using(single) as service:
+    with single.using() as service:
         answer = service.auth.approle.login(role_id, made["secret_id"], mount_point=approle)["auth"]
         assert (answer["policies"], answer["lease_duration"], answer["metadata"]["role_name"]) == (
             ["default"],
@@ -163,7 +151,7 @@ def userpass(vault: hvac.Client) -> Iterator[str]:
 
 
 def test_a_person_logs_in_by_password(vault: hvac.Client, single: Target, userpass: str) -> None:
-    with using(single) as person:
+    with single.using() as person:
         made = person.auth.userpass.login("bob", "pw", mount_point=userpass)["auth"]
         assert (made["policies"], made["metadata"]["username"]) == (["default"], "bob")
         assert person.is_authenticated()
@@ -177,7 +165,7 @@ def test_users_are_kept_by_name(vault: hvac.Client, single: Target, userpass: st
     assert api.list_user(mount_point=userpass)["data"]["keys"] == ["bob"]
     assert "password" not in api.read_user("bob", mount_point=userpass)["data"]
     api.update_password_on_user("bob", "new", mount_point=userpass)
-    with using(single) as person:
+    with single.using() as person:
         person.auth.userpass.login("bob", "new", mount_point=userpass)
         with pytest.raises(InvalidRequest):
             person.auth.userpass.login("bob", "pw", mount_point=userpass)
@@ -190,7 +178,7 @@ def test_tokens_go_with_the_method_that_made_them(vault: hvac.Client, single: Ta
     path = unique("up")
     vault.sys.enable_auth_method("userpass", path=path)
     vault.auth.userpass.create_or_update_user("bob", password="pw", policies=["default"], mount_point=path)
-    with using(single) as person:
+    with single.using() as person:
         person.auth.userpass.login("bob", "pw", mount_point=path)
         vault.sys.disable_auth_method(path)
         assert not person.is_authenticated()

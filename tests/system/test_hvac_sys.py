@@ -1,7 +1,6 @@
 """hvac's calls of the system backend, against one server from a configuration file, or a real OpenBao."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import hvac
 import pytest
@@ -10,16 +9,6 @@ from support.processes import poll
 from support.targets import Target, unique
 
 READER = {"path": {"secret/*": {"capabilities": ["read", "list"]}}}
-
-
-@contextmanager
-def using(single: Target, token: str) -> Iterator[hvac.Client]:
-    """hvac with another token."""
-    made = single.client(token)
-    try:
-        yield made
-    finally:
-        made.adapter.close()
 
 
 @pytest.fixture
@@ -114,7 +103,7 @@ def test_capabilities(vault: hvac.Client, single: Target) -> None:
     assert {path: found["data"][path] for path in paths} == expected
     found = vault.sys.get_capabilities(paths, accessor=token["accessor"])
     assert {path: found["data"][path] for path in paths} == expected
-    with using(single, token["client_token"]) as own:
+    with single.using(token["client_token"]) as own:
         assert own.sys.get_capabilities("secret/a")["data"]["capabilities"] == ["list", "read"]
 
 
@@ -133,7 +122,7 @@ def test_the_holder_of_a_wrapping_token_needs_no_other(
     vault: hvac.Client, single: Target, secret: str
 ) -> None:
     wrapped = vault.adapter.get(f"/v1/{secret}", wrap_ttl="60s")["wrap_info"]
-    with using(single, wrapped["token"]) as holder:
+    with single.using(wrapped["token"]) as holder:
         assert holder.sys.unwrap()["data"] == {"x": 1}
 
 
@@ -194,7 +183,7 @@ def test_a_lease_ends_with_its_token(vault: hvac.Client, single: Target, leased:
     name = unique("issuer")
     vault.sys.create_or_update_policy(name, {"path": {f"{leased}/issue/*": {"capabilities": ["update"]}}})
     token = vault.auth.token.create(policies=[name], ttl="1h")["auth"]["client_token"]
-    with using(single, token) as holder:
+    with single.using(token) as holder:
         lease_id = issued(holder, leased)
     vault.auth.token.revoke(token)
 
@@ -212,7 +201,7 @@ def test_a_lease_ends_with_its_token(vault: hvac.Client, single: Target, leased:
 def test_leases_of_others_are_not_for_everybody(vault: hvac.Client, single: Target, leased: str) -> None:
     issued(vault, leased)
     token = vault.auth.token.create(policies=["default"], ttl="1h")["auth"]["client_token"]
-    with using(single, token) as stranger:
+    with single.using(token) as stranger:
         for call in (stranger.sys.list_leases, stranger.sys.revoke_prefix, stranger.sys.revoke_force):
             with pytest.raises(Forbidden):
                 call(leased)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.clusters import open_cluster
 from support.processes import poll
-from support.targets import Bao, Target
+from support.targets import Bao, Target, bao_of
 from system.test_membership import Newcomer, Writer, ticket_of, voters
 
 from node.cli.local_cluster import LocalCluster
@@ -18,10 +18,6 @@ def own(tmp_path: Path) -> Iterator[LocalCluster]:
     with open_cluster(tmp_path / "cluster") as cluster:
         cluster.must("n1", "POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
         yield cluster
-
-
-def bao_of(cluster: LocalCluster, node_id: str, home: Path) -> Bao:
-    return Bao(Target(cluster.node(node_id).api_address, cluster.token, home, ca=cluster.ca_path))
 
 
 def test_the_leader_is_removed_under_load_and_another_node_takes_its_place(

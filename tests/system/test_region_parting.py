@@ -6,11 +6,6 @@ from support.processes import poll
 from support.regions import RegionOfOne, join, two_regions
 
 
-def value_of(region: RegionOfOne, token: str, key: str) -> object:
-    answer = region.server.request("GET", f"secret/data/{key}", token=token)
-    return answer.body["data"]["data"]["v"] if answer.status == 200 else None
-
-
 def put(region: RegionOfOne, token: str, key: str, value: str) -> int:
     return region.server.request(
         "POST", f"secret/data/{key}", {"data": {"v": value}}, token=token, timeout=60.0
@@ -52,17 +47,17 @@ def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps
         assert eu.regions(token)["primary"] == "", "nobody is said to order writes"
         assert put(eu, token, "a", "fenced") == 503
         poll(lambda: put(us, token, "a", "fenced") == 503, what="nobody orders writes")
-        assert value_of(eu, token, "a") == "one"
+        assert eu.value(token, "a") == "one"
         poll(lambda: "demoted" in eu.regions(token)["stuck"], what="it says why it does not get on")
 
         eu.must(token, "POST", "sys/regions/promote")  # what was fenced by mistake goes on, without a loss
         assert put(eu, token, "a", "two") == 200
-        poll(lambda: value_of(us, token, "a") == "two", what="the new epoch in the other region")
+        poll(lambda: us.value(token, "a") == "two", what="the new epoch in the other region")
 
         eu.must(token, "POST", "sys/regions/demote", {"name": "us", "force": True})
         poll(lambda: us.server.request("POST", "sys/regions/promote", token=token).status == 200, what="us")
         assert put(us, token, "a", "three") == 200
-        poll(lambda: value_of(eu, token, "a") == "three", what="the demoted region follows by itself")
+        poll(lambda: eu.value(token, "a") == "three", what="the demoted region follows by itself")
         assert eu.regions(token)["role"] == "secondary"
 
         eu.must(token, "POST", "sys/regions/leave")
@@ -72,7 +67,7 @@ def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps
         assert names(us, token) == ["us"]
         assert put(eu, token, "a", "of eu alone") == 200, "its token and its secrets stay"
         assert put(us, token, "a", "of us") == 200
-        assert (value_of(eu, token, "a"), value_of(us, token, "a")) == ("of eu alone", "of us")
+        assert (eu.value(token, "a"), us.value(token, "a")) == ("of eu alone", "of us")
         assert [eu.regions(token)[each] for each in ("role", "epoch")] == ["primary", 1]
 
         ap = RegionOfOne(tmp_path / "ap", "ap")
@@ -80,7 +75,7 @@ def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps
             join(us, ap, token)
             assert "hand over" in refusal(us, token, "sys/regions/leave", {"force": True})
             assert put(us, token, "a", "of us and ap") == 200
-            poll(lambda: value_of(ap, token, "a") == "of us and ap", what="ap follows")
+            poll(lambda: ap.value(token, "a") == "of us and ap", what="ap follows")
             ap.must(token, "POST", "sys/regions/remove", {"name": "ap"})  # any region may be asked
             poll(lambda: "was removed" in ap.regions(token)["stuck"], what="it knows")
             refused = ap.server.request("POST", "secret/data/a", {"data": {}}, token=token)
@@ -88,7 +83,7 @@ def test_a_demoted_region_orders_nothing_and_one_that_leaves_or_is_removed_keeps
             assert "ap follows" not in refused.body["errors"][0], "it follows nobody"
             assert put(us, token, "a", "later") == 200
             ap.must(token, "POST", "sys/regions/leave")
-            assert value_of(ap, token, "a") == "of us and ap", "it has stopped following"
+            assert ap.value(token, "a") == "of us and ap", "it has stopped following"
             for verb in ("ticket", "switchover", "promote", "demote", "remove", "leave"):
                 advice = refusal(ap, token, f"sys/regions/{verb}", {"name": "us"})
                 assert "`strongroom region create` makes it the first one" in advice, verb

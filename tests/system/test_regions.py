@@ -14,11 +14,6 @@ from node.cli import region_authors
 from node.enrol import REGION, Ticket
 
 
-def value_of(region, token, key):
-    answer = region.server.request("GET", f"secret/data/{key}", token=token)
-    return answer.body["data"]["data"]["v"] if answer.status == 200 else None
-
-
 def staleness_of(region, token, wanted):
     """(status, milliseconds as told) of a read."""
     headers = {"X-Strongroom-Consistency": wanted}
@@ -42,12 +37,12 @@ def lag_of(region, token):
 def test_a_region_follows_serves_reads_and_carries_writes_to_the_one_that_orders(tmp_path: Path) -> None:
     with two_regions(tmp_path) as (eu, us, token):
         eu.must(token, "POST", "secret/data/before", {"data": {"v": 1}})
-        poll(lambda: value_of(us, token, "before") == 1, what="a write of the primary in the secondary")
+        poll(lambda: us.value(token, "before") == 1, what="a write of the primary in the secondary")
         # a write in the region that follows is answered from the other one, and read back here at once
         made = us.must(token, "POST", "secret/data/there", {"data": {"v": 2}})
         assert made["data"]["version"] == 1
-        assert value_of(us, token, "there") == 2
-        assert value_of(eu, token, "there") == 2
+        assert us.value(token, "there") == 2
+        assert eu.value(token, "there") == 2
         refused = us.server.request(
             "POST", "secret/data/there", {"data": {"v": 3}, "options": {"cas": 0}}, token=token
         )
@@ -138,7 +133,7 @@ def test_a_switchover_there_and_back_loses_nothing(tmp_path: Path) -> None:
             assert coming.regions(token)["role"] == "primary"
             poll(lambda leaving=leaving: leaving.regions(token)["role"] == "secondary", what="it follows")
             poll(
-                lambda leaving=leaving, coming=coming: value_of(leaving, token, "a") == coming.name,
+                lambda leaving=leaving, coming=coming: leaving.value(token, "a") == coming.name,
                 what="in step",
             )
         versions = eu.must(token, "GET", "secret/metadata/a")["data"]["versions"]
@@ -164,9 +159,9 @@ def test_a_region_takes_over_from_one_that_is_gone_and_the_old_one_acknowledges_
         # the old primary finds its successor before it acknowledges anything
         made = eu.must(token, "POST", "secret/data/a", {"data": {"v": 3}})
         assert made["data"]["version"] == 3
-        assert value_of(us, token, "a") == 3
+        assert us.value(token, "a") == 3
         assert eu.regions(token)["role"] == "secondary"
-        assert value_of(eu, token, "a") == 3
+        assert eu.value(token, "a") == 3
 
 
 def asking(region, token, capsys, monkeypatch, home):
@@ -204,8 +199,8 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         us.must(token, "POST", "sys/rotate")  # another key of that number
         us.must(token, "POST", "secret/data/taken", {"data": {"v": "of us"}})
         eu.start(200)
-        poll(lambda: value_of(eu, token, "taken") == "of us", what="the old primary takes the new history")
-        assert value_of(eu, token, "lost") is None
+        poll(lambda: eu.value(token, "taken") == "of us", what="the old primary takes the new history")
+        assert eu.value(token, "lost") is None
         rotated, *entries = eu.must(token, "GET", "sys/regions/divergence")["data"]["entries"]
         assert rotated["kind"] == "KeyTermAdd"
         told = [(each["kind"], each["mount"], each["path"], each["version"]) for each in entries]
@@ -227,8 +222,8 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
         assert entries[1]["id"] in third, "though version 1 is there: it is another one"
         assert last == ("old/lost", "version 1")
         assert us.must(token, "GET", "old/lost")["data"] == {"v": "of eu"}
-        assert value_of(us, token, "lost") == large
-        assert value_of(us, token, "taken") == "of us"
+        assert us.value(token, "lost") == large
+        assert us.value(token, "taken") == "of us"
         gone = eu.server.request("POST", f"sys/regions/divergence/{entries[0]['id']}", token=token)
         assert (gone.status, entries[0]["id"] in gone.body["errors"][0]) == (404, True), "once and no more"
         code, made = region("divergence", "-discard=all")
@@ -240,24 +235,24 @@ def test_what_was_acknowledged_and_did_not_travel_is_set_aside_and_can_be_writte
 def test_regions_that_are_far_apart_follow_and_forward_and_outlive_a_cut(tmp_path: Path) -> None:
     with distant_regions(tmp_path, delay_s=0.05) as (eu, us, token, wan):
         eu.must(token, "POST", "secret/data/before", {"data": {"v": 1}})
-        poll(lambda: value_of(us, token, "before") == 1, what="a write of the primary in the secondary")
+        poll(lambda: us.value(token, "before") == 1, what="a write of the primary in the secondary")
         began = time.monotonic()
         us.must(token, "POST", "secret/data/there", {"data": {"v": 2}})
         assert time.monotonic() - began >= 0.1, "nothing comes through but by the link"
-        assert value_of(us, token, "there") == 2
+        assert us.value(token, "there") == 2
         poll(lambda: lag_of(us, token) == 0.0, what="level")
         wan.cut(swallow=True)
         eu.must(token, "POST", "secret/data/meanwhile", {"data": {"v": 3}})
         poll(lambda: lag_of(us, token), what="the lag grows")
-        assert value_of(us, token, "there") == 2, "what is there can be read"
-        assert value_of(us, token, "meanwhile") is None
+        assert us.value(token, "there") == 2, "what is there can be read"
+        assert us.value(token, "meanwhile") is None
         assert staleness_of(us, token, "max-staleness=30s")[0] == 200
         poll(lambda: staleness_of(us, token, "max-staleness=1s")[0] == 412, what="too old for who says so")
         status, told_ms = staleness_of(us, token, "stale-ok")
         assert (status, int(told_ms) > 1000) == (200, True), "what the other region acknowledged counts"
         assert staleness_of(eu, token, "max-staleness=1s")[0] == 200, "the one that orders writes has it all"
         wan.heal()
-        poll(lambda: value_of(us, token, "meanwhile") == 3, what="what was written meanwhile")
+        poll(lambda: us.value(token, "meanwhile") == 3, what="what was written meanwhile")
         poll(lambda: staleness_of(us, token, "max-staleness=5s")[0] == 200, what="level, as answers tell")
         # a narrow link: the answer to a write is here sooner than the write, behind a large one
         for attempt in range(1, 6):
@@ -266,7 +261,7 @@ def test_regions_that_are_far_apart_follow_and_forward_and_outlive_a_cut(tmp_pat
             made = us.server.request("POST", f"secret/data/small{attempt}", {"data": {"v": 4}}, token=token)
             assert made.status == 200
             index = made.headers["x-vault-index"]
-            if value_of(us, token, f"small{attempt}") is None:
+            if us.value(token, f"small{attempt}") is None:
                 break
         else:
             raise AssertionError("it has always arrived: nothing is tested")

@@ -17,11 +17,6 @@ def regions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
         yield found
 
 
-def value_of(region: RegionOfOne, token: str, key: str) -> object:
-    answer = region.server.request("GET", f"secret/data/{key}", token=token)
-    return answer.body["data"]["data"]["v"] if answer.status == 200 else None
-
-
 def put(region: RegionOfOne, token: str, key: str, value: object) -> None:
     region.must(token, "POST", f"secret/data/{key}", {"data": {"v": value}}, timeout=60.0)
 
@@ -36,11 +31,11 @@ def test_who_holds_most_is_named_and_who_holds_more_than_the_successor_sets_it_a
     eu.must(token, "POST", "sys/regions/switchover", {"name": "us"})
     us.wait_role(token, "primary")
     put(asia, token, "planned", 1)  # the third region follows whoever took over
-    poll(lambda: value_of(eu, token, "planned") == 1, what="the former primary follows")
+    poll(lambda: eu.value(token, "planned") == 1, what="the former primary follows")
     # asia holds what eu has not got, and us, which ordered it, is gone
     eu.server.kill()
     put(us, token, "ahead", 1)
-    poll(lambda: value_of(asia, token, "ahead") == 1, what="asia has it")
+    poll(lambda: asia.value(token, "ahead") == 1, what="asia has it")
     us.server.kill()
     eu.start(200)
 
@@ -53,11 +48,11 @@ def test_who_holds_most_is_named_and_who_holds_more_than_the_successor_sets_it_a
     told = eu.must(token, "POST", "sys/regions/promote", LOSS, timeout=60.0)["data"]
     assert told["ahead"] == {"asia": 1}
     put(eu, token, "after", 1)
-    poll(lambda: value_of(asia, token, "after") == 1, what="asia follows the one that was promoted")
-    assert value_of(asia, token, "ahead") is None
+    poll(lambda: asia.value(token, "after") == 1, what="asia follows the one that was promoted")
+    assert asia.value(token, "ahead") is None
     assert set_aside(asia, token) == {"ahead"}
     us.start(200)
-    poll(lambda: value_of(us, token, "after") == 1, what="the former primary follows")
+    poll(lambda: us.value(token, "after") == 1, what="the former primary follows")
     assert set_aside(us, token) == {"ahead"}
     for each in (eu, us, asia):
         poll(
@@ -72,7 +67,7 @@ def test_of_two_that_are_promoted_at_once_one_prevails_and_the_other_sets_its_wr
     eu, us, asia, token = regions
     put(eu, token, "both", 1)
     for region in (us, asia):
-        poll(lambda region=region: value_of(region, token, "both") == 1, what="in step")
+        poll(lambda region=region: region.value(token, "both") == 1, what="in step")
     eu.server.kill()
     us.pause()
     asia.must(token, "POST", "sys/regions/promote", LOSS, timeout=60.0)
@@ -83,10 +78,10 @@ def test_of_two_that_are_promoted_at_once_one_prevails_and_the_other_sets_its_wr
     put(us, token, "of-us", 1)
     assert asia.name < us.name
     asia.resume()
-    poll(lambda: value_of(asia, token, "of-us") == 1, what="the earlier name follows the later one")
-    assert value_of(asia, token, "of-asia") is None
+    poll(lambda: asia.value(token, "of-us") == 1, what="the earlier name follows the later one")
+    assert asia.value(token, "of-asia") is None
     assert "of-asia" in set_aside(asia, token)
     assert set_aside(us, token).isdisjoint({"of-asia", "of-us"})
     eu.start(200)
     put(eu, token, "from-eu", 1)  # who comes back finds the one that prevailed
-    assert value_of(us, token, "from-eu") == 1
+    assert us.value(token, "from-eu") == 1

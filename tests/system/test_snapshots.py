@@ -19,7 +19,7 @@ from support.certs import Authority
 from support.clusters import open_cluster
 from support.ports import free_ports
 from support.processes import Server, configuration, poll
-from support.targets import Bao, Target
+from support.targets import Bao, Target, bao_of
 
 from node.cli.http_connection import tls_context
 from node.cli.local_cluster import LocalCluster
@@ -33,10 +33,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with open_cluster(tmp_path_factory.mktemp("snapshots") / "cluster") as cluster:
         cluster.must("n1", "POST", "sys/mounts/kv", {"type": "kv", "options": {"version": "2"}})
         yield cluster
-
-
-def bao_of(cluster: LocalCluster, node_id: str, home: Path) -> Bao:
-    return Bao(Target(cluster.node(node_id).api_address, cluster.token, home, ca=cluster.ca_path))
 
 
 def put(cluster: LocalCluster, node_id: str, path: str, value: str) -> None:

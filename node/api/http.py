@@ -177,7 +177,9 @@ class Gateway:
         except ConnectionError:
             call.close = True  # the client is gone; this goes nowhere
             rendered = render.message(HTTPStatus.BAD_REQUEST, "")
-        except Exception as error:  # noqa: BLE001 - the boundary: a bug must not take the connection's answer with it
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - the boundary: a bug, or a panic in Rust, is no more than a 500
             _log.error("request failed", request_id=call.id, error=name_of(error), where=where(error))
             rendered = render.message(HTTPStatus.INTERNAL_SERVER_ERROR, f"internal error (request {call.id})")
         finally:

@@ -2,7 +2,7 @@
 
 Vault's clients are loose: an int may come as "3", a list as "a,b", a duration as 3600, "3600" or "1h0m0s".
 None counts as the zero value, as in Vault. Everything else is InvalidRequest, with no value echoed: what was
-sent may be a secret in the wrong field. Durations are nanoseconds, at most those of a signed 64-bit integer.
+sent may be a secret in the wrong field. Durations are nanoseconds.
 """
 
 import base64
@@ -16,9 +16,10 @@ from decimal import Decimal
 from typing import Any
 
 from node.errors import InvalidRequest
+from storage.sanity import INTEGER_MAX
 
 SECOND_NS = 1_000_000_000
-DURATION_NS_MAX = 2**63 - 1
+DURATION_NS_MAX = MOMENT_NS_MAX = INTEGER_MAX  # 146 years, and early in 2116: what the store takes
 DURATION_CHARACTERS_MAX = 64
 LIST_ITEMS_MAX = 1024
 SECONDS_CACHED_MAX = 1024
@@ -59,6 +60,11 @@ def duration_ns(value: Any, field: str) -> int:
     if nanoseconds > DURATION_NS_MAX:
         raise InvalidRequest(f'duration out of range for field "{field}"')
     return nanoseconds
+
+
+def ends_ns(now_ns: int, duration_ns: int) -> int:
+    """When a duration from now is over, in nanoseconds since 1970; no later than the store can tell."""
+    return min(now_ns + duration_ns, MOMENT_NS_MAX)
 
 
 def _parse_duration(text: str, field: str) -> int:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from node.auth import batch
 from node.auth.cidr import inside
+from node.auth.fields import ends_ns
 from node.entities.directory import Directory
 from node.errors import PermissionDenied
 from node.store import CommandRejected, Store
@@ -188,7 +189,7 @@ class TokenAuthority:
             explicit_max_ttl_ns=explicit_max_ttl_ns,
             period_ns=period_ns,
             renewable=renewable,
-            expires_ns=expires_ns if expires_ns is not None else (now_ns + ttl_ns if ttl_ns else 0),
+            expires_ns=expires_ns if expires_ns is not None else (ends_ns(now_ns, ttl_ns) if ttl_ns else 0),
             **bound,
         )
         return Minted(secret, command)

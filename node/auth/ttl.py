@@ -47,8 +47,8 @@ def grant(
     ttl_ns = period_ns or asked_ns or bounds.default_ns
     if period_ns:
         maximum_ns = min(explicit_max_ns or bounds.max_ns, bounds.max_ns)
-    ends_ns = created_ns + maximum_ns if explicit_max_ns or not period_ns else now_ns + bounds.max_ns
-    left_ns = ends_ns - now_ns
+    bound = (created_ns, maximum_ns) if explicit_max_ns or not period_ns else (now_ns, bounds.max_ns)
+    left_ns = fields.ends_ns(*bound) - now_ns
     if left_ns <= 0:
         raise InvalidRequest("past the max TTL, cannot renew")
     if ttl_ns <= left_ns:

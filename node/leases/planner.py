@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from node.auth.fields import SECOND_NS, go_duration
+from node.auth.fields import SECOND_NS, ends_ns, go_duration
 from node.auth.ttl import Limits
 from node.errors import InvalidRequest
 from storage.rows import Lease
@@ -26,7 +26,7 @@ def grant(bounds: Limits, *, asked_ns: int, longest_ns: int, now_ns: int) -> Gra
 
     `asked_ns` and `longest_ns` are the role's, 0 for none.
     """
-    longest_ns = min(longest_ns or bounds.max_ns, bounds.max_ns)
+    longest_ns = min(longest_ns or bounds.max_ns, bounds.max_ns, ends_ns(now_ns, bounds.max_ns) - now_ns)
     ttl_ns = asked_ns or min(bounds.default_ns, longest_ns)
     if ttl_ns <= longest_ns:
         return Grant(ttl_ns, now_ns + longest_ns)

@@ -4,10 +4,63 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from support.asking import Asker
+from support.corefixture import opened
 
 from node.auth import fields
 from node.core.fields import REMARK_CHARACTERS_MAX, Field, in_path, remarks
 from node.errors import InvalidRequest
+from storage.sanity import INTEGER_MAX
+
+
+def test_what_is_over_later_than_the_store_can_tell_is_over_then() -> None:
+    assert fields.ends_ns(5, 7) == 12
+    assert fields.ends_ns(2**60, 2**62) == INTEGER_MAX
+
+
+LIFETIMES = [
+    ("sys/auth/ap", {"type": "approle"}, "config.max_lease_ttl"),
+    ("sys/mounts/secret/tune", {"max_lease_ttl": "0"}, "default_lease_ttl"),
+    ("sys/mounts/secret/tune", {}, "max_lease_ttl"),
+    ("sys/auth/token/tune", {}, "max_lease_ttl"),
+    ("secret/config", {}, "delete_version_after"),
+    ("auth/ap/role/r", {}, "token_ttl"),
+    ("auth/ap/role/r", {}, "secret_id_ttl"),
+]
+
+
+async def _say(ask: Asker, path: str, data: dict[str, Any], name: str, duration: str) -> None:
+    inside, _, last = name.rpartition(".")
+    said = {last: duration}
+    await ask.post(path, **data, **({inside: said} if inside else said))
+
+
+@pytest.mark.parametrize("years", [100, 146])
+async def test_lifetimes_of_a_century_are_granted_as_far_as_there_are_years(tmp_path, years) -> None:
+    """100 years is what people say who mean for ever."""
+    long = f"{years * 365 * 24}h"
+    async with opened(tmp_path) as core:
+        ask = Asker(core)
+        for path, data, name in LIFETIMES:
+            await _say(ask, path, data, name, long)
+        await ask.post("secret/data/a", data={"x": 1})
+        assert (await ask.get("secret/data/a"))["metadata"]["deletion_time"] > "21"
+        for name in ("ttl", "period", "explicit_max_ttl"):
+            auth = await ask.auth("auth/token/create", policies=["default"], **{name: long})
+            await ask.by(auth["client_token"]).post("auth/token/renew-self", increment=long)
+        secret_id = (await ask.post("auth/ap/role/r/secret-id")).data or {}
+        role_id = (await ask.get("auth/ap/role/r/role-id"))["role_id"]
+        auth = await ask.by(None).auth("auth/ap/login", role_id=role_id, secret_id=secret_id["secret_id"])
+        assert auth["lease_duration"] > 80 * 365 * 24 * 3600
+
+
+async def test_longer_lifetimes_than_the_store_can_tell_are_refused(tmp_path) -> None:
+    async with opened(tmp_path) as core:
+        ask = Asker(core)
+        await ask.post("sys/auth/ap", type="approle")
+        for path, data, name in LIFETIMES:
+            with pytest.raises(InvalidRequest, match="duration out of range"):
+                await _say(ask, path, data, name, "2540400h")
 
 
 @pytest.mark.parametrize(
@@ -22,7 +75,7 @@ def test_durations(value: Any, nanoseconds: int) -> None:
 
 @pytest.mark.parametrize("value", [True, [], {}, " ", "\t", "h", "1 h", "1h1", "-1", -1, "1e3", "inf", float("nan"),
                                    0.5, 60.0, Decimal("1.50"), 10**30,
-                                   float("inf"), 10**12, "9" * 19, "1" * 100 + "h", "٣s", "1h\n2"])  # fmt: skip
+                                   float("inf"), 10**12, 2**33, "9" * 19, "1" * 100 + "h", "٣s", "1h\n2"])  # fmt: skip
 def test_no_durations(value: Any) -> None:
     with pytest.raises(InvalidRequest):
         fields.duration_ns(value, "ttl")

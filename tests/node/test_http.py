@@ -122,11 +122,20 @@ def ask_of_a_database_that_is_not_there():
     sqlcipher.connect("/canary-in-the-path/of-a-file")
 
 
+class _PanicException(BaseException):
+    """As pyo3's, which is no Exception either."""
+
+
+def panic():
+    raise _PanicException("canary: called `Result::unwrap()` on an `Err` value")
+
+
 @pytest.mark.parametrize(
     ("bug", "name"),
     [
         (raise_of_our_own, "RuntimeError"),
         (ask_of_a_database_that_is_not_there, "OperationalError SQLITE_CANTOPEN"),
+        (panic, "_PanicException"),
     ],
 )
 async def test_a_bug_is_a_500_that_tells_nothing(site, wire, bug, name):

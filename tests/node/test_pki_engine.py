@@ -7,12 +7,13 @@ import datetime
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from node.engines.pki import certificates
 from node.errors import NoQuorum
 
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
 EC = {"key_type": "ec", "key_bits": 256}
 WEB = EC | {"allowed_domains": "example.com", "allow_subdomains": True, "ttl": "1h", "max_ttl": "2h"}
 
@@ -156,6 +157,19 @@ async def test_addresses_by_role(wire):
     assert "IP Subject" in await refused(
         wire, "pki/issue/none", {"common_name": "a.example.com", "ip_sans": "10.0.0.1"}
     )
+
+
+async def test_what_no_certificate_can_say_is_refused_and_ends_no_node(wire):
+    """The library panics at some of it, which no handler of errors took for one."""
+    await ok(wire, "pki/roles/old", WEB | {"not_before_duration": "700000h"})
+    assert "before 1950" in await refused(wire, "pki/issue/old", {"common_name": "a.example.com"})
+    await ok(wire, "pki/roles/land", WEB | {"country": "é"})
+    assert "cannot stand in a subject" in await refused(
+        wire, "pki/issue/land", {"common_name": "a.example.com"}
+    )
+    long = {"common_name": "r", "max_path_length": 2**70} | EC
+    assert "max_path_length is at most" in await refused(wire, "pki/root/generate/internal", long)
+    await ok(wire, "pki/issue/web", {"common_name": "a.example.com"})
 
 
 async def test_no_certificate_outlives_its_role_nor_its_issuer(wire):
@@ -303,6 +317,32 @@ async def test_what_is_no_request_is_refused(wire, csr, error):
     assert (await refused(wire, "pki/sign/web", {"csr": csr})).startswith(error)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"a.example.com", b"\xff" * 13),  # a name that is no text
+        (b"b.example.com", b"\xff" * 13),
+        (b"\x02\x01\x00", b"\x02\x01\x34"),  # a version that there is not
+        (b"\x31\x16\x30\x14", b"\x3e\x16\x30\x14"),  # a name that is no set
+    ],
+)
+async def test_what_cannot_be_read_in_a_signed_request_is_refused(wire, old, new):
+    csr, key = request_for("a.example.com", alternative=["b.example.com"])
+    asked = x509.load_pem_x509_csr(csr.encode())
+    spoilt = asked.tbs_certrequest_bytes.replace(old, new, 1)
+    assert spoilt != asked.tbs_certrequest_bytes
+    der = asked.public_bytes(serialization.Encoding.DER)
+    at = der.index(asked.tbs_certrequest_bytes)
+    after = at + len(spoilt)
+    algorithm = der[after : after + 2 + der[after + 1]]
+    signature = b"\0" + key.sign(spoilt, ec.ECDSA(hashes.SHA256()))
+    inside = spoilt + algorithm + bytes((3, len(signature))) + signature
+    whole = b"\x30\x82" + len(inside).to_bytes(2, "big") + inside
+    pem = f"-----BEGIN CERTIFICATE REQUEST-----\n{base64.b64encode(whole).decode()}\n-----END CERTIFICATE REQUEST-----"
+    for path in ("pki/sign/web", "pki/sign-verbatim", "pki/root/sign-intermediate"):
+        assert "could not be parsed" in await refused(wire, path, {"csr": pem, "use_csr_values": True})
+
+
 async def test_a_request_needs_a_key_of_the_roles_kind(wire):
     await ok(wire, "pki/roles/rsa", WEB | {"key_type": "rsa", "key_bits": 2048})
     csr, _ = request_for("a.example.com")
@@ -377,6 +417,22 @@ async def test_an_authority_of_elsewhere_can_be_imported_once(wire):
     issued = await ok(wire, "copy/issue/web", {"common_name": "a.example.com"})
     verify(certificate(issued["certificate"]), [certificate(made["certificate"])])
     assert "no PEM" in await refused(wire, "copy/config/ca", {"pem_bundle": "/etc/ssl/ca.pem"})
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+async def test_certificates_and_keys_that_cannot_be_read_are_not_imported(wire):
+    for serial, key, error in (
+        (-5, EC_KEY, "serial number is negative"),
+        (5, x25519.X25519PrivateKey.generate(), "of a kind that is not supported"),
+    ):
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "elsewhere")])
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(name, name, key.public_key(), abs(serial), now, now)
+        der = builder.sign(EC_KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+        if serial < 0:
+            der = der.replace(b"\x02\x01\x05", b"\x02\x01\xfb", 1)
+        pem = f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(der).decode()}\n-----END CERTIFICATE-----"
+        assert error in await refused(wire, "pki/issuers/import/cert", {"pem_bundle": pem})
 
 
 async def test_what_is_public_needs_no_token_and_the_rest_does(site, wire):

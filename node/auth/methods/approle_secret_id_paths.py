@@ -5,7 +5,7 @@ from typing import Any
 
 from node.auth import fields
 from node.auth.cidr import as_written, networks, subset
-from node.auth.fields import SECOND_NS, rfc3339
+from node.auth.fields import SECOND_NS, ends_ns, rfc3339
 from node.auth.methods.approle_role import Role, uses
 from node.auth.methods.approle_secret_ids import SECRET_ID_CHARACTERS_MAX, SecretId, SecretIds
 from node.core.core import Core
@@ -72,7 +72,7 @@ def wanted(role: Role, data: Mapping[str, Any], now_ns: int, *, accessor: str) -
         accessor=accessor,
         created_ns=now_ns,
         updated_ns=now_ns,
-        expires_ns=now_ns + ttl_ns if ttl_ns else 0,
+        expires_ns=ends_ns(now_ns, ttl_ns) if ttl_ns else 0,
         ttl_ns=ttl_ns,
         uses_left=uses_left,
         metadata=_metadata(data.get("metadata")),

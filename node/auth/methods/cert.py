@@ -22,6 +22,7 @@ from node.core.fields import AUTH, Field, Kind, in_path, told
 from node.core.request import NO_CONTENT, Operation, Request, Response
 from node.core.router import Route, Table, payload
 from node.errors import InvalidRequest
+from node.foreign_x509 import UNREADABLE, read_whole
 from node.store import Store
 from node.view import View, in_turns
 from storage.rows import Mount, Token
@@ -142,7 +143,10 @@ async def _login(core: Core, request: Request, params: dict[str, str]) -> Respon
 
 def _chain(request: Request) -> list[x509.Certificate]:
     """What the client has shown and TLS has verified, its own first. Raises InvalidRequest."""
-    chain = [x509.load_der_x509_certificate(each) for each in request.client_chain()]
+    try:
+        chain = [read_whole(x509.load_der_x509_certificate(each)) for each in request.client_chain()]
+    except UNREADABLE:
+        raise InvalidRequest("the client certificate, or one above it, cannot be read") from None
     if not chain:
         raise InvalidRequest(f"{_NONE} (a listener asks for one where it has tls_client_ca_file)")
     return chain

@@ -17,6 +17,7 @@ from node.auth.globs import matches
 from node.auth.params import TokenParams
 from node.core.fields import Field, Kind
 from node.errors import InvalidRequest
+from node.foreign_x509 import UNREADABLE, read_whole
 
 ITEMS_MAX = 256
 CERTIFICATES_MAX = 32
@@ -80,8 +81,8 @@ def certificates(pem: str) -> list[x509.Certificate]:
     if len(pem) > PEM_CHARACTERS_MAX:
         raise InvalidRequest(f"certificate has at most {PEM_CHARACTERS_MAX} characters")
     try:
-        found = x509.load_pem_x509_certificates(pem.encode("ascii"))
-    except ValueError:  # UnicodeEncodeError is one
+        found = [read_whole(each) for each in x509.load_pem_x509_certificates(pem.encode("ascii"))]
+    except UNREADABLE:  # UnicodeEncodeError is a ValueError
         raise InvalidRequest("failed to parse certificate") from None
     if len(found) > CERTIFICATES_MAX:
         raise InvalidRequest(f"at most {CERTIFICATES_MAX} certificates")
@@ -114,7 +115,7 @@ def _is_of(chain: Sequence[x509.Certificate], known: x509.Certificate) -> bool:
         return False
     try:
         chain[0].verify_directly_issued_by(known)
-    except (InvalidSignature, TypeError, ValueError):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 

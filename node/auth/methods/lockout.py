@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from node.auth.fields import SECOND_NS, boolean, duration_ns, integer
+from node.auth.fields import SECOND_NS, boolean, duration_ns, ends_ns, integer
 from node.errors import InvalidRequest, PermissionDenied, TooBusy
 from node.store import CommandRejected, Store
 from node.view import View, in_turns
@@ -157,7 +157,7 @@ class Lockout:
             command = view.put(
                 _path(name),
                 msgspec.json.encode(count),
-                expires_ns=store.now_ns() + kept_ns,
+                expires_ns=ends_ns(store.now_ns(), kept_ns),
                 expect=known[1] if known else view.revision(_path(name)),
             )
             try:

@@ -16,9 +16,11 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from node.auth.fields import SECOND_NS
 from node.errors import InvalidRequest
+from node.foreign_x509 import UNREADABLE, read_whole
 
 PEM_BYTES_MAX = 256 * 1024
 PEM_OBJECTS_MAX = 32
+MOMENT_NS_MIN = int(datetime.datetime(1950, 1, 1, tzinfo=datetime.UTC).timestamp()) * SECOND_NS
 RSA_BITS = (2048, 3072, 4096, 8192)
 CURVES: dict[int, type[ec.EllipticCurve]] = {
     224: ec.SECP224R1,
@@ -170,9 +172,12 @@ def pem_objects(text: str) -> tuple[list[x509.Certificate], list[PrivateKey]]:
 def load_certificate(pem: bytes) -> x509.Certificate:
     """Raises InvalidRequest."""
     try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError:
+        certificate = read_whole(x509.load_pem_x509_certificate(pem))
+    except UNREADABLE:
         raise InvalidRequest("the certificate cannot be read") from None
+    if certificate.serial_number < 0:
+        raise InvalidRequest("the certificate's serial number is negative")
+    return certificate
 
 
 def load_request(pem: str) -> x509.CertificateSigningRequest:
@@ -182,18 +187,21 @@ def load_request(pem: str) -> x509.CertificateSigningRequest:
     if "-----BEGIN" not in pem or len(pem) > PEM_BYTES_MAX:
         raise InvalidRequest("csr contains no data")
     try:
-        request = x509.load_pem_x509_csr(pem.encode())
-        valid = request.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm):
+        request = read_whole(x509.load_pem_x509_csr(pem.encode()))
+        valid, key = request.is_signature_valid, request.public_key()
+    except UNREADABLE:
         raise InvalidRequest("certificate request could not be parsed") from None
-    if not valid or not isinstance(request.public_key(), PublicKey):
+    if not valid or not isinstance(key, PublicKey):
         raise InvalidRequest("the request's signature or its kind of key is not valid")
     return request
 
 
 def public_key(signed: x509.Certificate | x509.CertificateSigningRequest) -> PublicKey:
     """The key that something is about. Raises InvalidRequest for kinds that are not offered."""
-    key = signed.public_key()
+    try:
+        key = signed.public_key()
+    except UNREADABLE:
+        raise InvalidRequest("the public key cannot be read, or is of a kind that is not supported") from None
     if not isinstance(key, PublicKey):
         raise InvalidRequest("the public key is of a kind that is not supported")
     return key
@@ -367,7 +375,9 @@ def serial(number: int) -> str:
 
 
 def moment(ns: int) -> datetime.datetime:
-    """To the second: certificates say no more."""
+    """To the second: certificates say no more. Raises InvalidRequest for what they cannot say at all."""
+    if ns < MOMENT_NS_MIN:
+        raise InvalidRequest("a certificate cannot begin before 1950")
     return datetime.datetime.fromtimestamp(ns // SECOND_NS, datetime.UTC)
 
 

@@ -22,6 +22,7 @@ from node.errors import InvalidRequest
 from storage.command import AnyCommand
 
 CA_USAGE = frozenset({"key_cert_sign", "crl_sign"})
+PATH_LENGTH_MAX = 2**31 - 1
 CA_BACKDATE_NS = 30 * SECOND_NS
 _NO_URLS = (
     "This mount hasn't configured any authority information access (AIA) fields; this may make it harder for systems to"
@@ -149,6 +150,8 @@ def _ca_template(
     ttl_ns, warnings = leaf.lifetime(limits(core.settings, request.served_by), {"ttl": 0, "max_ttl": 0}, data)
     length = data.get("max_path_length")
     depth = -1 if length is None else integer(length, "max_path_length")
+    if depth > PATH_LENGTH_MAX:
+        raise InvalidRequest(f"max_path_length is at most {PATH_LENGTH_MAX}")
     template = c.Template(
         subject=names.subject(wanted.common_name, data),
         names=wanted.general(),

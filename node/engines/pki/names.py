@@ -29,6 +29,8 @@ _SUBJECT_FIELDS: tuple[tuple[str, ObjectIdentifier], ...] = (
     ("organization", NameOID.ORGANIZATION_NAME),
     ("ou", NameOID.ORGANIZATIONAL_UNIT_NAME),
 )
+_OF_FEW_CHARACTERS = frozenset({NameOID.COUNTRY_NAME, NameOID.SERIAL_NUMBER})  # PrintableString (X.680)
+_PRINTABLE = re.compile(r"[A-Za-z0-9 '()+,./:=?-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,10 @@ def subject(common_name: str, data: Mapping[str, Any]) -> x509.Name:
         x509.NameAttribute(oid, value) for name, oid in _SUBJECT_FIELDS for value in _values(data, name, oid)
     ]
     serial_number = text(data.get("serial_number"), "serial_number")
+    if serial_number:
+        _check_attribute("serial_number", NameOID.SERIAL_NUMBER, serial_number)
+        attributes.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial_number))
     try:
-        if serial_number:
-            attributes.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial_number))
         if common_name:
             attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name))
     except ValueError:
@@ -72,12 +75,21 @@ def subject(common_name: str, data: Mapping[str, Any]) -> x509.Name:
 
 def _values(data: Mapping[str, Any], name: str, oid: ObjectIdentifier) -> list[str]:
     values = strings(data.get(name), name)
-    try:
-        for value in values:
-            x509.NameAttribute(oid, value)
-    except ValueError:
-        raise InvalidRequest(f'the value of "{name}" cannot stand in a subject') from None
+    for value in values:
+        _check_attribute(name, oid, value)
     return values
+
+
+def _check_attribute(name: str, oid: ObjectIdentifier, value: str) -> None:
+    """Raises InvalidRequest for what cannot stand in a subject, or could not be read again there."""
+    try:
+        x509.NameAttribute(oid, value)
+    except ValueError:
+        fits = False
+    else:
+        fits = oid not in _OF_FEW_CHARACTERS or _PRINTABLE.fullmatch(value) is not None
+    if not fits:
+        raise InvalidRequest(f'the value of "{name}" cannot stand in a subject')
 
 
 def asked(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -123,7 +123,10 @@ def check_material(kind: Kind, material: bytes) -> None:
             raise ValueError("a key of another size")
         return
     for trusting in (True, False):  # its size first: a very large one would take seconds
-        key = serialization.load_der_private_key(material, None, unsafe_skip_rsa_key_validation=trusting)
+        try:
+            key = serialization.load_der_private_key(material, None, unsafe_skip_rsa_key_validation=trusting)
+        except UnsupportedAlgorithm:
+            raise ValueError("a key of another kind") from None
         if not _is_of(kind, key):
             raise ValueError("a key of another kind")
 

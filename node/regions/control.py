@@ -6,32 +6,23 @@ would lose what is known to be missing, unless that is accepted in so many words
 
 import asyncio
 import dataclasses
-import hashlib
 import time
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import quote
 
-import msgspec
-
-from node.core import pipeline
 from node.core.core import Core
-from node.core.request import Operation, Request
-from node.errors import InvalidRequest, NoQuorum, NotPrimary, OutcomeUnknown
-from node.regions import divergence, settings, stream
+from node.errors import InvalidRequest, NoQuorum
+from node.regions import settings, stream
 from node.regions.contacts import Contact
-from node.regions.divergence import Rewriting
 from node.regions.links import Interrupted, Unreachable
 from node.regions.stream import Standing
 from node.regions.worker import RegionsWorker
-from node.store import CommandRejected
+from node.store import CommandRejected, Store
 from storage import regions as roles
 from storage.command import RegionDemote, RegionHandover, RegionPromote, RegionRemove
 from storage.outcome import Reason
 from storage.rows import Region
 
-REPLAY_TIMEOUT_S = 15.0
-REQUEST_ID = "X-Strongroom-Request-Id"
+EPOCH_PATIENCE_S, EPOCH_PAUSE_S = 3.0, 0.1
 CONTACT_FRESH_S = 2.0  # an older contact says nothing about now
 
 
@@ -166,18 +157,43 @@ async def switchover(core: Core, target: str) -> None:
     if region.name == own.region:
         raise InvalidRequest(f"{target} orders writes already")
     try:
-        told = await regions.hello(region)
+        told = await _in_our_epoch(regions, region, own)
     except (Unreachable, Interrupted) as error:
         raise InvalidRequest(f"{target} cannot be asked whether it is ready: {error}") from None
-    behind, limit = store.position - told.position, settings.KEPT.current(store).switchover_max_lag
-    if told.role not in roles.FOLLOWS or behind > limit:
-        raise InvalidRequest(
-            f"{target} is not ready: it is {told.role}, {behind} commands behind (at most {limit})"
-        )
+    if problem := _unready(store, own, told):
+        raise InvalidRequest(f"{target} is not ready: {problem}")
     try:
         await store.submit(RegionHandover(time_ns=store.now_ns(), target=target))
     except CommandRejected as error:
         raise refused(error, target) from None
+
+
+async def _in_our_epoch(regions: RegionsWorker, region: Region, own: Standing) -> Standing:
+    """Where a region is; soon after a handover it may have yet to hear of that. Raises Unreachable, Interrupted."""
+    ends = time.monotonic() + EPOCH_PATIENCE_S
+    told = await regions.hello(region)
+    while told.rank != own.rank and time.monotonic() < ends:
+        await asyncio.sleep(EPOCH_PAUSE_S)
+        told = await regions.hello(region)
+    return told
+
+
+def _unready(store: Store, own: Standing, told: Standing) -> str:
+    """Why a region, by what it says of itself, would not go on soon after a handover, until when nobody orders writes;
+    "" if it would.
+    """
+    behind, limit = store.position - told.position, settings.KEPT.current(store).switchover_max_lag
+    if told.role not in roles.FOLLOWS or behind > limit:
+        return f"it is {told.role}, {behind} commands behind (at most {limit})"
+    if told.level < store.level:
+        return f"it is at feature level {told.level}, this region at {store.level}: upgrade its nodes"
+    if not told.in_touch:
+        return "its node that answers is cut off from its own region"
+    if told.rank != own.rank:
+        return (
+            f"it does not follow here: it is in epoch {told.epoch} of {told.epoch_region}, not in {own.epoch}"
+        )
+    return ""
 
 
 async def promote(core: Core, *, accept_loss: bool, max_lag_s: float | None, force: bool) -> dict[str, Any]:
@@ -286,77 +302,6 @@ async def remove(core: Core, name: str) -> None:
         await store.submit(RegionRemove(time_ns=store.now_ns(), name=name))
     except CommandRejected as error:
         raise refused(error, name) from None
-
-
-async def replay(core: Core, entry: str, request: Request) -> dict[str, Any]:
-    """Write a secret that was set aside again, as the caller, where writes are ordered; and forget the entry.
-
-    The path and the version are None where there is nothing in it that anybody has written. Raises InvalidRequest,
-    NoQuorum (nothing was written), OutcomeUnknown.
-    """
-    store, regions = core.unsealed, worker(core)
-    rewriting = divergence.rewriting(store, entry)
-    if rewriting is None:
-        await divergence.discard(store, entry)
-        return {"path": None, "version": None}
-    made = await (_write_here if store.orders else _write_there)(core, regions, rewriting, entry, request)
-    await divergence.discard(store, entry)
-    return {"path": rewriting.path, "version": made.get("version", rewriting.version)}
-
-
-def _replay_id(entry: str) -> str:
-    return hashlib.sha256(b"replay " + entry.encode()).hexdigest()[:32]
-
-
-async def _write_here(
-    core: Core, regions: RegionsWorker, rewriting: Rewriting, entry: str, request: Request
-) -> dict[str, Any]:
-    """This region orders writes itself by now."""
-    again = Request(
-        id=request.id,
-        operation=Operation.UPDATE,
-        path=rewriting.path,
-        data=msgspec.json.decode(rewriting.body),
-        token=request.token,
-        remote=request.remote,
-        client_chain=request.client_chain,
-        request_id=bytes.fromhex(_replay_id(entry)),
-        has_body=True,
-    )
-    try:
-        response, _ = await pipeline.handle(core, again)
-    except NotPrimary:  # not carried on: what was set aside is here
-        raise NoQuorum("nothing was written: another region has begun to order writes; ask again") from None
-    return response.data or {}
-
-
-async def _write_there(
-    core: Core, regions: RegionsWorker, rewriting: Rewriting, entry: str, request: Request
-) -> dict[str, Any]:
-    source = regions.primary()
-    if source is None:
-        raise NoQuorum("nothing was written: it is not known which region orders writes")
-    assert request.token is not None
-    headers = {"X-Vault-Token": request.token.reveal().decode(), REQUEST_ID: _replay_id(entry)}
-    path = f"/v1/{quote(rewriting.path)}"
-    try:
-        answer = await regions.ask(
-            source, path, body=rewriting.body, headers=headers, timeout_s=REPLAY_TIMEOUT_S
-        )
-    except Unreachable as error:
-        raise NoQuorum(f"nothing was written: {error}") from None
-    except Interrupted as error:
-        raise OutcomeUnknown(f"the outcome is not known; ask again ({error})") from None
-    told: dict[str, Any] = msgspec.json.decode(answer.body or b"{}")
-    if answer.status < HTTPStatus.BAD_REQUEST:
-        return told.get("data") or {}
-    problem = f"{source.name} refused it: "
-    problem += "; ".join(map(str, told.get("errors") or ())) or f"HTTP {answer.status}"
-    if answer.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-        raise NoQuorum(f"nothing was written: {problem}")
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise OutcomeUnknown(f"the outcome is not known; ask again ({problem})")
-    raise InvalidRequest(problem)
 
 
 def check_founded(core: Core) -> None:

@@ -27,6 +27,7 @@ from node.regions.arrival import Arrival, Asker, Progress
 from node.regions.links import Interrupted, Links, Unreachable
 from node.store import CommandRejected, Store
 from node.view import View, write
+from storage import regions as roles
 from storage.command import RegionFound, RegionPut
 from storage.entries import REGIONS
 from storage.keyring import RootKey
@@ -95,6 +96,11 @@ async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
     cluster = store.reads.cluster()
     if ca is None or cluster is None:
         raise InvalidRequest("this cluster is no region yet: `region create` makes it one")
+    here = stream.standing(store)
+    if here.role != roles.PRIMARY:  # before its ticket is spent, which is none elsewhere
+        raise InvalidRequest(
+            f"{here.region} orders no writes any more: a ticket of {here.epoch_region} is needed"
+        )
     check_name(request.region)
     revision = View(store, REGIONS).revision(_admission(request.region))  # as of the state in which it is new
     await _check_new(core, request)
@@ -107,12 +113,11 @@ async def admit(core: Core, request: EnrolRequest) -> dict[str, Any]:
     await spend_ticket(core, REGION, request.secret, f"region:{request.region}")
     await _register(store, request, revision)
     own = authority.certify(ca, request.region, cluster[0])
-    name = store.reads.region()[0]
     secret = msgspec.msgpack.encode((store.root.reveal(), own.key.reveal()))
     return {
         "cluster_id": cluster[0],
-        "region": name,
-        "links": list(stream.standing(store).links),
+        "region": here.region,
+        "links": list(here.links),
         "authority": ca.certificate.decode(),
         "certificate": own.certificate.decode(),
         "sealed": base64.b64encode(_suite().encrypt(secret, public, info=_INFO)).decode(),

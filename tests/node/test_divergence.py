@@ -13,7 +13,7 @@ from node.core.core import Core
 from node.core.request import Operation, Request
 from node.errors import InvalidRequest, NotFound
 from node.key_rotation import rotate
-from node.regions import control, divergence
+from node.regions import divergence, replaying
 from node.regions import settings as region_settings
 from node.regions.worker import RegionsWorker
 from node.view import View, write
@@ -66,7 +66,7 @@ async def set_aside(core: Core, first: int) -> list[dict[str, Any]]:
 async def replayed(core: Core, entry: dict[str, Any]) -> dict[str, Any]:
     token = Secret(ROOT_TOKEN.encode())
     asked = Request(id="0", operation=Operation.UPDATE, path="", token=token, remote="127.0.0.1")
-    return await control.replay(core, entry["id"], asked)
+    return await replaying.replay(core, entry["id"], asked)
 
 
 async def test_many_commands_are_set_aside_and_listed_in_order_without_a_gap(tmp_path) -> None:

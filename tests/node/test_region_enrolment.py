@@ -16,7 +16,7 @@ from node.errors import InvalidRequest
 from node.regions import authority, enrol
 from node.regions.worker import RegionsWorker
 from node.view import write
-from storage.command import RegionFound, RegionRemove
+from storage.command import RegionDemote, RegionFound, RegionRemove
 
 
 async def asking(core: Core, name: str, link: str) -> enrol.EnrolRequest:
@@ -55,3 +55,7 @@ async def test_of_two_that_join_under_one_name_at_once_one_is_admitted(
         await store.submit(RegionRemove(store.now_ns(), "us"))
         again = await asking(core, "us", "127.0.0.1:4")
         assert (await enrol.admit(core, again))["sealed"], "a name that is free again can be taken"
+        late = await asking(core, "asia", "127.0.0.1:5")
+        await store.submit(RegionDemote(store.now_ns()))
+        with pytest.raises(InvalidRequest, match="ticket of eu is needed"):
+            await enrol.admit(core, late)

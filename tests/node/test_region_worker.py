@@ -234,6 +234,43 @@ async def test_whoever_is_called_asks_first_whether_another_one_went_on(
         assert store.region_role() == role
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"role": "primary"}, "it is primary"),
+        ({"position": -20_000}, "commands behind"),
+        ({"level": 0}, "upgrade its nodes"),
+        ({"in_touch": False}, "cut off from its own region"),
+        ({"epoch": 2, "epoch_region": "us"}, "does not follow here"),
+        ({}, ""),
+    ],
+)
+async def test_nobody_is_handed_over_to_who_could_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], problem: str
+) -> None:
+    """Until it does nobody orders writes."""
+    async with opened(tmp_path) as core:
+        await order(core)
+        store = core.unsealed
+        store.cleared.set()
+        await store.submit(RegionPut(store.now_ns(), "us", (), ("us:1",)))
+        core.regions = RegionsWorker(store, core.settings, "cluster", tmp_path, listen=None)  # type: ignore[arg-type]
+        store.cleared.set()
+        told = Standing("us", "secondary", 1, "eu", store.position, level=store.level)
+
+        async def hello(_: Region) -> Standing:
+            return msgspec.structs.replace(told, **changes)
+
+        monkeypatch.setattr(control, "EPOCH_PATIENCE_S", 0.2)
+        monkeypatch.setattr(core.regions, "hello", hello)
+        if problem:
+            with pytest.raises(InvalidRequest, match=problem):
+                await control.switchover(core, "us")
+        else:
+            await control.switchover(core, "us")
+        assert store.region_role() == ("primary" if problem else "leaving")
+
+
 async def heard(worker: RegionsWorker, name: str) -> Standing:
     while name not in worker.contacts:
         await worker._round()

@@ -13,7 +13,7 @@ from node.core.request import NO_CONTENT, Operation, Request, Response, Shape
 from node.core.router import Route
 from node.enrol import TICKET_TTL_MAX_S
 from node.errors import InvalidRequest
-from node.regions import control, digests, divergence, enrol, parting, settings, stream
+from node.regions import control, digests, divergence, enrol, parting, replaying, settings, stream
 from storage import regions as roles
 
 TICKET_TTL_DEFAULT = "10m"
@@ -367,7 +367,7 @@ async def diverged(core: Core, request: Request, params: dict[str, str]) -> Resp
 
 async def replay(core: Core, request: Request, params: dict[str, str]) -> Response:
     """As the caller, with check-and-set: the version that it had has to be the next one."""
-    return Response(data=await control.replay(core, params["id"], request))
+    return Response(data=await replaying.replay(core, params["id"], request))
 
 
 async def discard(core: Core, request: Request, params: dict[str, str]) -> Response:

@@ -52,8 +52,8 @@ class Engine:
         rng = parts.rng or random.SystemRandom()
         self.replica = _replica(self, machine, disk, rng)
         self.proposals = Proposals(self, self.options)
-        self.reads = ReadQuestions(self, parts.clock, self.options.election_max_s)
-        self.change_questions = ChangeQuestions(self)
+        self.reads = ReadQuestions(self, parts.clock, self.options.election_max_s, rng=rng)
+        self.change_questions = ChangeQuestions(self, rng=rng)
         self.waits = Waits(lambda: self.replica.core.applied_index)
         self.changes = Changes(self.replica, self.until)
         self.applying = Applying(

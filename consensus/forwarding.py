@@ -3,9 +3,13 @@
 Read requests are batched: one question is under way at a time, whoever comes meanwhile shares the next. A
 lost question is asked again at the next news (leader, link) or after a while; it changes nothing, so that is
 safe.
+
+Questions are numbered from somewhere at random: a leader may answer a question only once it is led by a quorum again,
+and a node that was started again meanwhile must not take that for an answer to its own.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -14,6 +18,7 @@ from consensus.api import Member
 from consensus.errors import MembershipRefused
 
 READERS_MAX = 50_000
+NUMBER_BITS = 62
 _T = TypeVar("_T")
 
 
@@ -30,12 +35,14 @@ class Way(Protocol):
 class ReadQuestions:
     """The asking side of read index."""
 
-    def __init__(self, way: Way, clock: Callable[[], float], patience_s: float) -> None:
+    def __init__(
+        self, way: Way, clock: Callable[[], float], patience_s: float, *, rng: random.Random
+    ) -> None:
         self._way, self._clock, self._patience_s = way, clock, patience_s
         self._next: list[asyncio.Future[int | None]] = []
         self._confirm = False  # somebody in _next does not trust leases
         self._asked: list[asyncio.Future[int | None]] = []
-        self._number = 0
+        self._number = rng.getrandbits(NUMBER_BITS)
         self._asked_at = 0.0
 
     def ask(self, *, confirm: bool) -> "asyncio.Future[int | None]":
@@ -86,9 +93,9 @@ class ReadQuestions:
 class ChangeQuestions:
     """The asking side of what the leader alone can do: membership changes, and restoring a file."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, *, rng: random.Random) -> None:
         self._way = way
-        self._number = 0
+        self._number = rng.getrandbits(NUMBER_BITS)
         self._asked: dict[int, asyncio.Future[bool]] = {}
 
     async def ask(self, member: Member, *, adding: bool, timeout: float) -> bool:

@@ -1,5 +1,7 @@
 """Read index, leases, and what ends them."""
 
+import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from support.patience import PATIENCE_S
 from support.replicas import OneReplica
 
 from consensus import wire
+from consensus.forwarding import ChangeQuestions, ReadQuestions
 from consensus.reads import ReadGate
 
 VOTERS = ["n2", "n3"]
@@ -182,6 +185,46 @@ def test_a_new_leader_answers_reads_only_after_its_own_entry_is_applied(
     node.ack("n2", 1)
     node.tick()
     assert reader.answers == [True]
+
+
+class Asker:
+    """A process that asks the leader, and what it has sent."""
+
+    leader_elsewhere = "n1"
+    term = 1
+
+    def __init__(self) -> None:
+        rng = random.SystemRandom()
+        self.reads = ReadQuestions(self, clock=lambda: 0.0, patience_s=1.0, rng=rng)
+        self.changes = ChangeQuestions(self, rng=rng)
+        self.sent: list[wire.Frame] = []
+
+    def send(self, peer: str, body: bytes) -> bool:
+        self.sent.append(wire.decode(body))
+        return True
+
+
+async def test_an_answer_to_the_process_of_before_is_none_to_this_one() -> None:
+    """A leader that was cut off answers when it is led again: by then the asker may be another process."""
+    before, after = Asker(), Asker()
+    for each in (before, after):
+        read = each.reads.ask(confirm=False)
+        change = asyncio.ensure_future(each.changes.ask_removal("n9"))
+        await asyncio.sleep(0)
+    asked, removal = before.sent
+    assert isinstance(asked, wire.ReadIndex)
+    assert isinstance(removal, wire.RemovalAsk)
+    after.reads.answered(asked.number, 11)
+    after.changes.answered(wire.ChangeReply(1, removal.number, wire.DONE, ""))
+    await asyncio.sleep(0)
+    assert not read.done()
+    assert not change.done()
+    own = next(frame for frame in after.sent if isinstance(frame, wire.ReadIndex))
+    after.reads.answered(own.number, 12)
+    assert await read == 12
+    for each in (before, after):
+        each.changes.news()
+    assert await change is False
 
 
 async def test_every_node_reads_what_any_node_acknowledged(tmp_path: Path) -> None:

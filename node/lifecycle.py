@@ -139,18 +139,22 @@ class NodeLifecycle:
     # --- transitions ---
 
     async def start(self) -> None:
-        """At process start: open the store if the seal needs nobody's hands."""
-        if await asyncio.to_thread(anew.finish, self._layout):
-            log.info("an interrupted restore was finished")
-        if not self.initialized:
-            self._layout.clear_unfinished()
-            log.info("node is not initialised: `operator init` makes a new store, `operator join` enters one")
-            return
-        if self._settings.seal.kind != "static":
-            log.info("node is sealed: `operator unseal` opens it")
-            return
+        """At process start: open the store if the seal needs nobody's hands.
+
+        Requests come in already, and wait: one that began a store would lose it again to what is cleared away here.
+        """
         async with self._transition:
-            await self._open(self._seal.root_by_key_file())
+            if await asyncio.to_thread(anew.finish, self._layout):
+                log.info("an interrupted restore was finished")
+            if not self.initialized:
+                self._layout.clear_unfinished()
+                log.info(
+                    "node is not initialised: `operator init` makes a new store, `operator join` enters one"
+                )
+            elif self._settings.seal.kind != "static":
+                log.info("node is sealed: `operator unseal` opens it")
+            else:
+                await self._open(self._seal.root_by_key_file())
 
     async def initialize(self, *, seal: Shares, recovery: Shares | None) -> Initialized:
         """Make a new store with this node as its only member. See Lifecycle.initialize."""

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ from strongroom._transport import CONNECT_TIMEOUT_S, CONNECTIONS_MAX
 T = TypeVar("T")
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 AT_ONCE_MAX = 16
+GRACE_S = 1.0
 FOREVER = -1.0  # as threading.Lock wants to be told
 OK = 200
 _NOT_HTTP = (httpx.RemoteProtocolError, httpx.ReadError)
@@ -144,10 +145,10 @@ class _AsyncStream(Stream):
         await self.response.aclose()
 
 
-def _looked_at(reading: "asyncio.Task[str | None]") -> None:
-    """An error of a stream that nobody reads any more is nobody's."""
-    if not reading.cancelled():
-        reading.exception()
+def _looked_at(task: "asyncio.Task[Any]") -> None:
+    """An error of what nobody waits for any more is nobody's."""
+    if not task.cancelled():
+        task.exception()
 
 
 class SyncDriver:
@@ -294,13 +295,33 @@ class AsyncDriver:
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._locks: dict[Hashable, tuple[asyncio.Lock, list[None]]] = {}
         self.closed = False
 
     async def close(self) -> None:
         """End the connections."""
         self.closed = True
+        for each in self._under_way:
+            each.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
         await self._http.aclose()
+
+    async def _whole(self, exchange: Coroutine[Any, Any, T]) -> T:
+        """What it gives. Who is cancelled leaves it to end by itself within GRACE_S: one that is broken off while its
+        connection is given back would keep that for ever (httpcore 1.0).
+        """
+        task = asyncio.create_task(exchange, name="strongroom-exchange")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(_looked_at)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(GRACE_S, task.cancel)
+            raise
+        return task.result()
 
     async def run(self, program: Program[T]) -> T:
         """Its result. Raises what it raises."""
@@ -323,7 +344,7 @@ class AsyncDriver:
     async def _perform(self, effect: Effect) -> Any:
         match effect:
             case Send():
-                return await self._send(effect)
+                return await self._whole(self._send(effect))
             case SendAll():
                 return await asyncio.gather(*(self._timed(request) for request in effect.requests))
             case Pause():
@@ -336,7 +357,7 @@ class AsyncDriver:
             case ReadStream(stream=_AsyncStream() as stream):
                 return await self._read(stream)
             case CloseStream(stream=_AsyncStream() as stream):
-                return await stream.close()
+                return await self._whole(stream.close())
         raise AssertionError("a stream of another driver")
 
     async def _open(self, request: OpenStream) -> Answer | Failure | Stream:
@@ -381,7 +402,7 @@ class AsyncDriver:
 
     async def _timed(self, request: Send) -> tuple[Answer | Failure, float]:
         start = time.perf_counter()
-        return await self._send(request), time.perf_counter() - start
+        return await self._whole(self._send(request)), time.perf_counter() - start
 
     async def _exclusive(self, effect: Exclusive) -> Any:
         lock, waiting = self._locks.setdefault(effect.key, (asyncio.Lock(), []))

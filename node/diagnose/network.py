@@ -36,7 +36,9 @@ def check(settings: Settings) -> Findings:
         return
     others = [node for node in known_nodes(settings, layout) if node.node_id != settings.node_id]
     if not others:
-        yield ok("peers", "this node knows of no others")
+        yield ok(
+            "peers", "this node's file names no others; one that joined in the last seconds is not in it yet"
+        )
     for node in others:
         yield _raft_link(identity, node)
         yield _api(layout, node)

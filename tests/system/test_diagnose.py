@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.certs import Authority
 from support.ports import free_ports
-from support.processes import Server, configuration
+from support.processes import Server, configuration, poll
 
 from node import pki
 from node.cli.local_cluster import LocalCluster
@@ -203,10 +203,14 @@ def test_certificates_that_ended_or_name_another_host_are_found(
 
 def test_the_other_nodes_are_asked_and_one_that_is_down_is_named(cluster: LocalCluster) -> None:
     config = cluster.node("n1").config_path
-    _, found = findings(config)
-    assert found.get("fail", []) == []
-    good = {each["name"].split(" at ")[0] for each in found["ok"]}
-    assert {"peer n2", "peer n3", "clock of n2", "clock of n3"} <= good
+
+    def all_are_well() -> bool:
+        _, found = findings(config)
+        assert found.get("fail", []) == []
+        good = {each["name"].split(" at ")[0] for each in found["ok"]}
+        return {"peer n2", "peer n3", "clock of n2", "clock of n3"} <= good
+
+    poll(all_are_well, what="that what a node knows of the others is in its file")
     cluster.kill("n3")
     try:
         code, found = findings(config)

@@ -5,8 +5,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from node.store import Store
+from node.errors import TooBusy
+from node.store import CommandRejected, Store
 from node.view import View
+from storage.outcome import Reason
+
+ATTEMPTS_MAX = 16  # of one change, while others change the same
 
 
 class Changeable(Protocol):
@@ -33,7 +37,16 @@ class Kept(Generic[S]):
         return self.defaults if item is None else msgspec.convert(item.value, type(self.defaults))
 
     async def change(self, store: Store, data: dict[str, Any]) -> None:
-        """Change what `data` names. Raises InvalidRequest; else as Store.submit()."""
+        """Change what `data` names, whoever else changes something at the same time. Raises InvalidRequest, TooBusy;
+        else as Store.submit().
+        """
         view = View(store, self.view)
-        found = self.current(store).changed(data)
-        await store.submit(view.put(self.path, msgspec.to_builtins(found), expect=view.revision(self.path)))
+        for _ in range(ATTEMPTS_MAX):
+            found, revision = self.current(store).changed(data), view.revision(self.path)
+            try:
+                await store.submit(view.put(self.path, msgspec.to_builtins(found), expect=revision))
+                return
+            except CommandRejected as error:
+                if error.reason != Reason.REVISION_MISMATCH:
+                    raise
+        raise TooBusy("too many others change these settings at the same time")

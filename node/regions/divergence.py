@@ -24,7 +24,10 @@ VIEW = "own:divergence"
 PARTS = "own:divergence-parts"  # of commands that are too large for one entry, below the entry's name
 DONE, NEWEST = "own:divergence-done", "newest"  # which commands were set aside last, all of them
 LISTED_MAX = 1_000  # entries of one answer
-LISTED_TURN_BYTES = 1 << 20  # are looked at before others have their turn
+LISTED_TURN_BYTES = (
+    1 << 20
+)  # are looked at before others have their turn; an entry counts as ENTRY_BYTES_MIN at least
+ENTRY_BYTES_MIN = 4096
 STEP_BYTES_MAX, STEP_COMMANDS_MAX = 256 << 10, 256  # that are set aside at once
 PART_CHARACTERS_MAX = 512 << 10  # a command has up to twice as many bytes, and a third more in base64
 
@@ -118,7 +121,7 @@ async def listed(store: Store, after: str = "", limit: int = LISTED_MAX) -> tupl
             continue
         encoded = _encoded(store, path, item)
         told.append(_described(store, path, c.decode(encoded)) | _request(item))
-        looked_at += len(encoded)
+        looked_at += max(len(encoded), ENTRY_BYTES_MIN)
         if looked_at >= LISTED_TURN_BYTES:
             looked_at = 0
             await asyncio.sleep(0)

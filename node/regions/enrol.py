@@ -74,7 +74,7 @@ class Enrolment:
 
 
 async def found(core: Core, name: str) -> None:
-    """Make this cluster the primary region `name`. Raises InvalidRequest, CommandRejected."""
+    """Make this cluster the primary region `name`. Raises InvalidRequest."""
     store = core.unsealed
     control.worker(core)
     check_name(name)
@@ -82,7 +82,12 @@ async def found(core: Core, name: str) -> None:
     if not own.links:
         raise InvalidRequest("no node of this cluster has a region_addr in its configuration")
     command = RegionFound(time_ns=store.now_ns(), name=name, endpoints=own.endpoints, links=own.links)
-    await write(store, command, authority.found(store))
+    try:
+        await write(store, command, authority.found(store))
+    except CommandRejected as error:
+        if error.reason != Reason.REGION_ROLE:
+            raise
+        raise InvalidRequest("this cluster has become a region just now") from None
 
 
 async def ticket(core: Core, *, ttl_s: int, ca_certificate: bytes, pin: bytes) -> str:

@@ -1,11 +1,15 @@
 """What a region goes by towards the others: what is taken, and what it means for a node."""
 
+import asyncio
+import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.corefixture import opened
 
 from node.errors import InvalidRequest
-from node.regions.settings import Settings
+from node.regions.settings import KEPT, Settings
 from node.regions.throttle import SLICE_BYTES_MAX, Throttle
 
 CONFIGURED = 1000.0
@@ -53,3 +57,23 @@ async def test_a_cap_holds_from_the_moment_in_which_it_is_set() -> None:
     assert throttle.slice_bytes == SLICE_BYTES_MAX
     throttle.limit(2.0)
     assert throttle.slice_bytes == 1
+
+
+async def test_what_is_changed_at_the_same_time_is_changed_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change is made of what was there, and refused where that is not any more: it is made anew then."""
+    async with opened(tmp_path) as core:
+        store, submit = core.unsealed, core.unsealed.submit
+        together, submitted = asyncio.Barrier(2), itertools.count()
+
+        async def submit_together(*what: Any, **how: Any) -> Any:
+            if next(submitted) < 2:
+                await together.wait()
+            return await submit(*what, **how)
+
+        monkeypatch.setattr(store, "submit", submit_together)
+        changes = {"switchover_max_lag": 7}, {"promote_max_lag": "5s"}
+        await asyncio.gather(*(KEPT.change(store, each) for each in changes))
+        kept = KEPT.current(store)
+        assert (kept.switchover_max_lag, kept.promote_max_lag) == (7, 5.0)

@@ -98,6 +98,15 @@ async def test_roles_are_changed_in_parts_and_removed_with_all_that_they_have(tm
         assert await ask.keys("auth/ap/role") == ["web", "web2"]
 
 
+async def test_fields_are_shown_by_the_names_that_they_were_set_by(tmp_path) -> None:
+    async with opened(tmp_path) as core:
+        ask = await with_role(core)
+        await ask.post(f"{ROLE}/policies", policies=["p"])
+        assert await ask.get(f"{ROLE}/policies") == {"policies": ["p"], "token_policies": ["p"]}
+        await ask.post(f"{ROLE}/period", period="1h")
+        assert await ask.get(f"{ROLE}/period") == {"period": 3600, "token_period": 3600}
+
+
 @pytest.mark.parametrize(
     ("path", "field", "value", "reset"),
     [

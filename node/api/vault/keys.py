@@ -18,7 +18,7 @@ _CONFIG = (
     Field("max_operations", Kind.INTEGER, "After how many encryptions."),
 )
 _CONFIGURED = (
-    Field("interval", Kind.STRING, 'A duration, as in "48h0m0s"; 0 for never by age.'),
+    Field("interval", Kind.ANY, 'A duration, as in "48h0m0s"; the number 0 for never by age.'),
     *_CONFIG[::2],
 )
 _STATUS = (

@@ -105,6 +105,7 @@ def _single_field(path: str, name: Field) -> Route:
         handlers = {Operation.READ: show}
     shown = next(each for each in approle_role.FIELDS if each.name == field)
     former = dataclasses.replace(shown, name=approle_role.OLD_FIELDS.get(path, field))
+    answered = {dataclasses.replace(shown, name=approle_role.OLD_PATHS.get(path, field)), former}
     return Route(
         f"role/{{role}}/{path}",
         handlers,
@@ -112,9 +113,7 @@ def _single_field(path: str, name: Field) -> Route:
         twin=f"role/{{role}}/{approle_role.TWIN_PATHS[path]}" if path in approle_role.TWIN_PATHS else "",
         summary=f"Shows, changes and resets {field} of a role.",
         fields=(name, shown) if former == shown else (name, shown, former),
-        answers={
-            Operation.READ: told([dataclasses.replace(shown, name=approle_role.OLD_PATHS.get(path, field))])
-        },
+        answers={Operation.READ: told(sorted(answered, key=lambda each: each.name))},
     )
 
 

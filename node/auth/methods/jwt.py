@@ -102,7 +102,7 @@ def method() -> Method:
                 _ROLES.one,
                 summary="Creates, shows, changes and removes a role.",
                 fields=(in_path("role", "Its name."), *jwt_role.FIELDS, *params.formerly(jwt_role.OLD_NAMES)),
-                answers={read: told(jwt_role.FIELDS)},
+                answers={read: (*told(jwt_role.FIELDS), *params.OLD_NAMES)},
             ),
             Route(
                 "login",

@@ -20,6 +20,7 @@ path "secret/data/*" { capabilities = ["read"] }
 path "cubbyhole/*" { capabilities = ["create", "read", "update"] }
 """
 Two = tuple[RegionOfOne, RegionOfOne, str]
+AT_ONCE_S = 10.0  # a request that waits for the other region takes nine times as long
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def test_cut_off_a_region_refuses_at_once_and_lets_in_whom_it_can_and_takes_over
         answer = follower.server.request(
             "POST", "secret/data/a", {"data": {"v": 2}}, token=token, timeout=60.0
         )
-        if answer.status != 503 or time.monotonic() - began > 1:
+        if answer.status != 503 or time.monotonic() - began > AT_ONCE_S:
             return False
         told = answer.body["errors"][0]
         return "nothing was written" in told and "eu follows us" in told and "behind it" in told

@@ -65,6 +65,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure() -> None:
     ports.give_to_local_clusters()
     local_cluster.STOP_TIMEOUT_S, local_cluster.ASK_TIMEOUT_S = PATIENCE_S, 5.0
+    local_cluster.REQUEST_TIMEOUT_S = (
+        PATIENCE_S  # for what must succeed, and is refused while somebody is elected
+    )
     patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
     settings.register_profile("patient", **patient)
     settings.load_profile("patient")

@@ -43,7 +43,8 @@ class Target:
     def client(self, token: str | None = None) -> hvac.Client:
         """A new hvac client; the caller closes its adapter."""
         verify: bool | str = str(self.ca) if self.ca is not None else True
-        return hvac.Client(url=self.address, token=self.token if token is None else token, verify=verify)
+        given = self.token if token is None else token
+        return hvac.Client(url=self.address, token=given, verify=verify, timeout=PATIENCE_S)
 
     @contextmanager
     def using(self, token: str = "") -> Iterator[hvac.Client]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from node.auth import batch
 from node.auth.cidr import inside
-from node.auth.identity import ROOT
+from node.auth.identity import ROOT, live
 from node.auth.params import TokenParams
 from node.auth.token_shown import auth_block
 from node.auth.ttl import grant, limits
@@ -26,7 +26,7 @@ from node.draft import attempt_id
 from node.entities import changes, directory
 from node.entities.directory import Identity
 from node.entities.draft import Draft
-from node.errors import InvalidRequest, NotPrimary, OutcomeUnknown, PermissionDenied, TooBusy
+from node.errors import InvalidRequest, NodeError, NotPrimary, OutcomeUnknown, PermissionDenied, TooBusy
 from node.store import CommandRejected
 from node.view import write
 from storage.command import AnyCommand
@@ -35,6 +35,7 @@ from storage.rows import Mount, Token
 from storage.secret import Secret
 
 TRIES_MAX = 64
+REPEATED_ATTEMPTS_MAX = 8  # of a log-in that is repeated: whoever raced more often is refused
 _NO_ENTITY = "the region that orders writes cannot be reached: this token belongs to no entity"
 
 
@@ -55,16 +56,29 @@ class Login:
         AnyCommand, ...
     ] = ()  # made with the token or not at all; each with the revision it expects
     courtesies: tuple[AnyCommand, ...] = ()  # the same, but without them nobody gets more than is his
+    proof: bytes = b""  # what tells a proof that is used up from every other one, and is no secret
+
+
+class UsedUp(Exception):
+    """A proof that is none, or none any more: what its log-in would have been, and the refusal unless it has been."""
+
+    def __init__(self, login: Login, refusal: NodeError) -> None:
+        super().__init__()
+        self.login, self.refusal = login, refusal
 
 
 async def log_in(core: Core, request: Request, prove: Callable[[], Awaitable[Login]]) -> Response:
     """The answer to a login. `prove` is asked again when what it read has changed meanwhile.
 
+    A proof that the first attempt under one request id has used up is good for the same answer under that id again.
     Raises what `prove` does, PermissionDenied for a disabled entity or a foreign network, InvalidRequest.
     """
     mount = request.served_by
     for attempt in range(TRIES_MAX):
-        login = await prove()
+        try:
+            login = await prove()
+        except UsedUp as used:
+            return _repeated(core, request, mount, used)
         if login.params.bound_cidrs and not inside(request.remote, login.params.bound_cidrs):
             raise PermissionDenied("permission denied")
         draft = Draft(core.unsealed)
@@ -139,10 +153,9 @@ async def _service(
 ) -> tuple[Secret, Token]:
     """A service token. A retry under one request id finds the token of the first attempt, if it is the same login."""
     store, params = core.unsealed, login.params
-    who = b"\x00".join((terms["issuer"].encode(), login.role.encode(), login.alias.encode(), request_id))
     minted = core.tokens.mint(
         store,
-        seed=who if request_id else b"",
+        seed=_seed(login, terms["issuer"], request_id) if request_id else b"",
         num_uses=params.num_uses,
         explicit_max_ttl_ns=params.explicit_max_ttl_ns,
         period_ns=params.period_ns,
@@ -154,6 +167,27 @@ async def _service(
     if row is None:
         raise OutcomeUnknown("this request id belongs to another request, or the token is gone already")
     return minted.token, row
+
+
+def _seed(login: Login, issuer: str, request_id: bytes) -> bytes:
+    """What the token of a log-in is drawn from if it can be repeated."""
+    said = (issuer.encode(), login.role.encode(), login.alias.encode(), request_id)
+    return b"\x00".join((*said, login.proof) if login.proof else said)
+
+
+def _repeated(core: Core, request: Request, mount: Mount, used: UsedUp) -> Response:
+    """The answer to an earlier attempt at the same log-in under the same request id, whose token lives."""
+    store = core.unsealed
+    for attempt in range(REPEATED_ATTEMPTS_MAX if request.request_id else 0):
+        seed = _seed(used.login, mount.mount_id, attempt_id(request.request_id, attempt))
+        minted = core.tokens.mint(store, seed=seed, policies=(), path=request.path)
+        row = live(store.reads.token(minted.command.digest), store.now_ns())
+        if row is not None:
+            identity = core.directory.find(store, row.entity_id) if row.entity_id else None
+            extra = () if identity is None else identity.policies
+            token = minted.token.reveal().decode()
+            return Response(auth=auth_block(row, client_token=token, ttl_ns=row.ttl_ns, extra=extra))
+    raise used.refusal
 
 
 # --- regions that follow ---

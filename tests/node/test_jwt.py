@@ -165,6 +165,15 @@ async def test_a_token_for_somebody_lets_in_only_where_a_role_says_for_whom(tmp_
         )
 
 
+async def test_a_mapped_claim_that_is_too_long_is_refused_rather_than_cut_off(tmp_path) -> None:
+    """What is left might be what somebody else is, for a policy with that placeholder."""
+    async with opened(tmp_path) as core:
+        ask = await with_role(core, claim_mappings={"team": "team"})
+        assert (await ask.auth("auth/j/login", role="r", jwt=signed(team="x" * 512)))["metadata"]["team"]
+        error = await ask.refused("auth/j/login", role="r", jwt=signed(team="x" * 513))
+        assert "claim 'team' has more than 512 characters" in error.message
+
+
 async def test_algorithms_can_be_fewer(tmp_path) -> None:
     async with opened(tmp_path) as core:
         ask = await with_role(core)

@@ -9,7 +9,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.x509.verification import PolicyBuilder, Store
+from support.corefixture import call
 
+from node.core.request import Operation
 from node.engines.pki import certificates
 from node.errors import NoQuorum
 
@@ -509,6 +511,46 @@ async def test_tidy_forgets_what_has_ended_and_nothing_else(site, wire):
 async def test_roles_that_cannot_be(wire, role, error):
     assert await refused(wire, "pki/roles/bad", role) == error
     assert (await wire.ask("GET", "/v1/pki/roles/bad")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("operation", "path", "one", "other"),
+    [
+        (Operation.PATCH, "pki/roles/web", {"ttl": "10m"}, {"max_ttl": "90m"}),
+        (Operation.UPDATE, "pki/config/crl", {"expiry": "50h"}, {"ocsp_expiry": "5h"}),
+        (
+            Operation.UPDATE,
+            "pki/config/urls",
+            {"ocsp_servers": ["http://o"]},
+            {"issuing_certificates": ["http://i"]},
+        ),
+    ],
+)
+async def test_of_two_who_change_parts_of_the_same_at_once_none_is_lost_in_silence(
+    site, wire, monkeypatch, operation, path, one, other
+):
+    store = site.core.unsealed
+    submit = store.submit
+
+    async def later(*arguments, **options):  # as if each came to another node: all read before any writes
+        await asyncio.sleep(0)
+        return await submit(*arguments, **options)
+
+    monkeypatch.setattr(store, "submit", later)
+    asked = (call(site.core, operation, path, dict(data), token=site.token) for data in (one, other))
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    kept = await call(site.core, Operation.READ, path, token=site.token)
+    before = {**WEB, "expiry": "72h", "ocsp_expiry": "12h"}
+    done = 0
+    for data, outcome in zip((one, other), outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            assert "somebody else changed this" in str(outcome)
+            continue
+        done += 1
+        (name,) = data
+        assert kept.data[name] not in (None, [], before.get(name))
+        assert kept.data[name] == outcome.data[name]
+    assert done >= 1
 
 
 async def test_roles_are_kept_by_name(wire):

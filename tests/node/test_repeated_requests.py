@@ -9,6 +9,7 @@ from support.corefixture import call, opened
 
 from node.core.core import Core
 from node.core.request import Operation, Response
+from node.errors import InvalidRequest
 
 ROLE = "auth/ap/role/web"
 
@@ -74,6 +75,32 @@ async def test_a_repeated_change_does_not_undo_a_later_one(tmp_path) -> None:
         assert (await ask.get(ROLE))["token_policies"] == ["newest"]
         await twice(core, "identity/entity/name/e", {"policies": "new"}, later)
         assert (await ask.get("identity/entity/name/e"))["policies"] == ["newest"]
+
+
+async def test_a_secret_id_for_one_log_in_is_good_for_the_same_answer_again(tmp_path) -> None:
+    """It is used up, and its answer may be lost; nobody else gets it, and under another identity nobody does."""
+    async with opened(tmp_path) as core:
+        ask = Asker(core)
+        await ask.post("sys/auth/ap", type="approle")
+        await ask.post("auth/ap/role/r", role_id="r", secret_id_num_uses=1, token_num_uses=3)
+        made = (await ask.post("auth/ap/role/r/secret-id")).data
+        assert made is not None
+        proof = {"role_id": "r", "secret_id": made["secret_id"]}
+        first, again = await twice(core, "auth/ap/login", proof)
+        assert first.auth is not None
+        assert again.auth is not None
+        assert first.auth["client_token"] == again.auth["client_token"]
+        assert "invalid role or secret ID" in (await ask.by(None).refused("auth/ap/login", **proof)).message
+        identity = uuid.uuid4().bytes
+        await ask.post("auth/ap/role/r/custom-secret-id", secret_id="one")
+        for secret_id, told in (("one", True), ("two", False), ("one", True)):
+            data = {"role_id": "r", "secret_id": secret_id}
+            asked = call(core, Operation.UPDATE, "auth/ap/login", data, token=None, request_id=identity)
+            if told:
+                assert (await asked).auth is not None
+            else:
+                with pytest.raises(InvalidRequest):
+                    await asked
 
 
 async def test_two_logins_under_one_identity_are_not_one(tmp_path) -> None:

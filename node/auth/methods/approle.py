@@ -12,7 +12,7 @@ import msgspec
 
 from node.auth import fields, params
 from node.auth.cidr import inside
-from node.auth.login import Login, first_here, log_in
+from node.auth.login import Login, UsedUp, first_here, log_in
 from node.auth.methods import approle_role, approle_secret_id_paths
 from node.auth.methods.approle_role import Role
 from node.auth.methods.approle_secret_ids import Proof, SecretIds
@@ -237,26 +237,33 @@ async def _login(core: Core, request: Request, params: dict[str, str]) -> Respon
             raise InvalidRequest(
                 f'source address "{request.remote}" unauthorized by CIDR restrictions on the role'
             )
-        proof = Proof()
-        if role.bind_secret_id:
-            if not secret_id:
-                raise InvalidRequest("missing secret_id")
-            found = SecretIds(store, mount).spend(role, secret_id, request.remote)
-            if found is None:
-                raise InvalidRequest(_INVALID)
-            proof = found
-        held = role.params
-        if proof.token_bound_cidrs:
-            held = msgspec.structs.replace(held, bound_cidrs=proof.token_bound_cidrs)
-        return Login(
-            alias=role.role_id,
-            params=held,
-            role=role.name,
-            metadata={**proof.metadata, "role_name": role.name},
-            commands=proof.commands,
-        )
+        if not role.bind_secret_id:
+            return _login_of(role, Proof())
+        if not secret_id:
+            raise InvalidRequest("missing secret_id")
+        ids = SecretIds(store, mount)
+        shown = ids.digest(role.name, secret_id).encode()
+        found = ids.spend(role, secret_id, request.remote)
+        if found is None:
+            raise UsedUp(_login_of(role, Proof(), shown), InvalidRequest(_INVALID))
+        return _login_of(role, found, shown)
 
     return await log_in(core, request, prove)
+
+
+def _login_of(role: Role, proof: Proof, shown: bytes = b"") -> Login:
+    """What a proof of this role gives; `shown`: the digest of its secret id."""
+    held = role.params
+    if proof.token_bound_cidrs:
+        held = msgspec.structs.replace(held, bound_cidrs=proof.token_bound_cidrs)
+    return Login(
+        alias=role.role_id,
+        params=held,
+        role=role.name,
+        metadata={**proof.metadata, "role_name": role.name},
+        commands=proof.commands,
+        proof=shown,
+    )
 
 
 def _by_id(store: Store, mount: Mount, role_id: str) -> Role | None:

@@ -183,5 +183,7 @@ def metadata(role: Role, claims: Mapping[str, Any]) -> dict[str, str]:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise InvalidRequest(f"error converting claim '{name}' to string")
-        said[key] = str(value)[:VALUE_CHARACTERS_MAX]
+        said[key] = str(value)
+        if len(said[key]) > VALUE_CHARACTERS_MAX:  # cut off it might be somebody else's
+            raise InvalidRequest(f"claim '{name}' has more than {VALUE_CHARACTERS_MAX} characters")
     return said

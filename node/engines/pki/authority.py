@@ -237,6 +237,12 @@ def config(shelf: Shelf, name: str, defaults: dict[str, Any]) -> dict[str, Any]:
     return defaults | (item.value if item is not None else {})
 
 
+def put_config(shelf: Shelf, name: str, defaults: dict[str, Any], said: dict[str, Any]) -> AnyCommand:
+    """The command that changes a page in what is said, unless somebody else changes it meanwhile."""
+    path = CONFIG + name
+    return shelf.put(path, config(shelf, name, defaults) | said, expect=shelf.revision(path))
+
+
 def urls(shelf: Shelf) -> c.Urls:
     """What certificates say about where to look."""
     said = config(shelf, "urls", URL_DEFAULTS)

@@ -190,20 +190,23 @@ async def _read(core: Core, request: Request, params: dict[str, str]) -> Respons
 
 
 async def _put(core: Core, request: Request, params: dict[str, str]) -> Response:
-    return await _keep(core, request, params["name"], {})
+    return await _keep(core, request, params["name"], {}, None)
 
 
 async def _patch(core: Core, request: Request, params: dict[str, str]) -> Response:
     """What is not said stays."""
-    old = find(core, request, params["name"])
-    if old is None:
+    item = shelf(core, request).get(ROLES + params["name"])
+    if item is None:
         raise InvalidRequest("Unable to fetch role entry to patch")
-    return await _keep(core, request, params["name"], old)
+    return await _keep(core, request, params["name"], _DEFAULTS | item.value, item.revision)
 
 
-async def _keep(core: Core, request: Request, name: str, old: Mapping[str, Any]) -> Response:
+async def _keep(
+    core: Core, request: Request, name: str, old: Mapping[str, Any], expect: int | None
+) -> Response:
+    """`expect`: the revision of what is changed in parts."""
     role, view = parse(old, request.data), shelf(core, request)
-    await view.write(view.put(ROLES + name, role), request_id=request.request_id)
+    await view.write(view.put(ROLES + name, role, expect=expect), request_id=request.request_id)
     both = boolean(request.data.get("generate_lease"), "generate_lease") and not role["generate_lease"]
     return Response(data=role, warnings=[_NOT_BOTH] if both else None)
 

@@ -361,7 +361,7 @@ async def _set_urls(core: Core, request: Request, params: dict[str, str]) -> Res
             said[name] = strings(request.data[name], name)
             if any("://" not in url or not url.isascii() or " " in url for url in said[name]):
                 raise InvalidRequest(f"invalid URL found in {name.replace('_', ' ')}")
-    await view.write(view.put(f"{CONFIG}urls", said))
+    await view.write(authority.put_config(view, "urls", URL_DEFAULTS, said))
     return Response(data=said)
 
 
@@ -386,5 +386,5 @@ async def _set_crl(core: Core, request: Request, params: dict[str, str]) -> Resp
     if said["enable_delta"]:
         raise InvalidRequest("delta revocation lists are not offered")
     lists = (authority.outdated(view, issuer.id) for issuer in authority.issuers(view))
-    await view.write(view.put(f"{CONFIG}crl", said), *lists)
+    await view.write(authority.put_config(view, "crl", CRL_DEFAULTS, said), *lists)
     return Response(data=said)

@@ -7,9 +7,10 @@ this node's state has come to where the write stands, so that the caller reads i
 
 import asyncio
 import base64
+import contextlib
 import os
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +23,7 @@ from node.core.core import Core
 from node.core.request import Request
 from node.regions import control, stream
 from node.regions.links import Answer, Interrupted, Unreachable
-from node.regions.worker import RegionsWorker
+from node.regions.worker import CARRIED_MAX, RegionsWorker
 from storage.rows import Epoch, Region
 
 FORWARD_TIMEOUT_S = 30.0
@@ -110,7 +111,8 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
                     headers=headers,
                     timeout_s=ATTEMPT_TIMEOUT_S,
                 )
-                answer = await _while_heard(regions, source, asking)
+                async with _turn(regions, asking, ends - time.monotonic()):
+                    answer = await _while_heard(regions, source, asking)
                 if NOT_PRIMARY not in answer.headers and settles(answer.status, unknown=unknown):
                     return source.name, answer
                 problem = f"region {source.name} answered {answer.status} at last"
@@ -126,6 +128,25 @@ async def _pursue(core: Core, raw: Raw, headers: Mapping[str, str], body: bytes)
             f"the write was sent to another region, whose answer was lost ({problem})"
         )
     raise errors.NotPrimary(f"nothing was written: {problem}{_situation(core)}")
+
+
+@contextlib.asynccontextmanager
+async def _turn(
+    regions: RegionsWorker, asking: Coroutine[Any, Any, Answer], patience_s: float
+) -> AsyncIterator[None]:
+    """So that what is asked to keep in touch need not queue up behind what is carried. Raises Unreachable."""
+    try:
+        async with asyncio.timeout(patience_s):
+            await regions.carried.acquire()
+    except BaseException as error:
+        asking.close()
+        if isinstance(error, TimeoutError):
+            raise Unreachable(f"this node carries {CARRIED_MAX} requests to other regions already") from None
+        raise
+    try:
+        yield
+    finally:
+        regions.carried.release()
 
 
 async def _while_heard(regions: RegionsWorker, source: Region, asking: Coroutine[Any, Any, Answer]) -> Answer:

@@ -21,7 +21,7 @@ from node.regions.nearness import ROUND_TRIP_S_MAX, Nearness
 ANSWER_BYTES_MAX = 40 * 1024 * 1024  # the largest answer that the API gives
 CONNECT_TIMEOUT_S = 3.0
 PROBLEM_BYTES_MAX = 512  # of an answer that is an error
-CONNECTIONS_MAX = 64
+CONNECTIONS_MAX = 512  # more than worker.CARRIED_MAX: none of the few questions of its own waits for one
 OPENING_ROUND_TRIPS, ROUND_TRIPS = 2, 3  # of TCP and TLS 1.3; and with a question
 
 

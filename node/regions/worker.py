@@ -39,6 +39,7 @@ TOUCH_TIMEOUT_S = 2.0
 SURVEY_EVERY_S = 5.0  # every node of every region is asked, for the nearest to be known
 CONTACT_LOST_S = 5.0  # a question takes up to TOUCH_TIMEOUT_S, and one may get lost
 CLEARANCE_PATIENCE_S = 5.0  # from the first question after a start, for regions that do not answer
+CARRIED_MAX = 256  # requests of clients on their way to other regions at a time
 HELLO = "/v1/sys/regions/link/hello"
 
 _Asked = tuple[str, tuple[str, ...], bool]  # a region, its links, patiently
@@ -61,6 +62,7 @@ class RegionsWorker:
         self._answered: set[str] = set()  # regions that did, since then
         self._touching: dict[_Asked, asyncio.Task[None]] = {}  # by who is being asked
         self._surveyed_at = -math.inf
+        self.carried = asyncio.Semaphore(CARRIED_MAX)
         self._registered: dict[str, int] = {}  # when each region was registered, as far as this node has seen
         store.cleared.clear()
         self.throttle = Throttle(settings.link_bytes_per_s)

@@ -1,9 +1,17 @@
 """Writes that are carried to another region: what their answers prove."""
 
-import pytest
+import asyncio
+from types import SimpleNamespace
+from typing import Any
 
-from node.regions.forwarding import certificates, settles, superseded, told
-from storage.rows import Epoch
+import pytest
+from support.patience import PATIENCE_S
+
+from node.errors import NotPrimary
+from node.regions import forwarding
+from node.regions.forwarding import _pursue, certificates, settles, superseded, told
+from node.regions.links import Answer
+from storage.rows import Epoch, Region
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503, 504])
@@ -45,3 +53,45 @@ def test_what_a_client_has_shown_travels_his_own_certificate_first() -> None:
     assert certificates(told(shown)) == tuple(shown)
     large = [b"own" * 1000, b"middle" * 300, b"root" * 1000]
     assert certificates(told(large)) == tuple(large[:2]), "a header has room for so much"
+
+
+class Busy:
+    """A region's worker whose primary answers in its own time."""
+
+    was_removed = changing = False
+
+    def __init__(self) -> None:
+        self.carried, self.asked = asyncio.Semaphore(2), 0
+        self.go_on = asyncio.Event()
+
+    def primary(self) -> Region:
+        return Region("eu", (), ("eu:1",), 0)
+
+    def was_demoted(self, _: Region) -> bool:
+        return False
+
+    has_lost = was_demoted
+
+    async def ask(self, *_: Any, **__: Any) -> Answer:
+        self.asked += 1
+        await self.go_on.wait()
+        return Answer(204, {}, b"")
+
+
+async def test_no_more_is_carried_at_once_than_leaves_room_for_keeping_in_touch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A region that cannot be asked how it is counts as lost, and with it all that was under way there."""
+    busy = Busy()
+    core: Any = SimpleNamespace(regions=busy, store=None)
+    raw: Any = SimpleNamespace(raw_path="/v1/secret/data/a", method="POST")
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+        carried = [group.create_task(_pursue(core, raw, {}, b"")) for _ in range(5)]
+        while busy.asked < 2:
+            await asyncio.sleep(0)
+        monkeypatch.setattr(forwarding, "FORWARD_TIMEOUT_S", 0.1)
+        with pytest.raises(NotPrimary, match="nothing was written: this node carries"):
+            await _pursue(core, raw, {}, b"")
+        assert busy.asked == 2
+        busy.go_on.set()
+    assert [each.result()[1].status for each in carried] == [204] * 5

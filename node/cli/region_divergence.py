@@ -60,20 +60,32 @@ def _path(entry: str) -> str:
 
 
 def _each(client: Client, out: Output, method: str) -> int:
-    """One after the other, whatever becomes of each; it ends only where the server is no help at all."""
-    found, refused = [], 0
-    for entry in _entries(client):
-        path = _path(entry["id"])
-        answer = client.send(method, path, {})
-        if answer.status == HTTPStatus.BAD_REQUEST:
-            outcome, refused = "; ".join(answer.told), refused + 1
-        else:
-            told = client.checked(answer, method, path)
-            outcome = _outcome(needed(told, "data")) if method == "POST" else "discarded"
-        found.append({"id": entry["id"], "path": _place(entry), "outcome": outcome})
-    rows = [[each["id"], each["path"], each["outcome"]] for each in found]
-    out.show(found, table(("Entry", "Path", "Outcome"), rows, empty="-"))
+    """One after the other, whatever becomes of each. Where the server is no help any more it ends, says what was done,
+    and raises RemoteError.
+    """
+    found: list[dict[str, Any]] = []
+    refused, entries = 0, _entries(client)
+    try:
+        for entry in entries:
+            outcome, is_refused = _one(client, method, entry)
+            refused += is_refused
+            found.append({"id": entry["id"], "path": _place(entry), "outcome": outcome})
+    finally:
+        rows = [[each["id"], each["path"], each["outcome"]] for each in found]
+        out.show(found, table(("Entry", "Path", "Outcome"), rows, empty="-"))
     return SOME_REFUSED if refused else 0
+
+
+def _one(client: Client, method: str, entry: dict[str, Any]) -> tuple[str, bool]:
+    """What became of an entry, and whether it was refused. Raises RemoteError."""
+    path = _path(entry["id"])
+    answer = client.send(method, path, {})
+    if answer.status == HTTPStatus.BAD_REQUEST:
+        return "; ".join(answer.told), True
+    if answer.status == HTTPStatus.NOT_FOUND:
+        return "gone already", False
+    told = client.checked(answer, method, path)
+    return _outcome(needed(told, "data")) if method == "POST" else "discarded", False
 
 
 def _outcome(told: dict[str, Any]) -> str:

@@ -10,7 +10,15 @@ import msgspec
 from node.core import pipeline
 from node.core.core import Core
 from node.core.request import Operation, Request
-from node.errors import InvalidRequest, NoQuorum, NotPrimary, OutcomeUnknown
+from node.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    NoQuorum,
+    NotFound,
+    NotPrimary,
+    OutcomeUnknown,
+    PermissionDenied,
+)
 from node.regions import control, divergence
 from node.regions.divergence import Rewriting
 from node.regions.links import Interrupted, Unreachable
@@ -57,6 +65,8 @@ async def _write_here(
     )
     try:
         response, _ = await pipeline.handle(core, again)
+    except (PermissionDenied, NotFound, BodyTooLarge) as refusal:
+        raise InvalidRequest(f"it was refused: {refusal.message or type(refusal).__name__}") from None
     except NotPrimary:  # not carried on: what was set aside is here
         raise NoQuorum("nothing was written: another region has begun to order writes; ask again") from None
     return response.data or {}

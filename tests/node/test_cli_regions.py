@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import Cli, empty_environment, runner
-from support.stub_api import stub_api
+from support.stub_api import Reply, stub_api
 
 from node.cli import region
 
@@ -81,3 +81,17 @@ def test_a_handover_is_told_of_when_it_is_over(strongroom: Cli, monkeypatch: pyt
         api.replies["GET /v1/sys/regions"] = (200, {"data": told[0]})
         code, _, err = strongroom("region", "switchover", "us", "-address", api.address)
         assert (code, "demote -force" in err) == (2, True), err
+
+
+def test_what_was_written_again_is_told_also_where_not_all_could_be(strongroom: Cli) -> None:
+    entries = [{"id": f"1-{number}", "path": f"secret/{number}", "kind": "KvPut"} for number in range(4)]
+    replies: dict[str, Reply] = {
+        "GET /v1/sys/regions/divergence?after=": (200, {"data": {"entries": entries, "next": ""}}),
+        "POST /v1/sys/regions/divergence/1-0": (200, {"data": {"path": "secret/data/0", "version": 1}}),
+        "POST /v1/sys/regions/divergence/1-1": (404, {"errors": ["no entry 1-1"]}),
+        "POST /v1/sys/regions/divergence/1-2": (504, {"errors": ["the outcome is not known"]}),
+    }
+    with stub_api(replies) as api:
+        code, out, err = strongroom("region", "divergence", "-replay=all", "-address", api.address)
+    assert (code, "version 1" in out, "gone already" in out, "not known" in err) == (2, True, True, True), out
+    assert "secret/3" not in out

@@ -18,7 +18,7 @@ from node.core.router import Handler, Route
 from node.engines import kv_metadata
 from node.engines.kv_reads import find, metadata, version_metadata
 from node.engines.kv_values import decode, encode, merge_patch, without_leaves
-from node.engines.kv_writes import CAS_MISMATCH, BegunPut, Writer, submit
+from node.engines.kv_writes import CAS_MISMATCH, CAS_REQUIRED, BegunPut, Writer, submit
 from node.errors import InvalidRequest, NodeError, NotFound
 from node.store import Store
 from storage.cache import CachedValue
@@ -152,12 +152,13 @@ class _Data:
 
     async def patch(self, core: Core, request: Request, params: dict[str, str]) -> Response:
         """JSON merge patch (RFC 7396) of the latest version."""
-        path, changes = params["path"], _data(request)
+        path, changes, cas = params["path"], _data(request), _cas(request.data)
         store, mount_id = core.unsealed, request.served_by.mount_id
 
         def value() -> bytes:
             found = find(store, mount_id, path, 0)
             if not isinstance(found, CachedValue):
+                _check_cas(store, mount_id, path, found.version, cas)
                 raise _Answer(Response(status=404, data=version_metadata(found)))
             current = decode(found.value)
             return encode(changes if changes is None else merge_patch(current, changes))
@@ -188,6 +189,15 @@ class _Data:
 def _written(made: dict[str, Any]) -> Response:
     """The answer to a write, from what the machine tells of the new version."""
     return Response(data=metadata(**made))
+
+
+def _check_cas(store: Store, mount_id: str, path: str, version: int, cas: int | None) -> None:
+    """What the machine says of a write, where there is nothing to write. Raises InvalidRequest."""
+    if cas is not None and cas != version:
+        raise InvalidRequest(CAS_MISMATCH)
+    key = store.kv_key(mount_id, path)
+    if cas is None and (store.reads.kv_config(mount_id).cas_required or (key and key.cas_required)):
+        raise InvalidRequest(CAS_REQUIRED)
 
 
 class _Answer(Exception):

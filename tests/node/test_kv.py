@@ -169,6 +169,19 @@ async def test_a_patch_needs_something_to_change(kv):
     assert (deleted.status, deleted.json["data"]["version"]) == (404, 1)
 
 
+async def test_a_patch_of_what_is_deleted_says_first_which_version_it_should_have_named(kv):
+    """As with a real OpenBao: who names none, or another, has overlooked more than the deletion."""
+    await kv("POST", "data/a", {"data": {"k": "v"}})
+    await kv("DELETE", "data/a")
+    for cas, status in ((1, 404), (0, 400), (2, 400)):
+        answer = await kv("PATCH", "data/a", {"data": {}, "options": {"cas": cas}}, headers=PATCH)
+        assert answer.status == status
+    await kv("POST", "metadata/a", {"cas_required": True})
+    answer = await kv("PATCH", "data/a", {"data": {}}, headers=PATCH)
+    assert "check-and-set parameter required" in answer.json["errors"][0]
+    assert answer.status == 400
+
+
 # --- deletion ---
 
 

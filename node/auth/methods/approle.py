@@ -158,8 +158,9 @@ async def _write(core: Core, request: Request, params: dict[str, str]) -> Respon
     """Create or change; what is not said stays."""
     role = await _change(core, request, params["role"], request.data, creating=True)
     warnings = []
-    if request.data.get("token_type") == approle_role.VAGUE_TYPE:
-        warnings.append(f"{approle_role.VAGUE_TYPE} has no useful meaning; adjusting to {role.params.type}")
+    said = request.data.get("token_type")
+    if said in tuple(approle_role.VAGUE_TYPES):
+        warnings.append(f"{said} has no useful meaning; adjusting to {role.params.type}")
     if role.params.max_ttl_ns > limits(core.settings, request.served_by).max_ns:
         warnings.append(_TRUNCATED)
     return Response(warnings=warnings) if warnings else Response(NO_CONTENT)

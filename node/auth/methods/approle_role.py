@@ -20,7 +20,7 @@ from node.errors import InvalidRequest
 
 NAME_CHARACTERS_MAX = 512
 ROLE_ID_CHARACTERS_MAX = 4096
-VAGUE_TYPE = "default-batch"  # of a role: a login cannot ask for anything else, so it is a plain "batch"
+VAGUE_TYPES = {"default-batch": "batch", "default-service": "service"}  # a login cannot ask for anything else
 OLD_NAMES = {"token_policies": "policies", "token_period": "period"}
 
 _NAME = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)  # ASCII: lower() leaves one spelling of a name
@@ -85,7 +85,7 @@ def changed(role: Role, data: Mapping[str, Any], *, creating: bool) -> Role:
         if not creating and given["local_secret_ids"] != role.local_secret_ids:
             raise InvalidRequest("local_secret_ids can only be modified during role creation")
     held = params.changed(role.params, data, old_names=OLD_NAMES)
-    given["params"] = msgspec.structs.replace(held, type="batch") if held.type == VAGUE_TYPE else held
+    given["params"] = msgspec.structs.replace(held, type=VAGUE_TYPES.get(held.type, held.type))
     return checked(msgspec.structs.replace(role, **given))
 
 

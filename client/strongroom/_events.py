@@ -225,7 +225,7 @@ class Subscription:
             core.endpoints.failed(endpoint, core.now())
             return False
         if answer.status in LATER:
-            return True
+            return not self.cursor  # a node that has not come as far says so, and another one may have
         if answer.status in (401, 403) and core.session.can_log_in:
             if core.session.headers() != headers:
                 return True  # another call has mended it meanwhile

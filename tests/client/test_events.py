@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from strongroom import AsyncClient, Cache, Client, ConfigurationError, Forbidden, Token
 from strongroom._core import Core, Settings
+from strongroom._effects import Answer as AnswerOf
 from strongroom._effects import Failure, OpenStream, Pause, ReadStream, Stream
 from strongroom._events import Subscription
 from support.certs import Authority
@@ -282,3 +283,25 @@ def test_what_happened_while_nobody_listened_is_heard_of_before_the_cache_is_tru
     assert not core.push.is_up, "the server does not say that this was all"
     assert answers(held.next(), block(": ping", "id: c2")) is None
     assert core.push.is_up
+
+
+def test_where_one_node_has_not_come_as_far_as_the_cursor_another_one_is_asked() -> None:
+    """It may be cut off, and stay behind."""
+    core = Core(Settings(endpoints=["https://n1:1", "https://n2:1"], auth=None))
+    for number, each in enumerate(core.endpoints.all):
+        core.endpoints.measured(each, 0.01 * (number + 1), core.now())
+    held = Subscription(core, "kv*", "", "c1")
+    behind = AnswerOf(
+        429, {"retry-after": "1"}, {"errors": ["this node does not hold the demanded index yet"]}
+    )
+    asked: list[str] = []
+    program, said = held.connect(), None
+    with pytest.raises(StopIteration) as over:
+        while True:
+            effect = program.send(said)
+            said = True
+            if isinstance(effect, OpenStream):
+                asked.append(effect.url.partition("/v1/")[0])
+                said = Stream() if asked[-1] == "https://n2:1" else behind
+            assert len(asked) < 5, asked
+    assert (over.value.value, asked) == (True, ["https://n1:1", "https://n2:1"])

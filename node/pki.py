@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from consensus.identity import peer_name
+from node.foreign_x509 import UNREADABLE
 from storage.secret import Secret
 
 CA_LIFETIME = timedelta(days=3650)
@@ -103,7 +104,7 @@ def issue(
         if not csr.is_signature_valid:
             raise InvalidSignature
         public = csr.public_key()
-    except (ValueError, InvalidSignature) as error:
+    except (*UNREADABLE, InvalidSignature) as error:
         raise InvalidCertificateRequest("not a signed PEM certificate signing request") from error
     if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
         raise InvalidCertificateRequest("only P-256 keys are certified")

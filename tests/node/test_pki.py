@@ -1,5 +1,6 @@
 """The cluster's authority: names are pinned, foreign and expired certificates are nobody, leaves renew."""
 
+import base64
 import ssl
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from support.corefixture import opened
 
 from node import enrol, pki
@@ -73,6 +75,18 @@ def test_the_issuer_decides_the_names_not_the_request() -> None:
 def test_a_bad_signing_request_is_refused(request_: bytes) -> None:
     with pytest.raises(pki.InvalidCertificateRequest):
         pki.issue(pki.new_ca("one"), request_, pki.peer_names("n1", "c1"))
+
+
+def test_a_signing_request_of_a_version_that_there_is_not_is_refused() -> None:
+    """Which the library calls by a name of its own."""
+    asked = x509.load_pem_x509_csr(pki.signing_request(pki.new_key()))
+    der = asked.public_bytes(serialization.Encoding.DER)
+    spoilt = der.replace(b"\x02\x01\x00", b"\x02\x01\x34", 1)
+    assert spoilt != der
+    body = base64.encodebytes(spoilt).decode()
+    pem = f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n"
+    with pytest.raises(pki.InvalidCertificateRequest):
+        pki.issue(pki.new_ca("one"), pem.encode(), pki.peer_names("n1", "c1"))
 
 
 @pytest.mark.parametrize("text", ["", "x", "e30", "gqEx", "a" * 10_000])

@@ -93,6 +93,8 @@ def route(core: Core, request: Request) -> Match | None:
 async def readmit(core: Core, request: Request, match: Match) -> None:
     """Ask again, of a state that is confirmed to be current, whether the request may pass. Raises NodeError."""
     await _gate(core, request, match)
+    if request.operation is Operation.CREATE:
+        request.operation = Operation.UPDATE  # what was not there may be there by now
     await _authorise(core, request, match)
 
 

@@ -125,6 +125,22 @@ async def test_a_change_that_took_nothing_from_the_caller_only_costs_an_attempt(
     assert lane.key().current_version == 1
 
 
+async def test_who_may_create_and_not_update_changes_nothing_that_this_node_had_not_heard_of(lane):
+    """Another node has created the secret, and this one lets in by what it has applied, which is less."""
+    creator = await new_token(lane.core, policy='path "secret/data/*" { capabilities = ["create"] }')
+    store, wire = lane.core.unsealed, await lane.site.connect()
+    inner = store._group.begin
+
+    def begin(command: bytes, **rest: Any) -> Any:
+        if isinstance(decode(command), KvPut) and lane.key() is None:
+            inner(command, request_id=bytes(16), timeout=1)
+        return inner(command, **rest)
+
+    store._group.begin = begin
+    answer = await lane.put(wire, {"data": {"n": 1}}, taken=True, X_Vault_Token=creator)
+    assert (answer.status, lane.key().current_version) == (403, 1)
+
+
 async def test_the_request_is_on_record_before_the_write_is_proposed_and_the_answer_before_it_leaves(lane):
     store, wires = lane.core.unsealed, [await lane.site.connect() for _ in range(5)]
     inner, seen = store._group.begin, []

@@ -26,12 +26,13 @@ from node.regions.contacts import Contact
 from node.regions.ends import Ends, Listen
 from node.regions.following import RETRY_S, Follower
 from node.regions.links import ROUND_TRIPS, Answer, Interrupted, Links, Unreachable
+from node.regions.moved import Moved, put_right
 from node.regions.nearness import ROUND_TRIP_S_MAX
 from node.regions.stream import HEARTBEAT_S, Rank, Standing
 from node.regions.throttle import Throttle
 from node.store import CommandRejected, Store
 from storage import regions as roles
-from storage.command import RegionDemote, RegionPromote, RegionPut
+from storage.command import RegionDemote, RegionPromote
 from storage.errors import StorageError
 from storage.rows import Region
 
@@ -62,6 +63,7 @@ class RegionsWorker:
         self._answered: set[str] = set()  # regions that did, since then
         self._touching: dict[_Asked, asyncio.Task[None]] = {}  # by who is being asked
         self._surveyed_at = -math.inf
+        self._moved = Moved()
         self.carried = asyncio.Semaphore(CARRIED_MAX)
         self._registered: dict[str, int] = {}  # when each region was registered, as far as this node has seen
         store.cleared.clear()
@@ -113,6 +115,12 @@ class RegionsWorker:
         if by is not None:
             self.contacts[by.region] = Contact(by, time.monotonic())
 
+    def introduced(self, asker: Standing) -> None:
+        """A region asks, and says where it is: it may not answer any more where it was."""
+        region = self._known().get(asker.region)
+        if region is not None:
+            self._moved.note(asker, lost_s=self._lost_s(region))
+
     def others(self) -> list[Region]:
         """All regions but this one."""
         return [each for each in self._known().values() if each.name != self._own_name]
@@ -134,12 +142,13 @@ class RegionsWorker:
 
     def has_lost(self, region: Region) -> bool:
         """Whether a region that was heard of has been silent for too long to be asked anything."""
-        contact, (_, round_trip_s) = self.contacts.get(region.name), self.nearest(region)
-        two_questions_s = (
-            2 * ROUND_TRIPS * min(round_trip_s or 0.0, ROUND_TRIP_S_MAX)
-        )  # one follows the other
-        silent_s = 0.0 if contact is None else time.monotonic() - contact.heard_at
-        return silent_s > CONTACT_LOST_S + two_questions_s
+        contact = self.contacts.get(region.name)
+        return contact is not None and time.monotonic() - contact.heard_at > self._lost_s(region)
+
+    def _lost_s(self, region: Region) -> float:
+        """For how long it may be silent: one question follows the other."""
+        round_trip_s = min(self.nearest(region)[1] or 0.0, ROUND_TRIP_S_MAX)
+        return CONTACT_LOST_S + 2 * ROUND_TRIPS * round_trip_s
 
     @property
     def was_removed(self) -> bool:
@@ -198,6 +207,8 @@ class RegionsWorker:
     async def hello(self, region: Region, *, patient: bool = False) -> Standing:
         """Exchange standings with a region. `patient`: however long the way is. Raises Unreachable or Interrupted."""
         own, began = stream.standing(self._store), time.monotonic()
+        if self.was_removed:  # whoever goes by its name is elsewhere
+            own = msgspec.structs.replace(own, endpoints=(), links=())
         body = _encode(own)
         answer = await self.ask(region, HELLO, body=body, timeout_s=TOUCH_TIMEOUT_S, patient=patient)
         try:
@@ -349,21 +360,9 @@ class RegionsWorker:
 
     async def _tell_addresses(self) -> None:
         """The region that orders writes keeps everybody's addresses as each region tells them itself."""
-        if self._store.region_role() != roles.PRIMARY or not self._store.cleared.is_set():
-            return
-        known = self._known()
-        for told in (stream.standing(self._store), *(each.standing for each in self.contacts.values())):
-            region = known.get(told.region)
-            if region is None or not told.links:
-                continue
-            if (region.endpoints, region.links) != (told.endpoints, told.links):
-                command = RegionPut(
-                    time_ns=self._store.now_ns(),
-                    name=told.region,
-                    endpoints=told.endpoints,
-                    links=told.links,
-                )
-                await self._store.submit(command)
+        if self._store.region_role() == roles.PRIMARY and self._store.cleared.is_set():
+            told = stream.standing(self._store), *(each.standing for each in self.contacts.values())
+            await put_right(self._store, told)
 
     # --- steps ---
 
@@ -372,7 +371,8 @@ class RegionsWorker:
         return self._store.region()[0]
 
     def _known(self) -> dict[str, Region]:
-        return {each.name: each for each in self._store.regions()}
+        """The regions of the store; those that came back elsewhere at where they say, too."""
+        return {each.name: self._moved.amended(each) for each in self._store.regions()}
 
     def _clear(self, *, everybody: bool) -> None:
         """Nobody who answered took over; who has not answered for a while counts as gone, with all its nodes."""
@@ -383,6 +383,7 @@ class RegionsWorker:
     def heard(self, told: Standing, address: str, began: float | None = None) -> None:
         """The node at that address said so. `began`: when it was asked; None: it says so by itself."""
         now = time.monotonic()
+        self._moved.answered(told.region)
         self.superseded(told.rank)
         nearness = self.links().nearness[told.region]
         if told.in_touch:

@@ -298,6 +298,41 @@ async def test_what_was_heard_of_a_region_that_was_removed_says_nothing_of_who_h
         assert [each.links for each in store.regions() if each.name == "us"] == [("new:1", "new:2")]
 
 
+class Elsewhere(Answering):
+    """Links to a region that answers at one address alone."""
+
+    async def ask(self, region: str, addresses: tuple[str, ...], *_: Any, **__: Any) -> Answer:
+        self.addresses += addresses
+        if "new:1" not in addresses:
+            raise Unreachable("nobody listens there")
+        told = Standing(region, "secondary", 1, "eu", 0, links=("new:1",))
+        return Answer(200, {}, msgspec.json.encode(told), "new:1", 0.01)
+
+
+async def test_a_region_that_came_back_elsewhere_is_found_where_it_says_that_it_is(tmp_path: Path) -> None:
+    async with primary(tmp_path, Elsewhere(), "us") as worker, asyncio.timeout(PATIENCE_S):
+        store = worker._store
+        await worker._round()
+        assert "us" not in worker.contacts
+        worker.introduced(Standing("us", "secondary", 1, "eu", 0, links=("new:1",)))
+        await heard(worker, "us")
+        await worker._tell_addresses()
+        assert [each.links for each in store.regions() if each.name == "us"] == [("new:1",)]
+        worker.introduced(Standing("us", "secondary", 1, "eu", 0, links=("old:1",)))  # of before its removal
+        assert [each.links for each in worker.others()] == [("new:1",)], "it answers where it is"
+
+
+async def test_a_primary_that_came_back_elsewhere_is_asked_there_for_what_it_orders(tmp_path: Path) -> None:
+    """Its addresses would come with that, so it has to be found without."""
+    async with primary(tmp_path, Answering(), "us") as worker:
+        worker.superseded((2, "us"))
+        assert worker.primary() == dataclasses.replace(worker.others()[0], links=("us:1",))
+        worker.introduced(Standing("us", "primary", 2, "us", 0, links=("new:1",)))
+        source = worker.primary()
+        assert source is not None
+        assert source.links == ("new:1", "us:1")
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_who_was_removed_and_finds_another_one_under_its_name_is_not_called(
     tmp_path: Path, restarted: bool

@@ -45,6 +45,7 @@ def routes() -> list[Route]:
 async def hello(core: Core, request: Request, params: dict[str, str]) -> Response:
     asker, worker = _converted(request, Standing), control.worker(core)
     worker.superseded(asker.rank, asker)
+    worker.introduced(asker)
     told = await stream.confirmed(core.unsealed)
     told = msgspec.structs.replace(told, lag_s=control.lag(worker, told)["lag_seconds"])
     return Response(data=msgspec.to_builtins(told))

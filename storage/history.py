@@ -58,7 +58,8 @@ class History:
     def skip(self, position: int) -> None:
         """A position that is not kept: there are no regions."""
         self.first, self.last = position + 1, position
-        self._forget_tail()
+        if self._tail:
+            self._forget_tail()
 
     def _forget_tail(self) -> None:
         self._tail.clear()

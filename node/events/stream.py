@@ -72,7 +72,9 @@ class Stream:
     # --- what the machine tells (Observer) ---
 
     def applied(self, position: int, command: c.AnyCommand, outcome: Outcome) -> None:
-        if type(outcome) is not Done or not happened.is_news(command) or self._changes_nothing(command):
+        if type(outcome) is not Done:
+            return
+        if type(command) is not c.KvPut and (not happened.is_news(command) or self._changes_nothing(command)):
             return
         if not self._applied and not self._gap:
             self._loop.call_soon(self._take_in)

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -328,12 +328,19 @@ class World:
 
     def acknowledge(self, text: str, index: int) -> None:
         """A client was told that its write is at `index`."""
-        holders = sum(
-            journal.holds(index, text.partition("=")[2].encode()) for journal in self._journals.values()
-        )
-        if holders * 2 <= len(self.ids):
-            raise self.fail(f"{text} at {index} was acknowledged with {holders} copies on disk")
+        value = text.partition("=")[2].encode()
+        holders = {node_id for node_id, journal in self._journals.items() if journal.holds(index, value)}
+        if not any(len(holders & members) * 2 > len(members) for members in self._memberships(index)):
+            raise self.fail(f"{text} at {index} was acknowledged with copies on {sorted(holders)}")
         self.ledger.acknowledged[text] = index
+
+    def _memberships(self, index: int) -> Iterator[set[str]]:
+        """Whose majority may have committed `index`: they count from the moment that they are in a leader's log."""
+        for node in self.nodes.values():
+            replica = node.group._engine.replica
+            if replica.core.applied_index >= index:
+                yield set(replica.members)
+                yield set(replica.log.members(index))
 
     def check_converged(self) -> None:
         """At the very end: all nodes are equal, and nothing that was acknowledged is missing."""

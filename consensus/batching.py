@@ -1,10 +1,10 @@
 """What a leader takes into its log: each request id once, and many entries at a time when many writers wait.
 
 A batch costs a frame to every peer, a write of the journal and an answer from every peer, however many entries it
-has. So while BUSY_PROPOSALS or more are not applied yet, what comes is gathered until the last batch is committed,
-but for GATHER_S at most. What comes in one turn of the loop to a leader that waits for nothing is one batch, however
-much it is. With fewer writers nobody waits for anybody. (PostgreSQL knows the two numbers
-as commit_siblings and commit_delay.)
+has. So while BUSY_PROPOSALS or more are not applied yet, what comes is gathered until the last batch is committed, and
+as many have come as that one had: whoever gets an answer now writes again soon. But for GATHER_S at most. What comes
+in one turn of the loop to a leader that waits for nothing is one batch, however much it is. With fewer writers nobody
+waits for anybody. (PostgreSQL knows the two numbers as commit_siblings and commit_delay.)
 """
 
 import asyncio
@@ -102,8 +102,11 @@ class Batcher:
             self._bytes -= size
 
     def committed(self, index: int) -> None:
-        """This node leads, and all up to `index` is committed: the next batch does not wait until it is applied."""
-        if self._gathered and index >= self._last_index:
+        """This node leads, and all up to `index` is committed: a next batch of that size need not wait until it is
+        applied.
+        """
+        as_large = 2 * len(self._gathered) >= len(self._in_flight)
+        if self._gathered and as_large and index >= self._last_index:
             self._release()
 
     def _close(self) -> None:

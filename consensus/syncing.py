@@ -10,7 +10,6 @@ from consensus.journal import Batch, Journal, NoRoom
 from consensus.replica import Replica
 from consensus.tasks import Run
 
-LEADER_RECORDS_MAX = 2  # beyond it followers sync them meanwhile, and the leader's loop is what all wait for
 INLINE_BYTES_MAX = 256 << 10  # more takes its time to encrypt, whatever the disk does
 ROOM_RETRY_S = 0.5
 
@@ -53,14 +52,8 @@ class Syncing:
 
         False: it is for the task. An error of the disk, but for a lack of room, passes: the node must end.
         """
-        replica, log, pace = self._member.replica, self._member.replica.log, self._pace
+        log, pace = self._member.replica.log, self._pace
         if self._working or pace is None or not pace.quick:
-            return False
-        if (
-            replica.leading
-            and replica.others
-            and self._journal.lsn - self._journal.durable_lsn > LEADER_RECORDS_MAX
-        ):
             return False
         if log.trimmed or self._journal.queued_bytes > INLINE_BYTES_MAX:
             return False

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.patience import PATIENCE_S
 
-from consensus import proposals, wire
+from consensus import batching, proposals, wire
 from consensus.api import Applied
 from consensus.batching import BUSY_PROPOSALS, GATHER_S, GATHERED_ENTRIES_MAX
 from consensus.errors import NoLeader, OutcomeUnknown, Overloaded, Shutdown
@@ -78,7 +78,9 @@ async def turn() -> None:
 
 
 @pytest.fixture
-async def writers():
+async def writers(monkeypatch):
+    """Nothing is sent because a moment has passed: on a slow machine it passes in between."""
+    monkeypatch.setattr(batching, "GATHER_S", PATIENCE_S)
     found = Writers()
     yield found
     found.proposals.stop()
@@ -105,6 +107,20 @@ async def test_many_writers_share_the_next_batch(writers):
     assert [(await future).result for future in futures] == ["done"] * 30
 
 
+async def test_a_batch_that_would_be_small_waits_for_those_who_are_answered_now(writers):
+    """They write again soon."""
+    writers.begin(40)
+    await turn()
+    writers.begin(39)
+    await turn()
+    writers.commit(40)
+    assert len(writers.member.log) == 40
+    writers.begin()
+    await turn()
+    writers.commit(0)
+    assert len(writers.member.log) == 80
+
+
 async def test_what_comes_in_one_turn_to_a_leader_that_waits_for_nothing_is_one_batch(writers):
     writers.begin(3 * BUSY_PROPOSALS)
     await turn()
@@ -114,7 +130,8 @@ async def test_what_comes_in_one_turn_to_a_leader_that_waits_for_nothing_is_one_
     assert len(writers.member.log) == 3 * BUSY_PROPOSALS, "a batch is under way"
 
 
-async def test_a_batch_that_takes_its_time_holds_up_the_next_for_a_moment_only(writers):
+async def test_a_batch_that_takes_its_time_holds_up_the_next_for_a_moment_only(writers, monkeypatch):
+    monkeypatch.setattr(batching, "GATHER_S", GATHER_S)
     loop = asyncio.get_running_loop()
     writers.begin(BUSY_PROPOSALS)
     await turn()
@@ -137,19 +154,19 @@ async def test_a_batch_is_bounded(writers):
 async def test_an_id_is_appended_once_however_often_it_is_handed_over(writers):
     writers.begin(BUSY_PROPOSALS)
     await turn()
-    writers.begin()
+    writers.begin(BUSY_PROPOSALS)
     await turn()
     for _ in range(3):
         writers.proposals.try_again()
         await turn()
     writers.commit(BUSY_PROPOSALS)
-    assert len(writers.member.log) == len(set(writers.member.log)) == BUSY_PROPOSALS + 1
+    assert len(writers.member.log) == len(set(writers.member.log)) == 2 * BUSY_PROPOSALS
 
 
 async def test_what_was_gathered_by_a_leader_that_hands_over_goes_to_the_next_one(writers):
     writers.begin(BUSY_PROPOSALS)
     await turn()
-    futures = writers.begin(5)
+    futures = writers.begin(BUSY_PROPOSALS)
     await turn()
     writers.member.accepting, writers.member.leader_elsewhere = False, "n2"
     writers.commit(BUSY_PROPOSALS)
@@ -158,7 +175,7 @@ async def test_what_was_gathered_by_a_leader_that_hands_over_goes_to_the_next_on
     writers.proposals.batcher.end_term()
     writers.proposals.try_again()
     await turn()
-    assert [len(commands) for commands in writers.member.sent] == [5]
+    assert [len(commands) for commands in writers.member.sent] == [BUSY_PROPOSALS]
     assert not any(future.done() for future in futures)
 
 

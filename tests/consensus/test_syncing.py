@@ -26,8 +26,6 @@ class Site:
         log = SimpleNamespace(trimmed=False)
         self.replica: Any = SimpleNamespace(
             log=log,
-            leading=False,
-            others=["n2"],
             taken=lambda: self.told.append("taken"),
             durable=lambda: self.told.append("durable"),
         )
@@ -92,17 +90,6 @@ async def test_what_may_take_long_is_left_to_the_thread(site: Site) -> None:
     site.syncing.poke()
     await eventually(lambda: len(site.told) == 8)
     assert site.told == ["taken", "thread", "durable", "tick"] * 2
-
-
-async def test_many_entries_of_a_leader_are_left_to_the_thread(site: Site) -> None:
-    """Its followers sync them meanwhile, and its loop has their answers to take."""
-    site.replica.leading = True
-    queue(site.journal, 1, 2)
-    assert site.syncing.at_once()
-    queue(site.journal, 3, 10)
-    assert not site.syncing.at_once()
-    site.replica.others = []
-    assert site.syncing.at_once(), "alone, its own disk is all that everybody waits for"
 
 
 async def test_while_the_thread_writes_nobody_else_does(site: Site) -> None:

@@ -6,7 +6,7 @@ memory until flush(), which writes them all at once; the machine calls it before
 in memory besides: regions that keep up are served without asking the database, which may be busy with a commit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from storage.database import Database
@@ -18,6 +18,8 @@ BYTES_SLACK = 4 << 20
 TAIL_COMMANDS_MAX = 8192  # in memory
 TAIL_BYTES_MAX = 4 << 20
 READ_BYTES_MAX = 512 << 10  # of one read; a single command may be larger
+
+_FROM = "SELECT request_id, command FROM history WHERE position >= ? ORDER BY position"
 
 Item = tuple[bytes, bytes]  # request id and encoded command
 
@@ -96,11 +98,20 @@ class History:
         tail_first = self.last + 1 - len(self._tail)
         if first >= tail_first:
             return islice(self._tail, first - tail_first, None)
-        self.flush()
-        self._db.settle()
-        return self._db.each(
-            "SELECT request_id, command FROM history WHERE position >= ? ORDER BY position", (first,)
-        )
+        return self._from_table(first)
+
+    def _from_table(self, first: int) -> Iterator[Item]:
+        """While a commit is under way, what was there before it; if that is nothing, the commit is waited for."""
+        for whole in (False, True):
+            if whole or not self._db.committing:
+                self.flush()
+                self._db.settle()
+            found = False
+            for item in self._db.each(_FROM, (first,)):
+                found = True
+                yield item
+            if found:
+                return
 
     def _drop_oldest(self) -> None:
         self.flush()

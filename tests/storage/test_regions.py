@@ -1,13 +1,16 @@
 """Regions: one history in all of them, one region that orders it, and nothing ordered by two."""
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
+from support.patience import PATIENCE_S
 from support.state import KEY, MINUTE, SECOND, T0, Node, mount, put, random_log, sealed
 
 from storage import command as c
 from storage import history
+from storage.database import Database
 from storage.errors import NotWanted
 from storage.machine import Machine
 from storage.outcome import Done, Reason, Rejected
@@ -43,6 +46,42 @@ def relay(source: Node, target: Node, *, limit: int = history.READ_BYTES_MAX):
     if ends:
         items = items[: ends[0] - first]
     return target.do(c.RegionApply(target.machine.clock_ns + SECOND, epoch, first, tuple(items)))
+
+
+def test_a_region_far_behind_is_served_while_the_disk_takes_its_time(primary, monkeypatch):
+    """The primary's commit is not waited for, as long as there is something to send without it."""
+    disk_is_free, waited = threading.Event(), []
+    commit_now, settle = Database._commit_now, Database.settle
+
+    def slowly(db: Database) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            disk_is_free.wait(PATIENCE_S)
+        commit_now(db)
+
+    def noticed(db: Database) -> None:
+        if db.committing:
+            waited.append(True)
+            disk_is_free.set()
+        settle(db)
+
+    monkeypatch.setattr(history, "TAIL_COMMANDS_MAX", 4)
+    for number in range(1, 11):
+        primary.ok(put("a", number))
+    primary.machine.commit()
+    before = primary.machine.position
+    for number in range(11, 31):
+        primary.ok(put("a", number))
+    monkeypatch.setattr(Database, "_commit_now", slowly)
+    monkeypatch.setattr(Database, "settle", noticed)
+    assert primary.machine.commit_soon()
+    first = primary.machine.history.first
+    served = primary.machine.history.read(first)
+    assert len(served) == before - first + 1
+    assert not waited
+    rest = primary.machine.history.read(before + 1)
+    assert waited, "nothing of it could be seen without the commit"
+    everything = [c.decode(data) for _, data in (*served, *rest)]
+    assert [each.version for each in everything if isinstance(each, c.KvPut)] == list(range(1, 31))
 
 
 @pytest.mark.parametrize("seed", range(8))

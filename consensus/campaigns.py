@@ -93,7 +93,6 @@ class Campaigns:
         free = not self._view.leading and not self._elections.promised(self._host.boottime())
         granted = (
             free
-            and self._view.voter
             and frame.term > self._core.term
             and (frame.last_term, frame.last_index) >= (self._log.last_term, self._log.last_index)
         )
@@ -111,10 +110,14 @@ class Campaigns:
             self._elections.campaign_now = True
 
     def on_vote_request(self, peer: str, frame: wire.VoteRequest) -> None:
-        """A voter that hears a leader ignores other candidates and their term, unless that leader sent them."""
+        """Who hears a leader ignores other candidates and their term, unless that leader sent them.
+
+        Whoever is asked may vote, also a learner by its own log: the candidate's log may say that it is a member, and
+        the votes of others not be enough (Raft thesis, section 4.1). It is the candidate who counts, by its own log.
+        """
         now = self._host.boottime()
         loyal = self._gate.has_lease(now) if self._view.leading else self._elections.promised(now)
-        if not self._view.voter or (loyal and not frame.transfer):
+        if loyal and not frame.transfer:
             self.dropped += 1
             return
         if frame.term > self._core.term:

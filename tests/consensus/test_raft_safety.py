@@ -415,19 +415,35 @@ def test_only_a_member_that_hears_no_leader_takes_strangers_for_members(node: On
     assert node.replica.orphaned
 
 
-def test_a_learner_neither_campaigns_nor_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def learner(monkeypatch: pytest.MonkeyPatch) -> OneReplica:
     others = (Member("n2", "h2:1"), Member("n3", "h3:1"))
-    node = OneReplica(monkeypatch, disk=[("reset", Base(0, 0, others))])
-    node.pass_time(5)
-    node.frame("n2", wire.VoteRequest(9, 0, 0, True))
-    node.frame("n2", wire.PreVoteRequest(9, 0, 0))
-    assert not node.of(wire.Vote)
-    assert not node.of(wire.PreVoteRequest)
-    assert not node.last(wire.PreVote).granted
-    node.append("n2", 1, (0, 0), *entries(1, 3, 1))
-    assert node.last(wire.Ack).match == 3
-    node.frame("n2", wire.TimeoutNow(1))
-    assert not node.of(wire.VoteRequest)
+    return OneReplica(monkeypatch, disk=[("reset", Base(0, 0, others))])
+
+
+def test_a_learner_does_not_campaign(learner: OneReplica) -> None:
+    learner.pass_time(5)
+    assert not learner.of(wire.PreVoteRequest)
+    learner.append("n2", 1, (0, 0), *entries(1, 3, 1))
+    assert learner.last(wire.Ack).match == 3
+    learner.frame("n2", wire.TimeoutNow(1))
+    assert not learner.of(wire.VoteRequest)
+
+
+def test_a_learner_votes_for_who_may_know_that_it_is_a_member(learner: OneReplica) -> None:
+    """The entry that made it one is durable at its leader, which was killed before it could send it, and asks."""
+    learner.append("n2", 1, (0, 0), *entries(1, 3, 1))
+    learner.frame("n2", wire.PreVoteRequest(2, 4, 1))
+    assert not learner.last(wire.PreVote).granted, "a leader was heard just now"
+    learner.pass_time(5)
+    learner.frame("n3", wire.PreVoteRequest(2, 2, 1))
+    assert not learner.last(wire.PreVote).granted, "it lacks what is here"
+    learner.frame("n2", wire.PreVoteRequest(2, 4, 1))
+    assert learner.last(wire.PreVote).granted
+    learner.frame("n2", wire.VoteRequest(2, 4, 1, False))
+    assert learner.last(wire.Vote).term == 2
+    learner.frame("n3", wire.VoteRequest(2, 4, 1, False))
+    assert len(learner.of(wire.Vote)) == 1
 
 
 # ---- P7, P13, P16: what must never happen at all ----

@@ -9,6 +9,7 @@ Left out are frames by which a member may ask for something (proposals, membersh
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -38,6 +39,8 @@ ATTACKER = "n3"
 STREAM_FRAMES = 500  # on one connection
 STREAM_SHARE_PERCENT = 85
 ATTACKERS = 12
+# Until garbage is looked for, as Python has it: commands start quicker without, but this one judges memory.
+GARBAGE_THRESHOLDS = 700, 10, 10
 MEMORY_GROWTH_BYTES_MAX = 96 << 20
 ANSWER_S = 20.0
 PATIENT = RaftOptions(
@@ -196,6 +199,7 @@ async def attack(directory: Path, *, frames: int, seed: int) -> Attacked:
             await asyncio.sleep(0.05)
         await scene.write("k=1")
         await scene.write("k=1")  # both know the leader and its commit index now
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
         before, memory = scene.state(), _memory_bytes()
         stream = frames * STREAM_SHARE_PERCENT // 100
         await _stream(scene, rng, result, stream)

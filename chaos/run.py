@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import random
 import secrets
-import shutil
 import signal
 import ssl
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from chaos.machines import Machines
 from chaos.nemesis import Nemesis, NoProgressError, Tally
 from chaos.network import Network
 from chaos.observe import NotConvergedError, observe
+from chaos.place import Place
 from chaos.readers import Readers
 from chaos.report import lines
 from chaos.target import Cluster
@@ -241,17 +240,11 @@ def main(arguments: list[str] | None = None) -> int:
         writers=options.writers,
         read_workers=options.read_workers,
     )
-    base = options.directory or Path(tempfile.mkdtemp(prefix="strongroom-chaos-"))
-    directory = base / "cluster"
-    print(f"seed {seed} (--seed {seed} repeats these faults), directory {directory}", flush=True)
-    result = rehearse(plan, directory, lambda line: print(line, flush=True))
+    place = Place(options.directory, "cluster")
+    print(f"seed {seed} (--seed {seed} repeats these faults), directory {place.directory}", flush=True)
+    result = rehearse(plan, place.directory, lambda line: print(line, flush=True))
     print("\n".join([*lines(result.history, result.verdict), *_tally_lines(result)]), flush=True)
-    if not result.verdict.good:
-        print(f"FAILED; everything is kept in {directory}")
-        return 1
-    shutil.rmtree(directory if options.directory else base)
-    print("every promise was kept")
-    return 0
+    return place.leave(print, good=result.verdict.good, promise="every promise was kept")
 
 
 if __name__ == "__main__":

@@ -61,10 +61,11 @@ class Spare:
             self._drop()
 
     def _drop(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            files.remove(self._path)
-        self._forget()
+        fd, path = self._fd, self._path
+        self._forget()  # first: a descriptor that is closed twice may be somebody else's by then
+        if fd >= 0:
+            os.close(fd)
+            files.remove(path)
 
     def _forget(self) -> None:
         self._fd, self._written_bytes, self.ready = -1, 0, False

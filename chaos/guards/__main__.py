@@ -9,11 +9,9 @@ import argparse
 import asyncio
 import random
 import secrets
-import shutil
 import signal
 import ssl
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from chaos.guards.rights import prepare
 from chaos.guards.scenes import play
 from chaos.guards.sleepers import Sleepers
 from chaos.machines import Machines
+from chaos.place import Place
 from chaos.workload import Endpoint
 from node.cli.local_cluster import LocalCluster
 
@@ -118,21 +117,15 @@ def main(arguments: list[str] | None = None) -> int:
         read_workers=options.read_workers,
         nodes=options.nodes,
     )
-    base = options.directory or Path(tempfile.mkdtemp(prefix="strongroom-guards-"))
-    directory = base / "cluster"
-    print(f"seed {plan.seed}, directory {directory}", flush=True)
-    ledger = rehearse(plan, directory, lambda line: print(line, flush=True))
+    place = Place(options.directory, "cluster")
+    print(f"seed {plan.seed}, directory {place.directory}", flush=True)
+    ledger = rehearse(plan, place.directory, lambda line: print(line, flush=True))
     violations = ledger.violations()
     played = ", ".join(f"{name} {count}" for name, count in sorted(ledger.played.items()))
     print(f"played: {played}")
     print(f"granted {ledger.count(GRANTED)}, refused {ledger.count(REFUSED)}, violations {len(violations)}")
     print(*violations[:SHOWN_MAX], sep="\n")
-    if violations:
-        print(f"FAILED; everything is kept in {directory}")
-        return 1
-    shutil.rmtree(directory if options.directory else base)
-    print("every right was what it had to be")
-    return 0
+    return place.leave(print, good=not violations, promise="every right was what it had to be")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ what they have against what was acknowledged. Ends with 1 if a promise was broke
 import argparse
 import json
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
+from chaos.place import Place
 from chaos.regions.kills import kills
 from chaos.regions.links import links
 from chaos.regions.report import lines, summary
@@ -90,17 +89,12 @@ def main(arguments: list[str] | None = None) -> int:
         round_trip_s=None if options.round_trip_ms is None else max(options.round_trip_ms, 0.001) / 1000,
         fault_s=options.fault_seconds,
     )
-    base = options.directory or Path(tempfile.mkdtemp(prefix="strongroom-chaos-"))
-    directory = base / "regions"
-    _say(f"seed {seed} (--seed {seed} repeats these faults), directory {directory}")
-    told = summary(rehearse(plan, MODES[mode], directory, _say))
+    place = Place(options.directory, "regions")
+    _say(f"seed {seed} (--seed {seed} repeats these faults), directory {place.directory}")
+    told = summary(rehearse(plan, MODES[mode], place.directory, _say))
     print(json.dumps(told, indent=1) if options.format == "json" else "\n".join(lines(told)), flush=True)
-    if not told["good"] or (told["too_slow"] and not options.untimed):
-        _say(f"FAILED; everything is kept in {directory}")
-        return 1
-    shutil.rmtree(directory if options.directory else base)
-    _say("every promise was kept")
-    return 0
+    good = bool(told["good"]) and (options.untimed or not told["too_slow"])
+    return place.leave(_say, good=good, promise="every promise was kept")
 
 
 def _say(line: str) -> None:

@@ -22,7 +22,6 @@ from node.errors import (
 from node.regions import control, divergence
 from node.regions.divergence import Rewriting
 from node.regions.links import Interrupted, Unreachable
-from node.regions.worker import RegionsWorker
 
 TIMEOUT_S = 15.0
 REQUEST_ID = "X-Strongroom-Request-Id"
@@ -34,12 +33,12 @@ async def replay(core: Core, entry: str, request: Request) -> dict[str, Any]:
     The path and the version are None where there is nothing in it that anybody has written. Raises InvalidRequest,
     NoQuorum (nothing was written), OutcomeUnknown.
     """
-    store, regions = core.unsealed, control.worker(core)
+    store = core.unsealed
     rewriting = divergence.rewriting(store, entry)
     if rewriting is None:
         await divergence.discard(store, entry)
         return {"path": None, "version": None}
-    made = await (_write_here if store.orders else _write_there)(core, regions, rewriting, entry, request)
+    made = await (_write_here if store.orders else _write_there)(core, rewriting, entry, request)
     await divergence.discard(store, entry)
     return {"path": rewriting.path, "version": made.get("version", rewriting.version)}
 
@@ -48,9 +47,7 @@ def _replay_id(entry: str) -> str:
     return hashlib.sha256(b"replay " + entry.encode()).hexdigest()[:32]
 
 
-async def _write_here(
-    core: Core, regions: RegionsWorker, rewriting: Rewriting, entry: str, request: Request
-) -> dict[str, Any]:
+async def _write_here(core: Core, rewriting: Rewriting, entry: str, request: Request) -> dict[str, Any]:
     """This region orders writes itself by now."""
     again = Request(
         id=request.id,
@@ -72,9 +69,8 @@ async def _write_here(
     return response.data or {}
 
 
-async def _write_there(
-    core: Core, regions: RegionsWorker, rewriting: Rewriting, entry: str, request: Request
-) -> dict[str, Any]:
+async def _write_there(core: Core, rewriting: Rewriting, entry: str, request: Request) -> dict[str, Any]:
+    regions = control.worker(core)
     source = regions.primary()
     if source is None:
         raise NoQuorum("nothing was written: it is not known which region orders writes")

@@ -1,7 +1,7 @@
 """What all commands have in common.
 
-They are made of numbers, bytes, text and tuples of those, so the garbage collector need not look at them (gc=False):
-thousands of them live from one commit to the next.
+They are made of numbers, bytes, text, and tuples and maps of those. None can hold itself, so the garbage collector need
+not look at them (gc=False): thousands of them live from one commit to the next.
 """
 
 import msgspec

@@ -319,6 +319,22 @@ def test_what_was_taken_stays_while_the_next_one_is_made(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_cannot_be_removed_is_let_go_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its descriptor is somebody else's by the time that it is dropped again."""
+    monkeypatch.setattr("consensus.spare.PIECE_BYTES", 1024)
+    spare = Spare()
+    spare.prepare(tmp_path, 4096)
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "remove", no_room)
+        with pytest.raises(OSError, match="no room"):
+            spare.drop()
+    with (tmp_path / "other").open("wb") as other:
+        spare.drop()
+        assert os.fstat(other.fileno())
+
+
 def no_room(*_: object) -> None:
     raise OSError(errno.ENOSPC, "no room")
 
